@@ -1,4 +1,4 @@
-"""Compares Flowmill's optimisers, schedules and exported adapters with PyTorch, prodigyopt and PEFT; see scripts/check_optimizers."""
+"""Compares Flowmill's optimizers, schedules and exported adapters with PyTorch, prodigyopt and PEFT; see scripts/check_optimizers."""
 
 import json
 import random
@@ -178,7 +178,7 @@ def go_on(flowmill, folder, config, recipe):
         command = [flowmill, "train", *recipe, "--overfit", "1", "--steps", "1", "--set", f"train.lora={json.dumps(lora)}"]
         done = subprocess.run(command, capture_output=True, text=True)
     said = done.stdout + done.stderr
-    assert f"of {len(names)} layers" in said and "going on from the adapter" in said and done.returncode == 0, said
+    assert f"of {len(names)} layers" in said and "continuing from the adapter" in said and done.returncode == 0, said
     print(f"a training goes on from an adapter of {len(names)} layers that PEFT has saved")
 
 

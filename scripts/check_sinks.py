@@ -1,4 +1,4 @@
-"""Reads what a training left for TensorBoard and Weights & Biases with their own packages; see check_sinks."""
+"""Reads the TensorBoard and Weights & Biases files of a training with their own packages; see check_sinks."""
 
 import glob
 import gzip

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes tests/data/weights: checkpoints with objects beside the weights, as training scripts leave them.
+"""Writes tests/data/weights: checkpoints that contain objects in addition to weights, as training scripts save them.
 
     python3 -m venv venv && venv/bin/pip install numpy==2.4.6 omegaconf==2.4.0
     venv/bin/python scripts/make_weight_fixtures.py
 
-PyTorch is not needed: modules of its names stand in for it, so that CPython's own `pickle` writes the very instructions that
-`torch.save` writes. Every file holds the weights W and b below; what else is in it, and which of it is data, is in README.md there.
+PyTorch is not needed: modules with its names replace it, so that CPython's own `pickle` writes the same instructions as
+`torch.save`. Every file contains the weights W and b below. README.md there describes the other contents, and which of them are data.
 """
 
 import argparse

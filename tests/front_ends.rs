@@ -221,7 +221,7 @@ fn the_doctor_knows_whether_weights_are_there() {
     mini.flowmill("doctor", &[]).expect_code(1).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
     fs::copy(golden("campplus_small.onnx"), mini.path("campplus.onnx")).unwrap();
     let shown = mini.flowmill("doctor", &[]).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
-    assert!(!shown.text().contains("is not there"), "{}", shown.text());
+    assert!(!shown.text().contains("does not exist"), "{}", shown.text());
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn a_start_that_is_not_there_is_refused_before_anything_runs() {
     for (set, words) in [
         (&["train.init_from=nowhere.pt"][..], &["train.init_from", "nowhere.pt"][..]),
         (&["train.init_from=data"], &["train.init_from", "data", "model.safetensors"]),
-        (&["train.init_partial=true"], &["train.init_partial", "no `init_from`"]),
+        (&["train.init_partial=true"], &["train.init_partial", "`init_from` is not set"]),
         (
             &["train.init_from=recipe.yaml", "train.token_embedding=codebook"],
             &["train.token_embedding", "codebook", "train.token_embedding: random"],

@@ -135,8 +135,8 @@ fn a_training_that_is_asked_to_stop_says_what_it_does() {
     training.ctl(&["status"]).expect_code(0);
     kill_process(Pid::from_child(training.process()), Signal::INT).unwrap();
     let ended =
-        training.wait().expect_code(130).expect_words(&["saving and stopping after the present step; once more"]);
-    assert!(!ended.text().contains("parts that have begun"), "{}", ended.text());
+        training.wait().expect_code(130).expect_words(&["saving and stopping after the present step; a second Ctrl-C"]);
+    assert!(!ended.text().contains("when the running parts are done"), "{}", ended.text());
     assert_eq!(checkpoints(&mini).len(), 1);
 }
 
@@ -192,7 +192,7 @@ fn a_divergence_is_diagnosed_and_its_dump_replayed() {
         let same = same.expect_words(&["NaN", "encoder_proj.weight"]);
         assert!(!same.stderr.contains("warning"), "{}", same.stderr);
         let other = mini.flowmill("train", &dump).expect_code(0);
-        other.expect_words(&["not that of the dumped run"]);
+        other.expect_words(&["differs from that of the dumped run"]);
     }
     assert!(before == mini.tree(), "nothing is written");
 

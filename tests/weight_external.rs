@@ -142,18 +142,18 @@ fn places_outside_of_the_folder_or_the_file_are_refused() {
         refuse(&at("link/weights.bin"), &["outside of its folder"]);
     }
     refuse(&at("data/absent.bin"), &["no file `data/absent.bin`"]);
-    refuse(&at("data"), &["no regular file"]);
+    refuse(&at("data"), &["not a regular file"]);
     let numbers = |offset: &'static str, length: &'static str| {
         move |_: usize, _: usize| {
             [("location", "data/weights.bin".to_owned()), ("offset", offset.to_owned()), ("length", length.to_owned())]
         }
     };
-    refuse(&numbers("18446744073709551615", "4"), &["cut or changed"]);
-    refuse(&numbers("0", "18446744073709551615"), &["cut or changed"]);
+    refuse(&numbers("18446744073709551615", "4"), &["truncated or modified"]);
+    refuse(&numbers("0", "18446744073709551615"), &["truncated or modified"]);
     refuse(&numbers("-1", "4"), &["`-1` as its offset"]);
     refuse(&numbers("0", "3"), &["tensor"]);
     save(here.path(), &at("data/weights.bin"));
     let data = fs::read(here.path().join("data/weights.bin")).unwrap();
     fs::write(here.path().join("data/weights.bin"), &data[..data.len() - 1]).unwrap();
-    convert(here.path()).expect_code(1).expect_words(&["model.onnx", "cut or changed"]);
+    convert(here.path()).expect_code(1).expect_words(&["model.onnx", "truncated or modified"]);
 }

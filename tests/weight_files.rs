@@ -120,7 +120,7 @@ fn what_cannot_be_converted_is_one_clear_error() {
     convert(&[&checkpoint, "absent/x.pt"]).expect_code(1).expect_words(&["absent/x.pt"]);
     let whole = fs::read(&checkpoint).unwrap();
     fs::write(here.path().join("cut.pt"), &whole[..whole.len() / 2]).unwrap();
-    convert(&["cut.pt", "x.pt"]).expect_code(1).expect_words(&["cut.pt", "cut or changed"]);
+    convert(&["cut.pt", "x.pt"]).expect_code(1).expect_words(&["cut.pt", "truncated or modified"]);
     fs::write(here.path().join("empty.pt"), b"\x80\x02}.").unwrap();
     convert(&["empty.pt", "x.pt"]).expect_code(1).expect_words(&["empty.pt"]);
     assert_eq!(fs::read_dir(here.path()).unwrap().count(), 2, "something was written");

@@ -154,7 +154,7 @@ fn a_prefix_explains_nothing_where_a_shape_differs() {
     partial.expect_words(&["147 tensors", "`_orig_mod.`"]);
     // A name that only ends like the model's is none of its names.
     trained.save("dots.safetensors", &trained.named(|name| format!("my_{name}")));
-    trained.start("dots.safetensors", &[]).expect_code(1).expect_words(&["none fits"]);
+    trained.start("dots.safetensors", &[]).expect_code(1).expect_words(&["none matches"]);
 }
 
 /// Saves weights as two shards and their index.

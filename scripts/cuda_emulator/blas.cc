@@ -1,5 +1,5 @@
-// Stand-ins for cuBLAS and cuRAND on the host: the functions that candle's CUDA backend calls. Their headers come only with packages of
-// hundreds of megabytes, so the few types and numbers that are needed are declared here.
+// cuBLAS and cuRAND on the host: the functions that candle's CUDA backend calls. The headers of these libraries come only with packages of
+// hundreds of megabytes, so the few types and constants that are needed are declared here.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <library_types.h>

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the losses of two trainings, step by step.
 
-usage: compare_metrics.py EXPECTED.jsonl FOUND.jsonl TOLERANCE      the tolerance is relative; 0 wants equal numbers
+usage: compare_metrics.py EXPECTED.jsonl FOUND.jsonl TOLERANCE      the tolerance is relative; 0 requires equal numbers
 """
 import json
 import sys

@@ -1,4 +1,4 @@
-// A CUDA driver whose device is the host: what candle's CUDA backend and Flowmill call, and no more. Work is done before a call
+// A CUDA driver whose device is the host, with only the functions that candle's CUDA backend and Flowmill call. Work is done before a call
 // returns, so streams and events have nothing to order. See README.md for the environment variables.
 #include <cuda.h>
 #undef cuDeviceTotalMem // cuda.h renames functions to their versions; the versions are spelled out here.

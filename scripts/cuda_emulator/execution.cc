@@ -1,4 +1,4 @@
-// The scheduler behind execution.h: the threads of a block as fibers with stacks of their own (x86-64).
+// The scheduler for execution.h: the threads of a block are fibers with their own stacks (x86-64).
 #include "execution.h"
 #undef threadIdx
 #undef blockIdx

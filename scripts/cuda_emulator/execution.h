@@ -1,8 +1,8 @@
 // CUDA's execution model on the host.
 //
-// A .cu file compiles as C++ with `-include execution.h`, after transform.py has readied it. Every thread of a block is a fiber, and
+// A .cu file compiles as C++ with `-include execution.h`, after transform.py has prepared it. Every thread of a block is a fiber, and
 // blocks run one after another. __syncthreads and the operations of a warp suspend a fiber until its block or its warp has arrived.
-// What would be a deadlock or undefined behavior on a GPU ends the program with a message. Memory that a GPU leaves undefined holds
+// A deadlock or undefined behavior on a GPU ends the program here with a message. Memory that a GPU leaves undefined contains
 // NaN (all bits set).
 #pragma once
 #include <cmath>

@@ -1,4 +1,4 @@
-// A stand-in for NVRTC: compiles a .cu text for the host by the script compile_kernels. The result, in place of PTX, is a line that names
+// A replacement of NVRTC: compiles a .cu text for the host with the script compile_kernels. The result is not PTX but a line that names
 // the module for the emulated driver.
 #include "driver.h"
 #include <cstdio>

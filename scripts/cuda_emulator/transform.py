@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Readies a .cu or .cuh file for execution.h: each block's memory starts as NaN, and kernels are registered under their names.
+"""Prepares a .cu or .cuh file for execution.h: each block's memory starts as NaN, and kernels are registered under their names.
 
 The names come from the preprocessed source on standard input, in which `cuda_emulator_kernel` marks kernels (macros make most names).
 Headers have no kernels of their own.

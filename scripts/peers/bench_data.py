@@ -1,6 +1,6 @@
-"""The Python side of scripts/bench_data: what public speech recipes run for the same work.
+"""The Python side of scripts/bench_data: the same work with the packages of public speech recipes.
 
-Usage: bench_data.py CHAIN FILE...   prints one JSON object with the seconds of audio and the seconds taken.
+Usage: bench_data.py CHAIN FILE...   prints one JSON object with the duration of the audio and of the work in seconds.
 
 Chains: decode; mel (decode, resample to 24 kHz, CosyVoice 2 mel); fbank (decode, resample to 16 kHz, Kaldi fbank);
 pack (audio bytes and columns into one Parquet file with pandas).

@@ -1,4 +1,4 @@
-"""onnxruntime on the features that `front_ends` wrote; and the table of `scripts/bench_frontends`.
+"""Runs onnxruntime on the features that `front_ends` wrote, and prints the table of `scripts/bench_frontends`.
 
     python bench_frontends.py KIND FOLDER THREADS     prints the seconds of one pass and the largest relative difference to ours
     python bench_frontends.py table RESULTS SECONDS   prints medians and ratios

@@ -1,8 +1,8 @@
-"""The peer of `s3_tokens`: onnxruntime on the log-mels of a folder, one file after the other (the published graphs take one).
+"""The onnxruntime side of scripts/bench_s3: runs on the log-mels of a folder, one file at a time (the published graphs have batch size 1).
 
     bench_s3.py MODEL.onnx FOLDER THREADS [check]
 
-Prints the seconds of one pass; with `check`, how many tokens are those that Flowmill wrote beside the log-mels.
+Prints the seconds of one pass; with `check`, also the number of tokens equal to those that Flowmill wrote next to the log-mels.
 """
 
 import pathlib

@@ -1,10 +1,10 @@
-"""The parts of scripts/bench_train, one full training step (forward, backward, clip by norm, AdamW):
+"""The parts of scripts/bench_train, which measures one complete training step (forward, backward, clip by norm, AdamW):
 
-    bench_train.py check [--device D] GOLDEN…        whether the PyTorch modules compute loss and gradients of golden files
-    bench_train.py data FOLDER FAMILY RECIPE         recordings, tokens and a recipe of one batch for Flowmill
-    bench_train.py ours FAMILY FLOWMILL FOLDER       steps of `flowmill train --overfit`, as a line of JSON
-    bench_train.py peer FAMILY                       steps of PyTorch, as a line of JSON
-    bench_train.py table RESULTS                     medians and ratios of such lines
+    bench_train.py check [--device D] GOLDEN…        checks that the PyTorch modules compute loss and gradients of golden files
+    bench_train.py data FOLDER FAMILY RECIPE         writes recordings, tokens and a recipe of one batch for Flowmill
+    bench_train.py ours FAMILY FLOWMILL FOLDER       runs steps of `flowmill train --overfit`; prints a line of JSON
+    bench_train.py peer FAMILY                       runs steps of PyTorch; prints a line of JSON
+    bench_train.py table RESULTS                     prints medians and ratios of such lines
 
 FAMILY is cosyvoice2 or step-audio. See --help of each for its options.
 """
@@ -129,7 +129,7 @@ def ours(flowmill, folder, options):
             times.append(time.perf_counter())
     _, _, usage = os.wait4(process.pid, 0)
     text = "".join(lines)
-    on_device = re.search(r"of the device's memory at the most \((\d+) bytes\)", text)
+    on_device = re.search(r"of the device's memory at most \((\d+) bytes\)", text)
     if len(times) != count or "1 batch," not in text or (on_device is None) != (options.device == "cpu"):
         sys.exit(f"{' '.join(command)} did not do {count} steps on one batch of {options.device}:\n{text}")
     taken = int(on_device[1]) / 2**20 if on_device else usage.ru_maxrss / 1024

@@ -1,14 +1,14 @@
-"""The parts of scripts/count_launches: one training step of a published flow, in kernel launches here and in operators of PyTorch.
+"""The parts of scripts/count_launches: one training step of a published flow, in kernel launches of Flowmill and in operators of PyTorch.
 
-    count_kernels.py data FOLDER FAMILY RECIPE     recordings, tokens and a recipe of one batch for Flowmill: published depth, small widths
-    count_kernels.py ours TITLE REPORT REPORT      the difference of two reports of the emulator, as a line of the table
-    count_kernels.py peer FAMILY                   PyTorch's counts, as lines of the table
+    count_kernels.py data FOLDER FAMILY RECIPE     writes recordings, tokens and a recipe of one batch for Flowmill: published depth, small widths
+    count_kernels.py ours TITLE REPORT REPORT      prints the difference of two reports of the emulator, as a line of the table
+    count_kernels.py peer FAMILY                   prints PyTorch's counts, as lines of the table
 
 FAMILY is cosyvoice2 or step-audio. PyTorch is counted on the CPU: every ATen operator that reaches the device's side of its dispatcher
-and is no view and no allocation. On a GPU each of them launches at least one kernel, and many launch several (convolutions, padding, norms and
-embeddings backwards, large sums), so that a GPU sees no fewer launches. Products (mm, addmm, bmm, convolutions forwards and backwards, fused
-attention forwards and backwards) are given apart. A `_foreach_` or `_fused_` operator counts once for all its tensors; on a GPU it takes a
-launch for every few hundred blocks. Widths do not change the counts.
+and is neither a view nor an allocation. On a GPU each of them launches at least one kernel, and many launch several (convolutions, padding, norms and
+embeddings backwards, large sums), so a GPU has at least this many launches. Products (mm, addmm, bmm, convolutions forward and backward,
+fused attention forward and backward) are counted separately. A `_foreach_` or `_fused_` operator counts once for all its tensors; on a GPU
+it needs one launch for every few hundred blocks. Widths do not change the counts.
 """
 
 import collections

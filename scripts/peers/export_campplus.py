@@ -2,7 +2,7 @@
 
     python export_campplus.py FOLDER
 
-Written from the paper (Wang et al. 2023) and the names of the public state dict, for measuring and for the weight readers' tests.
+Written from the paper (Wang et al. 2023) and the names of the public state dict, for benchmarks and for the tests of the weight readers.
 """
 
 import sys

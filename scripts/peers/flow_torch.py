@@ -1,5 +1,5 @@
-"""The published token-to-mel flows as PyTorch modules, parameters under the names of the public `state_dict`s: what a training step of
-Flowmill is measured against. CosyVoice 2: conformer encoder, causal U-Net. Step-Audio: the same encoder on two codebooks, DiT.
+"""The published token-to-mel flows as PyTorch modules, parameters under the names of the public `state_dict`s, for comparison with a
+training step of Flowmill. CosyVoice 2: conformer encoder, causal U-Net. Step-Audio: the same encoder on two codebooks, DiT.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Writes S3 speech tokenizers (versions 1 and 2, 25 Hz) as ONNX graphs, in the operations of the published exports: products and sums
-for linear layers, normalisations spelled out (version 1) or as one operation (version 2), a free time axis, batch 1.
+for linear layers, normalizations as single steps (version 1) or as one operation (version 2), a free time axis, batch 1.
 
-    s3_onnx.py random v1 OUT.onnx                       full published size, random weights
+    s3_onnx.py random v1 OUT.onnx                       published size, random weights
     s3_onnx.py golden v1 GOLDEN.safetensors OUT.onnx    the weights of a golden file; checks the graph against its outputs
 """
 

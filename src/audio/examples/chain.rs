@@ -1,9 +1,10 @@
-//! Times the chains that stages 0 to 3 run, on one thread: seconds of audio per second of work.
+//! Times the processing chains of stages 0 to 3 on one thread: seconds of audio per second of work.
 //!
 //! `cargo run --release -p flowmill-audio --example chain -- [--repeat N] FILE...`
 //!
 //! Files are read into memory first, so that disks do not count. Each chain runs `N` times over each file (default
-//! 5) and the best time of each counts, so that other work on the machine disturbs little. The floor is decoding plus the bare Fourier transforms of the chain.
+//! 5) and the best time of each counts, which reduces the influence of other work on the machine. The floor is decoding plus the bare
+//! Fourier transforms of the chain.
 
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -105,7 +106,7 @@ fn resampled(audio: Audio, rate: u32) -> Result<Vec<f32>, AudioError> {
     resample(&audio.into_mono(), from, rate)
 }
 
-/// As many bare transforms as a chain needs for a recording.
+/// Runs the bare transforms that a chain needs for a recording.
 fn transforms(n_fft: usize, hop: usize, rate: u32) -> impl Fn(&Audio) {
     let plan = RealFftPlanner::<f32>::new().plan_fft_forward(n_fft);
     move |audio| {

@@ -1,4 +1,4 @@
-//! A decoded recording, what is known of one before decoding, and what was noticed on the way.
+//! A decoded recording, the facts known before decoding, and the warnings.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +12,7 @@ pub struct Audio {
     pub samples: Vec<Vec<f32>>,
     /// Frames per second, in hertz.
     pub sample_rate: u32,
-    /// Oddities of the file, though it could be read.
+    /// Problems of the file that did not prevent reading it.
     pub warnings: Vec<DecodeWarning>,
 }
 
@@ -43,7 +43,7 @@ impl Audio {
 
     /// The part between two times in seconds, all channels; times are rounded to the nearest frame.
     ///
-    /// An end up to one hundredth of a second behind the last frame is taken as the end, since tables of
+    /// An end up to one hundredth of a second after the last frame counts as the end, because tables of
     /// segments are rounded.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Audio {
 /// The frames between two times of a recording that has `frames`; see [`Audio::segment`].
 ///
 /// # Errors
-/// As [`Audio::segment`].
+/// Those of [`Audio::segment`].
 pub fn segment_frames(
     frames: usize,
     sample_rate: u32,
@@ -81,7 +81,7 @@ pub fn segment_frames(
     if first < last { Ok(first..last) } else { Err(outside()) }
 }
 
-/// Distance that a segment may reach behind the end of its recording, in seconds.
+/// Largest distance in seconds by which a segment may exceed the end of its recording.
 const SEGMENT_SLACK_SECONDS: f64 = 0.01;
 
 fn mean_of(channels: &[Vec<f32>]) -> Vec<f32> {
@@ -111,7 +111,7 @@ pub struct AudioInfo {
     pub container: String,
     /// True when the `ffmpeg` program decoded the recording.
     pub by_fallback: bool,
-    /// Oddities of the file.
+    /// Problems of the file that did not prevent reading it.
     pub warnings: Vec<DecodeWarning>,
 }
 
@@ -122,20 +122,20 @@ impl AudioInfo {
     }
 }
 
-/// Something odd about a file that could be read all the same.
+/// A problem of a file that could be read nevertheless.
 #[derive(Debug, Clone, PartialEq)]
 pub enum DecodeWarning {
-    /// The header promises more audio than the file holds; what is there was read, nothing was added.
+    /// The header promises more audio than the file holds; the existing audio was read and nothing was added.
     Truncated {
-        /// The number of frames that the header promises, where it says so.
+        /// The number of frames that the header promises, if it does.
         claimed_frames: Option<u64>,
         /// The number of frames that were counted.
         frames: u64,
     },
-    /// The header was never completed (size 0 or 2^32-1, as programs writing to a pipe leave it); read to the
-    /// end of the file.
+    /// The header was never completed (size 0 or 2^32-1, as left by programs that write to a pipe); the file was read to
+    /// its end.
     StreamedSize,
-    /// Bytes behind the end of the audio that no chunk accounts for.
+    /// Bytes after the end of the audio that no chunk accounts for.
     TrailingBytes {
         /// The number of them.
         bytes: u64,
@@ -157,7 +157,7 @@ pub enum DecodeWarning {
         /// The decoder's message about the first one.
         first: String,
     },
-    /// Sound inside the recording is missing by the file's own count of time; what is there was read, nothing was added.
+    /// Sound inside the recording is missing according to the file's timestamps; the existing audio was read and nothing was added.
     Gaps {
         /// The number of places.
         places: u64,
@@ -183,7 +183,7 @@ pub enum DecodeWarning {
         /// The value that the samples were read with.
         used: String,
     },
-    /// The header promises another length than the audio has, which is whole as far as its own structure tells: it was
+    /// The header promises another length than the audio has, although the audio looks complete by its own structure: the file was
     /// cut or joined without a new header.
     OtherLength {
         /// The number of frames in the header.
@@ -198,7 +198,7 @@ pub enum DecodeWarning {
         /// The first of them.
         first: String,
     },
-    /// The name ends like another format than the content has.
+    /// The extension of the name belongs to another format than the content.
     MisleadingName {
         /// The extension of the name.
         extension: String,
@@ -214,12 +214,12 @@ impl fmt::Display for DecodeWarning {
                 write!(f, "truncated: the header promises {claimed} frames, the file holds {frames}")
             }
             Self::Truncated { claimed_frames: None, frames } => {
-                write!(f, "truncated: the stream breaks off after {frames} frames")
+                write!(f, "truncated: the stream ends abruptly after {frames} frames")
             }
             Self::StreamedSize => {
-                write!(f, "the header holds no size (written to a pipe); read to the end of the file")
+                write!(f, "the header has no size (written to a pipe); read to the end of the file")
             }
-            Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes behind the end of the audio were left out"),
+            Self::TrailingBytes { bytes } => write!(f, "{bytes} bytes after the end of the audio were ignored"),
             Self::SeveralDataChunks { count } => {
                 write!(f, "the audio is in {count} data chunks; all are read, in their order")
             }
@@ -230,7 +230,7 @@ impl fmt::Display for DecodeWarning {
             Self::Gaps { places, frames } => {
                 write!(
                     f,
-                    "{frames} frames are missing inside, at {places} places by the timestamps; nothing was added there"
+                    "{frames} frames are missing at {places} places according to the timestamps; nothing was added there"
                 )
             }
             Self::LostSync { bytes } => write!(f, "{bytes} bytes between packets are not audio and were skipped"),

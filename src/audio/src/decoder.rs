@@ -1,4 +1,4 @@
-//! The decoder of a recording: this crate, and where that is allowed by the `ffmpeg` program for what this crate does not decode.
+//! The decoder of a recording: this crate, or for unsupported formats, if allowed, the `ffmpeg` program.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder that refuses what this crate does not decode.
+    /// Returns a decoder that rejects formats that this crate does not decode.
     pub const fn builtin() -> Self {
         Self { fallback: false }
     }
 
-    /// A decoder that gives to the `ffmpeg` program what this crate does not decode.
+    /// Returns a decoder that passes formats that this crate does not decode to the `ffmpeg` program.
     pub const fn with_ffmpeg() -> Self {
         Self { fallback: true }
     }
@@ -33,7 +33,7 @@ impl Decoder {
         decoded.map(|decoded| decoded.audio).map_err(|fault| fault.of(hint_name))
     }
 
-    /// Decodes a file, whatever its name says.
+    /// Decodes a file by its content, whatever its name.
     ///
     /// # Errors
     /// [`AudioError::File`] with the path and what is wrong; all samples of a success are finite.
@@ -43,7 +43,7 @@ impl Decoder {
         self.decode(&bytes, &name)
     }
 
-    /// Says what a file holds.
+    /// Returns facts about a file.
     ///
     /// # Errors
     /// [`AudioError::File`] with the path and what is wrong.
@@ -52,7 +52,7 @@ impl Decoder {
         probe_file(path).or_else(|fault| self.info(fault, || read(path))).map_err(|fault| fault.of_path(path))
     }
 
-    /// As [`Decoder::probe`], of the bytes of a file; `hint_name` is its name, used in messages.
+    /// Like [`Decoder::probe`], for the bytes of a file; `hint_name` is its name, used in messages.
     ///
     /// # Errors
     /// [`AudioError::File`] with `hint_name` and what is wrong.
@@ -66,7 +66,7 @@ impl Decoder {
         Ok(AudioInfo { by_fallback: true, ..decoded.into_info() })
     }
 
-    /// Decodes by the fallback what this crate refused with `fault`, if that is what the fallback is for.
+    /// Decodes by the fallback if this crate rejected the file with a `fault` that the fallback is for.
     fn or_fallback<B: AsRef<[u8]>>(
         self,
         fault: Fault,

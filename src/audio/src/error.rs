@@ -1,13 +1,12 @@
-//! Errors of audio, in words a person can act on.
+//! Errors of audio, worded so that a person can act on them.
 
 use std::path::Path;
 
 use thiserror::Error;
 
-/// Every failure of this crate.
+/// Errors of this crate.
 ///
-/// Failures that belong to one recording are [`AudioError::File`]: the name as the caller gave it, and the
-/// [`Fault`] that was found in it.
+/// Errors of one recording are [`AudioError::File`]: the name as given by the caller, and the [`Fault`] that was found.
 #[derive(Debug, Error)]
 pub enum AudioError {
     /// A recording could not be read.
@@ -19,14 +18,14 @@ pub enum AudioError {
         #[source]
         fault: Fault,
     },
-    /// A sampling rate outside what this crate works with.
+    /// A sampling rate that this crate does not support.
     #[error(
         "sampling rate {rate} Hz is outside {} to {} Hz",
         crate::decode::MIN_SAMPLE_RATE,
         crate::decode::MAX_SAMPLE_RATE
     )]
     SampleRate {
-        /// The rate that was asked for, in hertz.
+        /// The requested rate, in hertz.
         rate: u32,
     },
     /// A stretch of time that the recording does not contain.
@@ -39,17 +38,17 @@ pub enum AudioError {
         /// Length of the recording, in seconds.
         seconds: f64,
     },
-    /// A setting of an analysis that makes no sense.
+    /// A setting of an analysis that is invalid.
     #[error("{field} = {value}: {expected}")]
     Config {
-        /// The field of the configuration.
+        /// The setting.
         field: &'static str,
-        /// The value it had.
+        /// Its value.
         value: String,
         /// Values that would be accepted.
         expected: String,
     },
-    /// Too little signal for the analysis that was asked for.
+    /// Too little signal for an analysis.
     #[error("{samples} samples are too few: {analysis} needs at least {needed}")]
     TooShort {
         /// Number of samples.
@@ -69,7 +68,7 @@ pub enum AudioError {
         /// The expectation that failed.
         problem: String,
     },
-    /// Writing a file failed.
+    /// A file could not be written.
     #[error("could not write {what}: {source}")]
     Write {
         /// The thing that was being written.
@@ -83,10 +82,10 @@ pub enum AudioError {
 /// A fault of one recording.
 #[derive(Debug, Error)]
 pub enum Fault {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
-    /// Nothing in it.
+    /// The file is empty.
     #[error("the file is empty (0 bytes)")]
     Empty,
     /// A Git LFS pointer instead of the audio.
@@ -98,13 +97,13 @@ pub enum Fault {
         /// The first characters.
         beginning: String,
     },
-    /// Not a format this crate knows.
+    /// A format that this crate does not know.
     #[error("not a known audio format; the first bytes are {beginning}")]
     Unrecognised {
         /// The first bytes, in hexadecimal.
         beginning: String,
     },
-    /// The container is known, the codec in it is not.
+    /// The container is supported, but not the codec in it.
     #[error("{}", unsupported(codec, container))]
     UnsupportedCodec {
         /// The container.
@@ -112,7 +111,7 @@ pub enum Fault {
         /// Name or tag of the codec.
         codec: String,
     },
-    /// The fallback is allowed, but there is no such program.
+    /// The fallback is allowed, but the program is not installed.
     #[error(
         "{} needs the ffmpeg program (`prep.fallback: ffmpeg`), which is not installed",
         codec_in(codec, container)
@@ -166,7 +165,7 @@ pub enum Fault {
         /// Frame of the first one.
         first: u64,
     },
-    /// Larger than this crate is willing to hold in memory.
+    /// Larger than the limits of this crate.
     #[error("{what} is {value}, more than the limit of {limit}")]
     Limit {
         /// The quantity that is too large.
@@ -178,10 +177,10 @@ pub enum Fault {
     },
 }
 
-/// Codecs that the `ffmpeg` program does not decode either, with what does.
+/// Codecs that the `ffmpeg` program does not decode either, with advice.
 const NOT_BY_FFMPEG: [(&str, &str); 13] = [
     (FREE_FORMAT, "decode it with mpg123 (`mpg123 -w out.wav FILE`)"),
-    (MIXED_CHAIN, "part it into one file per stream"),
+    (MIXED_CHAIN, "split it into one file per stream"),
     ("MIDI", "it needs a synthesizer"),
     ("OptimFROG", "decode it with its own program"),
     ("Lossless Audio", "decode it with its own program"),
@@ -195,9 +194,9 @@ const NOT_BY_FFMPEG: [(&str, &str); 13] = [
     ("AAC with copy protection", "it needs its key"),
 ];
 
-/// MP3 whose bit rate is none of the table.
+/// Name of MP3 whose bit rate is not in the table.
 pub(crate) const FREE_FORMAT: &str = "MP3 of free bit rate";
-/// Ogg streams of several codecs, one of which is not decoded here.
+/// Name of Ogg streams of several codecs, one of which is not decoded here.
 pub(crate) const MIXED_CHAIN: &str = "a chain of streams";
 
 /// Advice for a codec that the `ffmpeg` program does not decode either.
@@ -215,13 +214,13 @@ fn unsupported(codec: &str, container: &str) -> String {
     }
 }
 
-/// "AMR-NB in 3GP"; the codec alone where its files have no other container.
+/// Formats a codec in a container, such as "AMR-NB in 3GP"; the codec alone if its files have no other container.
 fn codec_in(codec: &str, container: &str) -> String {
     if codec.starts_with(container) { codec.to_owned() } else { format!("{codec} in {container}") }
 }
 
-/// Returns whether an error of the operating system is one of this machine at this time (a permission, a broken disk, too many open files,
-/// too little memory), so that the same file may be read another time; and not one of the file or its name.
+/// Returns whether an error of the operating system is temporary and belongs to this machine (a permission, a broken disk, too many
+/// open files, too little memory), so that the same file may be readable later; and does not belong to the file or its name.
 pub fn is_of_machine(error: &std::io::Error) -> bool {
     use std::io::ErrorKind as Kind;
     !matches!(
@@ -237,7 +236,7 @@ pub fn is_of_machine(error: &std::io::Error) -> bool {
 }
 
 impl AudioError {
-    /// Returns whether this machine at this time is to blame, and not the recording or a setting.
+    /// Returns whether the cause is temporary and belongs to this machine, not to the recording or a setting.
     pub fn is_of_machine(&self) -> bool {
         match self {
             Self::File { fault, .. } => fault.is_of_machine(),
@@ -248,7 +247,7 @@ impl AudioError {
 }
 
 impl Fault {
-    /// Returns whether this machine at this time is to blame, and not the recording.
+    /// Returns whether the cause is temporary and belongs to this machine, not to the recording.
     pub fn is_of_machine(&self) -> bool {
         match self {
             Self::Io(error) => is_of_machine(error),
@@ -257,7 +256,7 @@ impl Fault {
         }
     }
 
-    /// Returns whether the file may be sound in a form that this crate does not decode.
+    /// Returns whether the file may be valid in a format that this crate does not decode.
     pub(crate) fn is_for_fallback(&self) -> bool {
         match self {
             Self::UnsupportedCodec { codec, .. } => beyond_ffmpeg(codec).is_none(),
@@ -266,12 +265,12 @@ impl Fault {
         }
     }
 
-    /// Says which recording the fault belongs to.
+    /// Adds the name of the recording.
     pub fn of(self, name: &str) -> AudioError {
         AudioError::File { name: name.to_owned(), fault: self }
     }
 
-    /// Says which file the fault belongs to.
+    /// Adds the path of the file.
     pub fn of_path(self, path: &Path) -> AudioError {
         self.of(&path.display().to_string())
     }

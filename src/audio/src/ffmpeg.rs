@@ -1,8 +1,8 @@
-//! The `ffmpeg` program as the decoder of what this crate does not decode.
+//! The `ffmpeg` program as the decoder of formats that this crate does not decode.
 //!
-//! The recording is given as the program's standard input, an unnamed file in which it can seek, so nothing of a corpus ever
-//! stands on the command line. The program may open that file only, reads containers of sound only (no playlists, which name other
-//! files), and answers with a WAV file of 32-bit float samples at the recording's own rate and channels.
+//! The recording is passed on the program's standard input, as an unnamed file in which it can seek, so that nothing of a corpus
+//! appears on the command line. The program may open that file only, reads containers of sound only (no playlists, which refer to other
+//! files), and returns a WAV file of 32-bit float samples at the recording's own rate and channels.
 
 use std::io::{Seek, Write};
 use std::process::{Command, Stdio};
@@ -19,14 +19,14 @@ pub const PROGRAM: &str = "ffmpeg";
 /// The longest one recording may take, in seconds.
 const MAX_SECONDS: u64 = 600;
 
-/// Containers of sound that the program may take a recording for; no playlists, scripts, pictures or devices.
+/// Containers of sound that the program may detect; no playlists, scripts, pictures or devices.
 const FORMATS: &str = "3dostr,4xm,aa,aac,aax,ac3,acm,act,adf,adp,ads,adx,aea,afc,aiff,aix,alp,amr,amrnb,amrwb,ape,apm,aptx,aptx_hd,\
     asf,ast,au,avi,avr,bfstm,bonk,brstm,caf,codec2,dsf,dss,dts,dtshd,eac3,epaf,evc,flac,flv,fsb,fwse,g722,g723_1,g729,gsm,hca,hcom,\
     iff,ilbc,ircam,iss,kvag,laf,latm,lc3,loas,loxm,lvf,matroska,webm,mlp,mmf,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,\
     msf,mtaf,musx,nistsphere,nsp,nut,oga,ogg,oma,osq,paf,pmp,pp_bnk,pvf,qcp,qoa,rka,rl2,rm,rso,sbc,sds,sdr2,shn,sln,smjpeg,sol,sox,\
     spdif,svag,svs,swf,tak,truehd,tta,voc,vpk,vqf,w64,wady,wav,wavarc,wsaud,wsd,wsvqa,wtv,wv,wve,xa,xvag,xwma";
 
-/// The version of the program that is installed, as it writes it; `None` where there is none that answers.
+/// Returns the version of the installed program, as it prints it; `None` if there is none that answers.
 pub fn version() -> Option<String> {
     let limits = ProgramLimits { time: Duration::from_secs(20), bytes: 1 << 16 };
     let output = program::run(command().arg("-version"), &limits).ok()?;
@@ -37,14 +37,14 @@ pub fn version() -> Option<String> {
     (!printable.is_empty()).then_some(printable)
 }
 
-/// The program with an environment that changes nothing of what it does.
+/// Returns the program in an environment that does not influence it.
 fn command() -> Command {
     let mut command = Command::new(PROGRAM);
     command.stdin(Stdio::null()).env_remove("FFREPORT").env("AV_LOG_FORCE_NOCOLOR", "1");
     command
 }
 
-/// Decodes the first audio track of a recording that is refused by `refusal`, which names codec and container.
+/// Decodes the first audio track of a recording that was rejected with `refusal`, which names codec and container.
 pub(crate) fn decode(bytes: &[u8], refusal: &Fault) -> Result<Decoded, Fault> {
     let (codec, container) = match refusal {
         Fault::UnsupportedCodec { container, codec } => (codec.clone(), container.clone()),
@@ -65,7 +65,7 @@ pub(crate) fn decode(bytes: &[u8], refusal: &Fault) -> Result<Decoded, Fault> {
     let Decoded { audio, .. } = decode_named(&output.bytes, "").map_err(|fault| Fault::FallbackFailed {
         codec: codec.clone(),
         container: container.clone(),
-        problem: format!("wrote what cannot be read: {fault}"),
+        problem: format!("wrote output that cannot be read: {fault}"),
     })?;
     let mut warnings: Vec<DecodeWarning> =
         audio.warnings.into_iter().filter(|warning| !matches!(warning, DecodeWarning::StreamedSize)).collect();
@@ -76,7 +76,7 @@ pub(crate) fn decode(bytes: &[u8], refusal: &Fault) -> Result<Decoded, Fault> {
     Ok(Decoded { audio: Audio { warnings, ..audio }, codec, container })
 }
 
-/// The lines of a complaint without what differs from run to run: the program puts addresses in memory behind names.
+/// Returns the lines of a complaint without the parts that differ from run to run: the program adds memory addresses to names.
 fn plain(complaint: &str) -> Vec<String> {
     let without_address = |line: &str| match line.split_once(" @ 0x") {
         Some((name, rest)) => format!("{name}{}", rest.trim_start_matches(|c: char| c.is_ascii_hexdigit())),

@@ -1,7 +1,7 @@
-//! Recordings in, numbers out: decoding, resampling, features, silence trimming, pitch, vocoding and pictures.
+//! Audio processing: decoding, resampling, features, silence trimming, pitch, vocoding and pictures.
 //!
-//! This is the lowest floor of Flowmill. It knows samples, rates and spectra; it knows nothing of corpora,
-//! recipes, stages or networks, and it draws no random numbers: the same input gives the same bytes.
+//! This is the lowest layer of Flowmill. It handles samples, rates and spectra, does not depend on corpora,
+//! recipes, stages or networks, and draws no random numbers: the same input gives the same bytes.
 //!
 //! ```no_run
 //! use flowmill_audio::{decode_file, resample, features::{MelConfig, MelSpectrogram}};

@@ -1,4 +1,4 @@
-//! Figures that compare recordings, and that tell good recordings from bad ones.
+//! Measurements that compare recordings and judge their quality.
 
 use crate::audio::Audio;
 use crate::error::AudioError;
@@ -23,8 +23,8 @@ pub fn log_spectral_distance(one: &Features, other: &Features) -> Result<f64, Au
     Ok(one.rows().zip(other.rows()).map(distance).sum::<f64>() / frames as f64)
 }
 
-/// Root mean square of every stretch of `hop_length` samples (a last, shorter one left out), in decibels of full
-/// scale, not below -100.
+/// Returns the root mean square of every section of `hop_length` samples (a last, shorter one is left out), in decibels of full
+/// scale, at least -100.
 pub fn energy_contour(samples: &[f32], hop_length: usize) -> Vec<f64> {
     let level = |stretch: &[f32]| {
         let power = stretch.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / stretch.len() as f64;
@@ -49,12 +49,12 @@ pub fn correlation(one: &[f64], other: &[f64]) -> Option<f64> {
     (scale > 0.0).then(|| cross / scale)
 }
 
-/// Measurements of a quality check.
+/// Result of a quality check.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quality {
     /// Largest magnitude.
     pub peak: f32,
-    /// Root mean square, 1 being full scale.
+    /// Root mean square, where 1 is full scale.
     pub rms: f32,
     /// Mean of the samples.
     pub dc_offset: f32,

@@ -1,7 +1,7 @@
-//! Names and first bytes of recordings, whether or not they can be decoded: what readers of corpora go by to leave none out.
+//! Names and first bytes of recordings, decodable or not, by which readers of corpora find all recordings.
 
-/// Extensions of recordings and videos, in lower case. Where one utterance has several recordings, the one whose extension
-/// stands first here is taken: plain samples before lossless compression before lossy compression.
+/// Extensions of recordings and videos, in lower case. If one utterance has several recordings, the one whose extension
+/// comes first here is used: plain samples before lossless compression before lossy compression.
 pub const EXTENSIONS: [&str; 96] = [
     "wav", "wave", "rf64", "bwf", "w64", "aiff", "aif", "aifc", "caf", "au", "snd", "sph", "nist", "sf", "ircam",
     "paf", "fap", "sox", "htk", "avr", "pvf", "8svx", "svx", "sd2", "voc", "sln", "flac", "fla", "alac", "ape", "wv",
@@ -12,27 +12,27 @@ pub const EXTENSIONS: [&str; 96] = [
     "alaw", "pcm", "raw",
 ];
 
-/// Bytes of a file that [`by_content`] looks at.
+/// Number of bytes of a file that [`by_content`] examines.
 pub const HEAD_BYTES: usize = 4096;
 
-/// The place of an extension in [`EXTENSIONS`], whatever its case; `None` when it is not one of a recording.
+/// Returns the position of an extension in [`EXTENSIONS`], ignoring case; `None` if it is not one of a recording.
 pub fn rank(extension: &str) -> Option<usize> {
     EXTENSIONS.iter().position(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// Something that lies in the place of a file's content, whatever the file is called.
+/// A substitute for a file's content, whatever the file's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StandIn {
     /// The name of its kind.
     pub kind: &'static str,
-    /// What to do to get the content.
+    /// Advice on how to get the content.
     pub advice: &'static str,
 }
 
-/// Recognizes content that is no recording, table or archive but stands in for one, by the first [`HEAD_BYTES`] of a file: nothing at
-/// all, the pointers of Git LFS and git-annex, pages and error messages that a server sent instead.
+/// Recognizes content that is not a recording, table or archive but a substitute for one, by the first [`HEAD_BYTES`] of a file: nothing
+/// at all, the pointers of Git LFS and git-annex, pages and error messages that a server sent instead.
 pub fn stand_in(bytes: &[u8]) -> Option<StandIn> {
-    const AGAIN: &str = "download it again (an address may have expired, or want a login)";
+    const AGAIN: &str = "download it again (an address may have expired, or require a login)";
     let found = |kind, advice| Some(StandIn { kind, advice });
     if bytes.is_empty() {
         return found("an empty file", "copy or download it again");
@@ -55,9 +55,9 @@ pub fn stand_in(bytes: &[u8]) -> Option<StandIn> {
     None
 }
 
-/// The format of a file by its first [`HEAD_BYTES`] bytes, when they can be those of nothing but a recording or a video.
+/// Returns the format of a file by its first [`HEAD_BYTES`] bytes, if they can only be those of a recording or a video.
 ///
-/// Stricter than the decoder, which is only asked about files that are said to be recordings: two sync words of MPEG audio must
+/// Stricter than the decoder, which is only used for files that are said to be recordings: two sync words of MPEG audio must
 /// follow each other.
 pub fn by_content(bytes: &[u8]) -> Option<&'static str> {
     let at = |from: usize, what: &[u8]| bytes.get(from..).is_some_and(|rest| rest.starts_with(what));
@@ -65,7 +65,7 @@ pub fn by_content(bytes: &[u8]) -> Option<&'static str> {
         return if at(8, b"WAVE") { Some("wav") } else { at(8, b"AVI ").then_some("avi") };
     }
     if at(4, b"ftyp") {
-        // The same container holds pictures.
+        // The same container is used for pictures.
         let picture = [b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis"].iter().any(|brand| at(8, *brand));
         return (!picture).then_some("mp4");
     }
@@ -112,7 +112,7 @@ pub fn by_content(bytes: &[u8]) -> Option<&'static str> {
     two_frames(bytes)
 }
 
-/// MPEG audio or ADTS when a second frame of the same kind stands where the first one ends.
+/// Returns MPEG audio or ADTS if a second frame of the same kind starts at the end of the first one.
 fn two_frames(bytes: &[u8]) -> Option<&'static str> {
     let frame = |at: usize| adts_bytes(bytes.get(at..)?).map(|size| (size, "aac"));
     let frame = |at: usize| frame(at).or_else(|| mpeg_bytes(bytes.get(at..)?).map(|size| (size, "mp3")));
@@ -129,7 +129,7 @@ fn adts_bytes(bytes: &[u8]) -> Option<usize> {
 
 /// The size of an MPEG audio frame.
 fn mpeg_bytes(bytes: &[u8]) -> Option<usize> {
-    /// In kbit/s by their code, for MPEG-1 layers I to III and MPEG-2 layer I and layers II and III.
+    /// Bit rates in kbit/s by their code, for MPEG-1 layers I to III and MPEG-2 layer I and layers II and III.
     const BIT_RATES: [[usize; 15]; 5] = [
         [0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
         [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],

@@ -1,5 +1,5 @@
 //! Fundamental frequency over time: YIN's normalized difference function (de Cheveigné and Kawahara 2002) proposes
-//! candidates for every frame, and the cheapest path through them decides, voicing included.
+//! candidates for every frame, and the cheapest path through them determines the pitch, including voicing.
 
 use realfft::num_complex::Complex32;
 use serde::{Deserialize, Serialize};
@@ -41,21 +41,21 @@ impl Default for PitchConfig {
     }
 }
 
-/// Pitch of every frame; frame `t` is centered on sample `t * hop + hop / 2`, as the frames of a mel spectrogram that
-/// is not centered are.
+/// Pitch of every frame; frame `t` is centered on sample `t * hop + hop / 2`, like the frames of a mel spectrogram that
+/// is not centered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PitchTrack {
     /// Pitch in hertz; 0 where unvoiced.
     pub f0: Vec<f32>,
-    /// Whether the frame is voiced.
+    /// True for voiced frames.
     pub voiced: Vec<bool>,
 }
 
-/// Candidates kept per frame.
+/// Number of candidates kept per frame.
 const CANDIDATES: usize = 6;
 /// Frames quieter than the loudest by this factor (60 dB) are unvoiced.
 const SILENCE: f32 = 1e-3;
-/// Favours shorter periods among equally periodic ones: cost of an octave down.
+/// Cost of an octave down, which favors shorter periods among equally periodic ones.
 const SUBHARMONIC_COST: f32 = 0.02;
 
 impl PitchConfig {
@@ -108,7 +108,7 @@ pub fn track_pitch(samples: &[f32], config: &PitchConfig) -> Result<PitchTrack, 
     Ok(cheapest_path(&candidates, config))
 }
 
-/// The signal without hum below the lowest pitch and without hiss far above the highest.
+/// Removes hum below the lowest pitch and hiss far above the highest.
 fn voice_band(samples: &[f32], config: &PitchConfig) -> Vec<f32> {
     let rate = f64::from(config.sample_rate);
     let mut high_pass = Biquad::high_pass(f64::from(config.fmin) * 0.75 / rate);
@@ -124,7 +124,7 @@ struct Biquad {
 }
 
 impl Biquad {
-    /// `cutoff` as a fraction of the sampling rate, by the bilinear transform; `sign` is -1 for high-pass.
+    /// Designs a filter by the bilinear transform: `cutoff` is a fraction of the sampling rate; `sign` is -1 for high-pass.
     fn design(cutoff: f64, sign: f64) -> Self {
         let warped = (std::f64::consts::PI * cutoff).tan();
         let square = warped * warped;
@@ -145,7 +145,7 @@ impl Biquad {
         Self::design(cutoff, -1.0)
     }
 
-    /// Transposed direct form II.
+    /// Filters one sample, in transposed direct form II.
     fn step(&mut self, input: f64) -> f64 {
         let output = self.forward[0] * input + self.memory[0];
         self.memory[0] = self.forward[1] * input - self.back[0] * output + self.memory[1];
@@ -173,7 +173,7 @@ struct Difference {
 impl Difference {
     fn new(config: &PitchConfig) -> Self {
         let lags = config.longest_lag() + 2;
-        // The part that is compared is as long as the longest period; with the lag it spans two.
+        // The compared part is as long as the longest period; with the lag it spans two.
         let span = lags;
         Self { values: vec![0.0; lags], level: 0.0, span, n_fft: (span + 2 * lags).next_power_of_two() }
     }
@@ -245,7 +245,7 @@ fn candidates(difference: &[f32], config: &PitchConfig) -> Vec<Candidate> {
     found
 }
 
-/// The cheapest way through the candidates of all frames; state 0 is unvoiced.
+/// Returns the cheapest path through the candidates of all frames; state 0 is unvoiced.
 fn cheapest_path(candidates: &[Vec<Candidate>], config: &PitchConfig) -> PitchTrack {
     let mut totals = vec![0.0f32; 1];
     let mut states: Vec<Option<f32>> = vec![None];

@@ -1,4 +1,4 @@
-//! Runs a program for its output, with bounds on its time and on what it may write.
+//! Execution of a program for its output, with limits on its time and on its output.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -12,9 +12,9 @@ use thiserror::Error;
 /// Limits beyond which a program is killed with all its children.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramLimits {
-    /// The longest it may run.
+    /// Longest running time.
     pub time: Duration,
-    /// The most bytes it may write.
+    /// Largest number of bytes of output.
     pub bytes: u64,
 }
 
@@ -25,10 +25,10 @@ impl Default for ProgramLimits {
     }
 }
 
-/// The most bytes kept of what a program writes to its standard error.
+/// Largest number of bytes kept of a program's standard error.
 const MAX_COMPLAINT_BYTES: u64 = 4096;
 
-/// Output of a program that ended well.
+/// Output of a program that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Its standard output.
@@ -57,20 +57,20 @@ pub enum ProgramError {
     /// It wrote too much.
     #[error("wrote more than {limit} bytes and was killed{}", said(complaint))]
     WroteTooMuch {
-        /// Bytes that it was allowed to write.
+        /// The limit in bytes.
         limit: u64,
         /// Its standard error.
         complaint: String,
     },
-    /// It said itself that it failed.
+    /// It reported a failure.
     #[error("failed ({status}){}", said(complaint))]
     Failed {
-        /// Its end.
+        /// Its exit status.
         status: std::process::ExitStatus,
         /// Its standard error.
         complaint: String,
     },
-    /// It ended well without any output.
+    /// It succeeded without any output.
     #[error("wrote nothing{}", said(complaint))]
     Silent {
         /// Its standard error.
@@ -78,7 +78,7 @@ pub enum ProgramError {
     },
 }
 
-/// A complaint as the end of a message.
+/// Formats a complaint as the end of a message.
 fn said(complaint: &str) -> String {
     match complaint.trim() {
         "" => String::new(),
@@ -86,10 +86,10 @@ fn said(complaint: &str) -> String {
     }
 }
 
-/// Runs a program in a process group of its own and collects its output; its standard input is the caller's choice.
+/// Runs a program in its own process group and collects its output; its standard input is the caller's choice.
 ///
 /// # Errors
-/// [`ProgramError`] when it cannot be started, fails, writes nothing, or goes beyond `limits`.
+/// [`ProgramError`] when it cannot be started, fails, writes nothing, or exceeds `limits`.
 pub fn run(command: &mut Command, limits: &ProgramLimits) -> Result<Output, ProgramError> {
     let mut child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).spawn().map_err(|error| {
@@ -100,7 +100,7 @@ pub fn run(command: &mut Command, limits: &ProgramLimits) -> Result<Output, Prog
     let ended = attend(&mut child, &output, limits);
     if ended.is_err() {
         kill_group(&child);
-        // The group was killed, so this returns at once; its status says nothing more.
+        // The group was killed, so this returns immediately; its status contains nothing new.
         let _ = child.wait();
     }
     let complaint = complaint.recv_timeout(Duration::from_millis(200)).unwrap_or_default();
@@ -144,13 +144,13 @@ fn attend(
     }
 }
 
-/// Reads a stream to its end, or one byte past `limit`, on a thread of its own.
+/// Reads a stream to its end, or one byte past `limit`, on a separate thread.
 fn collect(stream: Option<impl Read + Send + 'static>, limit: u64) -> Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut stream) = stream {
-            // A stream that breaks ends early; the program's exit status tells the rest.
+            // A broken stream ends early; the program's exit status reports the error.
             let _ = stream.by_ref().take(limit.saturating_add(1)).read_to_end(&mut bytes);
         }
         let _ = sender.send(bytes);
@@ -158,7 +158,7 @@ fn collect(stream: Option<impl Read + Send + 'static>, limit: u64) -> Receiver<V
     receiver
 }
 
-/// Kills a program and all it started. The child has not been reaped, so its number still names its group.
+/// Kills a program and all its children. The child has not been reaped, so its number still names its group.
 fn kill_group(child: &Child) {
     let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(group) = group {

@@ -1,8 +1,8 @@
-//! Loops compiled twice: for the machine at hand where it has AVX2, and for any machine.
+//! Loops compiled twice: for machines with AVX2, and for any machine.
 //!
 //! Neither version fuses multiplications with additions, so both give the same bits.
 
-/// Defines functions whose bodies are compiled for AVX2 as well; the call picks at run time.
+/// Defines functions whose bodies are also compiled for AVX2; the version is chosen at run time.
 macro_rules! vectorised {
     ($($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)? $body:block)+) => {$(
         $(#[$attribute])*
@@ -14,7 +14,7 @@ macro_rules! vectorised {
                 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt")]
                 fn wide($($argument: $kind),*) $(-> $result)? { portable($($argument),*) }
                 if $crate::simd::wide_available() {
-                    // SAFETY: the processor has just been found to have all of these.
+                    // SAFETY: the processor was just found to have all of these features.
                     return unsafe { wide($($argument),*) };
                 }
             }
@@ -35,10 +35,10 @@ pub(crate) fn wide_available() -> bool {
         && std::arch::is_x86_feature_detected!("lzcnt")
 }
 
-/// Natural logarithm of a positive, normal number, to within 2 units in the last place; no branches, so that a
+/// Natural logarithm of a positive, normal number, to within 2 units in the last place; without branches, so that a
 /// loop over it is vectorized.
 ///
-/// The mantissa is brought into [2/3, 4/3), where ln m = 2 atanh((m-1)/(m+1)) needs six terms.
+/// The mantissa is scaled to [2/3, 4/3), where ln m = 2 atanh((m-1)/(m+1)) needs six terms.
 #[inline(always)]
 pub(crate) fn ln(x: f32) -> f32 {
     const TWO_THIRDS: i32 = 0x3f2a_aaab;

@@ -1,4 +1,4 @@
-//! Silence at the ends of a recording, found as `librosa.effects.trim` finds it.
+//! Silence at the ends of a recording, detected like in `librosa.effects.trim`.
 
 use crate::error::AudioError;
 use crate::features::require;
@@ -6,9 +6,9 @@ use crate::features::require;
 /// Settings that define silence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrimConfig {
-    /// Distance below the loudest frame from which on a frame is silent, in decibels.
+    /// Distance below the loudest frame from which a frame is silent, in decibels.
     pub top_db: f64,
-    /// Samples of a frame.
+    /// Number of samples per frame.
     pub frame_length: usize,
     /// Samples from one frame to the next.
     pub hop_length: usize,
@@ -20,13 +20,13 @@ impl Default for TrimConfig {
     }
 }
 
-/// Power below which librosa does not tell levels apart.
+/// Power below which librosa does not distinguish levels.
 const POWER_FLOOR: f64 = 1e-10;
 
-/// The range of samples, first and one past the last, between silent beginnings and ends; `(0, 0)` if there is
-/// nothing but silence.
+/// Returns the range of samples, first and one past the last, between the silence at both ends; `(0, 0)` if everything is
+/// silent.
 ///
-/// A frame's level is its mean square over `frame_length` samples centered on it (zeros beyond the ends), against the
+/// A frame's level is its mean square over `frame_length` samples centered on it (zeros beyond the ends), relative to the
 /// loudest frame.
 ///
 /// # Errors
@@ -47,7 +47,7 @@ pub fn trim_silence(samples: &[f32], config: &TrimConfig) -> Result<(usize, usiz
     Ok((first * config.hop_length, ((last + 1) * config.hop_length).min(samples.len())))
 }
 
-/// Mean square of every frame; frame `i` is centered on sample `i * hop_length`.
+/// Returns the mean square of every frame; frame `i` is centered on sample `i * hop_length`.
 fn frame_powers(samples: &[f32], config: &TrimConfig) -> Vec<f64> {
     let half = config.frame_length / 2;
     let padded = samples.len() + 2 * half;
@@ -56,7 +56,7 @@ fn frame_powers(samples: &[f32], config: &TrimConfig) -> Vec<f64> {
     }
     let frames = 1 + (padded - config.frame_length) / config.hop_length;
     let square = |start: usize| {
-        // Positions are in the padded signal; only what overlaps the samples counts.
+        // Positions are in the padded signal; only the overlap with the samples counts.
         let from = start.saturating_sub(half).min(samples.len());
         let to = (start + config.frame_length).saturating_sub(half).min(samples.len());
         let sum: f64 = samples[from..to].iter().map(|x| f64::from(*x) * f64::from(*x)).sum();

@@ -10,17 +10,17 @@ use realfft::{ComplexToReal, RealToComplex};
 use crate::error::AudioError;
 use crate::features::{Features, FilterBank, MelConfig, hann_periodic, plan_forward, plan_inverse};
 
-/// Updates of the linear spectrum; it hardly changes after these.
+/// Number of updates of the linear spectrum, which hardly changes after these.
 const INVERSION_STEPS: usize = 60;
 /// Overshoot of each step of the phase search (Perraudin, Balazs and Søndergaard 2013).
 const MOMENTUM: f32 = 0.99;
-/// Below this a spectrum counts as zero.
+/// Magnitude below which a spectrum counts as zero.
 const TINY: f32 = 1e-12;
 
-/// Resynthesises the waveform of a log-mel spectrogram made by [`crate::features::MelSpectrogram`]:
-/// `frames * hop_length` samples at `config.sample_rate`.
+/// Reconstructs the waveform of a log-mel spectrogram made by [`crate::features::MelSpectrogram`]: `frames * hop_length` samples at
+/// `config.sample_rate`.
 ///
-/// `iterations` of the phase search, 30 to 60 for speech; more is better and slower. No randomness: the first phases
+/// `iterations` of the phase search, 30 to 60 for speech; more is better and slower. Nothing is random: the initial phases
 /// are a fixed function of frame and bin.
 ///
 /// # Errors
@@ -48,10 +48,10 @@ fn check_shape(log_mel: &Features, config: &MelConfig) -> Result<(), AudioError>
     Ok(())
 }
 
-/// Log-mel values above this would not leave room for sums in 32-bit float.
+/// Largest log-mel value for which sums fit into 32-bit float.
 const MAX_LOG: f32 = 40.0;
 
-/// The non-negative linear spectra, as `[frame][bin]`, whose mel bands come closest to the given ones, by
+/// Returns the non-negative linear spectra, as `[frame][bin]`, whose mel bands are closest to the given ones, by
 /// multiplicative updates (Lee and Seung) from a start that spreads each band evenly over its bins.
 fn linear_magnitudes(log_mel: &Features, config: &MelConfig) -> Vec<f32> {
     let filters = config.filter_bank();
@@ -118,7 +118,7 @@ fn spread(filters: &FilterBank, bands: &[f32], spectrum: &mut [f32]) {
     }
 }
 
-/// Short-time transforms of one signal, there and back.
+/// Short-time transforms of one signal in both directions.
 struct Transform {
     forward: Arc<dyn RealToComplex<f32>>,
     inverse: Arc<dyn ComplexToReal<f32>>,
@@ -126,8 +126,8 @@ struct Transform {
     inverse_scratch: Vec<Complex32>,
     frame: Vec<f32>,
     window: Vec<f32>,
-    /// Reciprocal of the summed squared windows at every sample of the padded signal, the inverse transform's scale
-    /// included.
+    /// Reciprocal of the summed squared windows at every sample of the padded signal, including the inverse transform's
+    /// scale.
     weights: Vec<f32>,
     hop: usize,
     n_fft: usize,
@@ -165,7 +165,7 @@ impl Transform {
         }
     }
 
-    /// The fast Griffin-Lim algorithm.
+    /// Runs the fast Griffin-Lim algorithm.
     fn search_phase(&mut self, magnitudes: &[f32], iterations: usize) -> Vec<f32> {
         let bins = self.n_fft / 2 + 1;
         let mut spectra: Vec<Complex32> = magnitudes
@@ -195,7 +195,7 @@ impl Transform {
         signal[self.padding.min(end)..end].to_vec()
     }
 
-    /// Overlap-add of the inverse transforms; the spectra serve as scratch and are left with other values.
+    /// Overlap-adds the inverse transforms; the spectra serve as scratch memory and are overwritten.
     fn synthesise(&mut self, spectra: &mut [Complex32], signal: &mut [f32]) {
         signal.fill(0.0);
         let bins = self.n_fft / 2 + 1;
@@ -230,7 +230,7 @@ impl Transform {
     }
 }
 
-/// A phase that looks random but depends on nothing but its position (the finaliser of SplitMix64).
+/// Returns a phase that looks random but depends on its position only (the finaliser of SplitMix64).
 fn first_phase(position: u64) -> f32 {
     let mut bits = position.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,23 +1,23 @@
-//! 16-bit PCM WAV files.
+//! Writing of 16-bit PCM WAV files.
 
 use std::io::{BufWriter, Seek, Write};
 
 use crate::error::AudioError;
 
-/// Summary of a file that [`write_wav`] wrote.
+/// Summary of a file written by [`write_wav`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WavSummary {
     /// Samples written.
     pub samples: u64,
-    /// Samples that did not fit into [-1, 1] and were clipped.
+    /// Samples outside of [-1, 1], which were clipped.
     pub clipped: u64,
 }
 
 const HEADER_BYTES: u32 = 44;
 
-/// Writes mono `samples`, full scale being [-1, 1], as a 16-bit PCM WAV file at `sample_rate` hertz.
+/// Writes mono `samples`, with full scale [-1, 1], as a 16-bit PCM WAV file at `sample_rate` hertz.
 ///
-/// The scale is 32768 (as decoders use), values round to nearest, what does not fit is clipped and counted, and
+/// The scale is 32768 (as in decoders), values are rounded to nearest, values outside of the range are clipped and counted, and
 /// NaN becomes 0 and counts as clipped.
 ///
 /// # Errors

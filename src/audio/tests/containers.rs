@@ -1,4 +1,4 @@
-//! Containers that are live, cut off or damaged: what is there is decoded, and what is missing is reported.
+//! Containers that are live, cut off or damaged: existing sound is decoded, and missing sound is reported.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn find(bytes: &[u8], what: &[u8]) -> usize {
     bytes.windows(what.len()).position(|window| window == what).expect("it is there")
 }
 
-/// An element with a size of eight bytes; all ones for one that is not known.
+/// An element with a size of eight bytes; all ones mean an unknown size.
 fn element(id: &[u8], size: Option<usize>, content: &[u8]) -> Vec<u8> {
     let size = size.map_or(u64::MAX, |size| size as u64) & ((1 << 56) - 1) | 1 << 56;
     [id, &size.to_be_bytes(), content].concat()
@@ -34,7 +34,7 @@ fn whole(id: &[u8], content: &[u8]) -> Vec<u8> {
 const BLOCKS: usize = 60;
 const BLOCK: usize = 160;
 
-/// Where the clusters of a Matroska file with 16-bit samples at 8 kHz start, and the file; a live one has a segment of unknown size.
+/// The start of the clusters of a Matroska file with 16-bit samples at 8 kHz, and the file; a live one has a segment of unknown size.
 fn matroska(live: bool) -> (Vec<usize>, Vec<u8>) {
     let header = whole(&[0x1a, 0x45, 0xdf, 0xa3], &whole(&[0x42, 0x82], b"matroska"));
     let info = [
@@ -133,7 +133,7 @@ fn a_corrupt_aac_packet_is_silence_and_keeps_its_place() {
     let audio = decoded(&bytes);
     assert!(matches!(audio.warnings[..], [DecodeWarning::CorruptPackets { .. }]), "{:?}", audio.warnings);
     assert_eq!(audio.frames(), whole.frames());
-    // Noise that the decoder itself adds need not be the same.
+    // Noise that the decoder itself adds may differ.
     let pairs = audio.samples[0].iter().zip(&whole.samples[0]).skip(audio.frames() - 10_000);
     let (error, power) = pairs.fold((0.0, 0.0), |(e, p), (a, b)| (e + (a - b) * (a - b), p + b * b));
     assert!(error < 0.1 * power, "{error} of {power}");

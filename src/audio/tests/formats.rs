@@ -1,4 +1,4 @@
-//! The corpus of formats: every good file decodes to its length, every broken one ends as is reasonable.
+//! The corpus of formats: every good file decodes to its length, every broken one ends in a reasonable result.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn good_files_have_their_rate_channels_and_length() {
     }
 }
 
-/// How far `other` is from the nearest scaled copy of `reference`, as a signal-to-noise ratio in decibels.
+/// The similarity of `other` to the nearest scaled copy of `reference`, as a signal-to-noise ratio in decibels.
 fn similarity(reference: &[f32], other: &[f32]) -> f64 {
     let pairs = || reference.iter().zip(other).map(|(a, b)| (f64::from(*a), f64::from(*b)));
     let (cross, own, theirs) = pairs().fold((0.0, 0.0, 0.0), |(c, o, t), (a, b)| (c + a * b, o + a * a, t + b * b));
@@ -48,14 +48,14 @@ fn similarity(reference: &[f32], other: &[f32]) -> f64 {
 #[test]
 fn good_files_all_sound_the_same() {
     let reference = decode_file(formats("good/mono_48k_s16.wav")).expect("the reference is plain PCM").mono();
-    // Decibels that each kind of coding must reach against the reference at 8 kHz, where all of them have content.
+    // Decibels that each kind of coding must reach compared with the reference at 8 kHz, where all of them have content.
     let needed = |codec: &str, rate: &str| match codec {
         "aac" | "mp3" | "vorbis" => 12.0,
         "opus" => 10.0,
         "pcm_u8" => 18.0,
         "pcm_alaw" | "pcm_mulaw" => 25.0,
         name if name.starts_with("adpcm") => 20.0,
-        // Another resampler's idea of what lies just below 4 kHz.
+        // Resamplers differ just below 4 kHz.
         _ if rate == "8000" => 35.0,
         _ => 70.0,
     };
@@ -81,7 +81,7 @@ fn channels_stay_apart_until_asked_to_mix() {
     }
 }
 
-/// A word for how reading ended: the fault's, or those of the warnings.
+/// A word for the result of reading: that of the fault, or those of the warnings.
 fn outcome(result: &Result<Audio, AudioError>) -> String {
     match result {
         Err(AudioError::File { fault, .. }) => fault_name(fault).to_owned(),
@@ -129,7 +129,7 @@ fn warning_name(warning: &DecodeWarning) -> &'static str {
     }
 }
 
-/// What reading each broken file ends in: a fault, or frames and warnings.
+/// The result of reading each broken file: a fault, or frames and warnings.
 const BROKEN: [(&str, &str); 32] = [
     ("channels_zero.wav", "header"),
     ("clipped.wav", "31200"),
@@ -195,7 +195,7 @@ fn broken_files_end_reasonably() {
 
 #[test]
 fn probing_agrees_with_decoding_on_broken_files() {
-    // Damage in the middle of a FLAC file is for decoding to find.
+    // Damage in the middle of a FLAC file is only found by decoding.
     for (name, _) in BROKEN.into_iter().filter(|(name, _)| *name != "flac_bitflip.flac") {
         let path = formats(&format!("broken/{name}"));
         match (probe(&path), decode_file(&path)) {

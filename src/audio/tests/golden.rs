@@ -1,4 +1,4 @@
-//! Features and resampling against the values of the public Python implementations.
+//! Features and resampling compared with the values of the public Python implementations.
 
 mod common;
 

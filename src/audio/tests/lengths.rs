@@ -1,4 +1,4 @@
-//! Lengths are counted: what tags, joins and wrong headers claim changes nothing, and what is missing is told.
+//! Lengths are counted: wrong lengths in tags, joins and headers have no effect, and missing audio is reported.
 
 mod common;
 
@@ -9,7 +9,7 @@ fn good(name: &str) -> Vec<u8> {
     std::fs::read(test_file(&format!("data/formats/good/{name}"))).expect("the corpus is there")
 }
 
-/// Decodes, and sees that probing agrees.
+/// Decodes, and checks that probing agrees.
 fn decoded(bytes: &[u8]) -> Audio {
     let audio = decode_bytes(bytes, "made").unwrap_or_else(|error| panic!("{error}"));
     let info = probe_bytes(bytes, "made").unwrap_or_else(|error| panic!("{error}"));
@@ -22,13 +22,13 @@ fn is_truncated(audio: &Audio) -> bool {
     audio.warnings.iter().any(|warning| matches!(warning, DecodeWarning::Truncated { .. }))
 }
 
-/// An ID3v2 tag with so many bytes of a picture.
+/// An ID3v2 tag with a picture of this number of bytes.
 fn id3(picture: usize) -> Vec<u8> {
     let size = [21, 14, 7, 0].map(|shift| (picture >> shift & 0x7f) as u8);
     [b"ID3\x04\0\0".as_slice(), &size, &vec![0xd8; picture]].concat()
 }
 
-/// An APE tag of so many bytes between its header and its footer.
+/// An APE tag with this number of bytes between its header and its footer.
 fn ape(content: usize) -> Vec<u8> {
     let block = |flags: u32| {
         let numbers = [2000, content as u32 + 32, 1, flags].map(u32::to_le_bytes).concat();
@@ -37,7 +37,7 @@ fn ape(content: usize) -> Vec<u8> {
     [block(0xa000_0000), vec![0x55; content], block(0x8000_0000)].concat()
 }
 
-/// An MP3 without the frame that says how long it is.
+/// An MP3 without the frame that states its length.
 fn untagged(name: &str) -> Vec<u8> {
     let bytes = good(name);
     let tag = ["Xing", "Info"].iter().find_map(|tag| bytes.windows(4).position(|four| four == tag.as_bytes()));
@@ -54,7 +54,7 @@ const VBR: &str = "stereo_44k1_vbr.mp3";
 
 #[test]
 fn mp3_without_a_tag_has_all_its_frames() {
-    // The recording, with what its tag says of encoder and decoder, rounded up to whole frames.
+    // The recording, plus the encoder's and decoder's frames according to its tag, rounded up to whole frames.
     for (name, frames, frame) in [(MP3, 42_998, 576), (VBR, 85_995, 1152)] {
         let audio = decoded(&untagged(name));
         assert!(audio.warnings.is_empty(), "{name}: {:?}", audio.warnings);
@@ -98,7 +98,7 @@ fn an_mp3_cut_out_of_a_stream_is_found_by_its_frames() {
     let audio = decoded(&stream[1001..]);
     assert!(matches!(audio.warnings[..], [DecodeWarning::LostSync { bytes }] if bytes < 400), "{:?}", audio.warnings);
     assert!(audio.frames() < whole.frames() && audio.frames() > whole.frames() - 20 * 576);
-    // The same frames at the end, once the decoder has seen enough of them.
+    // The same frames at the end, after the decoder has seen enough of them.
     let tail = 20_000;
     let (a, b) = (&audio.samples[0], &whole.samples[0]);
     assert_eq!(a[a.len() - tail..], b[b.len() - tail..]);
@@ -164,7 +164,7 @@ fn wav(channels: u16, byte_rate: u32, block_align: u16, bits: u16, samples: &[i1
     .concat()
 }
 
-/// Where the samples of a WAV file start.
+/// The start of the samples of a WAV file.
 fn data_start(bytes: &[u8]) -> usize {
     bytes.windows(4).position(|four| four == b"data").expect("it has a data chunk") + 8
 }
@@ -178,7 +178,7 @@ fn the_samples_settle_a_header_that_contradicts_itself() {
     let stereo: Vec<i16> = mono.iter().zip(later).flat_map(|(left, right)| [*left, *right]).collect();
     let twice: Vec<i16> = mono.iter().flat_map(|sample| [*sample, *sample]).collect();
     let frames = mono.len();
-    // Channels, byte rate, block_align and bits of the header; samples, and the channels that they have.
+    // Channels, byte rate, block_align and bits of the header; samples, and their real channels.
     for (header, samples, channels) in [
         ((1, 32_000, 1, 16), &mono, 1),
         ((1, 32_000, 6, 16), &mono, 1),
@@ -200,7 +200,7 @@ fn the_samples_settle_a_header_that_contradicts_itself() {
         assert_eq!(audio.samples[0][1000], f32::from(samples[1000 * channels]) / 32_768.0, "{header:?}");
         assert!(matches!(audio.warnings[..], [DecodeWarning::MendedHeader { .. }]), "{header:?}: {:?}", audio.warnings);
     }
-    // A wrong byte rate alone misleads nobody.
+    // A wrong byte rate alone has no effect.
     for (header, samples) in [((1, 12_345, 2, 16), &mono), ((2, 32_000, 4, 16), &stereo), ((2, 32_000, 4, 16), &twice)]
     {
         let audio = decoded(&wav(header.0, header.1, header.2, header.3, samples));
@@ -299,7 +299,7 @@ fn a_damaged_flac_frame_is_silence_and_keeps_its_place() {
 #[test]
 fn flac_frames_are_believed_over_the_header() {
     let whole = decoded(&good("mono_16k_s16.flac"));
-    // Rate, channels and bits stand in this many bits from the 18th byte on.
+    // Rate, channels and bits are in this many bits from the 18th byte on.
     for (rate, channels, bits) in [(48_000u32, 1u32, 16u32), (16_000, 2, 16), (16_000, 1, 24)] {
         let mut bytes = good("mono_16k_s16.flac");
         let packed = rate << 12 | (channels - 1) << 9 | (bits - 1) << 4;

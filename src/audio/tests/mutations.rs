@@ -1,6 +1,6 @@
-//! Damaged files: whatever happens to the bytes, decoding ends in samples or an error, in bounded memory.
+//! Damaged files: whatever the damage, decoding ends in samples or an error, in bounded memory.
 //!
-//! `FLOWMILL_SEED` repeats a run, `FLOWMILL_MUTATIONS` sets how many damaged copies of each file are tried.
+//! `FLOWMILL_SEED` repeats a run, `FLOWMILL_MUTATIONS` sets the number of damaged copies of each file.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::test_file;
 use flowmill_audio::decode_bytes;
 
-/// The system's allocator, counting.
+/// The system's allocator with a counter.
 struct Counting;
 
 static IN_USE: AtomicUsize = AtomicUsize::new(0);
@@ -36,9 +36,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Most memory one damaged file of at most 350 kB may take, in bytes.
+/// Largest memory for one damaged file of at most 350 kB, in bytes.
 const MOST_MEMORY: usize = 64 << 20;
-/// Longest time one may take.
+/// Longest time for one damaged file.
 const MOST_TIME: Duration = Duration::from_secs(5);
 
 /// SplitMix64.
@@ -57,7 +57,7 @@ impl Random {
         (self.next() % limit.max(1) as u64) as usize
     }
 
-    /// A position, headers twice as likely as the rest.
+    /// Draws a position, in headers twice as likely as in the rest.
     fn position(&mut self, length: usize) -> usize {
         if self.below(2) == 0 { self.below(length.min(200)) } else { self.below(length) }
     }
@@ -149,7 +149,7 @@ fn damaged_files_end_well() {
                     decoded += 1;
                 }
                 Err(error) => {
-                    // What the guard around the decoders says of a panic.
+                    // The message of the guard around the decoders after a panic.
                     assert!(!error.to_string().contains("decoder failed"), "{name}: panicked");
                     refused += 1;
                 }

@@ -80,7 +80,7 @@ fn griffin_lim_refuses_what_is_no_spectrogram() {
 #[test]
 fn pitch_follows_a_sweep() {
     let config = PitchConfig::default();
-    // A sawtooth of twelve harmonics sweeping from 100 to 300 Hz in two seconds, then half a second of nothing.
+    // A sawtooth of twelve harmonics sweeping from 100 to 300 Hz in two seconds, then half a second of silence.
     let rate = f64::from(config.sample_rate);
     let f0 = |t: f64| 100.0 * 3f64.powf(t / 2.0);
     let mut phase = 0.0;

@@ -1,6 +1,6 @@
-//! What can be typed: every command, option and the words of `--help`.
+//! The command line: every command, option and the text of `--help`.
 //!
-//! Only shapes live here. What a command does is in the file of the same name under [`crate::commands`].
+//! This file defines only types. The code of a command is in the file of the same name in [`crate::commands`].
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -28,10 +28,10 @@ Exit codes:
 ///   3 pack     Parquet shards for training
 ///   4 train    the model
 ///   5 average  the mean of several checkpoints
-///   6 export   the model as others read it, and samples to listen to
+///   6 export   the model in its public format, and samples to listen to
 ///
-/// Every stage can be run again at any time: what is up to date is left alone,
-/// what is not is redone, and the reason is printed. Results are in exp/NAME
+/// Every stage can be run again at any time. Stages that are up to date are skipped;
+/// others run again, and the reason is printed. Results are in exp/NAME
 /// in the folder of the recipe.
 #[derive(Debug, Parser)]
 #[command(
@@ -69,7 +69,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands; each is described where its arguments are.
+/// The commands. Each is described where its arguments are defined.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(RunArgs),
@@ -93,7 +93,7 @@ pub enum Command {
     Version,
 }
 
-/// The recipe and what may be changed of it from the command line; shared by all commands that read one.
+/// The recipe and the changes to it on the command line. Shared by all commands that read a recipe.
 #[derive(Debug, Clone, Args)]
 pub struct RecipeArgs {
     /// The recipe: a YAML file, or a folder with a recipe.yaml [default: ./recipe.yaml]
@@ -115,10 +115,10 @@ pub struct ChangeArgs {
     pub exp: Option<PathBuf>,
 }
 
-/// What computes; shared by all commands that compute with a model.
+/// The device. Shared by all commands that compute with a model.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DeviceArgs {
-    /// The device: auto (a GPU that works, else the CPU), cpu, cuda:N or metal; overrides every device that a recipe names
+    /// The device: auto (a working GPU, otherwise the CPU), cpu, cuda:N or metal; overrides all devices in the recipe
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<DeviceName>,
 }
@@ -135,18 +135,18 @@ pub struct StageArgs {
 }
 
 impl StageArgs {
-    /// As the runner takes it.
+    /// Returns the range in the runner's form.
     pub fn range(&self) -> StageRange {
         StageRange { first: self.stage.clone(), last: self.stop_stage.clone() }
     }
 }
 
-/// Runs the stages of a recipe; what is up to date is left alone.
+/// Runs the stages of a recipe that are not up to date.
 ///
-/// A stage is cut into parts. A part is up to date when its inputs, its outputs and the values of the recipe it reads
-/// are as they were when it was made; then it is left alone. Everything else is made again, and the field or file that
-/// changed is named. Files appear under their final names only when they are whole, so the command can be interrupted
-/// or killed at any time and repeated.
+/// A stage consists of parts. A part is up to date if its inputs, its outputs and the recipe values that it reads
+/// have not changed since it was made. All other parts are made again, and the changed field or file is printed.
+/// Files get their final names only when they are complete, so the command can be interrupted or killed at any time
+/// and repeated.
 #[derive(Debug, Args)]
 #[command(
     after_help = EXIT_CODES,
@@ -172,22 +172,22 @@ pub struct RunArgs {
     /// The stages to run.
     #[command(flatten)]
     pub stages: StageArgs,
-    /// What computes.
+    /// The device.
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Run the selected stages even where they are up to date
+    /// Run the selected stages even if they are up to date
     #[arg(long)]
     pub force: bool,
-    /// Print what would run and why, and touch nothing
+    /// Print what would run and why, without running anything
     #[arg(long, short = 'n')]
     pub dry_run: bool,
-    /// Read every output and compare its checksum, instead of trusting size and time of change
+    /// Read every output and compare its checksum, instead of trusting size and modification time
     #[arg(long)]
     pub verify: bool,
     /// Number of threads [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub jobs: Option<u16>,
-    /// Wait when another run works on the experiment, instead of failing
+    /// Wait if another run works on the experiment, instead of failing
     #[arg(long)]
     pub wait: bool,
     /// Print errors only
@@ -296,30 +296,32 @@ pub struct PartsArgs {
 
 /// Examines the training of a recipe, or goes back in it. To train, use `flowmill run RECIPE`.
 ///
-/// --overfit N trains on a few batches again and again, to see in a minute whether the settings can learn. It
-/// starts the model as stage 4 would and trains it on the first N batches only, one batch a step, with the recipe's
-/// optimizer and clipping. Two things differ from training, so that the loss can fall towards zero on what is repeated:
-/// every random draw of a batch (time, noise, dropped conditions, dropout masks) is the same each time it comes, and the
-/// learning rate is train.optim.lr throughout, without warm-up. Moving average, accumulation, validation and
-/// checkpoints are left out, and nothing is written to the experiment. Stages 0 to 3 run first where they are not up to date.
+/// --overfit N trains on a few batches again and again, to see in a minute whether the model can learn with these
+/// settings. It starts the model like stage 4 and trains it only on the first N batches, one batch per step, with the
+/// recipe's optimizer and clipping. Two things differ from training, so that the loss can fall towards zero on
+/// repeated batches: every random draw of a batch (time, noise, dropped conditions, dropout masks) is the same each
+/// time, and the learning rate is always train.optim.lr, without warm-up. There is no moving average, accumulation,
+/// validation or checkpoint, and nothing is written to the experiment. Stages 0 to 3 run first if they are not up to
+/// date.
 ///
-/// Printed are the loss of every step, its fall, and whether every trainable parameter changed. A fall by 90 % is what a
-/// sound model reaches on one batch; it says that gradients arrive and that the settings fit together, not that the
+/// It prints the loss of every step, its fall, and whether every trainable parameter changed. A correct model reaches
+/// a fall by 90 % on one batch. This shows that gradients arrive and that the settings fit together, not that the
 /// model will be good.
 ///
-/// --plan-memory looks for the largest batch in all epochs of the run, trains on it with as many batches waiting as the
-/// loader keeps and on some that follow it, and prints the peak of memory by kind. When a part of the batch
-/// shows that the whole would not fit, the rest is left out and the figure is an estimate.
+/// --plan-memory finds the largest batch in all epochs of the run, trains on it and on some batches after it, with as
+/// many batches waiting as the loader keeps, and prints the peak of memory by kind. If a part of the batch shows that
+/// the whole would not fit, the rest is left out and the figure is an estimate.
 ///
-/// --replay DUMP repeats a step that was skipped because its loss or gradient was not finite: the same batches and draws
-/// on the weights that lie next to the dump. Printed are the loss of every batch, the norm of every parameter's gradient,
-/// and whether they equal the dump's.
+/// --replay DUMP repeats a step that was skipped because its loss or gradient was not finite: the same batches and
+/// random draws on the weights that were saved next to the dump. It prints the loss of every batch, the norm of every
+/// parameter's gradient, and whether they equal those in the dump.
 ///
-/// --eval prints the validation loss, and its parts, of the newest sound checkpoint, whether training is finished,
+/// --eval prints the validation loss, and its parts, of the newest intact checkpoint. Training may be finished,
 /// running or interrupted.
 ///
-/// --rollback STEP goes back to the checkpoint of that step, for a training that went bad, finished or interrupted: newer
-/// checkpoints move aside (4-train/rolled-back-step-…), and the next run goes on from there and cuts the logs there.
+/// --rollback STEP goes back to the checkpoint of that step if a training went wrong, finished or interrupted. Newer
+/// checkpoints are moved aside (4-train/rolled-back-step-…), and the next run continues from that step and removes
+/// later entries from the logs.
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("what").required(true), after_long_help = "\
 Examples:
@@ -331,25 +333,25 @@ Examples:
   flowmill train recipes/demo --rollback 5000
 
 Exit codes:
-  0    done: every trainable parameter changed and all losses were finite; the memory suffices; all figures are the dump's
-  1    a parameter did not change, a loss was not finite, the memory does not suffice, a figure is not the dump's, a
-       stage before failed or is not done, or a run holds the experiment
+  0    success: all parameters changed and all losses were finite; there is enough memory; all figures equal the dump's
+  1    a parameter did not change, a loss was not finite, there is too little memory, a figure differs from the dump's,
+       an earlier stage failed or is not done, or another run uses the experiment
   2    the command line or the recipe is wrong, or there is no checkpoint to go back to
   130  interrupted")]
 pub struct TrainArgs {
     /// The recipe and its changes.
     #[command(flatten)]
     pub recipe: RecipeArgs,
-    /// What computes.
+    /// The device.
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Train on the first N batches of the first epoch only, again and again
     #[arg(long, group = "what", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub overfit: Option<u16>,
-    /// Measure the memory that the largest batch takes
+    /// Measure the memory that training needs, by its largest batch
     #[arg(long, group = "what")]
     pub plan_memory: bool,
-    /// Repeat the skipped step of this dump
+    /// Repeat the skipped step in this dump
     #[arg(long, group = "what", value_name = "DUMP")]
     pub replay: Option<PathBuf>,
     /// Validate the newest checkpoint
@@ -358,8 +360,8 @@ pub struct TrainArgs {
     /// Go back to the checkpoint of this step
     #[arg(long, group = "what", value_name = "STEP")]
     pub rollback: Option<u64>,
-    /// With --overfit: do exactly N steps, each on one batch [default: until the loss fell by 90 %, at most 1000 for every
-    /// batch]
+    /// With --overfit: run exactly N steps, each on one batch [default: until the loss has fallen by 90 %, at most
+    /// 1000 per batch]
     #[arg(long, requires = "overfit", conflicts_with_all = ["plan_memory", "replay", "eval", "rollback"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
     /// Number of threads [default: one per core]
@@ -369,22 +371,22 @@ pub struct TrainArgs {
 
 /// Steers a training while it runs.
 ///
-/// Delivers one command to the run that trains in the experiment, on this machine, and prints its answer: what was done
-/// and at which step. Commands take effect between two steps. A run on a terminal also takes them where it was started,
-/// typed and followed by Enter.
+/// Sends one command to the run that trains in the experiment, on this machine, and prints its
+/// answer: what was done and at which step. Commands take effect between two steps. A run on a
+/// terminal also accepts commands that are typed there, followed by Enter.
 ///
 ///   status            prints the step, the loss and the rate
 ///   save              writes a checkpoint, which stays until the next one of the schedule
-///   quit              saves and stops; the same `flowmill run` goes on from there
+///   quit              saves and stops; the same `flowmill run` continues from there
 ///   eval              validates now
-///   lr 1e-4           sets the full learning rate, which the schedule scales, from the next step on
+///   lr 1e-4           sets the base learning rate, which the schedule scales, from the next step on
 ///   sample            generates a few validation utterances into on-command/samples/ of the experiment
 ///   export            writes the weights as a model into on-command/export/ of the experiment
 ///   loss-scale 65536  sets the scale of the loss in half precision
-///   save@5000         any of these after step 5000
+///   save@5000         runs any of these commands after step 5000
 ///
-/// `lr` changes the results of the training, so it is kept next to the checkpoints, in commands.jsonl: a run that is
-/// killed and resumed follows it again at the same step.
+/// `lr` changes the results of the training, so it is stored next to the checkpoints, in commands.jsonl.
+/// A run that is killed and resumed applies it again at the same step.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -395,12 +397,12 @@ Examples:
   flowmill ctl exp/demo save@5000
 
 Exit codes:
-  0  done, or noted for its step
-  1  not done, and why; or nothing is training there
+  0  done, or scheduled for its step
+  1  not done (the reason is printed), or no training is running there
   2  no such command or experiment"
 )]
 pub struct CtlArgs {
-    /// The experiment folder, or the recipe it is of
+    /// The experiment folder, or its recipe
     #[arg(value_name = "EXP")]
     pub experiment: PathBuf,
     /// The command
@@ -410,31 +412,33 @@ pub struct CtlArgs {
 
 /// Writes one HTML page about an experiment: samples next to the real recordings, scores, curves, checkpoints, data, what ran.
 ///
-/// The page needs nothing but itself: pictures and sound are in it, and it asks no network. It can be made at any time: of
-/// a training that runs, was stopped or died it shows how far that got. The same experiment gives the same page.
+/// The page is self-contained: pictures and sound are embedded, and it needs no network. It can be written at any
+/// time. For a training that is running, was stopped or died, it shows the progress so far. The same experiment gives
+/// the same page.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   flowmill report recipes/demo
   flowmill report exp/demo --out demo.html")]
 pub struct ReportArgs {
-    /// The experiment folder, or the recipe it is of
+    /// The experiment folder, or its recipe
     #[arg(value_name = "EXP")]
     pub experiment: PathBuf,
-    /// The page [default: report.html in the experiment folder]
+    /// The output file [default: report.html in the experiment folder]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
 /// Shows every stage: its state, rows, age, and why it would run.
 ///
-/// States: done (up to date), partial (some parts are done), interrupted (a training that is not done keeps where it is),
-/// stale (something changed since), never run, waiting (a stage before it runs first). Nothing is changed.
+/// States: done (up to date), partial (some parts are done), interrupted (an unfinished training whose progress is
+/// saved), stale (something changed since), never run, waiting (an earlier stage runs first). This command changes
+/// nothing.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   flowmill status recipes/demo
-  flowmill status recipes/demo --set train.optim.lr=1e-4     what that change would cause
+  flowmill status recipes/demo --set train.optim.lr=1e-4     what that change would run
   flowmill status recipes/demo --json | jq '.stages[].state'")]
 pub struct StatusArgs {
     /// The recipe and its changes.
@@ -450,7 +454,7 @@ pub struct StatusArgs {
 pub enum RecipeCommand {
     Show(RecipeShowArgs),
     Check(RecipeCheckArgs),
-    /// Prints the JSON schema of recipes, by which editors complete and check keys
+    /// Prints the JSON schema of recipes, with which editors complete and check keys
     Schema,
 }
 
@@ -494,14 +498,14 @@ pub enum ReferencePage {
     Commands,
 }
 
-/// Shows what is in a file: tables, checkpoints, receipts, metrics, recordings
+/// Shows the content of files: tables, checkpoints, receipts, metrics, recordings
 ///
-/// What the file is, is read from its content, not from its name:
+/// The kind of a file is determined from its content, not from its name:
 ///
 ///   Parquet            columns, rows, row groups, the first rows
-///   tar                how many members of which ending, the first ones
+///   tar                number of members by extension, the first members
 ///   safetensors        names, types, shapes, parameter count, notes
-///   PyTorch            the same and the scalars of a state dict, or the values of a saved dict; nothing in it is executed
+///   PyTorch            the same and the scalars of a state dict, or the values of a saved dict; no code in it is executed
 ///   NumPy, ONNX        type and shape of an array; inputs, outputs, operators and weights of a network
 ///   receipts           the inputs, values and outputs of one part of a stage
 ///   JSON, JSON lines   metrics and journals: the last rows and a summary of every number
@@ -525,16 +529,17 @@ pub struct InspectArgs {
     /// Number of rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rows: usize,
-    /// Show the texts of Parquet tables whole, however long
+    /// Show the texts of Parquet tables in full, whatever their length
     #[arg(long)]
     pub full: bool,
 }
 
 /// Writes the tensors of a weight file in another format, bit for bit.
 ///
-/// Reads .safetensors, PyTorch files (.pt, .pth, .bin; zip and legacy), .npy and ONNX initializers, told apart by their
-/// content. Nothing in a file is executed. Names, shapes and element types stay as they are. Of a PyTorch file that holds
-/// more than a state dict (an optimizer, say) the state dict and the scalars next to it are taken; the rest is named.
+/// Reads .safetensors, PyTorch files (.pt, .pth, .bin; zip and legacy), .npy and ONNX initializers, recognized by
+/// their content. No code in a file is executed. Names, shapes and element types do not change. If a PyTorch file
+/// contains more than a state dict (for example an optimizer), the state dict and the scalars next to it are written,
+/// and everything else is listed as left out.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -542,20 +547,20 @@ Examples:
   flowmill convert model.safetensors flow.pt                 torch.load(weights_only=True) reads it
   flowmill convert checkpoint.pt flow.pt --strip-prefix module.")]
 pub struct ConvertArgs {
-    /// The weight file to read; also the index of shards, or a folder with weights of a usual name
+    /// The weight file to read, an index of shards, or a folder with weights under a usual name
     #[arg(value_name = "IN")]
     pub input: PathBuf,
     /// The file to write: .safetensors, or .pt, .pth or .bin for a PyTorch state dict
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
-    /// Take the tensors whose names begin with this, without it; what lies outside is left out and named
+    /// Write only tensors whose names begin with this prefix, and remove it; other tensors are listed as left out
     #[arg(long, value_name = "PREFIX")]
     pub strip_prefix: Option<String>,
 }
 
-/// Deletes results of stages, so that they run again. Recipes and data are never touched.
+/// Deletes results of stages, so that they run again. Recipes and data are never deleted.
 ///
-/// On a terminal it asks first; elsewhere --yes is needed.
+/// On a terminal it asks first; otherwise --yes is required.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -577,14 +582,14 @@ pub struct CleanArgs {
     pub yes: bool,
 }
 
-/// Prints what this machine has: cores, memory, disk, thread settings, GPU support.
+/// Prints the resources of this machine: cores, memory, disk, thread settings, GPU support.
 ///
-/// With a recipe it also checks the recipe, the room at its experiment folder, and whether the weights it names are
-/// there.
+/// With a recipe it also checks the recipe, the free space at its experiment folder, and whether the weights that it
+/// names exist.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Exit codes:
-  0  all well (warnings included)
+  0  no problems (there may be warnings)
   1  something that the recipe needs is missing
   2  the recipe is wrong")]
 pub struct DoctorArgs {
@@ -595,7 +600,7 @@ pub struct DoctorArgs {
 
 /// Resynthesizes recordings through an exported model.
 ///
-/// Every recording goes through the units of the model and back: recording, units, mel, sound.
+/// Every recording is encoded to the units of the model and decoded again: recording, units, mel, sound.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -605,38 +610,38 @@ pub struct SynthArgs {
     /// The exported model: a folder with model.safetensors and config.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The recordings, in any format; what Flowmill does not decode itself needs the ffmpeg program
+    /// The recordings, in any format; formats that Flowmill does not decode itself need the ffmpeg program
     #[arg(long, value_name = "REF", required = true, num_args = 1..)]
     pub wav: Vec<PathBuf>,
-    /// Where the sound files and pictures go
+    /// The folder for the sound files and pictures
     #[arg(long, value_name = "DIR", default_value = "synth")]
     pub out: PathBuf,
     /// Solver of the path from noise to mel [default: the model's own; euler with --steps]
     #[arg(long, value_enum)]
     pub solver: Option<SolverName>,
-    /// Euler's steps from noise to mel [default: the model's own]
+    /// Number of Euler steps from noise to mel [default: the model's own]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub steps: Option<u16>,
     /// Strength of the guidance by the units [default: the model's own]
     #[arg(long, value_name = "RATE")]
     pub guidance: Option<f32>,
-    /// Strength alpha of a shallow flow: how far along the path it starts [default: the model's own]
+    /// Strength alpha of a shallow flow, which determines where on the path it starts [default: the model's own]
     #[arg(long, value_name = "ALPHA")]
     pub strength: Option<f32>,
-    /// Another seed gives another sample
+    /// Seed of the random draws; another seed gives another sample
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// What computes.
+    /// The device.
     #[command(flatten)]
     pub device: DeviceArgs,
 }
 
-/// Compares models with their public implementations, by golden files.
+/// Compares models with their public implementations by means of golden files.
 ///
-/// A golden file holds the weights, inputs, outputs and gradients of a public implementation (.safetensors; the metadata
-/// key `config` names the model and its dimensions). The model is built with those dimensions and weights, run, and
-/// compared: outputs and losses within 2e-5, gradients within 2e-4 of the largest element of the tensor, integers
-/// exactly, log features within 2e-3. A tensor that is expected and not known here is an error.
+/// A golden file contains the weights, inputs, outputs and gradients of a public implementation (.safetensors; the
+/// metadata key `config` names the model and its dimensions). The model is built with those dimensions and weights,
+/// run, and compared: outputs and losses within 2e-5, gradients within 2e-4 of the largest element of the tensor,
+/// integers exactly, log features within 2e-3. A tensor in the file that this program does not compute is an error.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -646,8 +651,8 @@ Examples:
 
 Exit codes:
   0  all are equal within the tolerances
-  1  a model is off by more
-  2  a file cannot be checked: not a golden file, damaged, or of a model that is not known")]
+  1  a model differs by more
+  2  a file cannot be checked: not a golden file, damaged, or of an unknown model")]
 pub struct ParityArgs {
     /// The golden files
     #[arg(value_name = "FILE", required = true)]
@@ -655,17 +660,18 @@ pub struct ParityArgs {
     /// Show every tensor, not only the worst of each group
     #[arg(long)]
     pub all: bool,
-    /// The device of the models: cpu, cuda:N, metal or auto; `composition` is the CPU by the operations that devices use
+    /// The device of the models: cpu, cuda:N, metal or auto; `composition` is the CPU with the operations that GPUs
+    /// use
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     pub device: ParityDevice,
 }
 
-/// Where `parity` has models compute.
+/// The device on which `parity` runs models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParityDevice {
-    /// A device; on the CPU by its fused kernels.
+    /// A device; the CPU uses its fused kernels.
     Named(DeviceName),
-    /// The CPU, by compositions of candle operations.
+    /// The CPU, with compositions of candle operations.
     Composition,
 }
 
@@ -675,7 +681,7 @@ impl FromStr for ParityDevice {
     fn from_str(name: &str) -> Result<Self, String> {
         match name {
             "composition" => Ok(Self::Composition),
-            _ => name.parse().map(Self::Named).map_err(|error: NnError| format!("{error}; nor is it `composition`")),
+            _ => name.parse().map(Self::Named).map_err(|error: NnError| format!("{error}, nor is it `composition`")),
         }
     }
 }
@@ -690,7 +696,7 @@ pub enum SolverName {
 }
 
 impl SolverName {
-    /// The name in recipes and models.
+    /// Returns the name in recipes and models.
     pub fn name(self) -> &'static str {
         match self {
             Self::Euler => "euler",

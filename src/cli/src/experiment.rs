@@ -1,4 +1,4 @@
-//! From what was typed to a recipe and its experiment folder; shared by the commands that need them.
+//! Finds the recipe and the experiment folder of a command; shared by the commands that need them.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,14 @@ use crate::failure::Failure;
 /// The key of the device of all stages.
 const DEVICE_KEY: &str = "train.device";
 
-/// Keys of stages that may have a device of their own; without one they follow [`DEVICE_KEY`].
+/// The keys of stages that may have a device of their own. By default they follow [`DEVICE_KEY`].
 const OWN_DEVICE_KEYS: [&str; 2] = ["embed.device", "tokens.device"];
 
-/// Reads the recipe with the changes of the command line. A device that it names is that of every stage, also of those that the recipe
-/// gives their own.
+/// Reads the recipe with the changes of the command line. A device on the command line applies to every stage, even
+/// to stages that have their own in the recipe.
 ///
 /// # Errors
-/// A usage error when there is no such recipe, or it is wrong.
+/// Returns a usage error if there is no such recipe, or it is invalid.
 pub fn load_for(arguments: &RecipeArgs, device: DeviceArgs, stages: &[Box<dyn Stage>]) -> Result<Recipe, Failure> {
     let recipe = load(arguments, stages)?;
     let Some(name) = device.device else { return Ok(recipe) };
@@ -31,7 +31,7 @@ pub fn load_for(arguments: &RecipeArgs, device: DeviceArgs, stages: &[Box<dyn St
 /// Reads the recipe with the changes of the command line.
 ///
 /// # Errors
-/// A usage error when there is no such recipe, or it is wrong.
+/// Returns a usage error if there is no such recipe, or it is invalid.
 pub fn load(arguments: &RecipeArgs, stages: &[Box<dyn Stage>]) -> Result<Recipe, Failure> {
     let path = match &arguments.recipe {
         Some(path) => path.clone(),
@@ -41,16 +41,16 @@ pub fn load(arguments: &RecipeArgs, stages: &[Box<dyn Stage>]) -> Result<Recipe,
     Ok(Recipe::for_stages(&path, &arguments.changes.set, stages)?)
 }
 
-/// The command line as it was typed, for the journal and for others who find the experiment locked.
+/// Returns the command line as it was typed, for the journal and for other processes that find the experiment locked.
 pub fn command_line() -> String {
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     format!("flowmill {}", words.join(" "))
 }
 
-/// The experiment folder: that of the command line, or the recipe's own.
+/// Returns the experiment folder: that of the command line, or the recipe's own.
 ///
 /// # Errors
-/// When the folder this program was started in is gone.
+/// Returns an error if the current folder no longer exists.
 pub fn folder(arguments: &RecipeArgs, recipe: &Recipe) -> Result<Experiment, Failure> {
     match &arguments.changes.exp {
         Some(folder) => {
@@ -60,10 +60,10 @@ pub fn folder(arguments: &RecipeArgs, recipe: &Recipe) -> Result<Experiment, Fai
     }
 }
 
-/// The experiment that a path names: its folder, or the recipe it is of.
+/// Returns the experiment that a path names: its folder, or its recipe.
 ///
 /// # Errors
-/// A usage error when there is nothing there, or the recipe is wrong.
+/// Returns a usage error if the path does not exist, or the recipe is invalid.
 pub fn named(path: &Path) -> Result<Experiment, Failure> {
     if path.is_file() || path.join("recipe.yaml").is_file() {
         return Ok(Experiment::of_recipe(&Recipe::for_stages(path, &[], &crate::stages::all())?));
@@ -74,10 +74,10 @@ pub fn named(path: &Path) -> Result<Experiment, Failure> {
     Experiment::at(path).with_context(|| path.display().to_string()).map_err(Failure::Usage)
 }
 
-/// Sizes the pool of threads that everything shares, and gives its size.
+/// Sets the size of the shared thread pool, and returns it.
 ///
 /// # Errors
-/// When the system gives no threads.
+/// Returns an error if the system cannot start the threads.
 pub fn threads(jobs: Option<u16>) -> Result<usize, Failure> {
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(jobs) = jobs {

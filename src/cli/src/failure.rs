@@ -1,4 +1,4 @@
-//! How a command ends when it does not succeed, and how that is told.
+//! The failure of a command, and how it is reported.
 
 use std::{fmt, io};
 
@@ -6,32 +6,32 @@ use flowmill_runner::{RecipeError, RunError};
 
 use crate::style;
 
-/// Why a command did not succeed; each kind has its exit code.
+/// The reason why a command did not succeed. Each kind has its exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// The command line or the recipe is wrong: exit code 2.
+    /// The command line or the recipe is invalid: exit code 2.
     Usage(anyhow::Error),
     /// A stage failed, or a file could not be read: exit code 1.
     Failed(anyhow::Error),
-    /// Everything was already told; only the exit code 1 is left.
+    /// Everything was already reported; only the exit code 1 remains.
     Told,
-    /// Everything was already told; only the exit code 2 is left.
+    /// Everything was already reported; only the exit code 2 remains.
     ToldUsage,
     /// Ctrl-C, or a termination signal: exit code 130.
     Interrupted,
-    /// The same, where nothing is kept to go on from.
+    /// The same, if no progress is kept from which to continue.
     Stopped,
-    /// Nobody reads the output any more, as after `| head`: exit code 0.
+    /// The reader of the output has closed it, as after `| head`: exit code 0.
     Closed,
 }
 
 impl Failure {
-    /// The command line is wrong: `message` says how.
+    /// Creates the error of an invalid command line; `message` says what is wrong.
     pub fn usage(message: impl fmt::Display) -> Self {
         Self::Usage(anyhow::anyhow!("{message}"))
     }
 
-    /// An error of a reader or writer; a closed output is no error.
+    /// Converts an error of a reader or writer. A closed output is not an error.
     pub fn from_any(error: anyhow::Error) -> Self {
         let closed = |cause: &(dyn std::error::Error + 'static)| {
             cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
@@ -39,7 +39,7 @@ impl Failure {
         if error.chain().any(closed) { Self::Closed } else { Self::Failed(error) }
     }
 
-    /// The exit code of the process.
+    /// Returns the exit code of the process.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -50,12 +50,12 @@ impl Failure {
         }
     }
 
-    /// Prints the error and what caused it on the standard error stream.
+    /// Prints the error and its causes on the standard error stream.
     pub fn report(&self) {
         match self {
             Self::Usage(error) | Self::Failed(error) => report(error),
             Self::Interrupted => {
-                style::warning("interrupted; what is finished is kept, run the same command again to go on");
+                style::warning("interrupted; finished work is kept; run the same command again to continue");
             }
             Self::Told | Self::ToldUsage | Self::Stopped | Self::Closed => {}
         }
@@ -79,7 +79,7 @@ impl From<RunError> for Failure {
 }
 
 impl From<io::Error> for Failure {
-    /// What writing to the output reports.
+    /// Converts an error of writing to the output.
     fn from(error: io::Error) -> Self {
         Self::from_any(error.into())
     }
@@ -91,12 +91,12 @@ impl fmt::Display for Failure {
             Self::Usage(error) | Self::Failed(error) => write!(out, "{error:#}"),
             Self::Told | Self::ToldUsage => write!(out, "failed"),
             Self::Interrupted | Self::Stopped => write!(out, "interrupted"),
-            Self::Closed => write!(out, "nobody reads the output"),
+            Self::Closed => write!(out, "the output was closed"),
         }
     }
 }
 
-/// Returns the kind of an error of a recipe or a run, by which `docs/ERRORS.md` explains it.
+/// Returns the kind of a recipe error or a run error, under which `docs/ERRORS.md` explains it.
 fn kind(error: &anyhow::Error) -> Option<&'static str> {
     let of_run = error.downcast_ref::<RunError>().map(RunError::kind);
     of_run.or_else(|| error.is::<RecipeError>().then_some(RecipeError::KIND))

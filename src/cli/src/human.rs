@@ -1,8 +1,8 @@
-//! Numbers as people read them.
+//! Numbers in the form in which people read them.
 
 use std::time::Duration;
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -15,7 +15,7 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A size in powers of 1000: `831 B`, `12.3 kB`, `4.6 GB`.
+/// Formats a size in powers of 1000: `831 B`, `12.3 kB`, `4.6 GB`.
 pub fn bytes(size: u64) -> String {
     if size < 1000 {
         return format!("{size} B");
@@ -32,7 +32,7 @@ pub fn bytes(size: u64) -> String {
     if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
-/// An age in its largest unit: `now`, `40 s`, `3 min`, `5 h`, `12 d`.
+/// Formats an age in its largest unit: `now`, `40 s`, `3 min`, `5 h`, `12 d`.
 pub fn age(age: Duration) -> String {
     let seconds = age.as_secs();
     match seconds {
@@ -73,7 +73,7 @@ pub fn number(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-/// At most `limit` characters of `text` on one line, control characters escaped, with `…` where it was cut.
+/// Returns at most `limit` characters of `text` on one line, with control characters escaped, and `…` if it was cut.
 pub fn shortened(text: &str, limit: usize) -> String {
     let mut short = String::new();
     for (index, character) in text.chars().enumerate() {

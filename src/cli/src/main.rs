@@ -1,7 +1,7 @@
-//! `flowmill`: parses what was typed, calls the crate that does it, reports what came back.
+//! `flowmill`: parses the command line, calls the crate that does the work, and reports the result.
 //!
-//! Nothing is computed here. What can be typed is in [`args`], each command in a file of its own under [`commands`],
-//! the stages that exist in [`stages`].
+//! Nothing is computed here. The command line is in [`args`], each command in its own file in [`commands`], and the
+//! list of stages in [`stages`].
 
 mod args;
 mod commands;

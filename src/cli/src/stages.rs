@@ -1,4 +1,4 @@
-//! The stages that exist, in order: the one place that knows them all.
+//! The list of all stages, in order. No other place contains it.
 
 use flowmill_family::Registry;
 use flowmill_runner::Stage;
@@ -10,7 +10,7 @@ use flowmill_stage_prep::Prep;
 use flowmill_stage_tokens::Tokens;
 use flowmill_stage_train::TrainStage;
 
-/// All model families.
+/// Returns all model families.
 pub fn families() -> Registry {
     flowmill_families::registry()
 }

@@ -1,27 +1,27 @@
-//! Colors and the few ways in which lines are marked. Off when not on a terminal, and when `NO_COLOR` is set.
+//! Colors and marks of lines. Off without a terminal, and if `NO_COLOR` is set.
 
 use std::fmt::Display;
 
 use anstream::eprintln;
 use anstyle::{AnsiColor, Style};
 
-/// Something went wrong.
+/// The style of errors.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
-/// Worth knowing, not wrong.
+/// The style of warnings.
 pub const WARN: Style = AnsiColor::Yellow.on_default();
-/// All is well.
+/// The style of success.
 pub const GOOD: Style = AnsiColor::Green.on_default();
-/// A title.
+/// The style of titles.
 pub const TITLE: Style = Style::new().bold();
-/// Less important.
+/// The style of less important text.
 pub const DIM: Style = Style::new().dimmed();
 
-/// `text` in `style`; the stream it is printed to removes the colors where they are not wanted.
+/// Returns `text` in `style`. The stream it is printed to removes colors if they are off.
 pub fn paint(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Prints `error: TEXT`, further lines of the text indented under it.
+/// Prints `error: TEXT`, with further lines of the text indented.
 pub fn error(text: &str) {
     eprintln!("{} {}", paint(BAD, "error:"), indented(text));
 }
@@ -46,7 +46,7 @@ pub fn note(text: &str) {
     eprintln!("{text}");
 }
 
-/// Moves the lines after the first to the right, so that an error of several lines reads as one.
+/// Indents the lines after the first, so that an error of several lines is recognizable as one.
 fn indented(text: &str) -> String {
     text.trim_end().replace('\n', "\n       ")
 }

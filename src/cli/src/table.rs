@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::style;
 
-/// One cell: its text, and how it is painted.
+/// A cell: its text and style.
 #[derive(Debug, Clone)]
 pub struct Cell {
     text: String,
@@ -15,12 +15,12 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// A cell painted in `style`.
+    /// Creates a cell in `style`.
     pub fn styled(text: impl ToString, style: Style) -> Self {
         Self { text: text.to_string(), style }
     }
 
-    /// The lines of the cell; at least one.
+    /// Returns the lines of the cell, at least one.
     fn lines(&self) -> Vec<&str> {
         if self.text.is_empty() { vec![""] } else { self.text.lines().collect() }
     }
@@ -32,7 +32,7 @@ impl<T: ToString> From<T> for Cell {
     }
 }
 
-/// How the cells of a column are aligned.
+/// The alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
     /// Words.
@@ -41,7 +41,7 @@ pub enum Align {
     Right,
 }
 
-/// A table being filled.
+/// A table that is filled row by row.
 #[derive(Debug)]
 pub struct Table {
     columns: Vec<(&'static str, Align)>,
@@ -50,19 +50,19 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table with these column titles; without any title the title line is left out.
+    /// Creates an empty table with these column titles. If no column has a title, the title line is left out.
     pub fn new(columns: &[(&'static str, Align)]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new(), indent: 0 }
     }
 
-    /// Moves the whole table `spaces` to the right.
+    /// Indents the whole table by `spaces`.
     #[must_use]
     pub fn indented(mut self, spaces: usize) -> Self {
         self.indent = spaces;
         self
     }
 
-    /// Adds a row; cells left out are empty.
+    /// Adds a row; missing cells are empty.
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         let mut row: Vec<Cell> = cells.into_iter().collect();
         row.resize(self.columns.len(), Cell::from(""));
@@ -77,7 +77,7 @@ impl Table {
     /// Prints the table.
     ///
     /// # Errors
-    /// What the stream reports.
+    /// Returns the errors of the stream.
     pub fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         let titles: Vec<Cell> = self.columns.iter().map(|(title, _)| Cell::styled(title, style::TITLE)).collect();
         let titled = self.columns.iter().any(|(title, _)| !title.is_empty());
@@ -89,7 +89,7 @@ impl Table {
         Ok(())
     }
 
-    /// The width of every column in terminal cells.
+    /// Returns the width of every column in terminal cells.
     fn widths(&self, titles: &Vec<Cell>) -> Vec<usize> {
         let widest = |column: usize| {
             let rows = std::iter::once(titles).chain(&self.rows);
@@ -98,7 +98,7 @@ impl Table {
         (0..self.columns.len()).map(widest).collect()
     }
 
-    /// Prints one row, as many lines as its tallest cell has.
+    /// Prints one row, with as many lines as its tallest cell.
     fn print_row(&self, row: &[Cell], widths: &[usize], out: &mut dyn Write) -> io::Result<()> {
         let height = row.iter().map(|cell| cell.lines().len()).max().unwrap_or(1);
         for line in 0..height {
@@ -121,10 +121,10 @@ impl Table {
     }
 }
 
-/// Prints `name  value` lines, the names aligned.
+/// Prints `name  value` lines with aligned names.
 ///
 /// # Errors
-/// What the stream reports.
+/// Returns the errors of the stream.
 pub fn print_pairs(pairs: &[(String, String)], indent: usize, out: &mut dyn Write) -> io::Result<()> {
     let mut table = Table::new(&[("", Align::Left), ("", Align::Left)]).indented(indent);
     for (name, value) in pairs {

@@ -1,4 +1,5 @@
-//! Times packing: recordings and their columns into one shard, no mel, as `scripts/bench_data` lets pandas do it.
+//! Times packing: recordings and their columns into one shard without a mel, the task that `scripts/bench_data` does
+//! with pandas.
 //!
 //! `cargo run --release -p flowmill-corpus --example pack -- SECONDS_OF_AUDIO FILE...` prints the seconds of audio per second.
 

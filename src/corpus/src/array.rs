@@ -37,7 +37,7 @@ impl DType {
         }
     }
 
-    /// Returns whether every value of this type is one of the other type, exactly.
+    /// Returns whether every value of this type can be converted to the other type exactly.
     pub fn widens_to(self, other: Self) -> bool {
         use DType::{F16, F32, F64, I32, I64, U8};
         self == other
@@ -49,7 +49,7 @@ impl DType {
 }
 
 impl DType {
-    /// The type of a name.
+    /// Returns the type with a name.
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
@@ -65,7 +65,7 @@ impl fmt::Display for DType {
     }
 }
 
-/// A mistake about an array.
+/// An error about an array.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ArrayError {
     /// The shape and the number of values contradict each other.
@@ -73,18 +73,18 @@ pub enum ArrayError {
     Shape {
         /// The shape.
         shape: Vec<usize>,
-        /// Returns the number of values.
+        /// The number of values.
         values: usize,
     },
-    /// The elements have another type, which does not hold exactly in the wanted one.
-    #[error("holds {found}, not {wanted}")]
+    /// The elements have a type that cannot be converted to the wanted one exactly.
+    #[error("has type {found}, not {wanted}")]
     Type {
         /// The type of the elements.
         found: DType,
-        /// The type that was asked for.
+        /// The requested type.
         wanted: DType,
     },
-    /// A single value was asked for.
+    /// The array is not a single value.
     #[error("has the shape {}, not a single value", shape_text(.shape))]
     NotScalar {
         /// The shape.
@@ -92,7 +92,7 @@ pub enum ArrayError {
     },
 }
 
-/// A shape in words: `[8, 150]`; of a single value `[]`.
+/// Formats a shape: `[8, 150]`; for a single value `[]`.
 pub fn shape_text(shape: &[usize]) -> String {
     let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
     format!("[{}]", sizes.join(", "))
@@ -139,7 +139,7 @@ pub trait Element: Clone + Sized + sealed::Sealed {
 }
 
 mod sealed {
-    /// Closes [`super::Element`] to other crates.
+    /// Prevents other crates from implementing [`super::Element`].
     pub trait Sealed {}
 }
 
@@ -169,15 +169,15 @@ pub struct Array {
 }
 
 impl Array {
-    /// An array of a shape.
+    /// Creates an array with a shape.
     ///
     /// # Errors
-    /// [`ArrayError::Shape`] where the shape does not hold exactly these values.
+    /// [`ArrayError::Shape`] if the number of values does not match the shape.
     pub fn new<T: Element>(shape: Vec<usize>, values: Vec<T>) -> Result<Self, ArrayError> {
         Self::from_data(shape, T::wrap(values))
     }
 
-    /// As [`Array::new`], of data whose type is known at run time only.
+    /// Creates an array like [`Array::new`], from data whose type is known only at run time.
     ///
     /// # Errors
     /// [`ArrayError::Shape`].
@@ -238,7 +238,7 @@ impl Array {
         &self.data
     }
 
-    /// About how many bytes it takes in memory.
+    /// Returns the approximate memory that the array takes, in bytes.
     pub fn size(&self) -> usize {
         let elements = match &self.data {
             ArrayData::F16(values) => values.len() * 2,
@@ -253,7 +253,7 @@ impl Array {
         size_of::<Self>() + self.shape.len() * size_of::<usize>() + elements
     }
 
-    /// The elements, of exactly this type, without a copy.
+    /// Returns the elements, which must have exactly this type, without copying.
     ///
     /// # Errors
     /// [`ArrayError::Type`].
@@ -261,7 +261,7 @@ impl Array {
         T::slice(&self.data).ok_or(ArrayError::Type { found: self.dtype(), wanted: T::DTYPE })
     }
 
-    /// The single value, of exactly this type.
+    /// Returns the single value, which must have exactly this type.
     ///
     /// # Errors
     /// [`ArrayError::Type`] and [`ArrayError::NotScalar`].
@@ -272,7 +272,8 @@ impl Array {
         }
     }
 
-    /// The same values in a type that holds every value of this one exactly (`f16` in `f32`, `i32` in `i64` …).
+    /// Converts the values to a type that represents every value of this one exactly (`f16` to `f32`, `i32` to `i64`
+    /// …).
     ///
     /// # Errors
     /// [`ArrayError::Type`].
@@ -298,7 +299,8 @@ impl Array {
         Ok(Self { shape: self.shape, data })
     }
 
-    /// The same numbers rounded to half precision; `None` where a value is none of single precision, or none that half precision has.
+    /// Rounds the numbers to half precision. Returns `None` if the type is not single precision or a value is outside
+    /// the range of half precision.
     pub fn to_half(self) -> Option<Self> {
         let ArrayData::F32(values) = self.data else { return None };
         let values: Vec<f16> = values.into_iter().map(f16::from_f32).collect();
@@ -307,7 +309,7 @@ impl Array {
     }
 }
 
-/// Values in a type that holds all of them exactly.
+/// Converts values to a type that represents all of them exactly.
 fn convert<A, B: From<A>>(values: Vec<A>) -> Vec<B> {
     values.into_iter().map(B::from).collect()
 }

@@ -13,7 +13,7 @@ use crate::CorpusError;
 pub struct Checksum(blake3::Hash);
 
 impl Checksum {
-    /// The checksum of bytes in memory.
+    /// Computes the checksum of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
         Self(blake3::hash(bytes))
     }
@@ -29,7 +29,7 @@ impl FromStr for Checksum {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        blake3::Hash::from_hex(text).map(Self).map_err(|e| format!("`{text}` is no BLAKE3 checksum: {e}"))
+        blake3::Hash::from_hex(text).map(Self).map_err(|e| format!("`{text}` is not a BLAKE3 checksum: {e}"))
     }
 }
 

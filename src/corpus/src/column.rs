@@ -1,4 +1,4 @@
-//! The specification of a column: its type, its named axes, and whether every row needs it.
+//! The specification of a column: its type, its named axes, and whether it is required.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,12 +14,12 @@ use crate::array::{Array, DType, shape_text};
 pub struct Axis {
     /// Name of the unit along it, in the singular: `frame`, `level`, `bin`.
     pub name: String,
-    /// Its size in every row; `None`: every row has its own.
+    /// Its size in every row; `None` if it differs between rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
 }
 
-/// A column that a family needs or a stage gives.
+/// A column that a family needs or a stage produces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnSpec {
@@ -27,7 +27,8 @@ pub struct ColumnSpec {
     pub name: String,
     /// The type of its elements; a file may have a narrower one that widens to it exactly.
     pub dtype: DType,
-    /// Its axes from the outermost to the innermost; none: a single value. Axes of one name have one size within a row.
+    /// Its axes from the outermost to the innermost; none for a single value. Axes with the same name have the same
+    /// size within a row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub axes: Vec<Axis>,
     /// True if every row has it.
@@ -43,7 +44,8 @@ impl ColumnSpec {
         Self { name: name.into(), dtype, axes: Vec::new(), required: true, docs: String::new() }
     }
 
-    /// Reads what a recipe says of a column, as it is shown: `f32 [frame, channel 512]`, `text (optional)`, `i64`.
+    /// Parses the description of a column in a recipe, in the format in which it is shown: `f32 [frame, channel
+    /// 512]`, `text (optional)`, `i64`.
     ///
     /// # Errors
     /// The problem, as words that follow the column's name.
@@ -62,7 +64,9 @@ impl ColumnSpec {
         };
         let dtype = DType::of_name(dtype).ok_or_else(|| {
             let names = DType::ALL.map(DType::name).join(", ");
-            format!("`{dtype}` is no type of values; there are {names}, with axes as in `f32 [frame, channel 512]`")
+            format!(
+                "`{dtype}` is not a type of values; the types are {names}, with axes as in `f32 [frame, channel 512]`"
+            )
         })?;
         let axis = |axis: &str| {
             let mut words = axis.split_whitespace();
@@ -72,7 +76,7 @@ impl ColumnSpec {
             match (size.transpose(), words.next()) {
                 (Ok(size), None) if is_name => Ok(Axis { name: name.to_owned(), size }),
                 _ => Err(format!(
-                    "`{}` is no axis; an axis is a name, or a name and a size (`channel 512`)",
+                    "`{}` is not an axis; an axis is a name, or a name and a size (`channel 512`)",
                     axis.trim()
                 )),
             }
@@ -81,7 +85,7 @@ impl ColumnSpec {
         Ok(Self { axes: axes?, required, ..Self::new(name, dtype) })
     }
 
-    /// Adds an axis of which every row has its own size, inside the others.
+    /// Adds an axis whose size differs between rows, inside the others.
     #[must_use]
     pub fn axis(mut self, name: impl Into<String>) -> Self {
         self.axes.push(Axis { name: name.into(), size: None });
@@ -95,13 +99,13 @@ impl ColumnSpec {
         self
     }
 
-    /// The same column, which rows may lack.
+    /// Makes the column optional.
     #[must_use]
     pub fn optional(self) -> Self {
         Self { required: false, ..self }
     }
 
-    /// The same column with a description.
+    /// Sets the description.
     #[must_use]
     pub fn docs(self, docs: impl Into<String>) -> Self {
         Self { docs: docs.into(), ..self }
@@ -126,7 +130,7 @@ impl ColumnSpec {
         Ok(())
     }
 
-    /// The axes in words: `[level 8, frame]`.
+    /// Formats the axes: `[level 8, frame]`.
     pub fn shape_text(&self) -> String {
         let axis = |axis: &Axis| match axis.size {
             Some(size) => format!("{} {size}", axis.name),
@@ -152,11 +156,11 @@ pub enum ColumnError {
     Missing {
         /// The column.
         column: String,
-        /// The columns that there are.
+        /// The existing columns.
         have: Vec<String>,
     },
     /// The column has another type.
-    #[error("column `{column}` holds {found}, expected {wanted}")]
+    #[error("column `{column}` has type {found}, expected {wanted}")]
     Type {
         /// The column.
         column: String,
@@ -172,11 +176,11 @@ pub enum ColumnError {
         column: String,
         /// Its shape.
         found: Vec<usize>,
-        /// The axes that it should have.
+        /// The expected axes.
         wanted: String,
     },
     /// Two columns disagree about the size of an axis that they share.
-    #[error("column `{column}` has {size} along `{axis}`, column `{other}` has {other_size}")]
+    #[error("column `{column}` has {size} along `{axis}`, but column `{other}` has {other_size}")]
     Axis {
         /// The axis.
         axis: String,
@@ -186,12 +190,12 @@ pub enum ColumnError {
         size: usize,
         /// The other column.
         other: String,
-        /// The size there.
+        /// The size in that column.
         other_size: usize,
     },
 }
 
-/// Names in words.
+/// Formats names as a list.
 fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

@@ -2,21 +2,21 @@
 
 use crate::fields::is_name_of;
 
-/// What parts fields in tables, and its name.
+/// The characters that separate fields in tables, with their names.
 const SEPARATORS: [(char, &str); 4] = [('\t', "tabs"), (',', "commas"), (';', "semicolons"), ('|', "`|`")];
 
-/// A table by its first line.
+/// A table, recognized by its first line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     separator: char,
-    /// What the separator is called.
+    /// The name of the separator.
     parted_by: &'static str,
-    /// Whether the first line names the fields, a recording among them.
+    /// True if the first line names the fields, including a recording.
     has_header: bool,
 }
 
 impl Table {
-    /// The table that begins with this line; `None` when it has fewer than two fields.
+    /// Returns the table that begins with this line; `None` if it has fewer than two fields.
     pub(crate) fn of(line: &str) -> Option<Self> {
         let has_header = |separator: char| line.split(separator).any(|name| is_name_of("audio", &plain(name)));
         let parts = |separator: char| line.split(separator).count() > 1;
@@ -31,12 +31,12 @@ impl Table {
         tables.into_iter().next()
     }
 
-    /// Whether it is a table with a header, and not of the layout of LJSpeech.
+    /// Returns whether it is a table with a header that does not have the layout of LJSpeech.
     pub(crate) fn is_csv(&self) -> bool {
         self.has_header && self.separator != '|'
     }
 
-    /// What it is, and how to have the file called `name` read.
+    /// Describes the table, and how to make the file called `name` readable.
     pub(crate) fn advice(&self, name: &str) -> String {
         let (by, escaped) =
             (self.parted_by, if self.separator == '\t' { "\\t".to_owned() } else { self.separator.to_string() });
@@ -46,16 +46,16 @@ impl Table {
             name.rsplit_once('.').map_or(name, |(stem, _)| stem)
         );
         match (self.has_header, self.separator) {
-            (true, _) => format!("its fields are parted by {by}; write it as JSON lines and read them with `format: manifest`: {convert}"),
-            (false, '|') => "its fields are parted by `|`; name it metadata.csv and read its folder with `format: ljspeech`, or write \
-                             one JSON object a line"
+            (true, _) => format!("its fields are separated by {by}; write it as JSON lines and read them with `format: manifest`: {convert}"),
+            (false, '|') => "its fields are separated by `|`; name it metadata.csv and read its folder with `format: ljspeech`, or write \
+                             one JSON object per line"
                 .to_owned(),
-            (false, _) => format!("its fields are parted by {by}, and its first line does not name them; write one JSON object a line"),
+            (false, _) => format!("its fields are separated by {by}, and its first line does not name them; write one JSON object per line"),
         }
     }
 }
 
-/// A field's name without quotes, as lists of names have it.
+/// Returns a field's name without quotes, in the form of the lists of names.
 fn plain(name: &str) -> String {
     name.trim().trim_matches(['"', '\u{feff}']).trim().to_lowercase().replace([' ', '-'], "_")
 }

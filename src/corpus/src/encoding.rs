@@ -1,10 +1,10 @@
-//! Bytes of text files as UTF-8, and what those seem to be that are not.
+//! Conversion of text files to UTF-8, and recognition of other content.
 
 use std::borrow::Cow;
 
 use flowmill_audio::media;
 
-/// Returns the bytes as UTF-8 as far as their byte-order mark says how to: without the mark, UTF-16 and UTF-32 converted.
+/// Returns the bytes as UTF-8, converted from UTF-16 or UTF-32 if their byte-order mark says so, without the mark.
 pub(crate) fn without_mark(bytes: &[u8]) -> Cow<'_, [u8]> {
     let units = |from_bytes: fn([u8; 2]) -> u16| {
         let pairs = bytes[2..].chunks_exact(2).map(move |pair| from_bytes([pair[0], pair[1]]));
@@ -17,7 +17,7 @@ pub(crate) fn without_mark(bytes: &[u8]) -> Cow<'_, [u8]> {
         Cow::Owned(text.into_bytes())
     };
     match bytes {
-        // UTF-16 begins like this only where its first character is U+0000.
+        // UTF-16 begins like this only if its first character is U+0000.
         [0xff, 0xfe, 0, 0, ..] if bytes.len().is_multiple_of(4) => words(u32::from_le_bytes),
         [0, 0, 0xfe, 0xff, ..] => words(u32::from_be_bytes),
         [0xef, 0xbb, 0xbf, rest @ ..] => Cow::Borrowed(rest),
@@ -27,8 +27,8 @@ pub(crate) fn without_mark(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Says what a file is that is no text at all: compressed, a table, an archive, or something that stands in for its content. The words
-/// follow the file's name. An empty file is a text.
+/// Describes a file that is not text: compressed, a table, an archive, or a placeholder for its content. The words
+/// follow the file's name. An empty file counts as text.
 pub(crate) fn no_text(bytes: &[u8]) -> Option<String> {
     if bytes.is_empty() {
         return None;
@@ -57,7 +57,7 @@ pub(crate) fn no_text(bytes: &[u8]) -> Option<String> {
     Some(format!("{what} by its content, not text; export it as text first (JSON lines, or a Kaldi directory)"))
 }
 
-/// The encoding of a text in which every second byte is mostly zero, as in UTF-16 of Latin letters.
+/// Returns the encoding of a text in which most second bytes are zero, as in UTF-16 of Latin letters.
 fn utf16_without_mark(bytes: &[u8]) -> Option<&'static str> {
     let beginning = &bytes[..bytes.len().min(1024)];
     if beginning.starts_with(b"\xff\xfe") || beginning.starts_with(b"\xfe\xff") || beginning.starts_with(b"\0\0") {
@@ -73,7 +73,7 @@ fn utf16_without_mark(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What to do about bytes that are not UTF-8, with the encoding that they seem to be in.
+/// Returns advice about bytes that are not UTF-8, with the encoding that they seem to have.
 pub(crate) fn advice(bytes: &[u8]) -> &'static str {
     if is_double_byte(bytes) {
         return "it looks like GBK or another Chinese, Japanese or Korean encoding; convert the file: iconv -f GBK -t UTF-8 (or \
@@ -82,7 +82,8 @@ pub(crate) fn advice(bytes: &[u8]) -> &'static str {
     "it looks like Latin-1 or Windows-1252; convert the file: iconv -f WINDOWS-1252 -t UTF-8"
 }
 
-/// Whether all bytes beyond ASCII come in the pairs of GBK and its relatives, mostly several pairs in a row as in words.
+/// Returns whether all bytes beyond ASCII come in the pairs of GBK and related encodings, mostly several pairs in a
+/// row as in words.
 fn is_double_byte(bytes: &[u8]) -> bool {
     let (mut at, mut pairs, mut after_pair) = (0, 0usize, 0usize);
     let mut last = usize::MAX;

@@ -1,4 +1,4 @@
-//! The one error type of the crate.
+//! The error type of the crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ pub enum CorpusError {
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The operating system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file or directory is not of the shape its format asks for; the message says what to do.
+    /// A file or directory does not have the structure that its format requires; the message says what to do.
     #[error("{}: {problem}", path.display())]
     Structure {
         /// The file or directory.
         path: PathBuf,
-        /// What is wrong and how to repair it.
+        /// The problem, and how to repair it.
         problem: String,
     },
     /// A Parquet table could not be written or read.
@@ -39,23 +39,23 @@ pub enum CorpusError {
     Shard {
         /// The shard.
         path: PathBuf,
-        /// The Parquet library's reason.
+        /// The error of the Parquet library.
         source: parquet::errors::ParquetError,
     },
-    /// A file's content does not have the checksum its index recorded.
+    /// A file's content does not match the checksum in its index.
     #[error(
-        "{}: its content has BLAKE3 {found}, the index says {expected}; delete the file and run the pack stage again",
+        "{}: its content has BLAKE3 {found}, but the index has {expected}; delete the file and run the pack stage again",
         path.display()
     )]
     Checksum {
         /// The shard.
         path: PathBuf,
-        /// What the index recorded, in hexadecimal.
+        /// The checksum in the index, in hexadecimal.
         expected: String,
-        /// What was found, in hexadecimal.
+        /// The checksum of the content, in hexadecimal.
         found: String,
     },
-    /// A piped `wav.scp` entry did not give usable bytes.
+    /// A piped `wav.scp` entry did not produce usable bytes.
     #[error("the command `{command}` {problem}")]
     Pipe {
         /// The command, without the trailing `|`.
@@ -66,8 +66,8 @@ pub enum CorpusError {
 }
 
 impl CorpusError {
-    /// Whether this machine at this time is to blame, and not the data. What a command gives is taken to depend on the machine: on
-    /// programs that are installed, and on files that nobody declares.
+    /// Returns whether the cause is this machine at this time rather than the data. The output of a command counts as
+    /// depending on the machine: on installed programs, and on undeclared files.
     pub fn is_of_machine(&self) -> bool {
         match self {
             Self::Io { source, .. } => flowmill_audio::is_of_machine(source),
@@ -76,7 +76,8 @@ impl CorpusError {
         }
     }
 
-    /// The error in words in which files are named from the folder `root`, so that they are the same wherever that lies.
+    /// Formats the error with file names relative to the folder `root`, so that the text is the same wherever that
+    /// folder is.
     pub fn below(&self, root: &Path) -> String {
         let (words, root) = (self.to_string(), root.display().to_string());
         // The folder itself, as a source, is named `.`.

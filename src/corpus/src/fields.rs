@@ -1,15 +1,16 @@
-//! What a JSON object says of an utterance: one reader for manifests, tar files and folders.
+//! The fields of a JSON object that describes an utterance: one reader for manifests, tar files and folders.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// The fields that are read, each with the names it goes by; of several the first that holds something counts.
+/// The fields that are read, each with its alternative names. If several are present, the first with a value counts.
 ///
-/// `utt` and the like are of Kaldi's and CosyVoice's pipelines, `key` and `txt` of WeNet, `source` and `target` of FunASR, `_id` of
-/// Emilia, `index` of VoxBox (as RWKVTTS repacks it; only when it is a text, for numbers count within a shard), `audio_filepath`,
-/// `lang`, `duration` and `offset` of NeMo, `caption` and `normalized_text` of WebDataset collections, `sentence` and `client_id` of
-/// Common Voice, `file_name` and `transcription` of Hugging Face, `wav_filename` of DeepSpeech, `wrd` of SpeechBrain.
+/// `utt` and its variants are from Kaldi's and CosyVoice's pipelines, `key` and `txt` from WeNet, `source` and
+/// `target` from FunASR, `_id` from Emilia, `index` from VoxBox (as RWKVTTS repacks it; only if it is a text, because
+/// numbers count within a shard), `audio_filepath`, `lang`, `duration` and `offset` from NeMo, `caption` and
+/// `normalized_text` from WebDataset collections, `sentence` and `client_id` from Common Voice, `file_name` and
+/// `transcription` from Hugging Face, `wav_filename` from DeepSpeech, `wrd` from SpeechBrain.
 pub const FIELDS: [(&str, &[&str]); 7] = [
     (
         "id",
@@ -65,10 +66,10 @@ pub const FIELDS: [(&str, &[&str]); 7] = [
     ),
 ];
 
-/// Longest number that a double holds exactly; longer ones were rounded when they were read.
+/// The largest integer up to which a double is exact; larger ones were rounded when they were read.
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// What was found.
+/// The fields that were found.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Fields {
     pub(crate) id: Option<String>,
@@ -76,17 +77,18 @@ pub(crate) struct Fields {
     pub(crate) text: Option<String>,
     pub(crate) language: Option<String>,
     pub(crate) duration: Option<f64>,
-    /// Only of manifests: where the utterance begins in its recording.
+    /// The start of the utterance in its recording; only in manifests.
     pub(crate) offset: Option<f64>,
-    /// Only of manifests: the recording.
+    /// The recording; only in manifests.
     pub(crate) audio: Option<String>,
 }
 
-/// A JSON object that was parsed, its fields not yet looked at.
+/// A parsed JSON object whose fields have not been read yet.
 pub(crate) struct Object(Map<String, Value>);
 
 impl Object {
-    /// Parses a JSON object. `NaN` and `Infinity`, as Python writes them, are no value. The problem follows the place's name.
+    /// Parses a JSON object. `NaN` and `Infinity`, as Python writes them, count as missing. The problem follows the
+    /// place's name.
     pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         let text = crate::encoding::without_mark(text);
         match parse(&text)? {
@@ -95,7 +97,7 @@ impl Object {
         }
     }
 
-    /// An element of an array.
+    /// Returns an element of an array as an object.
     pub(crate) fn of(value: Value) -> Result<Self, String> {
         match value {
             Value::Object(object) => Ok(Self(object)),
@@ -103,12 +105,12 @@ impl Object {
         }
     }
 
-    /// Whether it has a field of this name that holds something.
+    /// Returns whether it has a field of this name with a value.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_null())
     }
 
-    /// The value of a field that holds something.
+    /// Returns the value of a field, if it has one.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
@@ -118,42 +120,42 @@ impl Object {
         word(&self.0, &["group"])
     }
 
-    /// The id alone, to name a row whose other fields are wrong.
+    /// Returns only the id, to name a row whose other fields are wrong.
     pub(crate) fn id(&self) -> Option<String> {
         word(&self.0, names("id")).ok().flatten()
     }
 
-    /// The recording alone, for the same.
+    /// Returns only the recording, to name a row whose other fields are wrong.
     pub(crate) fn audio(&self) -> Option<String> {
         audio(&self.0).ok().flatten()
     }
 
-    /// What the object next to a recording says.
+    /// Reads the fields of an object next to a recording.
     pub(crate) fn fields(&self) -> Result<Fields, String> {
         Ok(Fields {
             id: word(&self.0, names("id"))?,
             speaker: word(&self.0, names("speaker"))?,
             text: text(&self.0)?,
             language: word(&self.0, names("language"))?,
-            // What is no duration is measured as if nothing were said.
+            // An invalid duration is measured as if it were missing.
             duration: seconds(&self.0, names("duration")).unwrap_or_default(),
             offset: None,
             audio: None,
         })
     }
 
-    /// What a line of a manifest says, which names its recording too.
+    /// Reads the fields of a manifest line, which also names its recording.
     pub(crate) fn row(&self) -> Result<Fields, String> {
         let offset = seconds(&self.0, names("offset"))?;
         if offset.is_some_and(|offset| offset > 0.0) {
-            // Of a piece, it is the only word on where the piece ends.
+            // For a piece of a recording, only the duration says where the piece ends.
             seconds(&self.0, names("duration"))?;
         }
         Ok(Fields { offset, audio: audio(&self.0)?, ..self.fields()? })
     }
 }
 
-/// Parses any JSON value, `NaN` and `Infinity` read as null.
+/// Parses any JSON value, with `NaN` and `Infinity` read as null.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     let first = match serde_json::from_slice(text) {
         Ok(value) => return Ok(value),
@@ -164,7 +166,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     {
         return Ok(value);
     }
-    // The parser counts lines within what it is given, which is one line of a file.
+    // The parser counts lines within its input, which is one line of a file.
     let problem = first.to_string();
     let problem = problem.split(" at line ").next().unwrap_or_default();
     let advice = if text.contains(&b'\0') {
@@ -172,24 +174,24 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, String> {
     } else if text.starts_with(b"{'") {
         "; it is written as Python shows a dict, with `'` where JSON has `\"`: write it with json.dumps"
     } else if text.trim_ascii_end().ends_with(b",") {
-        "; it ends with a comma, as in a JSON array: write one object a line"
+        "; it ends with a comma, as in a JSON array: write one object per line"
     } else {
         ""
     };
-    Err(format!("is no JSON object: {problem} at column {}{advice}", first.column()))
+    Err(format!("is not a JSON object: {problem} at column {}{advice}", first.column()))
 }
 
-/// The names of a field.
+/// Returns the names of a field.
 fn names(field: &str) -> &'static [&'static str] {
     FIELDS.iter().find(|(name, _)| *name == field).map_or(&[], |(_, names)| names)
 }
 
-/// Whether a word is one of the names of a field, as in `KEY.speaker.txt`.
+/// Returns whether a word is one of the names of a field, as in `KEY.speaker.txt`.
 pub(crate) fn is_name_of(field: &str, word: &str) -> bool {
     names(field).contains(&word)
 }
 
-/// How early a name comes among those of a field; late for others.
+/// Returns the position of a name among those of a field; a large number for other words.
 pub(crate) fn position_of(field: &str, word: &str) -> usize {
     names(field).iter().position(|name| *name == word).unwrap_or(usize::MAX)
 }
@@ -232,7 +234,7 @@ fn without_nan(text: &[u8]) -> Cow<'_, [u8]> {
     out.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-/// A value's type in words.
+/// Describes the type of a value.
 pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -244,21 +246,21 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The first of these fields that holds something.
+/// Returns the first of these fields that has a value.
 fn given<'a, 'n>(object: &'a Map<String, Value>, names: &'n [&'n str]) -> Option<(&'n str, &'a Value)> {
     let holds = |value: &&Value| !value.is_null() && value.as_str().is_none_or(|text| !text.trim().is_empty());
-    // A number there counts within a shard and names nothing.
+    // A number in `index` counts within a shard and names nothing.
     let names = names.iter().filter(|name| **name != "index" || object.get(**name).is_some_and(Value::is_string));
     names.filter_map(|name| object.get(*name).filter(holds).map(|value| (*name, value))).next()
 }
 
-/// A field that is one word: a text or a number.
+/// Reads a field that is one word: a text or a number.
 fn word(object: &Map<String, Value>, names: &[&str]) -> Result<Option<String>, String> {
     let Some((name, value)) = given(object, names) else { return Ok(None) };
     match value {
         Value::String(text) => Ok(Some(text.trim().to_owned())),
         Value::Number(number) if number.is_f64() => match number.as_f64() {
-            // Pandas makes floats of integers where one is missing.
+            // Pandas turns integers into floats if one is missing.
             Some(value) if value.fract() == 0.0 && value.abs() < MAX_EXACT => Ok(Some(format!("{value:.0}"))),
             Some(value) if value.abs() < MAX_EXACT => Ok(Some(number.to_string())),
             _ => Err(format!("has a `{name}` with more digits than a JSON number keeps; write it as a text")),
@@ -272,11 +274,11 @@ fn text(object: &Map<String, Value>) -> Result<Option<String>, String> {
     match given(object, names("text")) {
         None => Ok(None),
         Some((_, Value::String(text))) => Ok(Some(text.clone())),
-        Some((name, other)) => Err(format!("has a `{name}` that is {}, no text", kind(other))),
+        Some((name, other)) => Err(format!("has a `{name}` that is {}, not a text", kind(other))),
     }
 }
 
-/// A field in seconds: a number, or one as text.
+/// Reads a field in seconds: a number, or a number as text.
 fn seconds(object: &Map<String, Value>, names: &[&str]) -> Result<Option<f64>, String> {
     let Some((name, value)) = given(object, names) else { return Ok(None) };
     let parsed = match value {
@@ -286,11 +288,11 @@ fn seconds(object: &Map<String, Value>, names: &[&str]) -> Result<Option<f64>, S
     match parsed {
         Some(seconds) if seconds.is_nan() => Ok(None),
         Some(seconds) if seconds.is_finite() && seconds >= 0.0 => Ok(Some(seconds)),
-        _ => Err(format!("has a `{name}` that is no number of seconds")),
+        _ => Err(format!("has a `{name}` that is not a number of seconds")),
     }
 }
 
-/// The recording: a path, or an object with one. A field that holds none gives way to the next.
+/// Reads the recording: a path, or an object with one. An empty field is skipped in favor of the next.
 fn audio(object: &Map<String, Value>) -> Result<Option<String>, String> {
     let mut problem = None;
     for name in names("audio") {
@@ -302,7 +304,7 @@ fn audio(object: &Map<String, Value>) -> Result<Option<String>, String> {
                 Ok(Some(path)) => return Ok(Some(path)),
                 _ => format!("has a `{name}` that is an object without a path"),
             },
-            Some(other) => format!("has a `{name}` that is {}, no path", kind(other)),
+            Some(other) => format!("has a `{name}` that is {}, not a path", kind(other)),
         };
         problem.get_or_insert(wrong);
     }

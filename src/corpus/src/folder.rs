@@ -1,8 +1,9 @@
 //! Folders of recordings with a transcript next to each: `x.wav` with `x.txt`, `x.lab` or `x.json`.
 //!
-//! Subfolders are searched too. Recordings are known by their extension, whatever its case, or by their content. The id is the path
-//! below the folder without its extension, `/` replaced by `-`; the speaker is what `x.json` or `x.speaker.txt` says, or else the
-//! name of the subfolder the recording lies in, or the folder's own name.
+//! Subfolders are searched too. Recordings are recognized by their extension, in upper or lower case, or by their
+//! content. The id is the path below the folder without its extension, with `/` replaced by `-`. The speaker comes
+//! from `x.json` or `x.speaker.txt`; by default it is the name of the subfolder that contains the recording, or the
+//! folder's own name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +18,8 @@ use crate::samples::{self, File, Look, Precedence, Sample, Store, extension, ste
 use crate::walk::{FoundFile, Walk, walk};
 use crate::{CorpusError, ReadOptions, Reading, Rejection, ids};
 
-/// Names of text files that are about a corpus unless a recording is called so too, in lower case and without their extension.
+/// Names of text files that usually describe a corpus, in lower case and without their extension. They are
+/// transcripts only if a recording has the same name.
 const ABOUT: [&str; 12] = [
     "readme",
     "license",
@@ -40,24 +42,24 @@ pub struct Listing {
     pub audio: Vec<String>,
     /// Paths of transcripts.
     pub text: Vec<String>,
-    /// Recordings that cannot be read for their names, each with the reason.
+    /// Recordings whose names make them unreadable, each with the reason.
     pub unusable: Vec<(String, String)>,
-    /// How many files of which other kinds there are.
+    /// The number of other files by kind.
     pub others: BTreeMap<String, u64>,
-    /// How many links to folders are not followed because what they lead to is read already.
+    /// The number of links to folders that are not followed because their targets are read already.
     pub links_back: u64,
-    /// How many hidden folders of tools there are, which are not searched.
+    /// The number of hidden tool folders, which are not searched.
     pub of_tools: u64,
 }
 
 /// Lists a folder and its subfolders, links to folders included. Recordings in hidden folders are unusable.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] when it is no directory, [`CorpusError::Io`] when it cannot be listed.
+/// [`CorpusError::Structure`] when it is not a directory, [`CorpusError::Io`] when it cannot be listed.
 pub fn list(root: &Path, dir: &str) -> Result<Listing, CorpusError> {
     let folder = root.join(dir);
     if !folder.is_dir() {
-        return Err(CorpusError::structure(&folder, "is no directory; a folder of recordings is expected here"));
+        return Err(CorpusError::structure(&folder, "is not a directory; a folder of recordings is expected here"));
     }
     let Walk { files, links_back, of_tools } = walk(&folder)?;
     let (mut listing, mut about) = (Listing { links_back, of_tools, ..Listing::default() }, Vec::new());
@@ -85,10 +87,10 @@ pub fn list(root: &Path, dir: &str) -> Result<Listing, CorpusError> {
 }
 
 impl Listing {
-    /// A warning about folders that are not searched.
+    /// Returns a warning about folders that are not searched.
     pub(crate) fn folders_warning(&self) -> Option<String> {
         let kinds = [
-            (self.links_back, "links to folders, which are read already or lead back to where they lie"),
+            (self.links_back, "links to folders, which are read already or lead back to a parent folder"),
             (self.of_tools, "hidden folders of tools"),
         ];
         let counts = kinds.iter().filter(|(count, _)| *count > 0).map(|(count, kind)| format!("{count} {kind}"));
@@ -96,7 +98,7 @@ impl Listing {
         (!counts.is_empty()).then(|| format!("not searched: {}", counts.join(", ")))
     }
 
-    /// Notes a file where it belongs.
+    /// Adds a file to the list of its kind.
     fn add(&mut self, file: FoundFile) {
         let FoundFile { path, place, is_utf8, is_hidden, in_hidden } = file;
         let name = path.rsplit('/').next().unwrap_or(&path);
@@ -112,7 +114,7 @@ impl Listing {
             }
             Look::Media if in_hidden => {
                 let reason = format!(
-                    "hidden recording: {path} lies in a folder whose name begins with a dot; rename or delete the folder"
+                    "hidden recording: {path} is in a folder whose name begins with a dot; rename or delete the folder"
                 );
                 self.unusable.push((path, reason));
             }
@@ -128,7 +130,7 @@ impl Listing {
     }
 }
 
-/// How a file that is neither recording nor transcript is counted.
+/// Returns the kind under which a file that is neither recording nor transcript is counted.
 pub(crate) fn other_kind(name: &str) -> String {
     match extension(name) {
         "" => "without an extension".into(),
@@ -136,7 +138,7 @@ pub(crate) fn other_kind(name: &str) -> String {
     }
 }
 
-/// Whether a file's content is that of a recording; one that cannot be read is none.
+/// Returns whether a file's content is that of a recording; false for a file that cannot be read.
 fn is_media(file: &Path) -> bool {
     let mut head = Vec::with_capacity(media::HEAD_BYTES);
     let read = fs::File::open(file).and_then(|file| file.take(media::HEAD_BYTES as u64).read_to_end(&mut head));
@@ -161,12 +163,12 @@ impl Store for Folder<'_> {
 /// `root` is the recipe's folder and `dir` the folder as the recipe names it; the paths of the result are relative to `root`.
 ///
 /// # Errors
-/// As [`list`], and [`CorpusError::Structure`] when there is neither a recording nor a transcript.
+/// See [`list`], and [`CorpusError::Structure`] if there is neither a recording nor a transcript.
 pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let listing = list(root, dir)?;
     let folder = root.join(dir);
     if listing.audio.is_empty() && listing.unusable.is_empty() && listing.text.is_empty() {
-        return Err(CorpusError::structure(&folder, "holds no recording, neither by extension nor by content"));
+        return Err(CorpusError::structure(&folder, "contains no recording, neither by extension nor by content"));
     }
     let prefix = prefix_of(dir);
     let own_name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_else(|| "speaker".into());
@@ -213,7 +215,7 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     Ok(reading.take(rows, texts, options, "; rename one"))
 }
 
-/// The row of a group of files, its recording, and the recordings that are left out for it.
+/// Returns the row of a group of files, its recording, and the recordings that are left out in favor of it.
 fn candidate<'s>(
     key: &str,
     sample: &'s Sample,

@@ -1,21 +1,21 @@
-//! What a folder seems to be that could not be read as what the recipe says.
+//! Hints about the actual format of a folder that could not be read as the format in the recipe.
 
 use std::fs;
 use std::path::Path;
 
 use crate::values;
 
-/// How many files and folders are looked at.
+/// The number of files and folders that are examined.
 const MAX_ENTRIES: usize = 5000;
 
-/// Files by what their names say.
+/// Files, sorted by their names.
 #[derive(Default)]
 struct Seen {
     names: Vec<String>,
 }
 
 impl Seen {
-    /// Looks through a folder, its first entries in order of their names.
+    /// Examines the first entries of a folder, in order of their names.
     fn of(folder: &Path) -> Self {
         let mut seen = Self::default();
         let mut waiting = vec![(folder.to_path_buf(), String::new())];
@@ -49,8 +49,8 @@ impl Seen {
     }
 }
 
-/// What the data at a path seem to be and how to have them read; `None` when nothing is recognized but the format that they are read
-/// as, such as `kaldi`.
+/// Returns what the data at a path seem to be and how to read them. Returns `None` if nothing is recognized except
+/// the format that they are read as, such as `kaldi`.
 pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
     if path.is_file() {
         return of_file(&path.to_string_lossy().to_ascii_lowercase(), read_as);
@@ -58,7 +58,7 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
     let seen = Seen::of(path);
     let own = |what: &str, file: &str| {
         format!(
-            "{what} (it holds {file}), which is not read as it is; write a Kaldi directory or a JSON-lines manifest of it"
+            "{what} (it contains {file}), which cannot be read directly; write a Kaldi directory or a JSON-lines manifest of it"
         )
     };
     let layouts: [(Option<&str>, &str); 12] = [
@@ -82,9 +82,9 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
         ),
     ];
     if let Some((file, what)) = layouts.iter().find_map(|(file, what)| file.map(|file| (file, *what))) {
-        return Some(if what.contains("`format:") { format!("{what} (it holds {file})") } else { own(what, file) });
+        return Some(if what.contains("`format:") { format!("{what} (it contains {file})") } else { own(what, file) });
     }
-    // A file in the folder itself says nothing new of the format that it belongs to.
+    // A file directly in the folder is not a hint for the format that reads it anyway.
     let new = |format: &str, file: &&str| read_as != format || file.contains('/');
     if let Some(file) = seen.called("metadata.csv").filter(|file| new("ljspeech", file)) {
         let (folder, _) = file.rsplit_once('/').unwrap_or(("", file));
@@ -96,33 +96,33 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
         });
     }
     if let Some(file) = seen.ends(".tar").or(seen.ends(".tar.gz")).filter(|_| read_as != "webdataset") {
-        return Some(format!("this looks like WebDataset (it holds {file}): `format: webdataset`"));
+        return Some(format!("this looks like WebDataset (it contains {file}): `format: webdataset`"));
     }
     if let Some(file) = seen.called("wav.scp").filter(|file| new("kaldi", file)) {
         return Some(format!(
-            "this looks like Kaldi (it holds {file}): `format: kaldi` reads the folder that wav.scp is in"
+            "this looks like Kaldi (it contains {file}): `format: kaldi` reads the folder that wav.scp is in"
         ));
     }
     if let Some(file) = seen.ends(".jsonl") {
-        return Some(format!("it holds {file}; `format: manifest` reads such a file when `dir` names it"));
+        return Some(format!("it contains {file}; `format: manifest` reads such a file if `dir` names it"));
     }
     let archives = [".zip", ".7z", ".rar", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"];
     if let Some(file) = archives.iter().find_map(|ending| seen.ends(ending)) {
-        return Some(format!("it holds {file}, an archive; unpack it, and read what is in it"));
+        return Some(format!("it contains {file}, an archive; unpack it, and read its contents"));
     }
     if read_as == "folder" || seen.called("wav.scp").or(seen.called("metadata.csv")).is_some() {
         return None;
     }
     let media = seen.names.iter().find(|name| crate::samples::look(name) == crate::samples::Look::Media)?;
     Some(format!(
-        "it holds recordings (such as {media}): `format: folder` reads them with .txt files of the same names"
+        "it contains recordings (such as {media}): `format: folder` reads them with .txt files of the same names"
     ))
 }
 
-/// What a file seems to be, by its name.
+/// Returns what a file seems to be, by its name.
 fn of_file(name: &str, read_as: &str) -> Option<String> {
     if read_as == "manifest" {
-        // Its lines say what is wrong with them.
+        // Errors in its lines are reported anyway.
         return None;
     }
     let hint = match name.rsplit('.').next()? {
@@ -143,7 +143,7 @@ fn of_file(name: &str, read_as: &str) -> Option<String> {
     Some(hint.into())
 }
 
-/// A file next to a missing one whose name looks the same and is in another Unicode form.
+/// Returns a file next to a missing one whose name looks the same but has another Unicode form.
 pub fn in_another_form(missing: &Path) -> Option<String> {
     let name = missing.file_name()?.to_str().filter(|name| !name.is_ascii())?;
     let form = values::one_form(name);

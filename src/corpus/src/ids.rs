@@ -1,24 +1,24 @@
-//! Ids made of paths, unique by construction.
+//! Ids made from paths, unique by construction.
 
 use std::collections::BTreeMap;
 
-/// What an id was made of, and the id. Ids that the data give have no origin and are never changed.
+/// A row with its id and the origin of the id. Ids that the data provide have no origin and are never changed.
 pub(crate) trait Named {
     /// The id.
     fn id(&self) -> &str;
-    /// What tells two rows apart whose made-up ids are the same.
+    /// Returns the text that distinguishes rows whose generated ids are the same.
     fn origin(&self) -> Option<&str>;
-    /// Gives it another id.
+    /// Changes the id.
     fn rename(&mut self, id: String);
 }
 
-/// An id made of a path below a source: `/` and white space of any kind are replaced by `-`.
+/// Creates an id from a path below a source: `/` and white space of any kind are replaced by `-`.
 pub(crate) fn of_path(path: &str) -> String {
     path.replace(|c: char| c == '/' || c.is_whitespace(), "-")
 }
 
-/// Tells rows apart that share a made-up id but not its origin, such as `a/b` and `a-b`: each whose id is not its origin itself gets
-/// a hash of the origin behind its id. Which rows are renamed does not depend on their order.
+/// Makes equal generated ids with different origins unique, such as those of `a/b` and `a-b`: an id that differs from its
+/// origin gets a hash of the origin appended. The result does not depend on the order of the rows.
 pub(crate) fn tell_apart<T: Named>(rows: &mut [T]) {
     let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, row) in rows.iter().enumerate() {

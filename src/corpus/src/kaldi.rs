@@ -1,10 +1,11 @@
 //! Kaldi data directories: `wav.scp`, `text`, `utt2spk`, and optionally `segments`, `utt2lang` and `spk2utt`.
 //!
-//! Everything Kaldi's own `validate_data_dir.sh` and `validate_text.pl` look at in these files is checked. What they refuse wholesale
-//! is settled row by row here: a row with a problem is rejected with the file and line ("bad line in text: line 12 has an id but no text"), the others stay; an unsorted file is sorted and
-//! mentioned. Paths in `wav.scp` may hold blanks and are relative to the directory. Files may have CRLF line ends, a byte-order
-//! mark and blank lines. One id is one utterance: whatever is wrong with it, in however many files, is one rejection, and lines
-//! that repeat it are one more.
+//! All conditions on these files that Kaldi's own `validate_data_dir.sh` and `validate_text.pl` check are checked
+//! here too. Instead of refusing a whole directory, a row with a problem is rejected with the file and line ("bad
+//! line in text: line 12 has an id but no text"), and the others stay. An unsorted file is sorted, with a warning.
+//! Paths in `wav.scp` may contain blanks and are relative to the directory. Files may have CRLF line ends, a
+//! byte-order mark and blank lines. One id is one utterance: all its problems, in any number of files, are one
+//! rejection, and all lines that repeat it are one more.
 
 mod checks;
 mod files;
@@ -16,7 +17,7 @@ use files::Files;
 
 use crate::{CorpusError, ReadOptions, Reading};
 
-/// Index files of a directory; `wav.scp` must be there, and `utt2spk` unless one speaker is given.
+/// The index files of a directory. `wav.scp` is required, and `utt2spk` unless one speaker is given.
 pub const FILES: [&str; 3] = ["wav.scp", "text", "utt2spk"];
 /// Optional files of a directory.
 pub const OPTIONAL_FILES: [&str; 3] = ["segments", "utt2lang", "spk2utt"];
@@ -34,8 +35,8 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     Ok(join::join(&files, root, dir, options))
 }
 
-/// Returns the ids of utterances that any file of a directory names, as far as the files can be read: the rows of a directory that
-/// cannot be read as a whole.
+/// Returns the ids of utterances in any file of a directory, as far as the files can be read. They are the rows of a
+/// directory that cannot be read as a whole.
 pub fn ids(root: &Path, dir: &str) -> Vec<String> {
     files::ids(&root.join(dir))
 }

@@ -1,22 +1,22 @@
-//! Corpora: what rows of data there are, how they are stored, and in which order training sees them.
+//! Corpora: rows of data, their storage, and the order in which training sees them.
 //!
-//! | module | concern |
+//! | module | content |
 //! |---|---|
-//! | [`array`], [`column`] | the typed value of a column in a row, and what a column holds ([`Row`] has them with its media) |
-//! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`] | read and validate the formats people keep recordings in; each gives a [`Reading`] |
-//! | [`fields`] | what a JSON object says of an utterance, by all the names its fields go by |
-//! | [`hints`] | what a folder seems to be that is not of the format it is read as |
-//! | [`utterances`] | the columnar, memory-lean table a reading fills (a million rows fit easily) |
-//! | [`split`] | train / dev / test by lists or by a hash of the id |
+//! | [`array`], [`column`] | the typed value of a column in a row, and the specification of a column ([`Row`] has them with its media) |
+//! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`] | readers of common formats; each returns a [`Reading`] |
+//! | [`fields`] | the fields of a JSON object that describes an utterance, with all their alternative names |
+//! | [`hints`] | hints about the actual format of a folder that cannot be read |
+//! | [`utterances`] | the compact columnar table that a reader fills (a million rows fit easily) |
+//! | [`split`] | train, dev and test splits by lists or by a hash of the id |
 //! | [`table`] | utterance tables, embeddings and tokens as Parquet, through Polars |
-//! | [`source`] | the bytes behind an utterance: a file, a member of a tar file, or a piped command when allowed |
-//! | [`tar`] | tar files: their members and where their bytes lie, safely |
+//! | [`source`] | the source of an utterance's bytes: a file, a member of a tar file, or a piped command if allowed |
+//! | [`tar`] | tar files: safe reading of their members and the positions of their bytes |
 //! | [`shard`] | training shards with CosyVoice's columns, their index, and random access to their rows |
 //! | [`sampling`] | epochs and batches, curricula, balanced speakers and mixtures, computed from lengths alone |
 //!
-//! This crate may not know of stages, recipes or networks, and of audio only what recordings are called and how they begin
-//! (`flowmill_audio::media`): it moves bytes and rows.
-//! It writes only to the paths it is given; making files durable is the caller's business.
+//! This crate does not depend on stages, recipes or networks. Of audio it knows only the names and first bytes of
+//! recordings (`flowmill_audio::media`): it moves bytes and rows.
+//! It writes only to the paths it is given. The caller is responsible for making files durable.
 
 pub mod array;
 mod checksum;

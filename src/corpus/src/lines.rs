@@ -1,4 +1,4 @@
-//! Text files as keyed lines: `key value…`, parsed in parallel, held as spans into one buffer.
+//! Text files as keyed lines: `key value…`, parsed in parallel, stored as spans into one buffer.
 
 use std::borrow::Cow;
 use std::fs;
@@ -10,26 +10,26 @@ use rayon::prelude::*;
 
 use crate::{CorpusError, encoding};
 
-/// Lines are parsed in pieces of about this many bytes.
+/// The approximate size of the pieces in which lines are parsed, in bytes.
 const PIECE: usize = 1 << 20;
 
 /// A text file in memory, without its byte-order mark.
 #[derive(Debug)]
 pub(crate) struct TextFile {
-    /// The name to show: the path below the data directory.
+    /// The name for messages: the path below the data directory.
     pub(crate) name: String,
-    /// Where it lies.
+    /// The path of the file.
     pub(crate) path: PathBuf,
     bytes: Vec<u8>,
-    /// What to do about bytes that are not UTF-8; looked for when the first are met.
+    /// The advice about bytes that are not UTF-8, computed when the first such bytes are found.
     advice: OnceLock<&'static str>,
 }
 
 impl TextFile {
-    /// Reads `dir/name`; `None` when there is no such file.
+    /// Reads `dir/name`; `None` if there is no such file.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] when it cannot be read, [`CorpusError::Structure`] when it is no text by its content.
+    /// [`CorpusError::Io`] if it cannot be read, [`CorpusError::Structure`] if its content is not text.
     pub(crate) fn open(dir: &Path, name: &str) -> Result<Option<Self>, CorpusError> {
         let path = dir.join(name);
         match fs::read(&path) {
@@ -42,7 +42,7 @@ impl TextFile {
         }
     }
 
-    /// Takes bytes that were read already; UTF-16 with a byte-order mark is converted.
+    /// Creates a file from bytes that were read already. UTF-16 with a byte-order mark is converted.
     pub(crate) fn from_bytes(name: &str, path: PathBuf, mut bytes: Vec<u8>) -> Self {
         if let Cow::Owned(converted) = encoding::without_mark(&bytes) {
             bytes = converted;
@@ -57,8 +57,8 @@ impl TextFile {
         self.bytes.len()
     }
 
-    /// All lines that are not blank, each with its number (from 1), the line end (LF, CRLF or CR alone) and blanks around it
-    /// removed.
+    /// Returns all lines that are not blank, each with its number (from 1), without the line end (LF, CRLF or CR
+    /// alone) and surrounding blanks.
     pub(crate) fn lines(&self) -> Vec<Line> {
         let pieces = self.pieces();
         let counts: Vec<u32> = pieces.par_iter().map(|&(from, to)| count_newlines(&self.bytes[from..to])).collect();
@@ -83,22 +83,22 @@ impl TextFile {
         })
     }
 
-    /// What to do about bytes that are not UTF-8, judged by the whole file.
+    /// Returns advice about bytes that are not UTF-8, based on the whole file.
     pub(crate) fn encoding_advice(&self) -> &'static str {
         self.advice.get_or_init(|| encoding::advice(&self.bytes))
     }
 
-    /// The bytes of a line with what is not UTF-8 replaced, to show.
+    /// Returns the bytes of a line for display, with replacements for bytes that are not UTF-8.
     pub(crate) fn lossy(&self, line: &Line) -> String {
         String::from_utf8_lossy(self.bytes_at(line.start, line.len)).into_owned()
     }
 
-    /// A stretch of the file; panics beyond its end, as indexing a slice does.
+    /// Returns a stretch of the file. Panics beyond its end, like slice indexing.
     pub(crate) fn bytes_at(&self, start: usize, len: u32) -> &[u8] {
         &self.bytes[start..start + len as usize]
     }
 
-    /// Stretches that end after a newline.
+    /// Returns stretches that end after a newline.
     fn pieces(&self) -> Vec<(usize, usize)> {
         let mut pieces = Vec::new();
         let mut from = 0;
@@ -112,7 +112,7 @@ impl TextFile {
         pieces
     }
 
-    /// The lines of one piece.
+    /// Returns the lines of one piece.
     fn lines_of(&self, from: usize, to: usize, mut number: u32) -> Vec<Line> {
         let mut lines = Vec::with_capacity((to - from) / 64);
         let mut at = from;
@@ -135,11 +135,11 @@ impl TextFile {
 pub(crate) struct Line {
     pub(crate) start: usize,
     pub(crate) len: u32,
-    /// Counted from 1.
+    /// The number, from 1.
     pub(crate) number: u32,
 }
 
-/// The lines with their ends: LF, CRLF, or CR alone as old systems wrote it.
+/// Returns the lines with their ends: LF, CRLF, or CR alone as on old systems.
 fn raw_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -154,19 +154,19 @@ fn raw_lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     .chain(last_line(bytes))
 }
 
-/// What stands behind the last line end; `None` when nothing does.
+/// Returns the bytes after the last line end; `None` if there are none.
 fn last_line(bytes: &[u8]) -> Option<&[u8]> {
     let from = bytes.iter().rposition(|b| matches!(b, b'\n' | b'\r')).map_or(0, |at| at + 1);
     (from < bytes.len()).then(|| &bytes[from..])
 }
 
-/// How many line ends there are.
+/// Returns the number of line ends.
 fn count_newlines(bytes: &[u8]) -> u32 {
     let end = |at: usize| bytes[at] == b'\n' || (bytes[at] == b'\r' && bytes.get(at + 1) != Some(&b'\n'));
     u32::try_from((0..bytes.len()).filter(|&at| end(at)).count()).unwrap_or(u32::MAX)
 }
 
-/// Splits `key rest` at the first blank; the rest has no blanks around it and may be empty.
+/// Splits `key rest` at the first blank. The rest is trimmed and may be empty.
 pub(crate) fn split_key(line: &str) -> (&str, &str) {
     match line.find([' ', '\t']) {
         Some(at) => (&line[..at], line[at..].trim_matches([' ', '\t'])),

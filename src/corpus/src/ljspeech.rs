@@ -1,6 +1,6 @@
-//! The LJSpeech layout: `metadata.csv` with `id|text|normalised text`, recordings in `wavs/`.
+//! The LJSpeech layout: `metadata.csv` with `id|text|normalized text`, recordings in `wavs/`.
 //!
-//! The file is not CSV in the usual sense: fields are parted by `|` and quotes are ordinary characters.
+//! The file is not CSV in the usual sense: fields are separated by `|` and quotes are ordinary characters.
 
 mod columns;
 
@@ -21,12 +21,12 @@ use columns::Columns;
 /// The speaker of a source that names none.
 const SPEAKER: &str = "ljspeech";
 
-/// Reads `dir/metadata.csv`. The text is the third field where it is there and not empty, else the second; every utterance has the
-/// one speaker given. A first line that names the fields says otherwise ([`Columns`]).
+/// Reads `dir/metadata.csv`. The text is the third field if it exists and is not empty, otherwise the second. Every
+/// utterance has the given speaker. A first line that names the fields changes this ([`Columns`]).
 ///
-/// The first field names the recording: `ID`, `ID.wav` or a path below the directory or its `wavs/`. It is the file of exactly this
-/// name, or of this name and a recording's extension; of several the one that comes first in [`media::EXTENSIONS`]. Where there is
-/// none, the row names `wavs/ID.wav`, so that the probe names the missing file.
+/// The first field names the recording: `ID`, `ID.wav` or a path below the directory or its `wavs/`. It is the file
+/// with exactly this name, or with this name and a recording's extension; of several, the one that comes first in
+/// [`media::EXTENSIONS`]. If there is none, the row names `wavs/ID.wav`, so that the probe names the missing file.
 ///
 /// # Errors
 /// [`CorpusError::Structure`] when there is no `metadata.csv` with lines of its kind; [`CorpusError::Io`] when a file cannot be read.
@@ -44,7 +44,7 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     let has_header = header.is_some();
     let columns = header.unwrap_or_default();
     reading.warnings.extend(columns.unread_warning());
-    // File names of lines that name no recording, each with how often.
+    // File names of lines that name no recording, with their counts.
     let mut vague: BTreeMap<String, usize> = BTreeMap::new();
     for line in lines.iter().skip(usize::from(has_header)) {
         let place = format!("metadata.csv:{}", line.number);
@@ -95,63 +95,63 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     Ok(reading.take(rows, texts, options, ""))
 }
 
-/// Returns the ids of the recordings of a directory: the rows of one that cannot be read as a whole.
+/// Returns the ids of the recordings of a directory. They are the rows of a directory that cannot be read as a whole.
 pub fn ids(root: &Path, dir: &str) -> Vec<String> {
     let listing = folder::list(root, dir).unwrap_or_default();
     listing.audio.iter().map(|path| ids::of_path(name_of(path))).collect()
 }
 
-/// The metadata of a directory, which must hold a line.
+/// Reads the metadata of a directory, which must contain a line.
 fn metadata(folder: &Path) -> Result<TextFile, CorpusError> {
     const HOLDS: &str = "lines of `id|text|normalized text`";
     let packed = || match folder.join("metadata.csv.gz").exists() {
-        true => "; it is there compressed: `gunzip` it once",
+        true => "; there is a compressed one: decompress it once with `gunzip`",
         false => "",
     };
     let absent = || CorpusError::structure(folder, format!("has no `metadata.csv` ({HOLDS}){}", packed()));
     if !folder.is_dir() {
         return Err(CorpusError::structure(
             folder,
-            "is no directory; one with `metadata.csv` and `wavs/` is expected here",
+            "is not a directory; one with `metadata.csv` and `wavs/` is expected here",
         ));
     }
     let file = TextFile::open(folder, "metadata.csv")?.ok_or_else(absent)?;
     let first = match file.lines().first() {
-        None => return Err(CorpusError::structure(&file.path, format!("is empty; it should hold {HOLDS}"))),
+        None => return Err(CorpusError::structure(&file.path, format!("is empty; it should contain {HOLDS}"))),
         Some(line) => file.lossy(line),
     };
     if first.starts_with('{') {
-        let problem = "holds JSON; `format: manifest` reads it when `dir` names the file";
+        let problem = "contains JSON; `format: manifest` reads it if `dir` names the file";
         return Err(CorpusError::structure(&file.path, problem));
     }
     if let Some(table) = Table::of(&first).filter(Table::is_csv) {
-        let problem = format!("holds no lines of `id|text`: {}", table.advice("metadata.csv"));
+        let problem = format!("contains no lines of `id|text`: {}", table.advice("metadata.csv"));
         return Err(CorpusError::structure(&file.path, problem));
     }
     Ok(file)
 }
 
-/// The first field without `./`, `wavs/` and a recording's extension.
+/// Returns the first field without `./`, `wavs/` and a recording's extension.
 fn name_of(name: &str) -> &str {
     let name = name.strip_prefix("./").unwrap_or(name);
     let name = name.strip_prefix("wavs/").unwrap_or(name);
     if media::rank(extension(name)).is_some() { stem(name) } else { name }
 }
 
-/// The name in the first field of a line, also where something else than `|` parts the fields.
+/// Returns the name in the first field of a line, even if the fields are not separated by `|`.
 fn name_in(field: &str) -> &str {
     let name = field.split([',', ';', '\t']).next().unwrap_or_default().trim();
     if name.is_empty() { field } else { name }
 }
 
-/// A recording's name as a line may mean it that writes it otherwise: without folders (also those of Windows), quotes, extension
-/// and case.
+/// Simplifies a recording's name for comparison with lines that write it differently: removes folders (also those of
+/// Windows), quotes and the extension, and ignores case.
 fn vague_name(name: &str) -> String {
     let name = name.trim_matches(['"', '\'']).replace('\\', "/");
     name_of(name.rsplit('/').next().unwrap_or_default()).to_lowercase()
 }
 
-/// Where the recording of a row without one should be.
+/// Returns the path that the recording of a row without one should have.
 fn missing(name: &str) -> String {
     let extension = if media::rank(extension(name)).is_some() { "" } else { ".wav" };
     let folder = if name.contains('/') { "" } else { "wavs/" };
@@ -162,11 +162,11 @@ fn missing(name: &str) -> String {
 struct Recordings<'a> {
     /// Path without extension to the paths.
     by_stem: BTreeMap<&'a str, Vec<&'a str>>,
-    /// Name with letters beyond ASCII, in one Unicode form and without extension and `wavs/`, to the paths.
+    /// Paths by name, for names with letters beyond ASCII, in one Unicode form and without extension and `wavs/`.
     by_form: BTreeMap<String, Vec<&'a str>>,
 }
 
-/// A recording, if there is one, and those that are left out for it.
+/// A recording, if there is one, and those that are left out in favor of it.
 type Found<'a> = (Option<&'a str>, Vec<&'a str>);
 
 impl<'a> Recordings<'a> {
@@ -182,7 +182,7 @@ impl<'a> Recordings<'a> {
         Self { by_stem, by_form }
     }
 
-    /// The recording that a line names: a file of exactly this name, or of this name and an extension.
+    /// Returns the recording that a line names: a file with exactly this name, or with this name and an extension.
     fn find(&self, name: &str, place: &str) -> Result<Found<'a>, String> {
         let name = name.strip_prefix("./").unwrap_or(name);
         for path in [format!("wavs/{name}"), name.to_owned()] {
@@ -203,22 +203,23 @@ impl<'a> Recordings<'a> {
     }
 }
 
-/// The first of several recordings of one name in the order of [`media::EXTENSIONS`]; two of one extension cannot be told apart.
+/// Returns the first of several recordings with one name in the order of [`media::EXTENSIONS`]. Two with one
+/// extension are an error.
 fn preferred<'a>(paths: &[&'a str], place: &str) -> Result<Found<'a>, String> {
     let rank = |path: &str| media::rank(extension(path)).unwrap_or(usize::MAX);
     let mut paths = paths.to_vec();
     paths.sort_by_key(|path| (rank(path), *path));
     match paths.as_slice() {
-        [one, two, ..] if rank(one) == rank(two) => Err(format!(
-            "two recordings: {place} may mean {one} or {two}; write the one that is meant, with its extension"
-        )),
+        [one, two, ..] if rank(one) == rank(two) => {
+            Err(format!("two recordings: {place} may mean {one} or {two}; write the intended one with its extension"))
+        }
         [one, others @ ..] => Ok((Some(one), others.to_vec())),
         [] => Ok((None, Vec::new())),
     }
 }
 
-/// Rejections of recordings that no line names, good or bad, and recordings that are left out for another format of the same
-/// utterance, each with the one that is taken.
+/// Returns rejections of recordings that no line names, good or bad, and recordings that are left out for another
+/// format of the same utterance, each with the one that is taken.
 fn unlisted(
     listing: &Listing,
     rows: &[Candidate],
@@ -234,7 +235,7 @@ fn unlisted(
     let mut rejected = Vec::new();
     for path in listing.audio.iter().filter(|path| !taken.contains(path.as_str()) && !known.contains(*path)) {
         if let Some(taken) = by_stem.get(stem(path)) {
-            // A row whose recording is not there is rejected for that.
+            // A row with a missing recording is rejected for that.
             if listing.audio.binary_search_by(|there| there.as_str().cmp(taken)).is_ok() {
                 left_out.push((path.clone(), (*taken).to_owned()));
             }
@@ -243,7 +244,7 @@ fn unlisted(
         }
     }
     let unusable = listing.unusable.iter().map(|(path, reason)| (path, reason.clone()));
-    // A line that seems to mean a recording is rejected already: the two are one utterance.
+    // A line that seems to mean a recording is rejected already; the two are one utterance.
     let mut is_meant = |path: &str| match vague.get_mut(&vague_name(path)) {
         Some(count) if *count > 0 => {
             *count -= 1;

@@ -1,6 +1,6 @@
-//! Manifests of JSON lines as NeMo writes them: one object a line that names a recording, and by the names of [`crate::fields`] its
-//! text, duration, offset, speaker, language and id. One JSON array of such objects is read too, and one object of them by their ids
-//! as SpeechBrain writes it.
+//! Manifests of JSON lines as NeMo writes them: one object per line that names a recording, and optionally its text,
+//! duration, offset, speaker, language and id, by the names in [`crate::fields`]. One JSON array of such objects is
+//! read too, and one object of them by their ids as SpeechBrain writes it.
 
 mod extras;
 mod layout;
@@ -25,23 +25,23 @@ use crate::values::BadPath;
 use crate::{CorpusError, ReadOptions, Reading, Role, ids, values};
 use layout::Layout;
 
-/// Reads a manifest. Relative paths of recordings are relative to the manifest's folder. Without an id of its own, a row is named
-/// after its recording's path without extension (`/` replaced by `-`), with its offset in milliseconds when it has one; rows that
-/// would have the same name so get a hash of path, offset and duration behind it. Without a speaker, the row is of the source's
-/// speaker, or else its own.
+/// Reads a manifest. Relative paths of recordings are relative to the manifest's folder. A row without an id is named
+/// after its recording's path without extension (`/` replaced by `-`), with its offset in milliseconds if it has one.
+/// If that gives several rows the same name, a hash of path, offset and duration is appended. A row without a speaker
+/// has the source's speaker, or else its own.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] when the file is missing, empty, no text, or JSON in which no rows are found.
+/// [`CorpusError::Structure`] if the file is missing, empty, not text, or JSON in which no rows are found.
 pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let full = root.join(path);
     let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
     let folder = if path.starts_with('/') && parent.is_empty() { "/" } else { parent };
     if full.is_dir() {
-        return Err(CorpusError::structure(&full, "is a folder; a file of JSON lines is expected here"));
+        return Err(CorpusError::structure(&full, "is a folder; a file of JSON lines is expected"));
     }
     let bytes = match fs::read(&full) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(CorpusError::structure(&full, "does not exist; a file of JSON lines is expected here"));
+            return Err(CorpusError::structure(&full, "does not exist; a file of JSON lines is expected"));
         }
         read => read.map_err(|e| CorpusError::io("read", &full, e))?,
     };
@@ -55,14 +55,14 @@ pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<R
         Layout::Elements(elements) => {
             reading
                 .warnings
-                .push(format!("{name} is one JSON array and not JSON lines; it is read as the rows of that array"));
+                .push(format!("{name} is one JSON array, not JSON lines; the elements of that array are read as rows"));
             let row = |(at, element)| reader.row(Object::of(element), None, format!("{name}[{at}]"));
             elements.into_par_iter().enumerate().map(row).collect()
         }
         Layout::ById(objects) => {
             reading
                 .warnings
-                .push(format!("{name} is one JSON object; each of its objects is read as a row, called by its key"));
+                .push(format!("{name} is one JSON object; each of its objects is read as a row with its key as id"));
             let row = |(id, element): (String, Value)| {
                 let place = format!("{name}[{id:?}]");
                 reader.row(Object::of(element), Some(id), place)
@@ -73,7 +73,7 @@ pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<R
         Layout::Unknown(problem) => return Err(CorpusError::structure(&full, problem)),
     };
     if parsed.is_empty() {
-        return Err(CorpusError::structure(&full, "is empty; it should hold a JSON object a line"));
+        return Err(CorpusError::structure(&full, "is empty; it should contain one JSON object per line"));
     }
     reading.warnings.extend(reader.unread_times.warning(name));
     let mut rows = Vec::with_capacity(parsed.len());
@@ -90,22 +90,23 @@ pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<R
     Ok(reading.take(rows, texts, options, ""))
 }
 
-/// What is the same for all rows of a manifest.
+/// Data that all rows of a manifest share.
 struct Reader<'a> {
     /// The file's name.
     name: &'a str,
-    /// What comes before relative paths.
+    /// The prefix of relative paths.
     prefix: String,
     options: &'a ReadOptions<'a>,
     unread_times: UnreadTimes,
 }
 
-/// How many rows give times by names that are not read.
+/// The number of rows that give times under names that are not read.
 #[derive(Default)]
 struct UnreadTimes(AtomicU64);
 
 impl UnreadTimes {
-    /// Names by which data say where a piece of a recording is, or where a recording that is cut out already was.
+    /// Names under which data give the place of a piece in a recording, or the original place of a recording that is
+    /// already cut out.
     const NAMES: [&str; 7] = ["start", "end", "start_time", "end_time", "begin_time", "begin", "stop"];
 
     fn note(&self, object: &Object) {
@@ -118,7 +119,7 @@ impl UnreadTimes {
         let rows = self.0.load(Ordering::Relaxed);
         (rows > 0).then(|| {
             format!(
-                "{name}: {rows} rows have a `start`, `end` or the like, which are not read: each is the whole recording. A piece of a \
+                "{name}: {rows} rows have a `start`, `end` or the like, which are not read: each row is the whole recording. A piece of a \
                  recording is given by `offset` and `duration`, in seconds"
             )
         })
@@ -126,7 +127,7 @@ impl UnreadTimes {
 }
 
 impl Reader<'_> {
-    /// The rows of all lines.
+    /// Returns the rows of all lines.
     fn lines(&self, full: PathBuf, bytes: Vec<u8>) -> Vec<Result<Candidate, Rejection>> {
         let file = TextFile::from_bytes(self.name, full, bytes);
         let lines = file.lines();
@@ -148,7 +149,7 @@ impl Reader<'_> {
         lines.par_iter().map(row).collect()
     }
 
-    /// The row of one object; `key` is its id where the object itself gives none.
+    /// Returns the row of one object; `key` is its id if the object has none.
     fn row(&self, object: Result<Object, String>, key: Option<String>, place: String) -> Result<Candidate, Rejection> {
         let described = |problem: String| format!("bad line in the manifest: {place} {problem}");
         let reject = |id: Option<String>, reason: String| Rejection { id: id.unwrap_or_else(|| place.clone()), reason };
@@ -190,7 +191,7 @@ impl Reader<'_> {
             return Err(reject(described("is a command; a manifest names files".into())));
         }
         if start.is_some() && fields.duration.is_some_and(|duration| duration <= 0.0) {
-            return Err(reject(described("has an `offset` and no duration after it".into())));
+            return Err(reject(described("has an `offset` but no duration".into())));
         }
         let text = values::transcript(fields.text.as_deref().unwrap_or_default());
         let text = text.map_err(|problem| reject(described(problem)))?.map(Cow::into_owned);
@@ -210,7 +211,7 @@ impl Reader<'_> {
         })
     }
 
-    /// A row that has other media than a recording.
+    /// Returns a row that has other media than a recording.
     fn without_audio(
         &self,
         fields: Fields,
@@ -244,7 +245,7 @@ impl Reader<'_> {
     }
 }
 
-/// An id made of the recording's path and the offset.
+/// Creates an id from the recording's path and the offset.
 fn id_of(path: &str, offset: Option<f64>) -> String {
     let path = path.trim_start_matches(['.', '/']);
     let name = if extension(path).contains(' ') { path } else { stem(path) };

@@ -1,15 +1,15 @@
-//! How sources are read.
+//! Options for reading sources.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ColumnSpec, Role};
 
-/// Where the ids of a tar file's utterances come from.
+/// The origin of the ids of a tar file's utterances.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Ids {
-    /// Their JSON, or their key where the JSON has no id.
+    /// Their JSON, or their key if the JSON has no id.
     #[default]
     Json,
     /// Their key.
@@ -18,18 +18,20 @@ pub enum Ids {
     Shard,
 }
 
-/// How to read a source; each format looks at what it needs.
+/// The options for reading a source. Each format uses those that concern it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadOptions<'a> {
-    /// Whether entries of `wav.scp` that are commands (`sox … |`) are taken. Running them later runs whatever the file says.
+    /// True if entries of `wav.scp` that are commands (`sox … |`) are accepted. Running them later executes whatever
+    /// the file says.
     pub allow_pipes: bool,
-    /// The speaker of utterances that name none.
+    /// The default speaker of utterances.
     pub speaker: Option<&'a str>,
-    /// What utterances of tar files are called.
+    /// The origin of ids in tar files.
     pub ids: Ids,
-    /// Whether single rows without a transcript are kept. A source in which no row has one is read without transcripts anyway.
+    /// True if single rows without a transcript are kept. A source in which no row has one is read without
+    /// transcripts anyway.
     pub rows_without_text: bool,
-    /// The media that rows of a manifest have; none: recordings.
+    /// The media that rows of a manifest have; empty for recordings.
     pub media: &'a [Role],
     /// The fields of a manifest that hold ids of other rows.
     pub references: &'a [String],

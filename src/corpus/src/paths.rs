@@ -1,6 +1,6 @@
-//! Joining paths as text, the way data files and recipes give them.
+//! Joining of paths as text, in the form in which data files and recipes give them.
 
-/// `dir` followed by `/` where something must stand between it and a relative path.
+/// Returns `dir`, followed by `/` if a separator is needed before a relative path.
 pub(crate) fn prefix_of(dir: &str) -> String {
     match dir {
         "" | "." => String::new(),
@@ -9,13 +9,13 @@ pub(crate) fn prefix_of(dir: &str) -> String {
     }
 }
 
-/// `path` as seen from where `prefix` (of [`prefix_of`]) starts; absolute paths stay as they are.
+/// Returns `path` relative to the base of `prefix` (from [`prefix_of`]); absolute paths are unchanged.
 pub(crate) fn joined(prefix: &str, path: &str) -> String {
     let (prefix, path) = pieces(prefix, path);
     format!("{prefix}{path}")
 }
 
-/// The two pieces of [`joined`], for columns that take a path in pieces.
+/// Returns the two pieces of [`joined`], for columns that take a path in pieces.
 pub(crate) fn pieces<'a>(prefix: &'a str, path: &'a str) -> (&'a str, &'a str) {
     let path = path.strip_prefix("./").unwrap_or(path);
     if path.starts_with('/') { ("", path) } else { (prefix, path) }

@@ -1,4 +1,4 @@
-//! What reading a data source gives, and the last steps that most readers share.
+//! The result of reading a data source, and the last steps that most readers share.
 
 use std::path::{Path, PathBuf};
 
@@ -8,29 +8,30 @@ use crate::ids::{self, Named};
 use crate::utterances::Extra;
 use crate::{CorpusError, ReadOptions, UtteranceRow, Utterances};
 
-/// A row that was left out, and why.
+/// A rejected row with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The utterance's id, as far as it could be read.
     pub id: String,
-    /// What is wrong with it, with file and line where there is one.
+    /// The problem, with file and line if there is one.
     pub reason: String,
 }
 
-/// The outcome of reading one data source. Nothing is lost: `lines == utterances.len() + rejected.len()`.
+/// The result of reading one data source. No row is lost: `lines == utterances.len() + rejected.len()`.
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The good rows, sorted by id in C (byte) order.
     pub utterances: Utterances,
-    /// The rows left out, each with its reason.
+    /// The rejected rows, each with its reason.
     pub rejected: Vec<Rejection>,
-    /// Oddities that cost no row: an unsorted file, ids without their speaker as prefix …
+    /// Problems that cost no row: an unsorted file, ids without their speaker as prefix …
     pub warnings: Vec<String>,
-    /// Candidate rows: every id met, plus one for every id that is repeated.
+    /// The number of candidate rows: every id, plus one for every id that is repeated.
     pub lines: u64,
-    /// The index files that were read (optional ones only when they exist); not the recordings.
+    /// The index files that were read (optional ones only if they exist), without the recordings.
     pub files: Vec<PathBuf>,
-    /// Whether the source as a whole cannot be read: then there is no good row, and every row that could be named is rejected for it.
+    /// True if the source as a whole cannot be read. There is no good row then, and every row that could be named is
+    /// rejected for it.
     pub unreadable: bool,
 }
 
@@ -38,11 +39,11 @@ pub struct Reading {
 #[derive(Debug)]
 pub(crate) struct Candidate {
     pub(crate) id: String,
-    /// What the id was made of, when the data give none.
+    /// The text from which the id was made, if the data have none.
     pub(crate) origin: Option<String>,
-    /// Without one, the id is the speaker.
+    /// The speaker. If there is none, the id is the speaker.
     pub(crate) speaker: Option<String>,
-    /// The transcript on one line; without one, why.
+    /// The transcript on one line, or the reason why there is none.
     pub(crate) text: Result<String, String>,
     pub(crate) language: Option<String>,
     pub(crate) wav: String,
@@ -50,7 +51,7 @@ pub(crate) struct Candidate {
     pub(crate) end: Option<f64>,
     pub(crate) duration: Option<f64>,
     pub(crate) extra: Option<Extra>,
-    /// Where it was found, to show: `m.jsonl:12`.
+    /// The place where it was found, for messages: `m.jsonl:12`.
     pub(crate) place: String,
 }
 
@@ -68,16 +69,16 @@ impl Named for Candidate {
     }
 }
 
-/// What is said of a source in which no row has a transcript.
+/// The warning about a source in which no row has a transcript.
 pub(crate) const NO_TRANSCRIPTS: &str =
     "no row has a transcript: all are kept without text, which token-to-mel flows and codecs do not read";
 
-/// What can be done about single rows without a transcript.
+/// The advice about single rows without a transcript.
 pub(crate) const KEEP_WITHOUT_TEXT: &str = "prep.min_text: 0 keeps rows without text";
 
 impl Reading {
-    /// The reading of a source that cannot be read as a whole: every id of a row is rejected with that problem. Where no row can be
-    /// named, the source itself is one, called `source`.
+    /// Returns the reading of a source that cannot be read as a whole: every row's id is rejected with that problem.
+    /// If no row can be named, the source itself is one rejected row, called `source`.
     pub fn unreadable(problem: &CorpusError, root: &Path, source: &str, mut ids: Vec<String>) -> Self {
         ids.sort_unstable();
         ids.dedup();
@@ -89,7 +90,7 @@ impl Reading {
         Self { rejected, unreadable: true, ..Self::default() }.counted()
     }
 
-    /// Sets `lines` from the rows held; the last step of every reader.
+    /// Sets `lines` from the stored rows; the last step of every reader.
     pub(crate) fn counted(mut self) -> Self {
         self.lines = (self.utterances.len() + self.rejected.len()) as u64;
         self
@@ -100,14 +101,14 @@ impl Reading {
         self.rejected.push(Rejection { id: id.to_owned(), reason: reason.into() });
     }
 
-    /// Takes in candidates in the order in which they were found: made-up ids are made unique, of the same id only the first is kept
-    /// (`help` says what to do about the others), and rows without a transcript are kept or not. `texts` says whether any row of
-    /// the source had a transcript, good or bad.
+    /// Adds candidates in the order in which they were found. Generated ids are made unique, only the first row of
+    /// several with the same id is kept (`help` is the advice for the others), and rows without a transcript are kept
+    /// or rejected. `texts` is true if any row of the source had a transcript, good or bad.
     pub(crate) fn take(mut self, mut rows: Vec<Candidate>, texts: bool, options: &ReadOptions<'_>, help: &str) -> Self {
         ids::tell_apart(&mut rows);
         rows.par_sort_by(|a, b| a.id.cmp(&b.id));
         let keep_all = options.rows_without_text || !texts;
-        // What has no recording needs no transcript.
+        // Rows without a recording need no transcript.
         if !texts && rows.iter().any(|row| !row.wav.is_empty()) {
             self.warnings.push(NO_TRANSCRIPTS.into());
         }

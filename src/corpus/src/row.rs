@@ -42,7 +42,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Where the bytes of a medium are, as text: a path, a member of a tar file, or a command; see [`Source`].
+/// The location of a medium's bytes, as text: a path, a member of a tar file, or a command; see [`Source`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MediaRef(pub String);
 
@@ -58,9 +58,9 @@ impl MediaRef {
 pub struct Row {
     /// The id, unique in an experiment.
     pub id: String,
-    /// Group of the row, which splits may keep together: the speaker, the actor, the user.
+    /// The group of the row, which splits may keep together: the speaker, the actor, the user.
     pub group: String,
-    /// The media by role, as they were given; of `audio` and `video` there is one.
+    /// The media by role, in their given order; `audio` and `video` have one each.
     pub media: BTreeMap<Role, Vec<MediaRef>>,
     /// The ids of other rows, by the name of the reference (`history`, `target`).
     pub references: BTreeMap<String, Vec<String>>,
@@ -69,7 +69,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// A column that the row must have.
+    /// Returns a column that the row must have.
     ///
     /// # Errors
     /// [`ColumnError::Missing`].
@@ -77,7 +77,7 @@ impl Row {
         self.columns.get(name).ok_or_else(|| self.missing(name))
     }
 
-    /// The elements of a column, of exactly this type.
+    /// Returns the elements of a column, which must have exactly this type.
     ///
     /// # Errors
     /// [`ColumnError::Missing`] and [`ColumnError::Type`].
@@ -85,7 +85,7 @@ impl Row {
         self.column(name)?.values().map_err(|error| of_column(name, error, T::DTYPE))
     }
 
-    /// The single value of a column, of exactly this type.
+    /// Returns the single value of a column, which must have exactly this type.
     ///
     /// # Errors
     /// [`ColumnError::Missing`], [`ColumnError::Type`] and [`ColumnError::Shape`].
@@ -93,23 +93,23 @@ impl Row {
         self.column(name)?.value().map_err(|error| of_column(name, error, T::DTYPE))
     }
 
-    /// A column of single strings.
+    /// Returns a column of single strings.
     ///
     /// # Errors
-    /// As [`Row::value`].
+    /// See [`Row::value`].
     pub fn text(&self, name: &str) -> Result<&str, ColumnError> {
         self.value::<String>(name).map(String::as_str)
     }
 
-    /// A column of single byte strings.
+    /// Returns a column of single byte strings.
     ///
     /// # Errors
-    /// As [`Row::value`].
+    /// See [`Row::value`].
     pub fn bytes(&self, name: &str) -> Result<&[u8], ColumnError> {
         self.value::<Vec<u8>>(name).map(Vec::as_slice)
     }
 
-    /// A column of two axes: its elements with the sizes of both.
+    /// Returns the elements of a column of two axes, with the sizes of both.
     ///
     /// # Errors
     /// [`ColumnError::Missing`], [`ColumnError::Type`] and [`ColumnError::Shape`].
@@ -125,7 +125,7 @@ impl Row {
         }
     }
 
-    /// About how many bytes the row takes in memory.
+    /// Returns the approximate memory that the row takes, in bytes.
     pub fn size(&self) -> usize {
         let names = |name: &String| name.len() + size_of::<String>();
         let columns: usize = self.columns.iter().map(|(name, array)| names(name) + array.size()).sum();
@@ -134,13 +134,13 @@ impl Row {
         size_of::<Self>() + self.id.len() + self.group.len() + columns + media + references
     }
 
-    /// The error of a column that is not there.
+    /// Creates the error of a missing column.
     pub(crate) fn missing(&self, name: &str) -> ColumnError {
         ColumnError::Missing { column: name.to_owned(), have: self.columns.keys().cloned().collect() }
     }
 }
 
-/// An array's error as that of a column.
+/// Converts an array's error to that of a column.
 fn of_column(name: &str, error: ArrayError, wanted: DType) -> ColumnError {
     let column = name.to_owned();
     match error {

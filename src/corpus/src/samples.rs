@@ -10,12 +10,12 @@ use crate::fields::{Fields, Object, is_name_of};
 use crate::reading::Candidate;
 use crate::values;
 
-/// Extensions of transcripts, in the order in which they are looked for.
+/// Extensions of transcripts, in the order of preference.
 pub(crate) const TEXT_EXTENSIONS: [&str; 3] = ["txt", "lab", "text"];
-/// The largest transcript or JSON.
+/// The largest transcript or JSON file, in bytes.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
-/// What a file looks like.
+/// The apparent kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// A recording or a video, by its extension or its content.
@@ -26,7 +26,7 @@ pub(crate) enum Look {
     Other,
 }
 
-/// What a file looks like by its name.
+/// Returns the kind of a file by its name.
 pub(crate) fn look(name: &str) -> Look {
     let extension = extension(name).to_ascii_lowercase();
     if media::rank(&extension).is_some() {
@@ -43,22 +43,22 @@ pub(crate) fn look(name: &str) -> Look {
 pub(crate) struct File {
     /// Its path below the source, `/` between its parts.
     pub(crate) name: String,
-    /// What it looks like.
+    /// Its apparent kind.
     pub(crate) look: Look,
-    /// Of a member of a tar file, where its bytes begin.
+    /// For a member of a tar file, the position of its bytes.
     pub(crate) offset: u64,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub(crate) size: u64,
 }
 
 /// The files of one utterance.
 #[derive(Debug, Default)]
 pub(crate) struct Sample {
-    /// Each with what follows the key and a dot in its name, in lower case.
+    /// Each file with the part of its name after the key and a dot, in lower case.
     pub(crate) files: Vec<(String, File)>,
 }
 
-/// What a file is to its utterance.
+/// The role of a file for its utterance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
     Recording,
@@ -68,32 +68,33 @@ enum Role {
     TextOfLanguage,
     Speaker,
     Language,
-    /// Looks like a transcript, but its name says that it is something else.
+    /// A file that looks like a transcript, but whose name says that it is something else.
     OtherText,
     Other,
 }
 
-/// A place that files are read from.
+/// A place from which files are read.
 pub(crate) trait Store: Sync {
-    /// The bytes of a file; the problem follows its name.
+    /// Returns the bytes of a file; the problem follows its name.
     fn read(&self, file: &File) -> Result<Vec<u8>, String>;
-    /// How a file is called in messages.
+    /// Returns the name of a file for messages.
     fn shown(&self, name: &str) -> String;
 }
 
-/// What comes first where several files say the same.
+/// The order of preference if several files provide the same field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Precedence {
-    /// `KEY.txt` before the JSON's text; and JSON that cannot be read is only an error where nothing else has the text.
+    /// True if `KEY.txt` is preferred to the JSON's text. Unreadable JSON is then an error only if nothing else has
+    /// the text.
     pub(crate) text_file_first: bool,
 }
 
-/// The extension: what follows the last dot of a name; nothing when there is no dot behind its first character.
+/// Returns the extension: the part of a name after the last dot; empty if there is no dot after the first character.
 pub(crate) fn extension(name: &str) -> &str {
     name[stem(name).len()..].trim_start_matches('.')
 }
 
-/// A name without its extension.
+/// Returns a name without its extension.
 pub(crate) fn stem(name: &str) -> &str {
     let file = name.rfind('/').map_or(0, |at| at + 1);
     match name[file..].rfind('.') {
@@ -102,8 +103,8 @@ pub(crate) fn stem(name: &str) -> &str {
     }
 }
 
-/// Groups files by what comes before the last dot of the recordings' names: every other file belongs to the recording whose name
-/// is the longest beginning of its own (`a.1.speaker.txt` to `a.1.flac`), as far as [`key_of`] has it.
+/// Groups files by the part of the recordings' names before the last dot. Every other file belongs to the recording
+/// whose name is the longest prefix of its own (`a.1.speaker.txt` to `a.1.flac`), subject to [`key_of`].
 pub(crate) fn by_last_dot(files: Vec<File>) -> BTreeMap<String, Sample> {
     let keys = Keys::of(files.iter().filter(|file| file.look == Look::Media).map(|file| stem(&file.name)));
     let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
@@ -121,7 +122,7 @@ pub(crate) fn by_last_dot(files: Vec<File>) -> BTreeMap<String, Sample> {
 /// The keys of recordings.
 struct Keys {
     exact: BTreeSet<String>,
-    /// Those with letters beyond ASCII by their one Unicode form; `None` where several have the same.
+    /// Keys with letters beyond ASCII by their one Unicode form; `None` if several have the same.
     by_form: BTreeMap<String, Option<String>>,
 }
 
@@ -136,16 +137,16 @@ impl Keys {
         Self { exact, by_form }
     }
 
-    /// The key that is written so, in any Unicode form.
+    /// Returns the key with this spelling, in any Unicode form.
     fn find(&self, name: &str) -> Option<&str> {
         let other = || self.by_form.get(values::one_form(name).as_ref())?.as_ref();
         self.exact.get(name).or_else(other).map(String::as_str)
     }
 }
 
-/// The key of a file that is no recording, and how much of its name stands for it: the longest beginning of its name that ends at a dot
-/// and is a recording's key, or else its [`own_key`]. Only known words may stand between the key and the extension of a transcript:
-/// `a.1.txt` is not of `a.flac`.
+/// Returns the key of a file that is not a recording, and the length of the key in its name. The key is the longest
+/// prefix of its name that ends at a dot and is a recording's key, or else its [`own_key`]. Only known words may come
+/// between the key and the extension of a transcript: `a.1.txt` does not belong to `a.flac`.
 fn key_of(name: &str, keys: &Keys) -> (String, usize) {
     let of_text = look(name) == Look::Text;
     let mut beginning = stem(name);
@@ -167,7 +168,7 @@ fn key_of(name: &str, keys: &Keys) -> (String, usize) {
     (own, length)
 }
 
-/// A name without its extension, and without known words such as `speaker` before it.
+/// Returns a name without its extension, and without known words such as `speaker` before it.
 pub(crate) fn own_key(name: &str) -> String {
     let mut key = stem(name);
     while is_known(&extension(key).to_ascii_lowercase()) {
@@ -176,17 +177,18 @@ pub(crate) fn own_key(name: &str) -> String {
     key.to_owned()
 }
 
-/// Whether what follows a key in a transcript's name leaves no doubt that it is of that key: `speaker.txt`, not `1.txt`.
+/// Returns whether the part after a key in a transcript's name shows that it belongs to that key: `speaker.txt`, not
+/// `1.txt`.
 pub(crate) fn follows_a_key(rest: &str) -> bool {
     rest.rsplit_once('.').is_none_or(|(words, _)| has_only_known_words(words))
 }
 
-/// Whether all of these words, parted by dots, are known.
+/// Returns whether all of these words, separated by dots, are known.
 pub(crate) fn has_only_known_words(words: &str) -> bool {
     words.split('.').all(|word| is_known(&word.to_ascii_lowercase()))
 }
 
-/// Whether a word may stand between a key and an extension.
+/// Returns whether a word may come between a key and an extension.
 fn is_known(word: &str) -> bool {
     word_role(word).is_some()
         || is_name_of("audio", word)
@@ -195,10 +197,10 @@ fn is_known(word: &str) -> bool {
         || is_language_tag(word)
 }
 
-/// Words before `.json` that say it holds fields.
+/// Words before `.json` that show that the file contains fields.
 const OF_JSON: [&str; 8] = ["meta", "metadata", "info", "json", "label", "labels", "annotation", "attributes"];
 
-/// Words before an extension that say it holds neither the transcript nor fields.
+/// Words before an extension that show that the file contains neither the transcript nor fields.
 const OF_ANNOTATIONS: [&str; 21] = [
     "original",
     "orig",
@@ -223,7 +225,7 @@ const OF_ANNOTATIONS: [&str; 21] = [
     "description",
 ];
 
-/// What a word before `.txt` says of the text: `KEY.speaker.txt`.
+/// Returns the role that a word before `.txt` gives the text: `KEY.speaker.txt`.
 fn word_role(word: &str) -> Option<Role> {
     const OF_TEXT: [&str; 3] = ["normalized", "normalised", "norm"];
     if OF_ANNOTATIONS.contains(&word) {
@@ -239,8 +241,8 @@ fn word_role(word: &str) -> Option<Role> {
     }
 }
 
-/// Whether a word in lower case is a language tag: a code of ISO 639 (the common ones of three letters), perhaps with a script or a
-/// region behind it.
+/// Returns whether a word in lower case is a language tag: a code of ISO 639 (only the common ones of three letters),
+/// optionally followed by a script or a region.
 fn is_language_tag(word: &str) -> bool {
     const TWO: &str = "aa ab af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cs cu cv cy da de dv dz ee el en eo es et \
                        eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy ia id ie ig ii ik io is it iu ja jv ka kg ki kj \
@@ -257,7 +259,7 @@ fn is_language_tag(word: &str) -> bool {
             .all(|part| matches!(part.len(), 0 | 2..=4) && part.bytes().all(|b| b.is_ascii_alphanumeric()))
 }
 
-/// What a file is by what follows its key.
+/// Returns the role of a file by the part of its name after the key.
 fn role(rest: &str, look: Look) -> Role {
     let (word, last) = rest.rsplit_once('.').unwrap_or(("", rest));
     match look {
@@ -278,7 +280,7 @@ fn role(rest: &str, look: Look) -> Role {
 }
 
 impl Sample {
-    /// The first file of a role: plain `KEY.txt` before `KEY.text.txt`, known endings in their order.
+    /// Returns the first file with a role: plain `KEY.txt` before `KEY.text.txt`, known endings in their order.
     fn first(&self, wanted: Role) -> Option<&File> {
         let order = |rest: &str| {
             let last = rest.rsplit('.').next().unwrap_or(rest);
@@ -290,13 +292,13 @@ impl Sample {
         files.min_by_key(|(rest, file)| (order(rest), &file.name)).map(|(_, file)| file)
     }
 
-    /// The recordings.
+    /// Returns the recordings.
     pub(crate) fn recordings(&self) -> impl Iterator<Item = &File> {
         self.files.iter().map(|(_, file)| file).filter(|file| file.look == Look::Media)
     }
 
-    /// The recording to take, with those that are left out: the same utterance in formats that come later in
-    /// [`media::EXTENSIONS`]. The problem is preceded by its kind.
+    /// Returns the recording to take, with those that are left out: the same utterance in formats that come later in
+    /// [`media::EXTENSIONS`]. The kind of a problem is prepended to it.
     pub(crate) fn recording(&self, store: &impl Store) -> Result<(&File, Vec<&File>), String> {
         let mut files: Vec<&File> = self.recordings().collect();
         let rank = |file: &File| media::rank(extension(&file.name)).unwrap_or(usize::MAX);
@@ -306,25 +308,25 @@ impl Sample {
             [one] => Ok((one, Vec::new())),
             [one, two, ..] if stem(&one.name) != stem(&two.name) || rank(one) == rank(two) => {
                 let more = if files.len() > 2 { format!(" and {} more", files.len() - 2) } else { String::new() };
-                let problem = "which one is meant cannot be told; give every recording a name of its own";
+                let problem = "it is not clear which one is meant; give every recording its own name";
                 Err(format!("two recordings: {} and {}{more}: {problem}", store.shown(&one.name), two.name))
             }
             [one, others @ ..] => Ok((one, others.to_vec())),
         }
     }
 
-    /// The stems of the recordings' names, sorted.
+    /// Returns the stems of the recordings' names, sorted.
     pub(crate) fn stems(&self) -> BTreeSet<&str> {
         self.recordings().map(|file| stem(&file.name)).collect()
     }
 
-    /// Whether a JSON file of the group has a transcript; one that cannot be read has none.
+    /// Returns whether a JSON file of the group has a transcript; false if it cannot be read.
     pub(crate) fn json_has_text(&self, store: &impl Store) -> bool {
         let json = self.files.iter().filter(|(rest, file)| role(rest, file.look) == Role::Json);
         json.map(|(_, file)| fields_of(file, store)).any(|fields| fields.is_ok_and(|fields| fields.text.is_some()))
     }
 
-    /// What there is where no recording is.
+    /// Describes the files of a group without a recording.
     fn without_recording(&self, store: &impl Store) -> String {
         let text = |file: &&File| file.look == Look::Text;
         let mut names: Vec<&str> =
@@ -340,7 +342,7 @@ impl Sample {
         }
     }
 
-    /// The row of the group, whose `id` is made of `key`. Problems are preceded by their kind.
+    /// Returns the row of the group, whose `id` is made from `key`. The kind of a problem is prepended to it.
     pub(crate) fn candidate(
         &self,
         key: &str,
@@ -390,7 +392,8 @@ impl Sample {
         })
     }
 
-    /// The file of the transcript, with its language where its name says one. Several languages are a problem, preceded by its kind.
+    /// Returns the file of the transcript, with the language in its name, if any. Several languages are a problem,
+    /// with its kind prepended.
     fn text_file(&self, store: &impl Store) -> Result<Option<(&File, Option<String>)>, String> {
         if let Some(file) = self.first(Role::Text) {
             return Ok(Some((file, None)));
@@ -405,14 +408,14 @@ impl Sample {
                 let names: Vec<&str> = several.iter().map(|(_, file)| file.name.as_str()).collect();
                 let names = store.shown(&names.join(" and "));
                 Err(format!(
-                    "transcripts in several languages: {names}: which one is spoken cannot be told; keep that one, or name it without \
+                    "transcripts in several languages: {names}: it is not clear which one is spoken; keep only that one, or name it without \
                      the language"
                 ))
             }
         }
     }
 
-    /// Why there is no transcript.
+    /// Describes why there is no transcript.
     fn without_text(&self, recording: &File, store: &impl Store) -> String {
         let name = store.shown(&recording.name);
         match self.first(Role::OtherText) {
@@ -421,18 +424,18 @@ impl Sample {
         }
     }
 
-    /// Whether a file of the group looks like a transcript, or fields as JSON.
+    /// Returns whether a file of the group looks like a transcript, or fields as JSON.
     pub(crate) fn has_text(&self) -> bool {
         self.files.iter().any(|(_, file)| file.look == Look::Text)
     }
 
-    /// Whether a file of the group is a transcript by its name.
+    /// Returns whether a file of the group is a transcript by its name.
     pub(crate) fn has_transcript(&self) -> bool {
         self.first(Role::Text).or_else(|| self.first(Role::TextOfLanguage)).is_some()
     }
 }
 
-/// A text file's name and its text, which may be empty.
+/// Returns a text file's name and its text, which may be empty.
 fn text_of(file: &File, store: &impl Store) -> Result<(String, String), String> {
     let bytes = bytes_of(file, store)?;
     if let Some(problem) = encoding::no_text(&bytes) {
@@ -467,22 +470,22 @@ fn bytes_of(file: &File, store: &impl Store) -> Result<Vec<u8>, String> {
     store.read(file).map_err(problem)
 }
 
-/// A transcript on one line, or that it is empty; the outer error is of one that is bad.
+/// Returns a transcript on one line, or that it is empty. The outer error is a bad transcript.
 fn transcript(text: &str, name: &str, store: &impl Store) -> Result<Result<String, String>, String> {
     let checked =
         values::transcript(text).map_err(|problem| format!("bad transcript: {} {problem}", store.shown(name)))?;
     Ok(checked.map(Cow::into_owned).ok_or_else(|| format!("{} is empty", store.shown(name))))
 }
 
-/// The warning about recordings that are left out for others: `(left out, taken)`.
+/// Returns the warning about recordings that are left out for others: `(left out, taken)`.
 pub(crate) fn left_out_warning(left_out: &[(String, String)]) -> Option<String> {
     let shown: Vec<String> = left_out.iter().take(3).map(|(left, taken)| format!("{left} (taken: {taken})")).collect();
     let more = if left_out.len() > 3 { format!(" and {} more", left_out.len() - 3) } else { String::new() };
     let count = left_out.len();
     (count > 0).then(|| {
         format!(
-            "{count} recordings are left out because the same utterance is there in another format, and plain samples are taken \
-             before lossless before lossy ones: {}{more}",
+            "{count} recordings are left out because the same utterance exists in another format (plain samples are preferred \
+             to lossless ones, and these to lossy ones): {}{more}",
             shown.join(", ")
         )
     })

@@ -1,6 +1,6 @@
 //! Training shards: Parquet files whose schema follows from a list of [`ColumnSpec`](crate::ColumnSpec)s.
 //!
-//! | field | type | what |
+//! | field | type | meaning |
 //! |---|---|---|
 //! | `utt` `spk` | string | the row's id and its group (the speaker) |
 //! | a column without axes | the type of its values | null where an optional one is missing |
@@ -8,7 +8,7 @@
 //! | a column with two axes or more | list of values, and int32 fields `NAME_AXISs` | row-major, with the size of every axis: `mel`, `mel_frames`, `mel_bins` |
 //!
 //! The speech flows' columns are those of CosyVoice's `tools/make_parquet_list.py`, and the training mel ([`speech`]).
-//! Or, with the same rows, WebDataset tar files ([`TarShardWriter`]).
+//! The same rows can also be WebDataset tar files ([`TarShardWriter`]).
 //!
 //! Row groups are small (8 MiB or 50 rows) and pages smaller still, so that single rows can be fetched without reading their
 //! neighbours. A split's shards are listed with their checksums in `index.json` ([`ShardIndex`]), which [`Shards`] verifies; `content.json`

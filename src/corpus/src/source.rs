@@ -1,4 +1,4 @@
-//! The bytes behind an utterance's `wav`: a file, a member of a tar file, or the output of a command.
+//! The source of an utterance's `wav`: a file, a member of a tar file, or the output of a command.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,32 +12,32 @@ use flowmill_audio::program::{self, ProgramError};
 
 use crate::CorpusError;
 
-/// How much a piped command may do before it is killed with all its children.
+/// The limits of a piped command, beyond which it is killed with all its children.
 pub type PipeLimits = program::ProgramLimits;
 
 /// The largest member of a tar file that is read.
 pub const MAX_MEMBER_BYTES: u64 = 1 << 30;
 
-/// What stands between a tar file's path and the member's name.
+/// The separator between a tar file's path and the member's name.
 const IN_TAR: &str = ".tar#";
 
-/// A member of a tar file, found by where its bytes are: the file is not searched again.
+/// A member of a tar file, located by the position of its bytes: the file is not searched again.
 ///
-/// Written `shards/000.tar#NAME@OFFSET+LENGTH`. The name is for people; offset and length decide.
+/// Written as `shards/000.tar#NAME@OFFSET+LENGTH`. The name is for people; offset and length determine the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TarMember<'a> {
     /// The tar file's path, relative to the recipe's folder or absolute; ends in `.tar`.
     pub archive: &'a str,
     /// The member's name.
     pub name: &'a str,
-    /// Where its bytes begin.
+    /// The position of its first byte.
     pub offset: u64,
-    /// How many there are.
+    /// The number of its bytes.
     pub length: u64,
 }
 
 impl<'a> TarMember<'a> {
-    /// The member that a `wav` string names, if it names one.
+    /// Parses the member that a `wav` string names, if it names one.
     pub fn parse(wav: &'a str) -> Option<Self> {
         let (place, length) = wav.rsplit_once('+')?;
         let (path, offset) = place.rsplit_once('@')?;
@@ -46,22 +46,21 @@ impl<'a> TarMember<'a> {
         Some(Self { archive, name, offset: digits(offset)?, length: digits(length)? })
     }
 
-    /// Whether a tar file's path can be told from what follows it.
+    /// Returns whether a tar file's path can be distinguished from the text that follows it.
     pub(crate) fn can_name(archive: &str) -> bool {
         archive.ends_with(".tar") && !archive.contains(IN_TAR)
     }
 
-    /// The member's bytes.
+    /// Reads the member's bytes.
     fn read(&self, root: &Path) -> Result<Vec<u8>, CorpusError> {
         let path = root.join(self.archive);
         let fail = |problem: io::Error| CorpusError::io("read", &path, problem);
         let file = File::open(&path).map_err(fail)?;
         let there = file.metadata().map_err(fail)?.len();
-        // Only what is there is allocated, whatever the string says.
+        // Only existing bytes are allocated, whatever the string says.
         if self.offset.checked_add(self.length).is_none_or(|end| end > there) || self.length > MAX_MEMBER_BYTES {
             let (name, offset, length) = (self.name, self.offset, self.length);
-            let problem =
-                format!("has {there} bytes, none at {offset}+{length} where {name} should be; run stage 0 again");
+            let problem = format!("has {there} bytes, but {name} should be at {offset}+{length}; run stage 0 again");
             return Err(CorpusError::structure(&path, problem));
         }
         let mut bytes = vec![0; self.length as usize];
@@ -76,24 +75,24 @@ impl fmt::Display for TarMember<'_> {
     }
 }
 
-/// A number written in digits only.
+/// Parses a number written in digits only.
 fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-/// What a `wav` string stands for.
+/// The meaning of a `wav` string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source<'a> {
     /// A path, relative to the recipe's folder or absolute.
     File(&'a str),
     /// A member of a tar file.
     Member(TarMember<'a>),
-    /// A shell command that writes audio to its standard output; runs in the recipe's folder.
+    /// A shell command that writes audio to its standard output. It runs in the recipe's folder.
     Pipe(&'a str),
 }
 
 impl<'a> Source<'a> {
-    /// Tells paths, members of tar files ([`TarMember`]) and commands (which end in `|`) apart.
+    /// Parses a `wav` string as a path, a member of a tar file ([`TarMember`]) or a command (which ends in `|`).
     pub fn of(wav: &'a str) -> Self {
         match wav.strip_suffix('|') {
             Some(command) => Self::Pipe(command.trim_end()),
@@ -101,7 +100,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The file that holds the recording, when one does: what a part declares as its input.
+    /// Returns the file that contains the recording, if there is one, for a part to declare as its input.
     pub fn file(&self, root: &Path) -> Option<PathBuf> {
         match self {
             Self::File(path) => Some(root.join(path)),
@@ -110,11 +109,11 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The audio file's bytes as they are, or the command's output.
+    /// Reads the audio file's bytes unchanged, or the command's output.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] for a file that cannot be read; [`CorpusError::Structure`] for a tar file too short for its member;
-    /// [`CorpusError::Pipe`] for a command that fails, gives nothing, runs too long or writes too much.
+    /// [`CorpusError::Io`] for a file that cannot be read; [`CorpusError::Structure`] for a tar file too short for
+    /// its member; [`CorpusError::Pipe`] for a command that fails, outputs nothing, runs too long or writes too much.
     pub fn read(&self, root: &Path, limits: &PipeLimits) -> Result<Vec<u8>, CorpusError> {
         match self {
             Self::File(path) => {
@@ -128,12 +127,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The shell words that make a command of a data directory run in that directory.
+/// Returns the shell words that make a command of a data directory run in that directory.
 pub(crate) fn change_directory(dir: &str) -> String {
     format!("cd {} || exit 1; ", quoted(dir))
 }
 
-/// A word quoted for `sh`.
+/// Quotes a word for `sh`.
 fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=@".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

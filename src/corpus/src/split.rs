@@ -1,11 +1,12 @@
-//! Which split an utterance belongs to.
+//! The assignment of utterances to splits.
 
 use std::path::Path;
 
 use crate::CorpusError;
 use crate::lines::{TextFile, split_key};
 
-/// Splits by shares of the corpus: a row's place is a hash of its id (or of its speaker), so it does not move when rows are added.
+/// Splits by shares of the corpus. The split of a row depends on a hash of its id (or of its speaker), so it does not
+/// change when rows are added.
 #[derive(Clone, Debug)]
 pub struct Fractions {
     /// Name and upper bound in [0, 1] of every split, ascending; the last bound is 1.
@@ -34,7 +35,8 @@ pub enum ShareError {
 }
 
 impl Fractions {
-    /// `shares` are the splits cut off in the order given (`[("test", 0.1), ("dev", 0.1)]`); `rest` takes what is left.
+    /// Creates splits: `shares` are cut off in the given order (`[("test", 0.1), ("dev", 0.1)]`), and `rest` takes
+    /// the remainder.
     ///
     /// # Errors
     /// When a share is not in (0, 1) or they leave nothing.
@@ -67,7 +69,7 @@ impl Fractions {
     }
 }
 
-/// A number in [0, 1) that depends on the key alone: the first 53 bits of its BLAKE3 hash.
+/// Returns a number in [0, 1) that depends on the key alone: the first 53 bits of its BLAKE3 hash.
 fn unit_hash(key: &str) -> f64 {
     let mut first = [0u8; 8];
     first.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..8]);
@@ -83,10 +85,12 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Reads list files: one id a line (what follows on the line is ignored, so that a `text` or `utt2spk` serves too).
+    /// Reads list files with one id per line. The rest of a line is ignored, so that a `text` or `utt2spk` can be
+    /// used too.
     ///
     /// # Errors
-    /// [`CorpusError::Structure`] when a file is missing, is not UTF-8, lists an id twice, or two lists share an id.
+    /// [`CorpusError::Structure`] if a file is missing or is not UTF-8, an id is listed twice, or two lists share an
+    /// id.
     pub fn read(lists: &[(String, &Path)]) -> Result<Self, CorpusError> {
         let mut ids = Vec::new();
         for (index, (name, path)) in lists.iter().enumerate() {
@@ -123,7 +127,7 @@ impl Lists {
         Some(self.ids[at].1 as usize)
     }
 
-    /// All listed ids with the index of their split, in C order.
+    /// Returns all listed ids with the index of their split, in C order.
     pub fn ids(&self) -> impl Iterator<Item = (&str, usize)> {
         self.ids.iter().map(|(id, split)| (id.as_ref(), *split as usize))
     }

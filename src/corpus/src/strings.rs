@@ -8,7 +8,7 @@ pub(crate) struct Strings {
 }
 
 impl Strings {
-    /// Room for `rows` strings of `bytes` bytes in all.
+    /// Creates a column with space for `rows` strings of `bytes` bytes in all.
     pub(crate) fn with_capacity(rows: usize, bytes: usize) -> Self {
         Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(rows) }
     }
@@ -27,13 +27,13 @@ impl Strings {
         self.ends.push(self.text.len());
     }
 
-    /// The string of a row; panics on a row that does not exist, as indexing a slice does.
+    /// Returns the string of a row. Panics on a row that does not exist, like slice indexing.
     pub(crate) fn get(&self, row: usize) -> &str {
         let start = if row == 0 { 0 } else { self.ends[row - 1] };
         &self.text[start..self.ends[row]]
     }
 
-    /// How many strings there are.
+    /// Returns the number of strings.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()
     }

@@ -32,7 +32,7 @@ pub fn write_utterances(path: &Path, utterances: &[Utterance]) -> Result<(), Cor
     write_rows(path, utterances.iter().map(Utterance::as_row))
 }
 
-/// Writes borrowed rows as a Parquet table, the one [`read_utterances`] reads.
+/// Writes borrowed rows as a Parquet table that [`read_utterances`] can read.
 ///
 /// # Errors
 /// [`CorpusError::Io`] and [`CorpusError::Table`].
@@ -64,39 +64,40 @@ pub fn read_utterances(path: &Path) -> Result<Vec<Utterance>, CorpusError> {
     Ok(utterances)
 }
 
-/// Reads only the `wav` column of an utterance table: what a planner needs to know which files a part reads.
+/// Reads only the `wav` column of an utterance table, so that a planner knows the files of a part.
 ///
 /// # Errors
-/// As [`read_utterances`].
+/// See [`read_utterances`].
 pub fn read_wav_column(path: &Path) -> Result<Vec<String>, CorpusError> {
     read_string_column(path, "wav")
 }
 
-/// A row's recording, as far as a planner needs to know it.
+/// The data about a row's recording that a planner needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordingRow {
     /// The row's `wav`.
     pub wav: String,
     /// The row's channel.
     pub channel: Option<u32>,
-    /// Samples, over all channels, up to where the row ends. What the table does not say is taken as 48 kHz stereo.
+    /// The number of samples, over all channels, up to the end of the row. Missing information is replaced by 48 kHz
+    /// stereo.
     pub samples: u64,
 }
 
 impl RecordingRow {
-    /// The recording of a row.
+    /// Returns the recording of a row.
     pub fn of(utterance: &Utterance) -> Self {
         Self { wav: utterance.wav.clone(), channel: utterance.channel, samples: Self::samples_of(utterance) }
     }
 
-    /// [`RecordingRow::samples`] of a row.
+    /// Returns [`RecordingRow::samples`] of a row.
     pub fn samples_of(utterance: &Utterance) -> u64 {
         let Utterance { start, end, duration, sample_rate, channels, .. } = utterance;
         samples_up_to(end.or(*duration).unwrap_or_else(|| start.unwrap_or(0.0)), *sample_rate, *channels)
     }
 }
 
-/// The number of samples in a time; a float that is no number of samples becomes the nearest one that is.
+/// Returns the number of samples in a time, saturated to a valid number.
 fn samples_up_to(seconds: f64, sample_rate: Option<u32>, channels: Option<u32>) -> u64 {
     (seconds * f64::from(sample_rate.unwrap_or(48_000)) * f64::from(channels.unwrap_or(2))) as u64
 }
@@ -104,7 +105,7 @@ fn samples_up_to(seconds: f64, sample_rate: Option<u32>, channels: Option<u32>) 
 /// Reads the recordings of an utterance table, one per row.
 ///
 /// # Errors
-/// As [`read_utterances`].
+/// See [`read_utterances`].
 pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
     let names = ["wav", "start", "end", "duration", "sample_rate", "channels", "channel"];
     let table = Table::read(path, Some(&names))?;
@@ -134,7 +135,7 @@ pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
 /// Reads one column of strings of any table.
 ///
 /// # Errors
-/// As [`read_utterances`]; also when there is no such column or a value is missing.
+/// See [`read_utterances`]; also an error if the column does not exist or a value is missing.
 pub fn read_string_column(path: &Path, name: &str) -> Result<Vec<String>, CorpusError> {
     Table::read(path, Some(&[name]))?.strings(name)
 }

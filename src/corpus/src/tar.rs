@@ -1,9 +1,11 @@
-//! Tar files: what members there are and where their bytes lie, and writing the same bytes for the same members.
+//! Tar files: reading of members and the positions of their bytes, and writing with the same bytes for the same
+//! members.
 //!
-//! Reading and writing are ours because what is needed is little and particular: byte offsets for random access, bounded memory
-//! for every header, and one fixed reading of contradictions. Most published holes of tar readers are such contradictions (which
-//! of two sizes or names holds), or come from extracting by name; here a contradiction ends the reading with what and where,
-//! and nothing is ever extracted.
+//! Reading and writing are implemented here because the requirements are small and special: byte offsets for random
+//! access, bounded memory for every header, and one fixed interpretation of contradictions. Most published
+//! vulnerabilities of tar readers are such contradictions (which of two sizes or names is valid), or come from
+//! extracting by name. Here a contradiction ends the reading with a message about its place and kind, and nothing is
+//! ever extracted.
 
 mod fault;
 mod header;
@@ -27,7 +29,7 @@ const COMPRESSED: [(&[u8], &str, &str); 5] = [
     (b"\x04\x22\x4d\x18", "lz4", "unlz4"),
 ];
 
-/// The name of the compressed format that begins like this, and the command that undoes it.
+/// Returns the name of the compressed format that begins like this, and the command that decompresses it.
 pub(crate) fn compression(beginning: &[u8]) -> Option<(&'static str, &'static str)> {
     COMPRESSED.iter().find(|(magic, ..)| beginning.starts_with(magic)).map(|(_, name, undo)| (*name, *undo))
 }

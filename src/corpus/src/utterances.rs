@@ -8,7 +8,7 @@ use crate::{Array, MediaRef, Role};
 /// Parts of a row beyond an utterance.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extra {
-    /// The media but for the recording.
+    /// The media except the recording.
     pub media: BTreeMap<Role, Vec<MediaRef>>,
     /// The ids of other rows, by the name of the reference.
     pub references: BTreeMap<String, Vec<String>>,
@@ -17,7 +17,7 @@ pub struct Extra {
 }
 
 impl Extra {
-    /// Returns whether it has what a row can consist of: media, or references to other rows.
+    /// Returns whether it has data that can form a row: media, or references to other rows.
     pub fn has_data(&self) -> bool {
         !self.media.is_empty() || !self.references.is_empty()
     }
@@ -30,27 +30,27 @@ pub struct Utterance {
     pub utt: String,
     /// The speaker's id.
     pub spk: String,
-    /// The transcript on one line; empty where the data have none.
+    /// The transcript on one line; empty if the data have none.
     pub text: String,
-    /// The language, when the data says.
+    /// The language, if the data specify it.
     pub lang: Option<String>,
-    /// The recording: a path as the data says, joined on the data directory (so relative to the recipe's folder when the
-    /// recipe gave a relative directory), or a command ending in `|` when pipes are allowed.
-    /// [`crate::source::Source`] tells the two apart and reads either.
+    /// The recording: a path from the data, joined to the data directory (so it is relative to the recipe's folder if
+    /// the recipe's directory is relative), or a command ending in `|` if pipes are allowed.
+    /// [`crate::source::Source`] distinguishes the two and reads both.
     pub wav: String,
-    /// Where the utterance starts in the recording, in seconds; `None`: at its beginning.
+    /// The start of the utterance in the recording, in seconds; `None` for its beginning.
     pub start: Option<f64>,
-    /// Where it ends, in seconds; `None`: at the recording's end.
+    /// The end of the utterance in the recording, in seconds; `None` for the recording's end.
     pub end: Option<f64>,
-    /// The utterance's duration in seconds, when known.
+    /// The utterance's duration in seconds, if known.
     pub duration: Option<f64>,
-    /// The recording's sample rate in Hz, when probed.
+    /// The recording's sample rate in Hz, once probed.
     pub sample_rate: Option<u32>,
-    /// The recording's number of channels, when probed.
+    /// The recording's number of channels, once probed.
     pub channels: Option<u32>,
-    /// The channel of the recording that the utterance is on, counted from 0; `None`: the mean of all channels.
+    /// The channel of the recording that contains the utterance, counted from 0; `None` for the mean of all channels.
     pub channel: Option<u32>,
-    /// The program, with its version, that decodes the recording where Flowmill does not do so itself.
+    /// The program, with its version, that decodes the recording if Flowmill does not do so itself.
     pub decoder: Option<String>,
 }
 
@@ -121,26 +121,26 @@ pub struct Utterances {
     utt: Strings,
     spk: Strings,
     text: Strings,
-    /// Empty strings stand for an unknown language.
+    /// Empty strings represent an unknown language.
     lang: Strings,
     wav: Strings,
-    /// NaN stands for "not given" in the three columns of seconds.
+    /// NaN represents a missing value in the three columns of seconds.
     start: Vec<f64>,
     end: Vec<f64>,
     duration: Vec<f64>,
-    /// [`NO_CHANNEL`] stands for "not given".
+    /// [`NO_CHANNEL`] represents a missing value.
     channel: Vec<u32>,
-    /// Whether the row's id was made of the name of its recording; rows beyond its end have ids that the data give.
+    /// True for rows whose id was made from the name of the recording. Rows beyond its end have ids from the data.
     made_up: Vec<bool>,
     /// Parts of rows beyond an utterance, by position; missing entries are empty.
     extras: Vec<Option<Box<Extra>>>,
 }
 
-/// The channel of a row that names none.
+/// The value of a row that names no channel.
 const NO_CHANNEL: u32 = u32::MAX;
 
 impl Utterances {
-    /// Room for `rows` rows whose transcripts and paths take about the given bytes in all.
+    /// Creates a table with space for `rows` rows whose transcripts and paths have the given total sizes in bytes.
     pub(crate) fn with_capacity(rows: usize, text_bytes: usize, wav_bytes: usize) -> Self {
         Self {
             utt: Strings::with_capacity(rows, rows * 24),
@@ -157,7 +157,7 @@ impl Utterances {
         }
     }
 
-    /// Appends a row; its `sample_rate` and `channels` are not kept, they come from probing.
+    /// Appends a row. Its `sample_rate` and `channels` are not stored, because they come from probing.
     pub fn push(&mut self, row: UtteranceRow<'_>) {
         self.push_with_path(row, &[row.wav]);
     }
@@ -179,18 +179,18 @@ impl Utterances {
         }
     }
 
-    /// Notes that the id of the row that was appended last was made of the name of its recording.
+    /// Marks the id of the last row as made from the name of its recording.
     pub(crate) fn mark_made_up(&mut self) {
         self.made_up.resize(self.len(), false);
         self.made_up.last_mut().into_iter().for_each(|last| *last = true);
     }
 
-    /// Whether a row's id was made of the name of its recording, and may be another to be unique.
+    /// Returns whether a row's id was made from the name of its recording, so that it may be changed to be unique.
     pub fn is_made_up(&self, index: usize) -> bool {
         self.made_up.get(index).copied().unwrap_or(false)
     }
 
-    /// Gives rows other ids: `rename` has the new one of a row's index and id.
+    /// Renames rows: `rename` returns the new id for a row's index and id.
     pub fn rename(&mut self, rename: impl Fn(usize, &str) -> Option<String>) {
         let mut utt = Strings::with_capacity(self.len(), 0);
         for index in 0..self.len() {
@@ -200,17 +200,17 @@ impl Utterances {
         self.utt = utt;
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.utt.len()
     }
 
-    /// Whether there is no row.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The row with that index; panics when it does not exist, as indexing a slice does.
+    /// Returns the row with that index. Panics if it does not exist, like slice indexing.
     pub fn row(&self, index: usize) -> UtteranceRow<'_> {
         let lang = self.lang.get(index);
         UtteranceRow {
@@ -236,7 +236,7 @@ impl Utterances {
     }
 }
 
-/// `None` for the NaN that stands for a missing number.
+/// Returns `None` for the NaN that represents a missing number.
 fn given(value: f64) -> Option<f64> {
     (!value.is_nan()).then_some(value)
 }

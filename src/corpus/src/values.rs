@@ -7,11 +7,11 @@ use unicode_normalization::UnicodeNormalization;
 /// The longest id or speaker, in bytes.
 const MAX_ID_BYTES: usize = 512;
 
-/// Words that Kaldi keeps for its language models and forbids in transcripts.
+/// Words that Kaldi reserves for its language models and forbids in transcripts.
 const RESERVED: [&str; 3] = ["<s>", "</s>", "#0"];
 
-/// Returns a text's words with one blank between them. Line ends, tabs and all of Unicode's white space (U+00A0, U+202F, U+3000 …)
-/// part words.
+/// Returns a text's words with one blank between them. Words are separated by line ends, tabs and all of Unicode's
+/// white space (U+00A0, U+202F, U+3000 …).
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     let mut blank = true;
     let plain = text.chars().all(|c| {
@@ -25,7 +25,7 @@ pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Returns a transcript on one line; `None` when it has no words.
+/// Returns a transcript on one line; `None` if it has no words.
 pub(crate) fn transcript(text: &str) -> Result<Option<Cow<'_, str>>, String> {
     let text = one_line(text);
     if text.is_empty() {
@@ -42,7 +42,7 @@ pub(crate) fn transcript(text: &str) -> Result<Option<Cow<'_, str>>, String> {
     Ok(Some(text))
 }
 
-/// Checks an id: no odd blanks or control characters (which look like nothing and break every other tool).
+/// Checks an id for unusual blanks and control characters, which are invisible and break other tools.
 pub(crate) fn id(id: &str) -> Result<(), String> {
     if id.is_empty() {
         return Err("has an empty id".into());
@@ -57,7 +57,7 @@ pub(crate) fn id(id: &str) -> Result<(), String> {
     }
 }
 
-/// A control character in words. Zeros are how UTF-16 without its mark looks.
+/// Describes a control character. Zeros are typical of UTF-16 without its mark.
 fn control(c: char) -> String {
     match c {
         '\0' => "the control character U+0000; a UTF-16 file must be converted: iconv -f UTF-16LE -t UTF-8".into(),
@@ -65,12 +65,13 @@ fn control(c: char) -> String {
     }
 }
 
-/// A name in the Unicode form in which names that look the same are the same: macOS writes some letters in two characters.
+/// Normalizes a name to the Unicode form in which names that look the same are equal: macOS writes some letters in
+/// two characters.
 pub(crate) fn one_form(name: &str) -> Cow<'_, str> {
     if name.is_ascii() { Cow::Borrowed(name) } else { Cow::Owned(name.nfc().collect()) }
 }
 
-/// Why something is no path of this system.
+/// The reason why a text is not a path of this system.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BadPath {
     /// The kind of the problem: "path of Windows".
@@ -79,8 +80,8 @@ pub(crate) struct BadPath {
     pub(crate) detail: String,
 }
 
-/// Refuses what no file of this system is called: paths of Windows with a drive or a server, addresses, and what only a shell or
-/// another program would fill in.
+/// Returns an error for texts that are not paths of this system: paths of Windows with a drive or a server,
+/// addresses, and placeholders that only a shell or another program would fill in.
 pub(crate) fn path(path: &str) -> Result<(), BadPath> {
     let bad = |kind, detail: String| Err(BadPath { kind, detail: format!("`{path}` {detail}") });
     let bytes = path.as_bytes();
@@ -89,11 +90,11 @@ pub(crate) fn path(path: &str) -> Result<(), BadPath> {
         && matches!(bytes.get(2), Some(b'\\' | b'/'));
     if drive {
         let (letter, rest) = (path[..1].to_ascii_lowercase(), path[3..].replace('\\', "/"));
-        let detail = format!("is a path of Windows; write it as this system sees it, such as /mnt/{letter}/{rest}");
+        let detail = format!("is a path of Windows; write it as on this system, such as /mnt/{letter}/{rest}");
         return bad("path of Windows", detail);
     }
     if path.starts_with(r"\\") {
-        return bad("path of Windows", "is a network path of Windows; write where this system mounts it".into());
+        return bad("path of Windows", "is a network path of Windows; write its mount point on this system".into());
     }
     if let Some((scheme, rest)) = address(path) {
         return match scheme.to_ascii_lowercase().as_str() {
@@ -123,7 +124,7 @@ pub(crate) fn path(path: &str) -> Result<(), BadPath> {
     Ok(())
 }
 
-/// The scheme of an address and what follows its `://`.
+/// Returns the scheme of an address and the text after its `://`.
 fn address(path: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = path.split_once("://")?;
     let plain = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));

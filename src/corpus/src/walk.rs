@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::CorpusError;
 
-/// Hidden folders in which tools keep copies, in lower case: what lies there is no part of a corpus.
+/// Hidden folders in which tools keep copies, in lower case. Their files are not part of a corpus.
 const OF_TOOLS: [&str; 20] = [
     ".git",
     ".hg",
@@ -35,24 +35,24 @@ const OF_TOOLS: [&str; 20] = [
 pub(crate) struct FoundFile {
     /// Its path below the folder, `/` between its parts; characters that are not UTF-8 are replaced.
     pub(crate) path: String,
-    /// Where it lies.
+    /// Its place on the file system.
     pub(crate) place: PathBuf,
-    /// Whether its path is UTF-8.
+    /// True if its path is UTF-8.
     pub(crate) is_utf8: bool,
-    /// Whether its own name begins with a dot.
+    /// True if its own name begins with a dot.
     pub(crate) is_hidden: bool,
-    /// Whether a folder that it lies in has a name that begins with a dot.
+    /// True if a folder on its path has a name that begins with a dot.
     pub(crate) in_hidden: bool,
 }
 
-/// What lies below a folder.
+/// The files below a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     /// The files, sorted by path.
     pub(crate) files: Vec<FoundFile>,
-    /// How many links lead to folders that are read already, or back to a folder that the links lie in.
+    /// The number of links to folders that are read already, or back to a folder that contains the links.
     pub(crate) links_back: u64,
-    /// How many hidden folders of tools there are, which are not searched.
+    /// The number of hidden tool folders, which are not searched.
     pub(crate) of_tools: u64,
 }
 
@@ -67,11 +67,11 @@ struct Waiting {
     in_hidden: bool,
 }
 
-/// Lists the files below a folder. Links to other folders are followed once all that is there without them is read, so that a folder
-/// is read once and under its own name where it has one.
+/// Lists the files below a folder. Links to other folders are followed after everything without links is read, so
+/// that a folder is read once and, if possible, under its own name.
 ///
 /// # Errors
-/// [`CorpusError::Io`] when a folder cannot be listed that is not hidden.
+/// [`CorpusError::Io`] if a folder that is not hidden cannot be listed.
 pub(crate) fn walk(folder: &Path) -> Result<Walk, CorpusError> {
     let root = folder.canonicalize().map_err(|e| CorpusError::io("list", folder, e))?;
     let first =
@@ -96,14 +96,14 @@ struct Walker {
     walk: Walk,
     /// The folders that were read and are not hidden, without links.
     read: BTreeSet<PathBuf>,
-    /// For every file the folder that it lies in, without links.
+    /// The folder of every file, without links.
     real: Vec<PathBuf>,
-    /// Links to folders that were met.
+    /// Links to folders that were found.
     links: Vec<Waiting>,
 }
 
 impl Walker {
-    /// Reads a folder and all below it.
+    /// Reads a folder and everything below it.
     fn read_all(&mut self, first: Waiting) -> Result<(), CorpusError> {
         let mut waiting = vec![first];
         while let Some(folder) = waiting.pop() {
@@ -140,7 +140,7 @@ impl Walker {
             } else if kind.is_dir() {
                 waiting.push(below(real));
             } else if is_folder {
-                // Where it leads to is known, for it is a folder.
+                // The target is known to be a folder.
                 self.links.push(below(place.canonicalize()?));
             } else {
                 self.real.push(folder.real.clone());
@@ -151,7 +151,8 @@ impl Walker {
         Ok(())
     }
 
-    /// The files without those of hidden folders that are read under another name: a link leads to the folder, or to the file.
+    /// Returns the files, except those of hidden folders that are read under another name because a link leads to the
+    /// folder or the file.
     fn finish(self) -> Walk {
         let Self { mut walk, read, real, .. } = self;
         let hidden = walk.files.iter().any(|file| file.in_hidden);
@@ -168,7 +169,7 @@ impl Walker {
     }
 }
 
-/// Whether a hidden folder is one in which a tool keeps copies.
+/// Returns whether a hidden folder is one in which a tool keeps copies.
 fn is_of_tools(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     OF_TOOLS.contains(&name.as_str()) || name.starts_with(".trash-")

@@ -1,4 +1,4 @@
-//! Folders of recordings, LJSpeech's layout and manifests.
+//! Folders of recordings, the LJSpeech layout and manifests.
 
 mod support;
 

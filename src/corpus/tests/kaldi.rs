@@ -1,4 +1,4 @@
-//! Kaldi data directories: the real one, and messy ones.
+//! Kaldi data directories: the real one, and invalid ones.
 
 mod support;
 

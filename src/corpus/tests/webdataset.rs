@@ -1,4 +1,4 @@
-//! WebDataset tar files as a source: good ones, odd ones, hostile ones.
+//! WebDataset tar files as a source: good, unusual and hostile ones.
 
 mod support;
 #[path = "../../../tests/support/tar.rs"]
@@ -29,7 +29,7 @@ fn read_one(bytes: &[u8]) -> Reading {
     reading
 }
 
-/// The bytes behind a row.
+/// Returns the bytes of a row's recording.
 fn bytes_of(root: &Path, wav: &str) -> Vec<u8> {
     Source::of(wav).read(root, &PipeLimits::default()).unwrap()
 }
@@ -272,7 +272,7 @@ fn damaged_archives_keep_what_is_before_the_damage() {
 
 #[test]
 fn the_size_in_an_extended_header_holds() {
-    // What the plain header hides, between two sizes, is content and no member.
+    // The bytes that the plain header hides, between two sizes, are content and not a member.
     let hidden = pair(Tar::new(), "hidden").cut();
     let record = format!("13 size={}\n", hidden.len());
     assert_eq!((hidden.len(), record.len()), (2048, 13));
@@ -305,7 +305,7 @@ fn no_damage_panics_or_leads_outside_the_file() {
             bytes.truncate(next(bytes.len()));
         }
         if round % 2 == 0 && bytes.len() > 512 {
-            // A checksum that is right, so that the rest of the header is believed.
+            // A correct checksum, so that the rest of the header is used.
             let mut block: [u8; 512] = bytes[..512].try_into().unwrap();
             block[148..156].fill(b' ');
             let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();

@@ -1,8 +1,8 @@
 //! Times a front-end's network on recordings; `scripts/bench_frontends` compares it with onnxruntime.
 //!
-//! `front_ends features KIND FOLDER FILES…` writes what the network hears of each recording as raw `f32` (`00000.f32` …).
-//! `front_ends run KIND WEIGHTS THREADS FOLDER` runs the network on these and prints the seconds of one pass after a warm-up; the
-//! results go to `FOLDER/ours.f32`.
+//! `front_ends features KIND FOLDER FILES…` writes the input features of each recording as raw `f32` (`00000.f32` …).
+//! `front_ends run KIND WEIGHTS THREADS FOLDER` runs the network on these and prints the seconds of one pass after a
+//! warm-up. The results go to `FOLDER/ours.f32`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A network: from features to numbers.
+/// A network as a function from features to numbers.
 type Network = Box<dyn Fn(&[f32]) -> Vec<f32> + Send + Sync>;
 
 fn main() -> Outcome<()> {

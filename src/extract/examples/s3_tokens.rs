@@ -1,9 +1,11 @@
-//! Tokens of recordings by an S3 tokenizer, and how long they took; `scripts/bench_s3` compares with onnxruntime.
+//! Prints the time that an S3 tokenizer takes on recordings, and writes their tokens; `scripts/bench_s3` compares
+//! with onnxruntime.
 //!
 //!     s3_tokens VERSION WEIGHTS [--repeat N] [--dump FOLDER] FILE…
 //!
-//! Prints the seconds of each repetition (log-mels and network; not decoding, not loading). `--dump` writes the log-mel (`.mel`,
-//! 32-bit floats, `[frame][band]`) and the tokens (`.tokens`, text) of each file, for a peer to compare with.
+//! Prints the seconds of each repetition (log-mels and network, without decoding and loading). `--dump` writes the
+//! log-mel (`.mel`, 32-bit floats, `[frame][band]`) and the tokens (`.tokens`, text) of each file, to compare with
+//! another program.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,7 +14,7 @@ use flowmill_audio::features::WhisperLogMel;
 use flowmill_extract::extractors::s3::{S3Config, S3Extractor};
 use flowmill_extract::{Kind, Scope};
 
-/// What can go wrong here is told and ends the program.
+/// The result of a function whose errors are printed and end the program.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 struct Arguments {

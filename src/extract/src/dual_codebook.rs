@@ -1,28 +1,30 @@
-//! Two streams of speech tokens in one: how Step-Audio interleaves its codebooks, and how its flow reads them.
+//! Two streams of speech tokens in one: the interleaving of Step-Audio's codebooks, and the form in which its flow
+//! reads them.
 //!
-//! The *linguistic* tokens (vq02, 16.7 Hz, nearest centres of Paraformer's encoder) and the *semantic* ones (vq06, 25 Hz, S3
-//! tokenizer v1) are kept as one *mixed sequence*: groups of two linguistic and three semantic tokens, 120 ms each, the semantic
-//! ones offset by the size of the linguistic codebook. The flow reads *paired frames* at 25 Hz, three to a group: the linguistic
-//! tokens and one padding beside the semantic tokens, whose offset leaves room for the padding.
+//! The *linguistic* tokens (vq02, 16.7 Hz, nearest centers of Paraformer's encoder) and the *semantic* ones (vq06, 25
+//! Hz, S3 tokenizer v1) are stored as one *mixed sequence*: groups of two linguistic and three semantic tokens, 120
+//! ms each. The semantic tokens are offset by the size of the linguistic codebook. The flow reads *paired frames* at
+//! 25 Hz, three per group: the linguistic tokens and one padding next to the semantic tokens. The offset of the
+//! latter is one larger here, for the padding.
 
-/// Linguistic tokens of a group.
+/// The number of linguistic tokens in a group.
 pub const LINGUISTIC_PER_GROUP: usize = 2;
 
-/// Semantic tokens of a group.
+/// The number of semantic tokens in a group.
 pub const SEMANTIC_PER_GROUP: usize = 3;
 
-/// Tokens of a group.
+/// The number of tokens in a group.
 pub const GROUP: usize = LINGUISTIC_PER_GROUP + SEMANTIC_PER_GROUP;
 
-/// Tokens of the mixed sequence per second: five for every three semantic tokens at 25 Hz.
+/// The number of tokens of the mixed sequence per second: five for every three semantic tokens at 25 Hz.
 pub const MIXED_RATE: f64 = 25.0 * GROUP as f64 / SEMANTIC_PER_GROUP as f64;
 
-/// Whether tokens of this rate are a mixed sequence.
+/// Returns whether tokens with this rate are a mixed sequence.
 pub fn is_mixed_rate(rate: f64) -> bool {
     (rate - MIXED_RATE).abs() < 0.5
 }
 
-/// Tokens that are not a mixed sequence of two codebooks.
+/// An error about tokens that are not a mixed sequence of two codebooks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DualCodebookError {
@@ -32,11 +34,11 @@ pub enum DualCodebookError {
          sequence of two codebooks"
     )]
     Ragged {
-        /// Tokens of the sequence.
+        /// The number of tokens of the sequence.
         length: usize,
     },
-    /// A token lies outside the codebook of its place.
-    #[error("token {token} at position {position} is not of the {codebook} codebook, which is {least} to {most} there")]
+    /// A token is outside the codebook of its place.
+    #[error("token {token} at position {position} is not in the {codebook} codebook, which is {least} to {most} there")]
     Foreign {
         /// The token.
         token: i64,
@@ -55,9 +57,9 @@ pub enum DualCodebookError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DualCodebook {
-    /// Entries of the linguistic codebook (vq02).
+    /// The number of entries of the linguistic codebook (vq02).
     pub linguistic: usize,
-    /// Entries of the semantic codebook (vq06).
+    /// The number of entries of the semantic codebook (vq06).
     pub semantic: usize,
 }
 
@@ -69,25 +71,25 @@ impl Default for DualCodebook {
 }
 
 impl DualCodebook {
-    /// How many different tokens a mixed sequence has.
+    /// Returns the number of different tokens of a mixed sequence.
     pub fn mixed_vocabulary(self) -> usize {
         self.linguistic + self.semantic
     }
 
-    /// How many different indices paired frames have: those of a mixed sequence, and the padding.
+    /// Returns the number of different indices in paired frames: those of a mixed sequence, and the padding.
     pub fn frame_vocabulary(self) -> usize {
         self.linguistic + 1 + self.semantic
     }
 
-    /// The padding beside the last semantic token of a group.
+    /// Returns the index of the padding next to the last semantic token of a group.
     pub fn padding(self) -> usize {
         self.linguistic
     }
 
-    /// The mixed sequence of two streams: as many groups as both fill; what is left over is dropped.
+    /// Returns the mixed sequence of two streams: as many groups as both fill. Remaining tokens are dropped.
     ///
     /// # Errors
-    /// A token beyond its codebook.
+    /// Returns an error for a token outside its codebook.
     pub fn mix(self, linguistic: &[u32], semantic: &[u32]) -> Result<Vec<i64>, DualCodebookError> {
         let groups = linguistic.chunks_exact(LINGUISTIC_PER_GROUP).zip(semantic.chunks_exact(SEMANTIC_PER_GROUP));
         let offset = self.linguistic as i64;
@@ -101,24 +103,24 @@ impl DualCodebook {
         Ok(mixed)
     }
 
-    /// The two streams of a mixed sequence, linguistic and semantic, each counted from 0.
+    /// Returns the two streams of a mixed sequence, linguistic and semantic, each counted from 0.
     ///
     /// # Errors
-    /// When it is not a mixed sequence.
+    /// Returns an error if it is not a mixed sequence.
     pub fn split(self, mixed: &[i64]) -> Result<(Vec<u32>, Vec<u32>), DualCodebookError> {
         self.check(mixed)?;
         let offset = self.linguistic as i64;
         let groups = || mixed.chunks_exact(GROUP);
-        // The tokens were checked to lie within their codebooks, and those are far smaller than 2^32.
+        // The tokens were checked to be in their codebooks, which are far smaller than 2^32.
         let linguistic = groups().flat_map(|group| &group[..LINGUISTIC_PER_GROUP]).map(|token| *token as u32);
         let semantic = groups().flat_map(|group| &group[LINGUISTIC_PER_GROUP..]).map(|token| (*token - offset) as u32);
         Ok((linguistic.collect(), semantic.collect()))
     }
 
-    /// The paired frames of a mixed sequence, three to a group: `[linguistic or padding, semantic]`.
+    /// Returns the paired frames of a mixed sequence, three per group: `[linguistic or padding, semantic]`.
     ///
     /// # Errors
-    /// When it is not a mixed sequence.
+    /// Returns an error if it is not a mixed sequence.
     pub fn frames(self, mixed: &[i64]) -> Result<Vec<[u32; 2]>, DualCodebookError> {
         let (linguistic, semantic) = self.split(mixed)?;
         let (padding, offset) = (self.padding() as u32, self.linguistic as u32 + 1);
@@ -130,10 +132,10 @@ impl DualCodebook {
         Ok(frames.collect())
     }
 
-    /// Fails unless `mixed` is whole groups of tokens that lie in the codebooks of their places.
+    /// Checks that `mixed` consists of whole groups of tokens from the codebooks of their places.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns the first problem.
     pub fn check(self, mixed: &[i64]) -> Result<(), DualCodebookError> {
         if !mixed.len().is_multiple_of(GROUP) {
             return Err(DualCodebookError::Ragged { length: mixed.len() });

@@ -1,4 +1,5 @@
-//! The CAM++ encoder: its golden embedding from every kind of weight file, and what is said about files that do not fit.
+//! The CAM++ encoder: its golden embedding from every kind of weight file, and the errors for files that do not
+//! match.
 
 use std::{
     collections::BTreeMap,
@@ -142,7 +143,7 @@ fn damaged_graphs_end_in_errors() {
         std::fs::write(&path, &whole[..whole.len() * part / 8]).unwrap();
         assert!(Campplus::open(&path, &Device::Cpu).is_err(), "{part} eighths");
     }
-    // A weight that the exporter leaves as it is becomes one that is not finite.
+    // A weight that the exporter keeps unchanged gets a value that is not finite.
     let weight = &read_golden().parameters["xvector.block3.tdnnd5.cam_layer.linear2.weight"];
     let values: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -154,7 +155,7 @@ fn damaged_graphs_end_in_errors() {
     assert!(error.contains("tdnnd5.cam_layer.linear2") && error.contains("NaN at element 0"), "{error}");
 }
 
-/// What devices compute by: recordings of any lengths together, long ones in pieces.
+/// The code for devices: recordings of any lengths together, long ones in pieces.
 #[test]
 fn a_batch_by_composition_is_each_recording_by_the_kernels() {
     let features = |frames: usize| Draw::new(frames as u64).normals(80 * frames);

@@ -1,11 +1,11 @@
-//! The model families, one folder each, and what several of them share.
+//! The model families, one folder each, and the code that several of them share.
 //!
-//! | folder | family | what it is |
+//! | folder | family | description |
 //! |---|---|---|
 //! | `cosyvoice2` | `cosyvoice2-flow` | CosyVoice 2's token-to-mel flow |
 //! | `step_audio` | `step-audio-flow` | Step-Audio's token-to-mel flow of two codebooks |
 //! | `sfm` | `sfm-flow` | CosyVoice 2's flow with shallow flow matching |
-//! | `token_to_mel` | | what the three have in common |
+//! | `token_to_mel` | | the common parts of the three |
 
 pub mod cosyvoice2;
 pub mod sfm;

@@ -1,4 +1,4 @@
-//! A family with its settings, behind an interface without types of its own.
+//! A family with its settings, behind an interface without type parameters.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -28,7 +28,7 @@ pub struct Reader(Box<dyn Any + Send + Sync>);
 /// Examples of some family, with their ids.
 pub struct Examples(Box<dyn Any + Send + Sync>);
 
-/// A row with what reads it.
+/// A row with its reader.
 #[derive(Clone, Copy)]
 pub struct ReaderRow<'a> {
     /// The row.
@@ -54,7 +54,7 @@ pub trait Configured: Debug + Send + Sync {
     fn check_initial_weights(&self) -> Result<(), KeyError>;
     /// The family's own keys of the section `export`, checked; `others` are keys of that section that are not the family's.
     fn export_options(&self, recipe: &Recipe, others: &[&str]) -> Result<Value, RecipeError>;
-    /// The keys that it has there.
+    /// Returns these keys of the family.
     fn export_keys(&self) -> &'static [&'static str];
     fn sampling(&self, export_options: &Value) -> Result<Value, BoxError>;
     fn inputs(&self, artifacts: &Artifacts) -> Vec<(String, PathBuf)>;
@@ -66,9 +66,9 @@ pub trait Configured: Debug + Send + Sync {
     fn cost(&self, sizes: &RowSizes<'_>) -> u32;
     fn cost_unit(&self) -> &'static str;
     fn elements_per_cost(&self) -> usize;
-    /// The batch of some rows.
+    /// Returns the batch of some rows.
     fn batch(&self, rows: &[ReaderRow<'_>], device: &Device) -> Result<Batch, BoxError>;
-    /// The examples of some rows, with their ids.
+    /// Returns the examples of some rows, with their ids.
     fn examples(&self, rows: &[ReaderRow<'_>]) -> Result<Examples, BoxError>;
     fn build(&self, seed: u64) -> Result<(Box<dyn AnyModel>, Parameters), BoxError>;
     fn initialize(&self, parameters: &mut Parameters, artifacts: &Artifacts, seed: u64) -> Result<(), BoxError>;
@@ -89,13 +89,13 @@ pub trait AnyModel: Send + Sync {
     /// See [`Model::loss`].
     ///
     /// # Errors
-    /// As [`Model::loss`], and when the batch is another family's.
+    /// See [`Model::loss`]; also an error if the batch belongs to another family.
     fn loss(&self, context: &Context<'_>, batch: &Batch, draw: Draw) -> Result<Loss, BoxError>;
 
     /// See [`Model::preview`].
     ///
     /// # Errors
-    /// As [`Model::preview`], and when the examples or the description are another family's.
+    /// See [`Model::preview`]; also an error if the examples or the description belong to another family.
     fn preview(
         &self,
         context: &Context<'_>,

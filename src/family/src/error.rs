@@ -24,12 +24,12 @@ impl KeyError {
     }
 }
 
-/// A misuse of the contract, or a description that names no model.
+/// A misuse of the interface, or a description that names no model.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FamilyError {
     /// No family of this name is registered.
-    #[error("there is no family `{name}`; known are {known}")]
+    #[error("there is no family `{name}` (known: {known})")]
     Unknown {
         /// The name.
         name: String,
@@ -43,7 +43,7 @@ pub enum FamilyError {
     #[error("{0}")]
     Options(#[source] serde_json::Error),
     /// Data of one family were given to another.
-    #[error("these are no {what} of the family `{family}`")]
+    #[error("these {what} do not belong to the family `{family}`")]
     Foreign {
         /// The value given.
         what: &'static str,

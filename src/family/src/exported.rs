@@ -1,4 +1,4 @@
-//! An exported model and what is done with it.
+//! An exported model and its uses.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub enum Input {
 pub struct Request {
     /// The inputs, in order.
     pub inputs: Vec<Input>,
-    /// The name of what is made.
+    /// The name of the output.
     pub name: String,
 }
 
@@ -56,36 +56,37 @@ pub struct Synthesis {
     pub figures: Vec<String>,
 }
 
-/// Uses a model on what a person gives.
+/// A use of a model on inputs of a user.
 pub trait Synthesizer: Send + Sync {
     /// Does one request.
     ///
     /// # Errors
-    /// When an input is missing or cannot be read, or the model fails.
+    /// Returns an error if an input is missing or cannot be read, or the model fails.
     fn run(&self, request: &Request) -> Result<Synthesis, BoxError>;
 }
 
 /// The result of a row: outputs, or the reason of its rejection.
 pub type Scored = Result<Vec<Made>, String>;
 
-/// Samples and scores a split, next to the trivial answers that a model must beat.
+/// A sampler and scorer of a split, which also scores the trivial answers that a model must beat.
 pub trait Scorer: Send {
     /// The columns that rows need.
     fn columns(&self) -> Vec<ColumnSpec>;
 
-    /// Learns the trivial answers from a row that was trained on.
+    /// Learns the trivial answers from a training row.
     ///
     /// # Errors
-    /// When the row cannot be used.
+    /// Returns an error if the row cannot be used.
     fn learn(&mut self, row: &Row) -> Result<(), BoxError>;
 
-    /// Samples and scores rows; gives a result for each, or for the first ones when `interrupted` says so.
+    /// Samples and scores rows. Returns a result for each row, or only for the first ones if `interrupted` returns
+    /// true.
     ///
     /// # Errors
-    /// An error that is no fault of a row.
+    /// Returns an error that is not caused by a row.
     fn score(&mut self, rows: &[Arc<Row>], interrupted: &dyn Fn() -> bool) -> Result<Vec<Scored>, BoxError>;
 
-    /// The scores of all rows.
+    /// Returns the scores of all rows.
     fn finish(self: Box<Self>, split: &str) -> Report;
 }
 
@@ -94,11 +95,11 @@ pub trait Scorer: Send {
 pub struct Report {
     /// The content of `scores.json`.
     pub scores: Value,
-    /// The same in lines for a terminal.
+    /// The same as lines for a terminal.
     pub lines: Vec<String>,
     /// The figures that the receipt records, by name.
     pub facts: Vec<(&'static str, f64)>,
-    /// Rows that were scored.
+    /// The number of scored rows.
     pub rows: u64,
 }
 
@@ -134,19 +135,19 @@ pub trait AnyExported: Send + Sync {
     /// See [`Family::scorer`]; `options` are those of [`Configured::export_options`](crate::Configured::export_options).
     ///
     /// # Errors
-    /// As [`Family::scorer`].
+    /// See [`Family::scorer`].
     fn scorer(self: Box<Self>, options: &Value, seed: u64) -> Result<Box<dyn Scorer>, BoxError>;
 
-    /// See [`Family::synthesizer`]; `options` are a mapping with some of [`Family::SynthOptions`].
+    /// See [`Family::synthesizer`]; `options` is a mapping with some of [`Family::SynthOptions`].
     ///
     /// # Errors
-    /// As [`Family::synthesizer`], and when there is no such option.
+    /// See [`Family::synthesizer`]; also an error for an unknown option.
     fn synthesizer(self: Box<Self>, options: Value, seed: u64) -> Result<Box<dyn Synthesizer>, BoxError>;
 
     /// See [`Family::card`].
     ///
     /// # Errors
-    /// As [`Family::card`].
+    /// See [`Family::card`].
     fn card(&self, scores: &Value) -> Result<Card, BoxError>;
 }
 

@@ -29,7 +29,7 @@ impl<T> Settings for T where
 {
 }
 
-/// The options of a family that has none.
+/// The options of a family without options.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoOptions {}
@@ -43,7 +43,7 @@ pub struct TrainSettings<F: Family> {
     pub options: F::TrainOptions,
 }
 
-/// A column as stages 1 to 3 will provide it, known from the recipe before anything runs.
+/// A column that stages 1 to 3 will provide, known from the recipe before anything runs.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Provided {
@@ -58,7 +58,7 @@ pub enum Provided {
         extractor: &'static str,
         /// Number of different indices.
         vocabulary: usize,
-        /// Indices a second.
+        /// Indices per second.
         rate: f64,
         /// True if the extractor has a vector for each index.
         has_centers: bool,
@@ -67,7 +67,7 @@ pub enum Provided {
     Mel {
         /// Its definition.
         config: MelConfig,
-        /// True if shards hold it; otherwise it is computed from the recording.
+        /// True if shards contain it; otherwise it is computed from the recording.
         stored: bool,
     },
     /// Any other array for each row.
@@ -89,7 +89,7 @@ pub struct Artifacts {
     pub embed: PathBuf,
     /// The fitted extractor of stage 2.
     pub tokens: PathBuf,
-    /// The split that is trained on.
+    /// The split for training.
     pub train_split: String,
 }
 
@@ -102,12 +102,12 @@ pub struct FittedExtractor {
     pub file: &'static str,
 }
 
-/// A part of examples that is computed while training, not read: what it is and what decides it.
+/// A part of examples that is computed during training instead of being read, with everything that determines it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Derived {
     /// The computed part, such as `mels`.
     pub what: &'static str,
-    /// Everything besides the columns that decides it.
+    /// Everything except the columns that determines it.
     pub by: Value,
 }
 
@@ -124,37 +124,37 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     type Config: Settings;
     /// The family's own keys of the section `train`.
     type TrainOptions: Settings;
-    /// The family's own keys of the section `export`: how the model is sampled and scored.
+    /// The family's own keys of the section `export`, for sampling and scoring the model.
     type ExportOptions: Settings;
-    /// Options of `flowmill synth`; absent ones are the model's own.
+    /// Options of `flowmill synth`; by default the model's own.
     type SynthOptions: Settings;
     /// Part of a model's `config.json` after family, settings and adapters. Unknown keys are ignored.
     type Description: Serialize + DeserializeOwned + Clone + Send + Sync + 'static;
     /// Converter of one split's rows to examples.
     type Reader: Send + Sync + 'static;
-    /// One row, ready to be collated.
+    /// The example of one row, ready to be collated.
     type Example: Send + Sync + 'static;
     /// A batch of examples, the input of the loss.
     type Batch: Send + 'static;
-    /// The network. Holds no weights: those are in the parameters.
+    /// The network, without its weights, which are in the parameters.
     type Model: Model<Self>;
 
-    /// Checks that the settings fit together.
+    /// Checks that the settings are consistent.
     ///
     /// # Errors
-    /// The first key that does not.
+    /// Returns the first invalid key.
     fn check(settings: &TrainSettings<Self>) -> Result<(), KeyError>;
 
     /// Compares the settings with the columns that the recipe provides.
     ///
     /// # Errors
-    /// The key that does not fit, with the value that would.
+    /// Returns the key that does not match, with the value that would.
     fn check_columns(settings: &TrainSettings<Self>, columns: &Columns) -> Result<(), KeyError>;
 
-    /// Refuses settings that weights from a file (`train.init_from`) would overwrite.
+    /// Checks that weights from a file (`train.init_from`) do not overwrite settings.
     ///
     /// # Errors
-    /// The key.
+    /// Returns the key of the setting.
     fn check_initial_weights(settings: &TrainSettings<Self>) -> Result<(), KeyError> {
         let _ = settings;
         Ok(())
@@ -163,40 +163,40 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// Checks the options of the section `export`.
     ///
     /// # Errors
-    /// The key that cannot be used.
+    /// Returns the invalid key.
     fn check_export(config: &Self::Config, options: &Self::ExportOptions) -> Result<(), KeyError>;
 
-    /// Files besides the shards that a training reads, each with the role by which its receipt knows it.
+    /// Returns the files that a training reads in addition to the shards, each with its role in the receipt.
     fn inputs(settings: &TrainSettings<Self>, artifacts: &Artifacts) -> Vec<(String, PathBuf)> {
         let _ = (settings, artifacts);
         Vec::new()
     }
 
-    /// Completes the settings of the model from what earlier stages measured.
+    /// Completes the settings of the model with measurements of earlier stages.
     ///
     /// # Errors
-    /// When that cannot be read or does not fit.
+    /// Returns an error if they cannot be read or do not match.
     fn complete(settings: &mut TrainSettings<Self>, artifacts: &Artifacts) -> Result<(), BoxError> {
         let _ = (settings, artifacts);
         Ok(())
     }
 
-    /// The columns that examples of a split are made of.
+    /// Returns the columns from which examples of a split are made.
     ///
     /// # Errors
-    /// When the split does not have them.
+    /// Returns an error if the split does not have them.
     fn columns(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError>;
 
-    /// Returns the part of examples that is no column of the split, if there is one.
+    /// Returns the part of examples that is not a column of the split, if there is one.
     fn derived(settings: &TrainSettings<Self>, index: &ShardIndex) -> Option<Derived> {
         let _ = (settings, index);
         None
     }
 
-    /// Checks the splits that are trained on together, each with the path of its index.
+    /// Checks the splits of a training, each with the path of its index.
     ///
     /// # Errors
-    /// A mismatch with the model or the other splits.
+    /// Returns a mismatch with the model or the other splits.
     fn check_splits(settings: &TrainSettings<Self>, splits: &[(&Path, &ShardIndex)]) -> Result<(), BoxError> {
         let _ = (settings, splits);
         Ok(())
@@ -205,17 +205,17 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// Prepares reading a split.
     ///
     /// # Errors
-    /// When its index does not describe what the family needs.
+    /// Returns an error if its index does not describe everything that the family needs.
     fn reader(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Self::Reader, BoxError>;
 
-    /// The cost of a row of these sizes, in [`Family::COST_UNIT`]s. A batch costs its most expensive row times its count, at most
-    /// `train.batch.max_frames_in_batch`.
+    /// Returns the cost of a row with these sizes, in [`Family::COST_UNIT`]s. The cost of a batch is that of its most
+    /// expensive row times its number of rows, at most `train.batch.max_frames_in_batch`.
     fn cost(settings: &TrainSettings<Self>, sizes: &RowSizes<'_>) -> u32 {
         let _ = settings;
         sizes.frames()
     }
 
-    /// The number of elements of the loss for each unit of cost.
+    /// Returns the number of elements of the loss per unit of cost.
     fn elements_per_cost(settings: &TrainSettings<Self>) -> usize {
         let _ = settings;
         1
@@ -224,7 +224,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// Makes the example of a row; `sample` identifies it in random draws.
     ///
     /// # Errors
-    /// A problem with the row, with its id.
+    /// Returns a problem with the row, with its id.
     fn example(
         settings: &TrainSettings<Self>,
         reader: &Self::Reader,
@@ -232,26 +232,27 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         sample: u64,
     ) -> Result<Self::Example, BoxError>;
 
-    /// Makes a batch of examples. Tensors may be on the CPU: they follow the parameters at the first operation that reads both.
+    /// Makes a batch of examples. Tensors may be on the CPU: they move to the device of the parameters at the first
+    /// operation that reads both.
     ///
     /// # Errors
-    /// When the examples do not fit together.
+    /// Returns an error if the examples are inconsistent.
     fn collate(
         settings: &TrainSettings<Self>,
         examples: Vec<Self::Example>,
         device: &Device,
     ) -> Result<Self::Batch, BoxError>;
 
-    /// Builds the network with freshly drawn weights, under the names of the public `state_dict`.
+    /// Builds the network with random weights, under the names of the public `state_dict`.
     ///
     /// # Errors
-    /// When the settings do not fit together.
+    /// Returns an error if the settings are inconsistent.
     fn build(config: &Self::Config, seed: u64) -> Result<(Self::Model, Parameters), BoxError>;
 
-    /// Replaces freshly drawn weights by better ones from what earlier stages left.
+    /// Replaces random weights by better ones from results of earlier stages.
     ///
     /// # Errors
-    /// When that cannot be read or does not fit.
+    /// Returns an error if they cannot be read or do not match.
     fn initialize(
         settings: &TrainSettings<Self>,
         parameters: &mut Parameters,
@@ -265,7 +266,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// Describes a training on the split of this index.
     ///
     /// # Errors
-    /// When the index does not say what the description needs.
+    /// Returns an error if the index lacks information for the description.
     fn describe(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Self::Description, BoxError>;
 
     /// Returns the settings of sampling for an exported model's description (`sampling`); null for none.
@@ -274,10 +275,10 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         Value::Null
     }
 
-    /// Writes exported weights in the formats that public code reads; `file` gives the place of a file by its name.
+    /// Writes exported weights in the formats that public code reads; `file` returns the path for a file name.
     ///
     /// # Errors
-    /// When they cannot be read or written.
+    /// Returns an error if they cannot be read or written.
     fn export(
         config: &Self::Config,
         weights: &Path,
@@ -290,13 +291,13 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// Prepares sampling and scoring a split with a model.
     ///
     /// # Errors
-    /// When the options do not fit the model.
+    /// Returns an error if the options do not match the model.
     fn scorer(loaded: Loaded<Self>, options: Self::ExportOptions, seed: u64) -> Result<Box<dyn Scorer>, BoxError>;
 
-    /// Prepares using a model on what a person gives.
+    /// Prepares the use of a model on inputs of a user.
     ///
     /// # Errors
-    /// When the options do not fit the model, or its folder is not whole.
+    /// Returns an error if the options do not match the model, or its folder is incomplete.
     fn synthesizer(
         loaded: Loaded<Self>,
         options: Self::SynthOptions,
@@ -315,22 +316,22 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// The card of a model with the scores that its [`Scorer`] reported.
     ///
     /// # Errors
-    /// When these are no such scores.
+    /// Returns an error if these are not such scores.
     fn card(loaded: &Loaded<Self>, scores: &Value) -> Result<Card, BoxError>;
 }
 
 /// A network of a family.
 pub trait Model<F: Family>: Send + Sync + 'static {
-    /// The loss of a batch. Every random number comes from `draw`, told apart by purpose and sample.
+    /// Returns the loss of a batch. Every random number comes from `draw`, keyed by purpose and sample.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// Returns an error if the batch does not match the model.
     fn loss(&self, context: &Context<'_>, batch: &F::Batch, draw: Draw) -> Result<Loss, BoxError>;
 
-    /// Generates from a few examples, given with their ids; the same weights give the same outputs.
+    /// Generates outputs for a few examples, given with their ids. The same weights give the same outputs.
     ///
     /// # Errors
-    /// When the model fails or makes something that is not finite.
+    /// Returns an error if the model fails or outputs a value that is not finite.
     fn preview(
         &self,
         context: &Context<'_>,

@@ -1,8 +1,9 @@
-//! The contract between the stages and a model family.
+//! The interface between the stages and a model family.
 //!
-//! A family is a type that implements [`Family`]: its settings, the columns that it reads of a row, examples and batches, the network with its
-//! loss, previews, export, scores and synthesis. A [`Registry`] holds the families that a program knows. Stages 4 and 6 and the commands take a
-//! family by its name from the registry and use it through [`Configured`], [`AnyModel`] and [`AnyExported`], so they know none by name.
+//! A family is a type that implements [`Family`]: its settings, the columns that it reads from a row, examples and
+//! batches, the network with its loss, previews, export, scores and synthesis. A [`Registry`] contains the families
+//! of a program. Stages 4 and 6 and the commands look up a family by its name in the registry and use it through
+//! [`Configured`], [`AnyModel`] and [`AnyExported`], so they depend on no particular family.
 //!
 //! | step | functions of [`Family`] |
 //! |---|---|

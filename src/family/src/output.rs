@@ -1,4 +1,4 @@
-//! Outputs of models, and the files that hold them.
+//! Outputs of models, and their files.
 
 use std::io::Cursor;
 
@@ -13,11 +13,11 @@ pub enum Output {
     Mel(MelOutput),
     /// Sound.
     Audio(Audio),
-    /// Moving pictures of one size, perhaps with sound.
+    /// A video: frames of one size, optionally with sound.
     Video {
         /// The frames.
         frames: Vec<Image>,
-        /// Frames a second.
+        /// Frames per second.
         rate: u16,
         /// The sound.
         audio: Option<Audio>,
@@ -26,7 +26,7 @@ pub enum Output {
     Images(Vec<Image>),
 }
 
-/// A log-mel spectrogram and what a vocoder made of it.
+/// A log-mel spectrogram with the waveform of a vocoder.
 #[derive(Debug, Clone)]
 pub struct MelOutput {
     /// The log-mel.
@@ -42,22 +42,22 @@ pub struct MelOutput {
 pub struct Audio {
     /// Its samples.
     pub samples: Vec<f32>,
-    /// Samples a second.
+    /// Samples per second.
     pub sample_rate: u32,
 }
 
 /// A picture of 8-bit RGB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// Pixels in a row.
+    /// The number of pixels in a row.
     pub width: u32,
-    /// Rows.
+    /// The number of rows.
     pub height: u32,
-    /// Row by row, three bytes a pixel.
+    /// The pixels row by row, three bytes each.
     pub rgb: Vec<u8>,
 }
 
-/// An output with its name, and for a picture of both what it should be like.
+/// An output with its name, and optionally the real log-mel for a picture of both.
 #[derive(Debug, Clone)]
 pub struct Made {
     /// Name of its source, such as the id of a row.
@@ -66,16 +66,16 @@ pub struct Made {
     pub title: String,
     /// The output.
     pub output: Output,
-    /// The real log-mel that a made one is shown under.
+    /// The real log-mel, which is shown above the generated one.
     pub real: Option<Features>,
 }
 
 impl Made {
-    /// Its files: a WAV and a picture of a mel, a WAV of sound, an animated PNG and a WAV of a video, a PNG of each image. `name` is the
-    /// file name without an ending.
+    /// Returns its files: a WAV and a picture for a mel, a WAV for sound, an animated PNG and a WAV for a video, a
+    /// PNG for each image. `name` is the file name without an extension.
     ///
     /// # Errors
-    /// When sizes contradict each other or a picture cannot be encoded.
+    /// Returns an error if sizes are inconsistent or a picture cannot be encoded.
     pub fn files(&self, name: &str) -> Result<Vec<Sample>, BoxError> {
         let file = |name: &str, media, bytes| Sample { name: name.to_owned(), media, bytes };
         match &self.output {
@@ -116,7 +116,7 @@ fn wav(samples: &[f32], sample_rate: u32) -> Result<Vec<u8>, BoxError> {
     Ok(bytes.into_inner())
 }
 
-/// A PNG of one frame, or an animated one that repeats, at `rate` frames a second.
+/// Encodes a PNG of one frame, or an animated one that repeats, at `rate` frames per second.
 fn png(frames: &[Image], rate: Option<u16>) -> Result<Vec<u8>, BoxError> {
     let first = frames.first().ok_or("a picture without a frame")?;
     if frames.iter().any(|frame| (frame.width, frame.height) != (first.width, first.height)) {

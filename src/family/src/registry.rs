@@ -1,4 +1,4 @@
-//! The families that a program knows.
+//! The families of a program.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use crate::{Configured, ExplainedScore, Family, FamilyError, TrainSettings};
 /// The key of a family's name among the settings of its model.
 const FAMILY: &str = "family";
 
-/// The families that a program knows, the default one first. Cheap to clone.
+/// The families of a program, the default one first. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Registry(Vec<Arc<dyn Registered>>);
 
@@ -32,25 +32,27 @@ pub trait Registered: Send + Sync {
     /// The family's own keys of the section `train`.
     fn train_keys(&self) -> &'static [&'static str];
 
-    /// The schema of `train.model`, without the family's name.
+    /// Returns the schema of `train.model`, without the family's name.
     fn model_schema(&self, generator: &mut SchemaGenerator) -> Schema;
 
-    /// The schema of the family's own keys of the section `train`.
+    /// Returns the schema of the family's own keys of the section `train`.
     fn train_schema(&self, generator: &mut SchemaGenerator) -> Schema;
 
-    /// The schema of the family's own keys of the section `export`.
+    /// Returns the schema of the family's own keys of the section `export`.
     fn export_schema(&self, generator: &mut SchemaGenerator) -> Schema;
 
-    /// The settings of a recipe: `train.model`, and the family's own keys of `train`, where `others` are the other keys. Unchecked.
+    /// Reads the settings of a recipe: `train.model`, and the family's own keys of `train`, where `others` are the
+    /// other keys. Unchecked.
     ///
     /// # Errors
-    /// The first key that is unknown or of a wrong type, with its line.
+    /// Returns the first key that is unknown or has a wrong type, with its line.
     fn read(&self, recipe: &Recipe, others: &[&str]) -> Result<Arc<dyn Configured>, RecipeError>;
 
-    /// The settings that a file has: the model's, and options of which missing ones are the default. Unchecked.
+    /// Returns the settings in a file: those of the model, and options, where missing ones have their default.
+    /// Unchecked.
     ///
     /// # Errors
-    /// When these are not settings of the family.
+    /// Returns an error if these are not settings of the family.
     fn described(&self, model: Value, options: Map<String, Value>) -> Result<Arc<dyn Configured>, FamilyError>;
 
     /// See [`Family::explain`].
@@ -102,36 +104,36 @@ impl<F: Family> Registered for Entry<F> {
 }
 
 impl Registry {
-    /// A registry without a family.
+    /// Creates a registry without families.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The same registry with one more family.
+    /// Adds a family.
     #[must_use]
     pub fn with<F: Family>(mut self) -> Self {
         self.0.push(Arc::new(Entry::<F>(PhantomData)));
         self
     }
 
-    /// The families.
+    /// Returns the families.
     pub fn families(&self) -> impl Iterator<Item = &dyn Registered> {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// The schema of `train.model`: the settings of the family that it names.
+    /// Returns the schema of `train.model`: the settings of the family that it names.
     pub fn model_schema(&self, generator: &mut SchemaGenerator) -> Schema {
         let families = self.families().map(|family| (family.name(), family.model_schema(generator)));
         let description = "A network: its family, and the dimensions of that family. The defaults of a family are its published model.";
         tagged_schema(description, FAMILY, families)
     }
 
-    /// The names of the families.
+    /// Returns the names of the families.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(|family| family.name())
     }
 
-    /// The family of this name; without one the default.
+    /// Returns the family with this name, or the default without one.
     ///
     /// # Errors
     /// [`FamilyError::Unknown`].
@@ -143,10 +145,10 @@ impl Registry {
         })
     }
 
-    /// The family that a recipe names, or the default.
+    /// Returns the family that a recipe names, or the default.
     ///
     /// # Errors
-    /// `train.model.family` when there is no such family, `train.model` when it has settings and no family.
+    /// `train.model.family` if there is no such family, `train.model` if it has settings but no family.
     pub fn of_recipe(&self, recipe: &Recipe) -> Result<&dyn Registered, RecipeError> {
         let name: Option<String> = recipe.value("train.model.family")?;
         if name.is_none() && recipe.sets("train.model") {
@@ -157,10 +159,11 @@ impl Registry {
         self.find(name.as_deref()).map_err(|error| recipe.error("train.model.family", error))
     }
 
-    /// The model that the settings with their family's name describe, as sections and receipts have them.
+    /// Returns the model that the settings, including the family's name, describe, in the form of sections and
+    /// receipts.
     ///
     /// # Errors
-    /// When there is no such family, or these are not its settings.
+    /// Returns an error if there is no such family, or these are not its settings.
     pub fn described(&self, mut model: Value, options: Map<String, Value>) -> Result<Arc<dyn Configured>, FamilyError> {
         let family = model.as_object_mut().and_then(|settings| settings.shift_remove(FAMILY));
         self.find(family.as_ref().and_then(Value::as_str))?.described(model, options)
@@ -168,7 +171,7 @@ impl Registry {
 }
 
 impl dyn Configured {
-    /// The settings of the model with the family's name first, as a recipe has them.
+    /// Returns the settings of the model with the family's name first, as in a recipe.
     pub fn model(&self) -> Value {
         let mut model = Map::from_iter([(FAMILY.to_owned(), Value::from(self.family()))]);
         if let Value::Object(settings) = self.config() {

@@ -1,8 +1,9 @@
 //! Times training steps (forward and backward) and one inference of the flow on random batches: `cargo run --release -p
 //! flowmill-models --example flow_step`.
 //!
-//! Arguments: steps per configuration (default 5), frames per batch (default 1600), part of a configuration's name (default all),
-//! `checkpointed` to compute blocks again in the backward pass, `bf16` or `fp16` to round (default neither).
+//! Arguments: steps per configuration (default 5), frames per batch (default 1600), part of a configuration's name
+//! (default all), `checkpointed` to recompute blocks in the backward pass, `bf16` or `fp16` to round (default
+//! neither).
 
 use flowmill_models::TokenToMel;
 use flowmill_models::flow::{
@@ -122,7 +123,7 @@ const CASES: [Case; 6] = [
     },
 ];
 
-/// Utterances of 2 to 6 s until the frames are spent.
+/// Returns utterances of 2 to 6 s with the given total number of frames.
 fn batch(frames: usize, config: &FlowConfig) -> FlowBatch {
     let draw = Draw::new(5);
     let mut items = Vec::new();
@@ -146,7 +147,7 @@ fn ids(draw: &Draw, tokens: usize, config: &FlowConfig) -> Vec<u32> {
     (0..(tokens * config.ids_per_token()) as u64).map(|i| draw.below_at(i, config.vocab_size as u32)).collect()
 }
 
-/// The flows to measure, by name.
+/// Returns the flows to measure, by name.
 fn configurations() -> Vec<(&'static str, FlowConfig)> {
     let mut all: Vec<_> = CASES.iter().map(|case| (case.name, case.config())).collect();
     let mut step_audio = StepAudioConfig::default();

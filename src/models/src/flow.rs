@@ -3,12 +3,12 @@
 //!
 //! | | tokens | estimator of the velocity | public implementation |
 //! |---|---|---|---|
-//! | CosyVoice 2 (arXiv 2412.10117) | one id each | causal U-Net | FunAudioLLM/CosyVoice: cosyvoice/flow, cosyvoice/transformer; shivammehta25/Matcha-TTS: matcha/models/components |
-//! | Step-Audio (arXiv 2511.03601) | one id of each of two codebooks | transformer with causal convolutions (DiT) | stepfun-ai/Step-Audio-EditX: stepvocoder/cosyvoice2 |
+//! | CosyVoice 2 (arXiv 2412.10117) | one id per token | causal U-Net | FunAudioLLM/CosyVoice: cosyvoice/flow, cosyvoice/transformer; shivammehta25/Matcha-TTS: matcha/models/components |
+//! | Step-Audio (arXiv 2511.03601) | two ids per token, one from each codebook | transformer with causal convolutions (DiT) | stepfun-ai/Step-Audio-EditX: stepvocoder/cosyvoice2 |
 //!
-//! Each is the same function with the same parameter names as the public one; all but the embedding of the tokens and the estimator
-//! is shared. Channels are innermost here, and the items of a batch lie one after the other without padding, so padded frames cost
-//! nothing.
+//! Each is the same function as the public one, with the same parameter names. Everything except the embedding of the
+//! tokens and the estimator is shared. Channels are innermost here, and the items of a batch are concatenated without
+//! padding, so padded frames cost nothing.
 
 mod batch;
 mod config;
@@ -30,18 +30,18 @@ pub(crate) use generate::{Prepared, in_groups};
 pub(crate) use model::{Encoded, pack};
 pub use model::{Extent, Flow, FlowLoss};
 
-/// What can go wrong with a flow model.
+/// An error of a flow model.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
     /// A layer refused its input.
     #[error(transparent)]
     Nn(#[from] flowmill_nn::NnError),
-    /// A setting that does not fit the others.
+    /// A setting that contradicts others.
     #[error("flow configuration, `{field}`: {message}")]
     Config {
         /// The setting, as a dotted path.
         field: &'static str,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
     /// A batch that the model cannot be trained on.
@@ -49,7 +49,7 @@ pub enum FlowError {
     Batch {
         /// Position of the item in the batch.
         item: usize,
-        /// What is wrong with it.
+        /// The problem.
         message: String,
     },
 }

@@ -1,5 +1,5 @@
-//! Shallow flow matching for speech (arXiv 2505.12226) on the CosyVoice 2 flow: the encoder's coarse mel and a small head give a
-//! point on the path from noise to speech, and the flow starts there.
+//! Shallow flow matching for speech (arXiv 2505.12226) on the CosyVoice 2 flow: the encoder's coarse mel and a small
+//! head determine a point on the path from noise to speech, and the flow starts there.
 //!
 //! Encoder and estimator are those of [`flow`](crate::flow) under the same names; the head is `sfm_head.*`. With
 //! [`ConditionsConfig::Speaker`](crate::flow::ConditionsConfig::Speaker) and an encoder without chunks they are, by function and by

@@ -1,4 +1,4 @@
-//! What all token-to-mel models have in common.
+//! The common interface of all token-to-mel models.
 
 use crate::flow::{
     Flow, FlowBatch, FlowConfig, FlowDraws, FlowLoss, Generated, GenerationOptions, GenerationRequest, Result,
@@ -9,23 +9,23 @@ use flowmill_nn::Context;
 use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::Solver;
 
-/// A model from speech tokens and a speaker to mel spectrograms. Holds no weights: those are in the
-/// [`Parameters`](flowmill_nn::Parameters) that were made with it.
+/// A model from speech tokens and a speaker to mel spectrograms, without its weights, which are in the
+/// [`Parameters`](flowmill_nn::Parameters) that were created with it.
 pub trait TokenToMel: Send + Sync {
-    /// Its encoder and estimator.
+    /// Returns its encoder and estimator.
     fn flow(&self) -> &Flow;
 
-    /// The loss of a batch.
+    /// Returns the loss of a batch.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// Returns an error if the batch does not match the model.
     fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss>;
 
     /// Generates mels from given standard normal noise `[frame, bin]` per request, prompt frames first.
     ///
     /// # Errors
-    /// [`FlowError::Batch`](crate::flow::FlowError::Batch) names the request that does not fit the model; otherwise when the solver
-    /// gives up.
+    /// [`FlowError::Batch`](crate::flow::FlowError::Batch) names the request that does not match the model; otherwise
+    /// an error of the solver.
     fn generate_from(
         &self,
         context: &Context,
@@ -34,27 +34,27 @@ pub trait TokenToMel: Send + Sync {
         noise: &[Tensor],
     ) -> Result<Generated>;
 
-    /// The strength of a shallow flow's inference; other models have none.
+    /// Returns the strength of a shallow flow's inference; other models have none.
     fn strength(&self) -> Option<f32> {
         None
     }
 
-    /// What it takes and makes.
+    /// Returns the settings of the flow.
     fn config(&self) -> &FlowConfig {
         self.flow().config()
     }
 
-    /// The published settings of inference: 10 Euler steps, the configured guidance, full attention.
+    /// Returns the published settings of inference: 10 Euler steps, the configured guidance, full attention.
     fn default_options(&self) -> GenerationOptions {
         let guidance = TokenToMel::config(self).matching.inference_cfg_rate;
         GenerationOptions { solver: Solver::default(), strength: None, guidance, temperature: 1.0, streaming: false }
     }
 
-    /// As [`generate_from`](Self::generate_from); the noise of request `i` comes from `draw.sample(samples[i])`, so it depends on
-    /// nothing else in the batch.
+    /// Generates mels like [`generate_from`](Self::generate_from). The noise of request `i` comes from
+    /// `draw.sample(samples[i])`, so it does not depend on the rest of the batch.
     ///
     /// # Errors
-    /// As [`generate_from`](Self::generate_from).
+    /// See [`generate_from`](Self::generate_from).
     fn generate(
         &self,
         context: &Context,

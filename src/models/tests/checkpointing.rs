@@ -1,4 +1,5 @@
-//! Gradient checkpointing, compositions and narrower number formats on whole models: which give the same, and how near the others come.
+//! Gradient checkpointing, compositions and narrower number formats on whole models: which give the same results, and
+//! how close the others are.
 
 mod support;
 
@@ -12,7 +13,7 @@ use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Gradients, ParameterId, Parameters, Precision, Tape, device, host, testing};
 use support::BINS;
 
-/// Several blocks of each kind, dropout everywhere: what is computed again must draw the same masks.
+/// Several blocks of each kind, with dropout everywhere: recomputed blocks must draw the same masks.
 fn unet() -> FlowConfig {
     FlowConfig {
         encoder: EncoderConfig {
@@ -44,7 +45,7 @@ fn models() -> Vec<(&'static str, Box<dyn TokenToMel>, Parameters)> {
     let (flow, parameters) = Flow::new(&unet(), 1).unwrap();
     let mut models: Vec<(_, Box<dyn TokenToMel>, _)> = vec![("cosyvoice2", Box::new(flow), parameters)];
     let (flow, mut parameters) = Flow::new(&dit(), 2).unwrap();
-    // The published start is the velocity zero, where most gradients are zero: move away from it.
+    // The published start is the velocity zero, where most gradients are zero, so move away from it.
     for id in parameters.ids() {
         let noise = Draw::new(3)
             .sample(id.index() as u64)
@@ -61,7 +62,8 @@ fn models() -> Vec<(&'static str, Box<dyn TokenToMel>, Parameters)> {
     models
 }
 
-/// Adapters with dropout and weights that are not zero beside every linear layer that takes one, and nothing else to train.
+/// Adds adapters with dropout and weights that are not zero to every linear layer that can have one, and freezes
+/// everything else.
 fn adapt(parameters: &mut Parameters) {
     let settings = LowRankSettings { rank: 2, scale: 0.7, dropout: 0.1 };
     for id in parameters.ids() {
@@ -93,10 +95,11 @@ fn batch(config: &FlowConfig) -> FlowBatch {
     FlowBatch::collate(&items, config).unwrap()
 }
 
-/// What the loss is multiplied by before the backward pass, as training in half precision does: small gradients stay in its range.
+/// The factor of the loss before the backward pass, as in training in half precision: small gradients stay in its
+/// range.
 const LOSS_SCALE: f32 = 1024.0;
 
-/// Loss and gradients, those of the scaled loss, and the length of the tape.
+/// Returns the loss, the gradients (of the scaled loss), and the length of the tape.
 fn passes(
     model: &dyn TokenToMel,
     parameters: &Parameters,
@@ -119,7 +122,8 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
     host::read(tensor).unwrap()
 }
 
-/// How far the gradients of all parameters together are off: the norm of the difference relative to that of the expected ones.
+/// Returns the error of the gradients of all parameters together: the norm of the difference relative to that of the
+/// expected ones.
 fn distance(found: &Gradients, expected: &Gradients) -> f64 {
     assert_eq!(found.len(), expected.len());
     let (mut difference, mut square) = (0.0, 0.0);
@@ -132,8 +136,8 @@ fn distance(found: &Gradients, expected: &Gradients) -> f64 {
     (difference / square).sqrt()
 }
 
-/// The largest difference of a parameter's gradients, relative to its largest element; elements far below the largest of all gradients
-/// are rounding.
+/// Returns the largest difference of a parameter's gradients, relative to its largest element. Elements far below the
+/// largest of all gradients are rounding.
 fn worst(found: &Gradients, expected: &Gradients) -> (f64, usize) {
     let largest = |values: &[f32]| values.iter().fold(0.0, |largest: f64, x| largest.max(f64::from(x.abs())));
     let size = expected.iter().map(|(_, gradient)| largest(&flat(gradient))).fold(0.0, f64::max);
@@ -145,7 +149,8 @@ fn worst(found: &Gradients, expected: &Gradients) -> (f64, usize) {
     expected.iter().map(error).fold((0.0, 0), |worst, error| if error.0 > worst.0 { error } else { worst })
 }
 
-/// How much a step by compositions may be off from one by fused kernels, both in single precision: thousands of sums, each rounded.
+/// The largest allowed error of a step by compositions relative to one by fused kernels, both in single precision:
+/// thousands of sums, each rounded.
 const SINGLE: f64 = 2e-5;
 
 fn agree(what: &str, (loss, found): (f32, &Gradients), (exact, expected): (f32, &Gradients)) {
@@ -156,7 +161,7 @@ fn agree(what: &str, (loss, found): (f32, &Gradients), (exact, expected): (f32, 
     assert!(worst < SINGLE, "{what}: gradient of parameter {parameter} is off by {worst}");
 }
 
-/// Dropout, adapters and checkpointed blocks included. On the CPU, and where the environment names a device on that.
+/// Includes dropout, adapters and checkpointed blocks. Runs on the CPU, and on a device if the environment names one.
 #[test]
 fn a_step_by_compositions_is_that_of_the_fused_kernels() {
     let device = testing::test_device().unwrap();
@@ -191,7 +196,8 @@ fn compositions_in_narrower_formats_come_near_single_precision() {
             let (error, relative) = (f64::from((loss - exact).abs() / exact), distance(&found, &expected));
             println!("{name} in {precision:?}{what}: loss off by {error:.1e}, gradient by {relative:.1e}");
             assert!(error < tolerance && loss != exact, "{name}, {precision:?}{what}: {loss} rather than {exact}");
-            // The head of a shallow flow has 900 ReLUs here: one that rounding takes across zero is a twentieth of the gradient.
+            // The head of a shallow flow has 900 ReLUs here: one that rounding moves across zero is a twentieth of
+            // the gradient.
             let flipped = if name == "sfm" { 0.1 } else { 0.0 };
             assert!(
                 relative < 8.0 * tolerance + flipped,

@@ -1,4 +1,4 @@
-//! Neither padding nor the rest of the batch changes what the flow makes of an item.
+//! The result of the flow for an item depends neither on padding nor on the rest of the batch.
 
 mod support;
 
@@ -69,7 +69,7 @@ fn generated_mels_do_not_depend_on_the_batch() {
         for (item, request) in requests.iter().enumerate() {
             let request = std::slice::from_ref(request);
             let alone = flow.generate(&context, request, &options, &Draw::new(6), &[item as u64]).unwrap().mels;
-            // Not bit for bit: where an item lies in its batch decides how its rows fall into tiles.
+            // Not bit for bit: the position of an item in its batch determines how its rows are divided into tiles.
             assert_near(&format!("item {item}"), &elements(&together[item]), &elements(&alone[0]));
         }
     }

@@ -1,4 +1,4 @@
-//! The flow in use: what is drawn, that it learns, what it generates, what it refuses.
+//! The flow in use: its draws, its training, its results, and its errors.
 
 mod support;
 
@@ -74,7 +74,7 @@ fn draws_have_the_configured_shares() {
     assert!((75..125).contains(&streaming), "{streaming}");
 }
 
-/// One step of gradient descent; gives the loss before it.
+/// Makes one step of gradient descent. Returns the loss before it.
 fn descend(flow: &Flow, parameters: &mut Parameters, batch: &FlowBatch, draws: &FlowDraws, rate: f32) -> f32 {
     let tape = Tape::new();
     let context = Context::training(parameters, &tape, Draw::new(2));
@@ -172,7 +172,7 @@ fn normalisation_is_undone_by_generation() {
     let worst = generate(&normalised, shifted).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-4, "{worst}");
 
-    // The loss is that of the plain model on normalised mels.
+    // The loss is that of the plain model on normalized mels.
     let draws = |batch: &FlowBatch| FlowDraws::from_draw(&Draw::new(3), batch, &config).unwrap();
     let batch = FlowBatch::collate(&[item(1, 6)], &config).unwrap();
     let shifted = FlowBatch { mel: ((&batch.mel * 2.0).unwrap() - 3.0).unwrap(), ..batch.clone() };
@@ -241,7 +241,8 @@ fn bad_batches_and_requests_are_errors() {
     assert!(of_item(&error, 0, "tokens"), "{error}");
 }
 
-/// The settings with which small models learn in a minute; no dropout, so that the loss is a function of the weights.
+/// The settings with which small models learn in a minute, without dropout, so that the loss is a function of the
+/// weights.
 fn quick_config() -> FlowConfig {
     let mut config = config();
     config.direct_mel_kernel = 3;
@@ -261,7 +262,8 @@ fn the_gradient_of_the_quick_settings_is_the_slope_of_their_loss() {
     let config = quick_config();
     let batch = FlowBatch::collate(&[item(1, 7), item(2, 4)], &config).unwrap();
     let draws = FlowDraws::from_draw(&Draw::new(3), &batch, &config).unwrap();
-    // Moves all weights by `step` along the normalised gradient of the start; gives the loss there and the gradient's norm.
+    // Moves all weights by `step` along the normalized gradient of the start. Returns the loss there and the
+    // gradient's norm.
     let along = |step: f32| {
         let (flow, parameters) = Flow::new(&config, 4).unwrap();
         let tape = Tape::new();

@@ -1,4 +1,4 @@
-//! The shallow flow in use: its loss, that it learns, where it starts, what it generates and at what cost.
+//! The shallow flow in use: its loss, its training, its start, its results and their cost.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn config() -> SfmConfig {
     SfmConfig { flow: FlowConfig { encoder, ..support::flow() }, head_dropout: 0.0, ..SfmConfig::default() }
 }
 
-/// Every unit has a mel of its own, as speech has.
+/// Returns an item in which every unit has its own mel, like speech.
 fn item(sample: u64, tokens: usize) -> FlowItem {
     let draw = Draw::new(8).sample(sample);
     let tokens: Vec<u32> = (0..tokens as u64).map(|i| draw.below_at(i, 20)).collect();
@@ -49,7 +49,7 @@ fn batch(items: &[FlowItem]) -> (FlowBatch, FlowDraws) {
     (batch, draws)
 }
 
-/// One step of gradient descent; gives the parts of the loss before it.
+/// Makes one step of gradient descent. Returns the parts of the loss before it.
 fn descend(sfm: &Sfm, parameters: &mut Parameters, batch: &FlowBatch, draws: &FlowDraws) -> Vec<(&'static str, f64)> {
     let tape = Tape::new();
     let context = Context::training(parameters, &tape, Draw::new(2));
@@ -115,7 +115,7 @@ fn request(sample: u64, tokens: usize, prompt: Option<usize>) -> GenerationReque
     GenerationRequest { tokens: item.tokens, speaker_embedding: item.speaker_embedding, prompt }
 }
 
-/// From an untrained model that does not see the time: its oscillations are learnt away in training.
+/// Generates from an untrained model that ignores the time: its oscillations would disappear with training.
 fn generate(config: &SfmConfig, solver: Solver, requests: &[GenerationRequest], samples: &[u64]) -> Generated {
     let (sfm, parameters) = Sfm::new(config, 4).unwrap();
     let time = parameters.find("decoder.estimator.time_mlp.linear_1.weight").unwrap();
@@ -163,7 +163,7 @@ fn strength_moves_the_start_towards_the_data() {
         let config = SfmConfig { sfm_strength: strength, ..config() };
         generate(&config, solver, &[request(1, 7, None)], &[sample]).mels.remove(0)
     };
-    // The stronger, the less noise is left to tell two samples apart.
+    // The stronger it is, the less noise is left to distinguish two samples.
     let spread = |strength| worst(&mel(strength, 1), &mel(strength, 2));
     let (weak, strong) = (spread(0.1), spread(2.5));
     assert!(strong < 0.5 * weak, "{weak} at 0.1, {strong} at 2.5");

@@ -1,4 +1,4 @@
-//! The Step-Audio flow in use: that it learns, what streaming masks hide, what it takes and refuses.
+//! The Step-Audio flow in use: its training, the effect of streaming masks, and its errors.
 
 mod support;
 
@@ -45,7 +45,7 @@ fn config() -> FlowConfig {
     FlowConfig::from(&settings())
 }
 
-/// The column `speech_token` of so many groups.
+/// Returns a column `speech_token` with this number of groups.
 fn mixed(sample: u64, groups: usize) -> Vec<i64> {
     let of = |purpose, count: usize, size: usize| -> Vec<u32> {
         let draw = Draw::new(8).purpose(purpose).sample(sample);
@@ -68,7 +68,7 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// One step of gradient descent; gives the loss before it.
+/// Makes one step of gradient descent. Returns the loss before it.
 fn descend(flow: &Flow, parameters: &mut Parameters, batch: &FlowBatch, draws: &FlowDraws) -> f32 {
     let tape = Tape::new();
     let context = Context::training(parameters, &tape, Draw::new(2));
@@ -97,7 +97,7 @@ fn it_learns_a_batch_with_and_without_streaming_masks_and_every_parameter_moves(
         let last = (0..300).map(|_| descend(&flow, &mut parameters, &batch, &draws)).last().unwrap();
         assert!(last < 0.5 * first, "streaming {streaming}: from {first} to {last}");
         for ((name, tensor), start) in parameters.named_tensors().iter().zip(&start) {
-            // What is added to every key changes no weight of an attention: its gradient is rounding.
+            // A value that is added to every key changes no weight of an attention: its gradient is rounding.
             let moved = flat(tensor) != *start || name.ends_with("linear_k.bias");
             assert!(moved, "{name} is where it started");
         }
@@ -109,7 +109,7 @@ fn request(mixed: &[i64]) -> GenerationRequest {
     GenerationRequest { tokens, speaker_embedding: vec![0.5, -1.0, 0.25, 2.0], prompt: None }
 }
 
-/// A model whose blocks are not the identity that they start as.
+/// Returns a model whose blocks are not the identity with which they start.
 fn shaken() -> (Flow, Parameters) {
     let (flow, mut parameters) = Flow::new(&config(), 4).unwrap();
     for id in parameters.ids() {

@@ -1,7 +1,7 @@
-//! Floating-point rate of the matrix products behind the layers, per shape and thread count; prints processor time so that a
-//! busy machine does not blur it.
+//! Floating-point rate of the matrix products in the layers, per shape and thread count. It is computed from processor time, so that a
+//! busy machine does not distort it.
 //!
-//! `cargo run --release -p flowmill-nn --example gemm_rate [bf16]`; with `FLOWMILL_BF16_PRODUCTS=yes` by the instruction of AVX-512 BF16
+//! `cargo run --release -p flowmill-nn --example gemm_rate [bf16]`; `FLOWMILL_BF16_PRODUCTS=yes` uses the AVX-512 BF16 instruction
 //! on every processor that has it.
 
 use flowmill_nn::Precision;

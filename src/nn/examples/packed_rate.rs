@@ -1,5 +1,5 @@
-//! Time of a product with weights that were packed when a model was loaded (`flowmill_nn::inference`) over the time of the same
-//! product by the tape's operation, per shape: medians of five rounds, both in turn.
+//! Time of a product with weights that were packed when a model was loaded (`flowmill_nn::inference`), relative to the same
+//! product by the tape's operation, per shape: medians of five rounds, alternating between the two.
 //!
 //! `cargo run --release -p flowmill-nn --example packed_rate`
 
@@ -9,7 +9,7 @@ use flowmill_nn::random::Draw;
 use flowmill_nn::{Activation, NnError, Value};
 use std::time::Instant;
 
-/// Operations of a round.
+/// Operations per round.
 const WORK: usize = 20_000_000_000;
 
 fn seconds(repeats: usize, product: impl Fn() -> Result<Value, NnError>) -> Result<f64, NnError> {

@@ -1,5 +1,6 @@
-//! The spike that decided for our own tape: one training step (forward and backward) of a stack of transformer blocks, on this crate
-//! and on candle's own differentiation, same weights, same machine; time, peak memory, and whether the gradients agree.
+//! The experiment that decided for a tape of our own: one training step (forward and backward) of a stack of transformer blocks, on this
+//! crate and on candle's own differentiation, with the same weights on the same machine. Prints time, peak memory, and gradient
+//! differences.
 //!
 //! `cargo run --release -p flowmill-nn --example tape_against_candle [blocks] [rounds]`
 
@@ -18,13 +19,13 @@ const HEADS: usize = 4;
 const ITEMS: usize = 4;
 const FRAMES: usize = 200;
 
-/// Counts what is allocated.
+/// Counts allocated memory.
 struct Counting(System);
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: hands every call on to a sound allocator and only counts.
+// SAFETY: passes every call to a sound allocator and only counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let held = HELD.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
@@ -180,7 +181,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (a, b) = (gradients.get(id).ok_or("no gradient")?, store.get(variable).ok_or("no gradient")?);
             let largest = b.abs()?.max_all()?.to_scalar::<f32>()?;
             let difference = (a - b)?.abs()?.max_all()?.to_scalar::<f32>()?;
-            // The gradients of key biases are zero but for rounding.
+            // The gradients of key biases are zero except for rounding.
             worst = worst.max(difference / (largest + 1e-6));
         }
     }

@@ -1,5 +1,5 @@
-//! Gradient checkpointing (Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174): a block keeps its inputs only
-//! and is computed again when its gradient is due.
+//! Gradient checkpointing (Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174): a block saves only its inputs
+//! and is recomputed in the backward pass.
 
 use crate::context::{Common, Context};
 use crate::gradients::{Flow, Gradient};
@@ -15,12 +15,12 @@ use std::fmt::Display;
 use std::rc::Rc;
 
 impl Context<'_> {
-    /// Computes a block of a network: `block` on this context and `inputs`, in the same order. When this context
-    /// [checkpoints](Self::with_checkpoints), nothing that is computed inside stays for the backward pass, which computes the block again on
-    /// the same inputs, parameters and random numbers. Output and gradients are the same either way, bit for bit.
+    /// Computes a block of a network: `block` on this context and `inputs`, in the same order. If this context
+    /// [checkpoints](Self::with_checkpoints), nothing computed inside is saved for the backward pass, which recomputes the block from the
+    /// same inputs, parameters and random numbers. Output and gradients are the same either way, bit for bit.
     ///
-    /// Recorded values must come in through `inputs`; what `block` holds itself (layers, row numbers) is data to it. A block
-    /// within a block is not checkpointed a second time.
+    /// Recorded values must enter through `inputs`; anything that `block` captures (layers, row numbers) is constant to it. A nested
+    /// block is not checkpointed again.
     ///
     /// # Errors
     /// Those of the block; [`NnError::Invalid`] when its output depends on a recorded value that is not among the inputs.
@@ -57,7 +57,7 @@ impl Context<'_> {
     }
 }
 
-/// All that a block's computation depends on.
+/// Everything that a block's computation depends on.
 struct Kept {
     parameters: Rc<Parameters>,
     precision: Precision,
@@ -68,11 +68,11 @@ struct Kept {
     common: Rc<Common>,
 }
 
-/// A block computed on a tape of its own.
+/// A block that was computed on a tape of its own.
 struct Recording {
     tape: Tape,
     output: Value,
-    /// The places of the inputs that a gradient flows into, by number.
+    /// Index into the inputs and place on the tape of each input that a gradient flows into.
     inputs: Vec<(usize, usize)>,
     /// The recorded parameters and their places.
     parameters: Vec<(ParameterId, usize)>,
@@ -105,7 +105,7 @@ impl Kept {
 }
 
 impl Recording {
-    /// Gives the gradients of the block's inputs, and after them those of its parameters, in the order of `parameters`.
+    /// Returns the gradients of the block's inputs, followed by those of its parameters in the order of `parameters`.
     fn backward(
         self,
         gradient: Gradient,

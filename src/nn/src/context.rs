@@ -1,4 +1,4 @@
-//! What a layer needs besides its input: the parameters' values, and whether to record.
+//! Context of a forward pass: the values of the parameters, and whether operations are recorded.
 
 use crate::parameters::{ParameterId, Parameters};
 use crate::precision::Precision;
@@ -9,8 +9,8 @@ use candle_core::Tensor;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 
-/// Gives layers their parameters. In training, trainable parameters are recorded values and dropout is active; in inference
-/// everything is plain.
+/// A context that gives layers their parameters. In training, trainable parameters are recorded values and dropout is active; in
+/// inference all values are plain.
 #[derive(Debug)]
 pub struct Context<'a> {
     parameters: &'a Parameters,
@@ -27,12 +27,12 @@ struct Training {
     common: Rc<Common>,
 }
 
-/// What the contexts of checkpointed blocks share with the one they are part of.
+/// State that the contexts of checkpointed blocks share with the enclosing context.
 #[derive(Debug, Default)]
 pub(crate) struct Common {
-    /// The parameters, for what is computed after the borrow of them has ended.
+    /// The parameters, for computations after the borrow of them has ended.
     parameters: OnceCell<Rc<Parameters>>,
-    /// Weights in the number format of the tape, by position, from their first use on.
+    /// Weights in the number format of the tape, by position; each is filled at its first use.
     rounded: RefCell<Vec<Option<Tensor>>>,
 }
 
@@ -61,8 +61,8 @@ impl<'a> Context<'a> {
         Self { parameters, training: Some(training) }
     }
 
-    /// Whether blocks keep nothing but their inputs for the backward pass and are computed again there; see
-    /// [`checkpoint`](Self::checkpoint). Not by default.
+    /// Sets whether blocks save only their inputs for the backward pass and are recomputed there; see
+    /// [`checkpoint`](Self::checkpoint). Off by default.
     #[must_use]
     pub fn with_checkpoints(mut self, checkpoints: bool) -> Self {
         if let Some(training) = &mut self.training {
@@ -71,7 +71,7 @@ impl<'a> Context<'a> {
         self
     }
 
-    /// Whether dropout and the like are active.
+    /// Returns whether dropout and similar operations are active.
     pub fn is_training(&self) -> bool {
         self.training.is_some()
     }
@@ -94,7 +94,7 @@ impl<'a> Context<'a> {
         leaf.get_or_insert_with(make).clone()
     }
 
-    /// The random stream of the next operation that needs one; `None` in inference. Calls are counted, so the same
+    /// Returns the random stream of the next operation that needs one; `None` in inference. Calls are counted, so the same
     /// computation draws the same numbers.
     pub(crate) fn next_draw(&self) -> Option<Draw> {
         let training = self.training.as_ref()?;
@@ -108,7 +108,7 @@ impl<'a> Context<'a> {
         self.training.as_ref().map_or(0, |training| training.calls.get())
     }
 
-    /// What a block needs to be computed again: tape, stream, number of the next random call, and what is shared. `None` unless
+    /// Returns what recomputing a block needs: tape, stream, number of the next random call, and shared state. `None` unless
     /// blocks are checkpointed.
     pub(crate) fn checkpointing(&self) -> Option<(&Tape, Draw, &Cell<u64>, Rc<Common>)> {
         let training = self.training.as_ref().filter(|training| training.checkpoints)?;
@@ -125,7 +125,7 @@ impl<'a> Context<'a> {
 }
 
 impl Common {
-    /// The parameters, copied (which shares the tensors) when first asked for.
+    /// Returns the parameters, copied at the first call (the copy shares the tensors).
     pub(crate) fn parameters(&self, parameters: &Parameters) -> Rc<Parameters> {
         self.parameters.get_or_init(|| Rc::new(parameters.clone())).clone()
     }

@@ -1,7 +1,7 @@
-//! CUDA kernels of our own: sources that NVRTC compiles at their first use, on tensors of candle.
+//! Flowmill's own CUDA kernels: sources that NVRTC compiles at their first use, on candle's tensors.
 //!
-//! Everything that is computed on a device is queued on its one stream, so that neither launches nor the release of what they read need
-//! events between them.
+//! All work on a device is queued on its single stream, so neither launches nor the release of their inputs need events in
+//! between.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
@@ -19,48 +19,48 @@ use candle_core::{CudaDevice, CudaStorage, DType, Error, Shape, Storage, Tensor}
 use half::{bf16, f16};
 use std::sync::{Arc, OnceLock};
 
-/// Threads of a block that works on elements.
+/// Threads per block of a launch over elements.
 const BLOCK: usize = 256;
-/// The most blocks of a launch over elements; their threads take several each where there are more.
+/// The largest number of blocks of a launch over elements; with more elements, each thread handles several.
 const MOST_BLOCKS: usize = 1 << 20;
 
-/// A source with kernels, compiled once in a process.
+/// Source code of kernels, compiled once per process.
 #[derive(Debug)]
 pub struct Kernels {
     name: &'static str,
-    /// One after the other.
+    /// The parts of the source, concatenated in order.
     sources: &'static [&'static str],
     ptx: OnceLock<std::result::Result<String, String>>,
 }
 
 impl Kernels {
-    /// From a name for error messages, which no other source has, and the parts of the source.
+    /// Creates kernels from their source parts. `name` appears in error messages and must be unique.
     pub const fn new(name: &'static str, sources: &'static [&'static str]) -> Self {
         Self { name, sources, ptx: OnceLock::new() }
     }
 
-    /// The compiled source; an error where NVRTC is missing or refuses it.
+    /// Returns the compiled source, or an error if NVRTC is missing or rejects it.
     fn ptx(&self) -> std::result::Result<&str, &str> {
         let compile = || compile_ptx(self.sources.concat()).map(|ptx| ptx.to_src()).map_err(|error| error.to_string());
         self.ptx.get_or_init(compile).as_ref().map(String::as_str).map_err(String::as_str)
     }
 
-    /// Returns whether there are kernels for a tensor: it is on a CUDA device, has an element type that they know and at least one element. Where
-    /// NVRTC is missing, compositions compute.
+    /// Returns whether there are kernels for a tensor: it is on a CUDA device, has a supported element type and at least one element.
+    /// Without NVRTC the answer is no, and compositions compute instead.
     pub fn serve(&self, tensor: &Tensor) -> bool {
         let known = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16) && tensor.elem_count() > 0;
         known && tensor.device().is_cuda() && device::kernels_allowed() && self.ptx().is_ok()
     }
 
-    /// A kernel by its name, ready to be launched on a device.
+    /// Looks up a kernel by name, ready to be launched on a device.
     fn function(&self, device: &CudaDevice, kernel: &str) -> Result<CudaFunction> {
-        let explain = |error| Error::msg(format!("the kernels of {} do not compile: {error}", self.name));
+        let explain = |error| Error::msg(format!("the CUDA kernels of {} do not compile: {error}", self.name));
         let ptx = self.ptx().map_err(explain)?;
         Ok(device.get_or_load_custom_func(kernel, self.name, ptx)?.into_cuda_function())
     }
 }
 
-/// A launch in the making: a kernel and its arguments so far, each as the bytes that begin a word.
+/// A launch under construction: a kernel and its arguments so far, each in a 64-bit word.
 pub struct Launch {
     function: CudaFunction,
     stream: Arc<CudaStream>,
@@ -68,7 +68,7 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Of a kernel on the device of a tensor.
+    /// Begins a launch of a kernel on the device of a tensor.
     ///
     /// # Errors
     /// When the tensor is not on a CUDA device, or the kernels do not compile.
@@ -77,7 +77,7 @@ impl Launch {
         Ok(Self { function: kernels.function(device, kernel)?, stream: device.cuda_stream(), arguments: Vec::new() })
     }
 
-    /// Of the kernel for a tensor's element type: `NAME_f32`, `NAME_bf16` or `NAME_f16`.
+    /// Begins a launch of the kernel for a tensor's element type: `NAME_f32`, `NAME_bf16` or `NAME_f16`.
     fn typed(kernels: &Kernels, name: &str, like: &Tensor) -> Result<Self> {
         let suffix = match like.dtype() {
             DType::BF16 => "bf16",
@@ -87,30 +87,30 @@ impl Launch {
         Self::new(kernels, &format!("{name}_{suffix}"), like)
     }
 
-    /// A 64-bit count.
+    /// Adds a 64-bit count.
     #[must_use]
     pub fn long(mut self, count: usize) -> Self {
         self.arguments.push(count as u64);
         self
     }
 
-    /// A 32-bit count.
+    /// Adds a 32-bit count.
     ///
     /// # Errors
-    /// When it has more bits.
+    /// When it does not fit into 32 bits.
     pub fn count(self, count: usize) -> Result<Self> {
         let counted = u32::try_from(count);
         let counted = counted.map_err(|_| Error::msg(format!("{count} rows are more than a kernel can count")))?;
         Ok(self.long(counted as usize))
     }
 
-    /// A number in single precision.
+    /// Adds a number in single precision.
     #[must_use]
     pub fn number(self, number: f32) -> Self {
         self.long(number.to_bits() as usize)
     }
 
-    /// A contiguous tensor's elements, or a null pointer.
+    /// Adds the address of a contiguous tensor's elements, or a null pointer.
     ///
     /// # Errors
     /// When the tensor is not contiguous or not on a CUDA device.
@@ -122,7 +122,7 @@ impl Launch {
         self.strided(tensor)
     }
 
-    /// The first element of a tensor that is part of the rows of another one, or a null pointer.
+    /// Adds the address of the first element of a tensor that is part of another one's rows, or a null pointer.
     fn strided<'a>(self, tensor: impl Into<Option<&'a Tensor>>) -> Result<Self> {
         let address = tensor.into().map(|tensor| address(tensor, &self.stream)).transpose()?;
         Ok(self.long(address.unwrap_or(0) as usize))
@@ -131,10 +131,10 @@ impl Launch {
     /// Launches the kernel.
     ///
     /// # Safety
-    /// The arguments are those of the kernel, and every pointer is to memory of the elements that it reads or writes there.
+    /// The arguments are those of the kernel, and every pointer points to memory of the elements that the kernel reads or writes there.
     ///
     /// # Errors
-    /// When CUDA refuses.
+    /// When CUDA rejects the launch.
     pub unsafe fn run(self, grid: [usize; 2], block: [usize; 2]) -> Result<()> {
         let axis = |size: usize| u32::try_from(size).map_err(|_| Error::msg(format!("{size} blocks are too many")));
         let config = LaunchConfig {
@@ -170,7 +170,7 @@ impl Launch {
         unsafe { self.run([rows.div_ceil(4), 1], [32, 4]) }
     }
 
-    /// Launches a kernel that sums at most `rows` rows, with a block for 32 columns of each of `groups`.
+    /// Launches a kernel that sums at most `rows` rows, with one block per 32 columns of each of `groups`.
     ///
     /// # Safety
     /// As for [`run`](Self::run).
@@ -190,7 +190,7 @@ macro_rules! for_dtype {
             DType::F16 => $function::<f16>($($argument),*),
             DType::U32 => $function::<u32>($($argument),*),
             DType::I64 => $function::<i64>($($argument),*),
-            other => Err(Error::msg(format!("no kernel of ours works on {other:?}")).into()),
+            other => Err(Error::msg(format!("no CUDA kernel supports {other:?} elements")).into()),
         }
     };
 }
@@ -208,10 +208,10 @@ pub(crate) fn address(tensor: &Tensor, stream: &CudaStream) -> Result<u64> {
     Ok(start + (layout.start_offset() * tensor.dtype().size_in_bytes()) as u64)
 }
 
-/// A tensor for the result of a kernel that writes all of it, on the device of another.
+/// Allocates a tensor for the result of a kernel that writes all of it, on the device of another one.
 ///
 /// # Safety
-/// A kernel writes every element before anything reads one.
+/// A kernel must write every element before anything reads one.
 pub(crate) unsafe fn uninitialized(shape: impl Into<Shape>, dtype: DType, like: &Tensor) -> Result<Tensor> {
     fn memory<T>(device: &CudaDevice, elements: usize) -> Result<CudaStorage>
     where
@@ -225,11 +225,11 @@ pub(crate) unsafe fn uninitialized(shape: impl Into<Shape>, dtype: DType, like: 
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
 }
 
-/// A matrix `[item, n x channel]` in single precision for the sums that a kernel takes over the rows of each item: it writes `written` of the n
-/// vectors of every item, the others are 0.
+/// Allocates a matrix `[item, n x channel]` in single precision for a kernel's sums over the rows of each item. The kernel writes
+/// `written` of the n vectors of every item; the others are 0.
 ///
 /// # Safety
-/// A kernel writes as many vectors, all different, before anything reads one.
+/// A kernel must write that many vectors, all different, before anything reads one.
 unsafe fn sums([items, vectors, width]: [usize; 3], written: usize, like: &Tensor) -> Result<Tensor> {
     let shape = (items, vectors * width);
     if written == vectors {
@@ -239,7 +239,7 @@ unsafe fn sums([items, vectors, width]: [usize; 3], written: usize, like: &Tenso
     Ok(Tensor::zeros(shape, DType::F32, like.device())?)
 }
 
-/// Refuses a tensor of another shape or element type than a kernel takes.
+/// Checks that a tensor has the shape and element type that a kernel takes.
 fn expect(operation: &'static str, tensor: &Tensor, dims: &[usize], dtype: DType) -> Result<()> {
     if tensor.dims() == dims && tensor.dtype() == dtype {
         return Ok(());

@@ -1,11 +1,11 @@
 //! CUDA's libraries, loaded at the first call of one of their functions.
 //!
-//! candle links libcuda, libcublas, libcurand and libnvrtc, so that a program would not start where one of them is missing. This module
-//! defines the functions that candle and cudarc call, so that the linker needs no library for them. The first call of a function
-//! looks it up in its library; where the library or the function is missing, every call returns that library's code for "not
+//! candle links libcuda, libcublas, libcurand and libnvrtc, so a program would not start if one of them is missing. This module
+//! defines the functions that candle and cudarc call, so the linker needs no library for them. The first call of a function
+//! looks it up in its library. If the library or the function is missing, every call returns that library's code for "not
 //! available". A program with CUDA support then runs on the CPU.
 //!
-//! A function that is not listed is linked in the common way, which makes its library necessary again. `scripts/check_cuda` notices.
+//! A function that is not listed is linked as usual, which makes its library necessary again. `scripts/check_cuda` detects this.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::PathBuf;
@@ -19,13 +19,13 @@ unsafe extern "C" {
 /// Resolves all references of a library when it is loaded.
 const RTLD_NOW: c_int = 2;
 
-/// A shared library that is loaded when it is needed.
+/// A shared library that is loaded on demand.
 pub(crate) struct Library {
-    /// File names to try in order, newest interface first.
+    /// File names to try in order, newest version first.
     pub(crate) files: &'static [&'static str],
-    /// What the library is part of.
+    /// The product that the library belongs to.
     pub(crate) part_of: &'static str,
-    /// What its functions return when it is missing.
+    /// Return value of its functions if the library is missing.
     missing: extern "C" fn() -> c_int,
     handle: OnceLock<Option<Handle>>,
 }
@@ -42,7 +42,7 @@ impl Library {
         Self { files, part_of, missing, handle: OnceLock::new() }
     }
 
-    /// Whether the library is on this machine.
+    /// Returns whether the library is on this machine.
     pub(crate) fn is_found(&self) -> bool {
         self.handle().is_some()
     }
@@ -52,14 +52,14 @@ impl Library {
     }
 }
 
-/// Loads a library from where the system finds libraries, or else from where CUDA is usually installed.
+/// Loads a library from the system's search path, or else from the usual folders of CUDA.
 fn load(file: &str) -> Option<Handle> {
     let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
     let folders = homes.chain([PathBuf::from("/usr/local/cuda")]).map(|home| home.join("lib64").join(file));
     let places = std::iter::once(PathBuf::from(file)).chain(folders);
     places.into_iter().find_map(|place| {
         let name = CString::new(place.into_os_string().into_encoded_bytes()).ok()?;
-        // SAFETY: `name` ends with a zero byte, and loading NVIDIA's libraries runs no code of others.
+        // SAFETY: `name` ends with a zero byte, and loading NVIDIA's libraries runs no foreign code.
         let handle = unsafe { dlopen(name.as_ptr(), RTLD_NOW) };
         (!handle.is_null()).then_some(Handle(handle))
     })
@@ -84,7 +84,7 @@ pub(crate) static CUBLAS: Library =
 pub(crate) static CURAND: Library = Library::new(&["libcurand.so.10"], "the CUDA toolkit (cuRAND)", no_curand);
 static NVRTC: Library = Library::new(&["libnvrtc.so.13", "libnvrtc.so.12"], "the CUDA toolkit (NVRTC)", no_nvrtc);
 
-/// A function of a library and where it was found. The assembly below reads `found` at offset 0.
+/// A function of a library and its address. The assembly below reads `found` at offset 0.
 #[repr(C)]
 struct Function {
     found: AtomicPtr<c_void>,
@@ -92,7 +92,7 @@ struct Function {
     library: &'static Library,
 }
 
-/// Returns what to call for a function: itself, or what says that it is missing.
+/// Returns the address to call for a function: the function itself, or one that reports it as missing.
 extern "C" fn look_up(function: &Function) -> *mut c_void {
     let of_library = |library: &Handle| {
         // SAFETY: the handle is of a library that is never closed, and the name ends with a zero byte.
@@ -104,7 +104,7 @@ extern "C" fn look_up(function: &Function) -> *mut c_void {
     target
 }
 
-/// Looks up the function in r11 and continues there, with all registers that hold arguments as they were.
+/// Looks up the function in r11 and continues there, with all argument registers unchanged.
 #[unsafe(naked)]
 unsafe extern "C" fn look_up_and_jump() {
     std::arch::naked_asm!(
@@ -124,7 +124,7 @@ unsafe extern "C" fn look_up_and_jump() {
     )
 }
 
-/// Defines functions of a library, whatever their arguments: each jumps to where it was found.
+/// Defines functions of a library, whatever their arguments: each jumps to the address that was looked up.
 macro_rules! functions {
     ($library:ident: $($name:ident)*) => { $(
         #[allow(non_snake_case, reason = "the names are those of C")]

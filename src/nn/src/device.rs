@@ -1,6 +1,6 @@
-//! Where values live, and what computes there.
+//! Devices that hold values, and the choice of what computes there.
 //!
-//! A tensor of `f32` on the CPU has fused kernels. Every other device and element type has the *composition* of an operation: candle
+//! `f32` tensors on the CPU have fused kernels. Every other device and element type uses the *composition* of an operation: candle
 //! operations, which are also the reference for the kernels. [`Place::of`] is the only code that chooses between the two.
 
 use crate::{NnError, Precision, Result, Value, device_memory};
@@ -18,9 +18,9 @@ thread_local! {
     static COMPOSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Computes `work` by compositions, on the CPU in single precision too: what the fused kernels are compared to.
+/// Runs `work` with compositions only, also for single precision on the CPU: the reference for the fused kernels.
 pub fn by_composition<R>(work: impl FnOnce() -> R) -> R {
-    /// Restores the choice when `work` ends, also by a panic.
+    /// Restores the choice when `work` ends, even by a panic.
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -31,25 +31,25 @@ pub fn by_composition<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Whether operations may use kernels of their own.
+/// Returns whether operations may use Flowmill's own kernels.
 #[cfg(feature = "cuda")]
 pub(crate) fn kernels_allowed() -> bool {
     !COMPOSED.get()
 }
 
-/// What computes an operation.
+/// The implementation that computes an operation.
 pub(crate) enum Place {
     /// The fused CPU kernel.
     Fused,
-    /// The composition, on one device and in one element type.
+    /// The composition on a device, in an element type.
     Composed(Device, DType),
 }
 
 impl Place {
-    /// Where an operation on these values computes.
+    /// Chooses where an operation on these values computes.
     ///
-    /// Data on the CPU follow the first value on another device. The element type is double precision when any value has it; else that
-    /// of the tape (scalars stay in single precision); else, with nothing recorded, the widest of the values.
+    /// Data on the CPU follow the first value on another device. The element type is double precision if any value has it; otherwise that
+    /// of the tape (scalars stay in single precision); otherwise, with nothing recorded, the widest of the values.
     pub(crate) fn of(inputs: &[&Value]) -> Self {
         let tensors = || inputs.iter().map(|value| value.tensor());
         if tensors().all(is_fused) {
@@ -80,24 +80,24 @@ pub(crate) fn dtype(precision: Precision) -> DType {
     }
 }
 
-/// Whether the fused CPU kernels can read a tensor.
+/// Returns whether the fused CPU kernels can read a tensor.
 pub(crate) fn is_host_single(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32
 }
 
-/// Whether there are fused kernels for a device: on the CPU, unless [`by_composition`] is in force. Networks with constant weights ask
-/// it once, when they arrange these.
+/// Returns whether a device has fused kernels: the CPU does, unless [`by_composition`] is in force. Networks with constant weights call
+/// this once, when they arrange their weights.
 pub fn has_kernels(device: &Device) -> bool {
     device.is_cpu() && !COMPOSED.get()
 }
 
-/// Whether there are fused kernels for a tensor: what [`Place::of`] chooses for operations, for what is computed outside of the tape, such
+/// Returns whether there are fused kernels for a tensor: the same choice as [`Place::of`], for computations outside of the tape such
 /// as updates of parameters.
 pub fn is_fused(tensor: &Tensor) -> bool {
     is_host_single(tensor) && has_kernels(tensor.device())
 }
 
-/// The tensor in row-major order. One without elements is made anew: candle's views of it may begin behind its end.
+/// Returns the tensor in row-major order. A tensor without elements is created anew: candle's views of it may begin past its end.
 pub(crate) fn contiguous(tensor: &Tensor) -> Result<Tensor> {
     if tensor.elem_count() == 0 {
         return Ok(Tensor::zeros(tensor.dims(), tensor.dtype(), tensor.device())?);
@@ -105,7 +105,7 @@ pub(crate) fn contiguous(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.contiguous()?)
 }
 
-/// The tensor in another element type. One without elements is made anew: CUDA refuses to launch a kernel over nothing.
+/// Converts the tensor to another element type. A tensor without elements is created anew: CUDA rejects a launch over nothing.
 pub(crate) fn cast(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     if tensor.elem_count() == 0 {
         return Ok(Tensor::zeros(tensor.dims(), dtype, tensor.device())?);
@@ -113,7 +113,7 @@ pub(crate) fn cast(tensor: &Tensor, dtype: DType) -> Result<Tensor> {
     Ok(tensor.to_dtype(dtype)?)
 }
 
-/// The tensor in single precision at least: what sums, statistics and exponentials are computed in.
+/// Returns the tensor in single precision or wider: the precision of sums, statistics and exponentials.
 pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
     Ok(match tensor.dtype() {
         DType::BF16 | DType::F16 => cast(tensor, DType::F32)?,
@@ -121,16 +121,16 @@ pub(crate) fn wide(tensor: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// A device by its name in recipes and commands: `auto`, `cpu`, `cuda:N` or `metal`.
+/// Name of a device in recipes and commands: `auto`, `cpu`, `cuda:N` or `metal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(into = "String")]
 pub enum DeviceName {
-    /// A GPU that works, else the CPU.
+    /// A GPU that works, otherwise the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// A CUDA device by its number.
+    /// A CUDA device, by its number.
     Cuda(usize),
     /// Apple's GPU.
     Metal,
@@ -148,11 +148,13 @@ impl FromStr for DeviceName {
             "cuda" => Some(Self::Cuda(0)),
             _ => name.strip_prefix("cuda:").and_then(number),
         };
-        found.ok_or_else(|| NnError::invalid("device", format!("`{name}` is none of auto, cpu, cuda:N and metal")))
+        found.ok_or_else(|| {
+            NnError::invalid("device", format!("`{name}` is not a device name; use auto, cpu, cuda:N or metal"))
+        })
     }
 }
 
-/// Read by a visitor, so that who reads a recipe can tell on which line a wrong name stands.
+/// Implemented as a visitor, so that errors in a recipe carry the line of a wrong name.
 impl<'de> Deserialize<'de> for DeviceName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Name;
@@ -207,7 +209,7 @@ impl fmt::Display for DeviceName {
     }
 }
 
-/// What this build can compute on, besides the CPU.
+/// Kinds of devices that this build supports in addition to the CPU.
 pub const SUPPORTED: &[&str] = &[
     #[cfg(feature = "cuda")]
     "cuda",
@@ -215,10 +217,10 @@ pub const SUPPORTED: &[&str] = &[
     "metal",
 ];
 
-/// The GPUs that were opened: tensors of one GPU that was opened twice would not be on the same device to candle.
+/// Opened GPUs. candle treats tensors of one GPU that was opened twice as tensors of different devices.
 static OPENED: Mutex<Vec<(DeviceName, Device)>> = Mutex::new(Vec::new());
 
-/// Opens a device, the same one every time. `auto` gives the first GPU that computes, else the CPU.
+/// Opens a device; every call returns the same one. `auto` returns the first GPU that computes, otherwise the CPU.
 ///
 /// # Errors
 /// [`NnError::NoDevice`] when this build does not support it, or the machine does not have it.
@@ -242,7 +244,7 @@ pub fn open(name: DeviceName) -> Result<Device> {
     Ok(device)
 }
 
-/// Waits until a device has done all work that it was given; the CPU has nothing to wait for.
+/// Waits until a device has finished all queued work; does nothing on the CPU.
 ///
 /// # Errors
 /// When work on the device failed.
@@ -250,8 +252,8 @@ pub fn synchronize(device: &Device) -> Result<()> {
     Ok(device.synchronize()?)
 }
 
-/// Allows or forbids products of single precision on NVIDIA GPUs to round what they multiply to TF32 (11 significant bits; sums stay in single
-/// precision), from now on and everywhere in this process.
+/// Sets whether single-precision products on NVIDIA GPUs may round their factors to TF32 (11 significant bits; sums stay in single
+/// precision). The setting applies to the whole process.
 pub fn allow_tf32(allowed: bool) {
     candle_core::cuda::set_gemm_reduced_precision_f32(allowed);
 }
@@ -265,7 +267,7 @@ pub fn name_of(device: &Device) -> DeviceName {
     }
 }
 
-/// Opens a GPU and computes on it once: a driver that loads is not yet a device that works.
+/// Opens a GPU and computes on it once, because a driver that loads does not prove a working device.
 fn open_gpu(name: DeviceName, kind: &str, new: impl FnOnce() -> candle_core::Result<Device>) -> Result<Device> {
     let refuse = |reason: String| NnError::NoDevice { name, reason };
     if !SUPPORTED.contains(&kind) {
@@ -274,7 +276,7 @@ fn open_gpu(name: DeviceName, kind: &str, new: impl FnOnce() -> candle_core::Res
     }
     let works = |device: Device| {
         let three = Tensor::new(&[1f32, 2.0], &device)?.sum_all()?.to_scalar::<f32>()?;
-        if three == 3.0 { Ok(device) } else { candle_core::bail!("1 + 2 is {three} there") }
+        if three == 3.0 { Ok(device) } else { candle_core::bail!("the device computes 1 + 2 = {three}") }
     };
     new().and_then(works).map_err(|error| refuse(error.to_string()))
 }

@@ -1,20 +1,20 @@
-//! The memory of devices that have their own: how much there is, and what tensors take.
+//! Memory of devices that have their own: its size, and what tensors use.
 
 use crate::devices::Memory;
 use candle_core::Device;
 
-/// What the tensors of this process take of a device, in bytes.
+/// Device memory used by the tensors of this process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Now.
+    /// Bytes in use now.
     pub now: u64,
-    /// At the most, since the process began or the last [`reset_peak`].
+    /// Largest number of bytes in use since the process began or since the last [`reset_peak`].
     pub peak: u64,
-    /// What the process has reserved for tensors: it is not free for others.
+    /// Bytes that the process has reserved for tensors; other processes cannot use them.
     pub reserved: u64,
 }
 
-/// The memory of a device that has its own; `None` for the CPU, and where the driver does not say.
+/// Returns the memory of a device that has its own; `None` for the CPU, or if the driver does not report it.
 pub fn memory(device: &Device) -> Option<Memory> {
     match device {
         #[cfg(feature = "cuda")]
@@ -23,7 +23,7 @@ pub fn memory(device: &Device) -> Option<Memory> {
     }
 }
 
-/// What tensors take of a device that has its own memory; `None` for the CPU, and where the driver does not say.
+/// Returns how much device memory tensors use; `None` for the CPU, or if the driver does not report it.
 pub fn usage(device: &Device) -> Option<Usage> {
     match device {
         #[cfg(feature = "cuda")]
@@ -32,7 +32,7 @@ pub fn usage(device: &Device) -> Option<Usage> {
     }
 }
 
-/// Makes the peak of a device's [`usage`] what it is now. Where the driver refuses, the peak stays that of the whole process: no less.
+/// Resets the peak of a device's [`usage`] to the current value. If the driver refuses, the peak remains that of the whole process.
 pub fn reset_peak(device: &Device) {
     match device {
         #[cfg(feature = "cuda")]
@@ -41,7 +41,7 @@ pub fn reset_peak(device: &Device) {
     }
 }
 
-/// Has a device keep the memory that tensors give back, for the next ones: a training step takes what the step before gave back, and
+/// Makes a device keep freed memory for later tensors: a training step reuses the memory of the step before, and
 /// getting it from the driver again would cost more than most operations.
 pub(crate) fn keep(device: &Device) {
     match device {
@@ -51,7 +51,7 @@ pub(crate) fn keep(device: &Device) {
     }
 }
 
-/// The memory pool of a CUDA device, by the driver.
+/// The memory pool of a CUDA device, through the driver.
 #[cfg(feature = "cuda")]
 mod pool {
     use super::{Memory, Usage};
@@ -60,15 +60,15 @@ mod pool {
     use candle_core::cuda_backend::cudarc::driver::result::{device as driver, mem_pool};
     use candle_core::cuda_backend::cudarc::driver::sys::{CUmemPool_attribute, CUmemoryPool};
 
-    /// All memory of a device, and what is free.
+    /// Total and free memory of a device.
     pub(super) fn memory(device: &CudaDevice) -> Option<Memory> {
-        // Memory counts as given back once the work on it is done.
+        // Memory counts as freed only after the work on it is done.
         device.synchronize().ok()?;
         let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
         Some(Memory { free: free as u64, total: total as u64 })
     }
 
-    /// The counters of the pool.
+    /// Reads the counters of the pool.
     pub(super) fn usage(device: &CudaDevice) -> Option<Usage> {
         device.synchronize().ok()?;
         let pool = of(device)?;
@@ -79,7 +79,7 @@ mod pool {
         })
     }
 
-    /// Begins the peak anew.
+    /// Resets the peak.
     pub(super) fn reset_peak(device: &CudaDevice) {
         let reset = || {
             device.synchronize().ok()?;
@@ -88,10 +88,10 @@ mod pool {
         let _refused: Option<()> = reset();
     }
 
-    /// Sets the release threshold to all memory.
+    /// Raises the release threshold to all memory.
     pub(super) fn keep(device: &CudaDevice) {
         let keep = || set(of(device)?, CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX);
-        // Without pools it works, only slower.
+        // Without pools allocation works too, only slower.
         let _refused: Option<()> = keep();
     }
 
@@ -106,7 +106,7 @@ mod pool {
 
     fn get(pool: CUmemoryPool, attribute: CUmemPool_attribute) -> Option<u64> {
         let mut value = 0u64;
-        // SAFETY: the pool is a device's own, and the attributes that are asked for are 64-bit numbers.
+        // SAFETY: the pool is a device's own, and the attributes read here are 64-bit numbers.
         unsafe { mem_pool::get_attribute(pool, attribute, (&raw mut value).cast()) }.ok()?;
         Some(value)
     }

@@ -1,16 +1,16 @@
-//! What devices this build and this machine have, for people: names, memory, driver, and why one cannot be used.
+//! List of the devices of this build and this machine for people: names, memory, driver, and why one cannot be used.
 
 use crate::device::SUPPORTED;
 use candle_core::Device;
 
-/// A kind of device that Flowmill can compute on, as this build on this machine sees it.
+/// A kind of device that Flowmill can compute on, as seen by this build on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     /// The first part of device names: `cpu`, `cuda` or `metal`.
     pub kind: &'static str,
-    /// The version of what drives the devices, where there is one.
+    /// Version of the driver, if there is one.
     pub driver: Option<String>,
-    /// The devices, or why there is none that could be used.
+    /// The devices, or the reason why there is none.
     pub devices: Result<Vec<Found>, Unusable>,
 }
 
@@ -19,24 +19,24 @@ pub struct Backend {
 pub struct Found {
     /// The name for `train.device` and `--device`.
     pub name: String,
-    /// What the device calls itself.
+    /// Model name, as the device reports it.
     pub model: String,
-    /// Its memory, where that is not the machine's.
+    /// Its memory, if it has its own.
     pub memory: Option<Memory>,
     /// CUDA's compute capability.
     pub capability: Option<(u32, u32)>,
 }
 
-/// Memory of a device in bytes.
+/// Memory of a device, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// What nobody uses now.
+    /// Bytes that are free.
     pub free: u64,
-    /// All of it.
+    /// Bytes in total.
     pub total: u64,
 }
 
-/// Why no device of a kind can be used.
+/// Reason why no device of a kind can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// The support was not compiled in.
@@ -47,26 +47,26 @@ pub enum Unusable {
         "{file} was not found: it belongs to {part_of}, which is not installed (or its folder is not in LD_LIBRARY_PATH)"
     )]
     MissingLibrary {
-        /// The file that was looked for.
+        /// The missing file.
         file: &'static str,
-        /// What has it.
+        /// The product that contains it.
         part_of: &'static str,
     },
-    /// The driver works and lists no device.
+    /// The driver works but lists no device.
     #[error("the driver finds no device")]
     NoDevice,
-    /// The driver says no.
-    #[error("the driver refuses: {0}")]
+    /// The driver reported an error.
+    #[error("the driver reported an error: {0}")]
     Driver(String),
 }
 
-/// The memory of a device that has its own; `None` for the CPU, and where the driver does not say.
+/// Returns the memory of a device that has its own; `None` for the CPU, or if the driver does not report it.
 pub fn memory(device: &Device) -> Option<Memory> {
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(device) => {
             use candle_core::backend::BackendDevice;
-            // What was freed and waits in the pool is given back first once its work is done.
+            // Freed memory in the pool is returned only after the work on it is done.
             device.synchronize().ok()?;
             let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
             Some(Memory { free: free as u64, total: total as u64 })
@@ -75,27 +75,27 @@ pub fn memory(device: &Device) -> Option<Memory> {
     }
 }
 
-/// Lists all kinds of devices: the CPU first, which can always be used.
+/// Lists all kinds of devices; the CPU comes first and can always be used.
 pub fn list() -> Vec<Backend> {
     let model = std::env::consts::ARCH.to_owned();
     let cpu = Found { name: "cpu".into(), model, memory: None, capability: None };
     vec![Backend { kind: "cpu", driver: None, devices: Ok(vec![cpu]) }, cuda(), metal()]
 }
 
-/// CUDA devices, by the driver.
+/// CUDA devices, as the driver lists them.
 #[cfg(feature = "cuda")]
 fn cuda() -> Backend {
     let driver = installed_driver();
     Backend { kind: "cuda", driver, devices: missing_library().map_or_else(driver::devices, Err) }
 }
 
-/// CUDA devices, which this build knows nothing of.
+/// CUDA devices of a build without CUDA support.
 #[cfg(not(feature = "cuda"))]
 fn cuda() -> Backend {
     Backend { kind: "cuda", driver: installed_driver(), devices: Err(Unusable::NotBuilt("cuda")) }
 }
 
-/// The version of NVIDIA's kernel module, in whatever build.
+/// Version of NVIDIA's kernel module, independent of the build.
 fn installed_driver() -> Option<String> {
     let version = std::fs::read_to_string("/sys/module/nvidia/version").ok()?;
     Some(version.trim().to_owned())
@@ -109,13 +109,13 @@ fn missing_library() -> Option<Unusable> {
     Some(Unusable::MissingLibrary { file: missing.files[0], part_of: missing.part_of })
 }
 
-/// Programs for other systems are linked to the libraries, and start only where they are.
+/// Programs for other systems are linked to the libraries and do not start without them.
 #[cfg(all(feature = "cuda", not(all(target_os = "linux", target_arch = "x86_64"))))]
 fn missing_library() -> Option<Unusable> {
     None
 }
 
-/// Questions to the CUDA driver.
+/// Queries of the CUDA driver.
 #[cfg(feature = "cuda")]
 mod driver {
     use super::{Found, Memory, Unusable};
@@ -133,7 +133,7 @@ mod driver {
         if found.is_empty() { Err(Unusable::NoDevice) } else { Ok(found) }
     }
 
-    /// One device. Its context is made for the question and released with it.
+    /// Describes one device. Its context is created for the query and released with it.
     fn device(number: usize) -> Result<Found, DriverError> {
         let context = CudaContext::new(number)?;
         let (free, total) = context.mem_get_info()?;

@@ -1,48 +1,48 @@
-//! What can go wrong in this crate.
+//! Errors of this crate.
 
 use crate::device::DeviceName;
 use candle_core::DType;
 
-/// An error of the neural building blocks: what was asked, what was found.
+/// An error of the neural building blocks, with the expected and the found value.
 #[derive(Debug, thiserror::Error)]
 pub enum NnError {
-    /// candle refused (a shape, a device, memory).
+    /// candle reported an error (a shape, a device, memory).
     #[error(transparent)]
     Candle(candle_core::Error),
     /// Two shapes do not fit together.
     #[error("{operation}: expected {expected}, found {found}")]
     Shape {
-        /// The operation that was asked for.
+        /// The operation.
         operation: &'static str,
-        /// The shape it needs, with axis names.
+        /// The required shape, with axis names.
         expected: String,
-        /// The shape it was given.
+        /// The shape that was given.
         found: String,
     },
     /// A tensor whose element type or device has no kernel here.
     #[error("{operation}: no kernel for {dtype:?} tensors on {device} (f32 on the CPU has one)")]
     Unsupported {
-        /// The operation that was asked for.
+        /// The operation.
         operation: &'static str,
         /// Element type of the tensor.
         dtype: DType,
-        /// Where the tensor lives.
+        /// Device of the tensor.
         device: String,
     },
     /// A device that cannot be used.
     #[error("device {name}: {reason}")]
     NoDevice {
-        /// The device that was asked for.
+        /// Name of the device.
         name: DeviceName,
-        /// Why it cannot be used, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
     /// An index outside of its table.
     #[error("{operation}: index {index} is outside of a table of {size} rows")]
     Index {
-        /// The operation that was asked for.
+        /// The operation.
         operation: &'static str,
-        /// The offending index.
+        /// The index.
         index: i64,
         /// Number of rows of the table.
         size: usize,
@@ -52,7 +52,7 @@ pub enum NnError {
     Invalid {
         /// The setting or argument.
         what: &'static str,
-        /// Why it is refused.
+        /// The reason.
         message: String,
     },
     /// A number that came out as NaN or infinite.
@@ -66,13 +66,13 @@ pub enum NnError {
     /// A parameter name given twice.
     #[error("a parameter named `{0}` exists already")]
     DuplicateParameter(String),
-    /// `backward` was asked for a value that no tape has recorded.
+    /// `backward` was called on a value that no tape has recorded.
     #[error("backward: the loss does not depend on any trainable parameter, or was recorded on another tape")]
     NotRecorded,
 }
 
-/// Returns candle's message without the backtrace that it puts into its message when `RUST_BACKTRACE` is set: pages of it would hide the words
-/// that say what to do.
+/// Returns candle's message without the backtrace that it adds when `RUST_BACKTRACE` is set, which would bury the part that says what
+/// to do.
 impl From<candle_core::Error> for NnError {
     fn from(error: candle_core::Error) -> Self {
         match error {
@@ -88,7 +88,7 @@ impl NnError {
         Self::Shape { operation, expected: expected.into(), found: format!("{found:?}") }
     }
 
-    /// An argument that is refused.
+    /// An invalid argument.
     pub fn invalid(what: &'static str, message: impl Into<String>) -> Self {
         Self::Invalid { what, message: message.into() }
     }

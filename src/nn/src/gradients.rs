@@ -1,4 +1,4 @@
-//! Gradients: on their way back through the tape, and as its result.
+//! Gradients, during the backward pass and as its result.
 
 use crate::kernels::elementwise;
 use crate::kernels::gemm::{self, Matrix};
@@ -7,19 +7,19 @@ use crate::{NnError, Precision, Result, device, host};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
-/// A gradient on its way. One that nobody else holds may be changed in place.
+/// A gradient during the backward pass. If nothing else refers to its memory, it may be changed in place.
 pub(crate) struct Gradient {
     tensor: Tensor,
     fresh: bool,
 }
 
 impl Gradient {
-    /// A gradient whose memory nobody else refers to.
+    /// Wraps a gradient whose memory has no other owner.
     pub(crate) fn fresh(tensor: Tensor) -> Self {
         Self { tensor, fresh: true }
     }
 
-    /// A gradient whose memory may be in use elsewhere.
+    /// Wraps a gradient whose memory may be in use elsewhere.
     pub(crate) fn shared(tensor: Tensor) -> Self {
         Self { tensor, fresh: false }
     }
@@ -28,7 +28,7 @@ impl Gradient {
         &self.tensor
     }
 
-    /// The same elements under another shape of as many elements.
+    /// Gives the elements another shape with the same number of elements.
     pub(crate) fn reshape(self, shape: &[usize]) -> Result<Self> {
         Ok(Self { tensor: self.tensor.reshape(shape)?, fresh: self.fresh })
     }
@@ -40,11 +40,11 @@ impl Gradient {
         Ok(Self::fresh(tensor))
     }
 
-    /// The same in a number format; scalars are left alone.
+    /// Rounds the gradient to a number format; scalars are left alone.
     pub(crate) fn round(self, precision: Precision) -> Result<Self> {
         match precision.of_shape(self.tensor.dims()) {
             Precision::Fp32 => Ok(self),
-            // On devices the element type is the number format.
+            // On other devices the element type is the number format.
             _ if !device::is_host_single(&self.tensor) => Ok(self),
             precision => self.map(|elements| precision.round(elements)),
         }
@@ -60,7 +60,7 @@ impl Gradient {
     }
 }
 
-/// Where the backward pass of an operation leaves the gradients of its inputs.
+/// Destination for the gradients that an operation's backward pass computes for its inputs.
 pub(crate) struct Flow<'a> {
     inputs: &'a [Option<usize>],
     slots: &'a mut [Option<Gradient>],
@@ -71,17 +71,17 @@ impl<'a> Flow<'a> {
         Self { inputs, slots }
     }
 
-    /// Whether the gradient of an input is wanted; computing another one is wasted work.
+    /// Returns whether the gradient of an input is needed; computing another one is wasted work.
     pub(crate) fn wants(&self, input: usize) -> bool {
         self.inputs[input].is_some()
     }
 
-    /// Takes away what has arrived at an input so far.
+    /// Removes and returns the gradient that has arrived at an input so far.
     pub(crate) fn take(&mut self, input: usize) -> Option<Gradient> {
         self.inputs[input].and_then(|index| self.slots[index].take())
     }
 
-    /// Gives the gradient of an input; added to what has already arrived there.
+    /// Adds a gradient to those that have already arrived at an input.
     pub(crate) fn give(&mut self, input: usize, gradient: Gradient) -> Result<()> {
         let Some(index) = self.inputs[input] else {
             return Ok(());
@@ -94,12 +94,12 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
-    /// Gives the gradient of an input from newly computed elements.
+    /// Adds newly computed elements to the gradient of an input.
     pub(crate) fn give_vec(&mut self, input: usize, elements: Vec<f32>, shape: &[usize]) -> Result<()> {
         self.give(input, Gradient::fresh(host::tensor(elements, shape)?))
     }
 
-    /// Gives a matrix product as the gradient of an input. Saves the separate sum where gradients meet.
+    /// Adds a matrix product to the gradient of an input. Avoids a separate sum if a gradient has already arrived.
     pub(crate) fn give_product(&mut self, input: usize, shape: &[usize], a: Matrix, b: Matrix) -> Result<()> {
         let Some(index) = self.inputs[input] else {
             return Ok(());
@@ -112,7 +112,7 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
-    /// Lets `add` add to the gradient of an input, which begins with zeros.
+    /// Lets `add` accumulate into the gradient of an input, which starts with zeros.
     pub(crate) fn add_to(&mut self, input: usize, shape: &[usize], add: impl FnOnce(&mut [f32])) -> Result<()> {
         let Some(index) = self.inputs[input] else {
             return Ok(());
@@ -130,7 +130,7 @@ impl<'a> Flow<'a> {
     }
 }
 
-/// The gradients of a loss with respect to parameters. They are changed in place, so there are no clones that share their memory.
+/// The gradients of a loss with respect to parameters. They are changed in place, so the type cannot be cloned.
 #[derive(Debug, Default)]
 pub struct Gradients {
     by_parameter: BTreeMap<ParameterId, Tensor>,
@@ -147,12 +147,12 @@ impl Gradients {
         self.by_parameter.iter().map(|(id, tensor)| (*id, tensor))
     }
 
-    /// How many parameters have a gradient.
+    /// Returns the number of parameters with a gradient.
     pub fn len(&self) -> usize {
         self.by_parameter.len()
     }
 
-    /// Whether no parameter has one.
+    /// Returns whether no parameter has a gradient.
     pub fn is_empty(&self) -> bool {
         self.by_parameter.is_empty()
     }
@@ -162,7 +162,7 @@ impl Gradients {
         let gradient = Gradient { tensor: device::wide(&gradient.tensor)?, ..gradient };
         let sum = match self.by_parameter.remove(&id) {
             Some(tensor) => Gradient::fresh(tensor).add(gradient)?,
-            // What the caller gets is its own to change in place (scaling, clipping), which happens on the CPU only.
+            // The caller changes the result in place (scaling, clipping), which happens on the CPU only, so it must own the memory.
             None if gradient.fresh || !device::is_host_single(&gradient.tensor) => gradient,
             None => Gradient::fresh(gradient.tensor.copy()?),
         };

@@ -1,4 +1,4 @@
-//! Contiguous `f32` slices of candle's CPU storage: how kernels read and write tensors without copies, and how results come from devices.
+//! Contiguous `f32` slices of candle's CPU storage, which let kernels read and write tensors without copies; copies from devices.
 
 use crate::{NnError, Result, Value};
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
@@ -17,7 +17,7 @@ impl Deref for HostSlice<'_> {
     fn deref(&self) -> &[f32] {
         match &*self.storage {
             Storage::Cpu(CpuStorage::F32(elements)) => &elements[self.range.clone()],
-            // `slice` refuses every other storage before a `HostSlice` exists.
+            // `slice` rejects every other storage before a `HostSlice` exists.
             _ => &[],
         }
     }
@@ -44,7 +44,7 @@ pub fn slice<'a>(operation: &'static str, tensor: &'a Tensor) -> Result<HostSlic
     }
 }
 
-/// The same tensor with `f32` elements in row-major order; a clone when it has them already.
+/// Returns the tensor with `f32` elements in row-major order; a clone if it has them already.
 ///
 /// # Errors
 /// When candle cannot convert it.
@@ -52,12 +52,12 @@ pub fn contiguous(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.to_dtype(DType::F32)?.contiguous()?)
 }
 
-/// The tensor on the host, with `f32` elements in row-major order: from any device and float type. A clone when it is that already.
+/// Copies the tensor to the host, with `f32` elements in row-major order, from any device and float type. A clone if it is that already.
 ///
 /// # Errors
 /// When candle cannot copy or convert it.
 pub fn fetch(tensor: &Tensor) -> Result<Tensor> {
-    // A view is made contiguous first: a copy from a device takes the whole of what is viewed.
+    // A view is made contiguous first, because a copy from a device would take the whole tensor behind the view.
     contiguous(&tensor.contiguous()?.to_device(&Device::Cpu)?)
 }
 
@@ -69,10 +69,10 @@ pub fn read(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(slice("reading", &fetch(tensor)?)?.to_vec())
 }
 
-/// The only element of each scalar, such as the parts of a loss: one copy from a device for all of them.
+/// Reads the only element of each scalar, such as the parts of a loss, in one copy from a device.
 ///
 /// # Errors
-/// When one has more than one element.
+/// When one of them has more than one element.
 pub fn scalars(values: &[&Value]) -> Result<Vec<f32>> {
     if values.iter().all(|value| value.tensor().device().is_cpu()) {
         return values.iter().map(|value| value.scalar()).collect();
@@ -85,20 +85,20 @@ pub fn scalars(values: &[&Value]) -> Result<Vec<f32>> {
 /// Wraps elements as a CPU tensor without copying them.
 ///
 /// # Errors
-/// When the number of elements is not that of the shape.
+/// When the number of elements does not match the shape.
 pub fn tensor(elements: Vec<f32>, shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_vec(elements, shape, &Device::Cpu)?)
 }
 
-/// Room for `count` elements that a kernel is about to write. Fresh memory is not zeroed: where a kernel does little, that costs as
-/// much as the kernel itself. Only kernels whose every element is written by construction use it; all others start from zeros.
+/// Allocates `count` elements that a kernel is about to write. The memory is not zeroed: in a kernel that does little, zeroing costs as
+/// much as the kernel itself. Only kernels that write every element by construction use it; all others start from zeros.
 ///
 /// # Safety
-/// Every element must be written before anything reads it, and before the vector leaves the function that asked for it.
+/// Every element must be written before anything reads it, and before the vector leaves the calling function.
 pub(crate) unsafe fn uninitialized(count: usize) -> Vec<f32> {
     let mut elements = Vec::<f32>::with_capacity(count);
     if cfg!(debug_assertions) {
-        // An element that is read all the same does not go unnoticed.
+        // Debug builds fill it with NaN, so that reading an unwritten element is noticed.
         elements.resize(count, f32::NAN);
         return elements;
     }
@@ -132,7 +132,7 @@ impl<F: FnOnce(&mut [f32])> InplaceOp1 for Modify<F> {
 }
 
 /// Changes the elements of a contiguous `f32` CPU tensor in place. Every clone and view of the tensor sees the change, so
-/// the caller must be its only owner in spirit (an optimiser on its parameters and moments, the tape on its gradients).
+/// the caller must be its only logical owner (an optimiser for its parameters and moments, the tape for its gradients).
 ///
 /// # Errors
 /// For another element type, device, or a strided view.

@@ -1,4 +1,4 @@
-//! How parameters start: PyTorch's defaults, drawn from a stream keyed by the parameter's name.
+//! Initial values of parameters: PyTorch's defaults, drawn from a stream keyed by the parameter's name.
 
 use crate::random::Draw;
 use crate::{NnError, ParameterId, Parameters, Result, host};
@@ -53,13 +53,13 @@ impl<'a> Builder<'a> {
         Self { parameters, draw, prefix: String::new() }
     }
 
-    /// A builder for the module `name` inside of this one.
+    /// Returns a builder for the module `name` inside of this one.
     pub fn scope(&mut self, name: impl std::fmt::Display) -> Builder<'_> {
         let prefix = format!("{}{name}.", self.prefix);
         Builder { parameters: self.parameters, draw: self.draw, prefix }
     }
 
-    /// Registers the weight `[output, input]` of a linear layer, which adapters may stand beside.
+    /// Registers the weight `[output, input]` of a linear layer, which can have adapters.
     ///
     /// # Errors
     /// When the name is taken.

@@ -1,4 +1,4 @@
-//! What an operation keeps of its inputs for its backward pass.
+//! Inputs that an operation saves for its backward pass.
 
 use crate::precision::Precision;
 use crate::{Result, host};
@@ -6,15 +6,15 @@ use candle_core::Tensor;
 use std::fmt;
 use std::rc::Rc;
 
-/// How to make a recorded value once more, bit for bit, from what its operation keeps anyway.
+/// Recipe to recompute a recorded value, bit for bit, from what its operation saves anyway.
 ///
-/// The output of a norm is as large as its input and costs next to nothing beside the product that reads it. So the product does
-/// not keep it, but makes it again when its backward pass needs it.
+/// The output of a norm is as large as its input and costs next to nothing compared with the product that reads it. So the product does
+/// not save it, but recomputes it when its backward pass needs it.
 #[derive(Clone)]
 pub(crate) struct Again(Rc<dyn Fn() -> Result<Tensor>>);
 
 impl Again {
-    /// From the computation in single precision, and what its result is rounded to.
+    /// Creates the recipe from the single-precision computation and the format that its result is rounded to.
     pub(crate) fn new(make: impl Fn() -> Result<Tensor> + 'static, precision: Precision) -> Self {
         Self(Rc::new(move || {
             let tensor = make()?;
@@ -25,7 +25,7 @@ impl Again {
         }))
     }
 
-    /// The same elements under another shape.
+    /// Gives the elements another shape.
     pub(crate) fn reshape(&self, shape: &[usize]) -> Self {
         let (again, shape) = (self.clone(), shape.to_vec());
         Self(Rc::new(move || Ok(again.make()?.reshape(shape.as_slice())?)))
@@ -42,7 +42,7 @@ impl fmt::Debug for Again {
     }
 }
 
-/// An input as an operation keeps it: the elements, or how to make them again.
+/// A saved input of an operation: the elements, or the recipe to recompute them.
 pub(crate) struct Kept {
     dims: Vec<usize>,
     source: Source,

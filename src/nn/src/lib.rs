@@ -1,8 +1,8 @@
 //! The building blocks of the networks: named parameters, a differentiation tape over candle tensors, fused
 //! multi-threaded kernels with their own backward passes, layers, objectives and ODE solvers.
 //!
-//! candle gives storage, devices and shapes; the derivative is ours, because an operation that is recorded here has a
-//! backward pass by construction. This crate knows nothing of audio, corpora, particular models or the training loop.
+//! candle provides storage, devices and shapes. The differentiation is part of this crate, because an operation that is recorded here
+//! has a backward pass by construction. This crate does not depend on audio, corpora, particular models or the training loop.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -66,5 +66,5 @@ pub use sequences::Sequences;
 pub use tape::Tape;
 pub use value::Value;
 
-/// What every fallible function of this crate returns.
+/// Result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, NnError>;

@@ -1,37 +1,37 @@
-//! Setting the parameters of a model from named tensors, with a report of what fits.
+//! Loading of a model's parameters from named tensors, with a report of what fits.
 
 use crate::{ParameterId, Parameters, Result};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-/// How many names of a kind a message shows.
+/// Number of names of each kind that a message shows.
 const SHOWN: usize = 3;
 
-/// What a weight file had for a model.
+/// Comparison of a weight file with a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadReport {
     /// Names that were loaded.
     pub matched: Vec<String>,
-    /// Names that the model has and the file lacks.
+    /// Names in the model that the file lacks.
     pub missing: Vec<String>,
-    /// Names whose elements are integers in the file, where the model has floats.
+    /// Names whose elements are integers in the file but floats in the model.
     pub integers: Vec<String>,
-    /// Names that the file has and the model lacks.
+    /// Names in the file that the model lacks.
     pub extra: Vec<String>,
     /// Names whose shapes differ: name, shape in the model, shape in the file.
     pub mismatched: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
 impl LoadReport {
-    /// Whether file and model have the same names and shapes.
+    /// Returns whether file and model have the same names and shapes.
     pub fn is_exact(&self) -> bool {
         self.missing.is_empty() && self.integers.is_empty() && self.extra.is_empty() && self.mismatched.is_empty()
     }
 }
 
 impl LoadReport {
-    /// Tells apart what is missing and what the file has as `integers`.
+    /// Moves missing names that the file has in `integers` to the list of integers.
     pub fn with_integers(mut self, integers: &BTreeMap<String, Tensor>) -> Self {
         let (integers, missing) = self.missing.into_iter().partition(|name| integers.contains_key(name));
         (self.integers, self.missing) = (integers, missing);
@@ -65,11 +65,11 @@ impl Parameters {
         self.ids().map(|id| (self.name(id).to_owned(), self.tensor(id).clone())).collect()
     }
 
-    /// Takes over the tensors of the same name and shape, and says what fits. The parameters are changed only by what matched; the
+    /// Copies the tensors of the same name and shape, and reports what fits. Only matching parameters are changed; the
     /// caller decides whether a report that is not [exact](LoadReport::is_exact) is an error.
     ///
     /// # Errors
-    /// When a tensor cannot be taken over.
+    /// When a tensor cannot be copied.
     pub fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<LoadReport> {
         let mut report = LoadReport::default();
         let known: HashMap<&str, ParameterId> =

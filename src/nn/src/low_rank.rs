@@ -1,8 +1,8 @@
-//! Low-rank adapters beside frozen weights (LoRA; Hu et al., arXiv 2106.09685).
+//! Low-rank adapters on frozen weights (LoRA; Hu et al., arXiv 2106.09685).
 //!
-//! A linear layer with weight `W` `[output, input]` and an adapter computes `x Wᵀ + scale · dropout(x) Aᵀ Bᵀ`. `A` is called
-//! `MODULE.lora_A.weight` and `B` `MODULE.lora_B.weight`, as the package PEFT calls them; a [`Context`](crate::Context) needs nothing
-//! more to find them.
+//! A linear layer with weight `W` `[output, input]` and an adapter computes `x Wᵀ + scale · dropout(x) Aᵀ Bᵀ`. `A` is named
+//! `MODULE.lora_A.weight` and `B` `MODULE.lora_B.weight`, like in the package PEFT; a [`Context`](crate::Context) finds them by
+//! these names.
 
 use std::collections::BTreeMap;
 
@@ -12,19 +12,19 @@ use crate::init::Init;
 use crate::random::Draw;
 use crate::{NnError, ParameterId, Parameters, Result, Value, host};
 
-/// What follows the module's name in the name of its weight.
+/// Suffix of the module's name in the name of its weight.
 const WEIGHT: &str = ".weight";
-/// What follows the module's name in the name of A.
+/// Suffix of the module's name in the name of A.
 const DOWN: &str = ".lora_A.weight";
-/// What follows the module's name in the name of B.
+/// Suffix of the module's name in the name of B.
 const UP: &str = ".lora_B.weight";
 
-/// What an adapter is like.
+/// Settings of an adapter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LowRankSettings {
     /// Rows of A and columns of B.
     pub rank: usize,
-    /// What the product is multiplied by: LoRA's alpha divided by the rank.
+    /// Factor on the product: LoRA's alpha divided by the rank.
     pub scale: f32,
     /// Rate of the dropout on the adapter's input.
     pub dropout: f32,
@@ -37,37 +37,39 @@ pub struct LowRank {
     pub down: ParameterId,
     /// B, `[output, rank]`.
     pub up: ParameterId,
-    /// What it is like.
+    /// Settings.
     pub settings: LowRankSettings,
 }
 
-/// Whether a parameter of this name is the A of an adapter.
+/// Returns whether a parameter of this name is the A of an adapter.
 pub fn is_down(name: &str) -> bool {
     name.ends_with(DOWN)
 }
 
-/// The name of the module whose A or B a tensor is.
+/// Returns the name of the module whose A or B a tensor is.
 pub fn adapted_module(name: &str) -> Option<&str> {
     name.strip_suffix(DOWN).or_else(|| name.strip_suffix(UP))
 }
 
 impl Parameters {
-    /// Adds an adapter beside the weight `id` of a linear layer: A uniform as PyTorch starts a linear layer, B zero, so that the
-    /// layer computes what it did before.
+    /// Adds an adapter to the weight `id` of a linear layer. A starts uniform like PyTorch's linear layers and B at zero, so the
+    /// layer's output is unchanged.
     ///
     /// # Errors
-    /// [`NnError::Invalid`] when the weight is no linear layer's, or the rank is 0 or no smaller than the weight's sides.
+    /// [`NnError::Invalid`] when the weight does not belong to a linear layer, or the rank is 0 or larger than a side of the weight.
     pub fn add_low_rank(&mut self, id: ParameterId, settings: LowRankSettings, draw: Draw) -> Result<LowRank> {
         let name = self.name(id).to_owned();
         let refuse = |reason: &str| NnError::invalid("adapter", format!("`{name}` {reason}"));
         let module = name.strip_suffix(WEIGHT).filter(|_| self.is_linear(id));
         let module = module.ok_or_else(|| refuse("is not the weight of a linear layer"))?;
         let &[outputs, inputs] = self.tensor(id).dims() else {
-            return Err(refuse("is no matrix"));
+            return Err(refuse("is not a matrix"));
         };
         let rank = settings.rank;
         if rank == 0 || rank > outputs.min(inputs) {
-            return Err(refuse(&format!("is {outputs} x {inputs}: no adapter of rank {rank} fits")));
+            return Err(refuse(&format!(
+                "is {outputs} x {inputs}: the rank {rank} of an adapter must be from 1 to the smaller side"
+            )));
         }
         let name = format!("{module}{DOWN}");
         let start = Init::default_for(inputs).draw(draw.purpose(&name), rank * inputs);
@@ -79,7 +81,7 @@ impl Parameters {
     }
 }
 
-/// Adds every adapter among `tensors` to the weight it stands beside, `W + scale · B A`, and takes it out. Gives the adapters' tensors.
+/// Adds every adapter among `tensors` to its weight, `W + scale · B A`, and removes it. Returns the adapters' tensors.
 ///
 /// # Errors
 /// When one half of an adapter or its weight is missing, or their shapes do not fit.
@@ -92,7 +94,7 @@ pub fn merge(tensors: &mut BTreeMap<String, Tensor>, scale: f32) -> Result<BTree
         let Some(module) = adapted_module(name) else { continue };
         let (down, up, weight) = (format!("{module}{DOWN}"), format!("{module}{UP}"), format!("{module}{WEIGHT}"));
         if *name == up {
-            // Merged with its A, unless that is missing.
+            // The pair is merged when its A is visited, unless A is missing.
             adapters.get(&down).ok_or_else(|| missing(down))?;
             continue;
         }

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 pub struct ParameterId(usize);
 
 impl ParameterId {
-    /// The parameter at a position.
+    /// Returns the parameter at a position.
     pub(crate) fn at(position: usize) -> Self {
         Self(position)
     }
@@ -29,12 +29,12 @@ struct Entry {
     role: Role,
 }
 
-/// What a layer does with a parameter, as far as others need to know.
+/// Role of a parameter in its layer, as far as other code needs to know.
 #[derive(Debug, Clone, Copy)]
 enum Role {
-    /// Anything.
+    /// No special role.
     Any,
-    /// The weight of a linear layer, with the adapter beside it.
+    /// The weight of a linear layer, with its adapter.
     Linear(Option<LowRank>),
 }
 
@@ -47,7 +47,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// No parameters yet.
+    /// Creates an empty set of parameters.
     pub fn new() -> Self {
         Self::default()
     }
@@ -78,12 +78,12 @@ impl Parameters {
         Ok(id)
     }
 
-    /// How many parameters there are.
+    /// Returns the number of parameters.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no parameters.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -93,7 +93,7 @@ impl Parameters {
         (0..self.entries.len()).map(ParameterId)
     }
 
-    /// Those that are trained, in order of registration.
+    /// The trainable parameters, in order of registration.
     pub fn trainable_ids(&self) -> impl Iterator<Item = ParameterId> + '_ {
         self.ids().filter(|id| self.trainable(*id))
     }
@@ -108,7 +108,7 @@ impl Parameters {
         &self.entries[id.0].tensor
     }
 
-    /// Replaces the value of a parameter. It stays on its device: a value of another one is copied there.
+    /// Replaces the value of a parameter. It stays on its device: a value on another device is copied there.
     ///
     /// # Errors
     /// When the shape differs, or the value cannot be copied.
@@ -122,10 +122,10 @@ impl Parameters {
         Ok(())
     }
 
-    /// Moves all parameters to a device. Those that are there already stay as they are.
+    /// Moves all parameters to a device. Those that are already there are unchanged.
     ///
     /// # Errors
-    /// When candle cannot copy one, such as for lack of memory there.
+    /// When candle cannot copy one, for example for lack of memory there.
     pub fn to_device(&mut self, device: &Device) -> Result<()> {
         for entry in &mut self.entries {
             entry.tensor = entry.tensor.to_device(device)?;
@@ -133,27 +133,27 @@ impl Parameters {
         Ok(())
     }
 
-    /// Where the parameters are: they are all on one device.
+    /// Returns the device of the parameters: they are all on one device.
     pub fn device(&self) -> Device {
         self.entries.first().map_or(Device::Cpu, |entry| entry.tensor.device().clone())
     }
 
-    /// Whether a parameter is trained.
+    /// Returns whether a parameter is trainable.
     pub fn trainable(&self, id: ParameterId) -> bool {
         self.entries[id.0].trainable
     }
 
-    /// Trains or freezes a parameter. A frozen one gets no gradient and costs none.
+    /// Makes a parameter trainable or frozen. A frozen one gets no gradient and costs no backward computation.
     pub fn set_trainable(&mut self, id: ParameterId, trainable: bool) {
         self.entries[id.0].trainable = trainable;
     }
 
-    /// Whether a parameter is the weight of a linear layer, beside which an adapter can stand.
+    /// Returns whether a parameter is the weight of a linear layer, which can have an adapter.
     pub fn is_linear(&self, id: ParameterId) -> bool {
         matches!(self.entries[id.0].role, Role::Linear(_))
     }
 
-    /// The adapter beside the weight of a linear layer.
+    /// Returns the adapter of a linear layer's weight.
     pub fn low_rank(&self, id: ParameterId) -> Option<LowRank> {
         match self.entries[id.0].role {
             Role::Linear(adapter) => adapter,
@@ -169,7 +169,7 @@ impl Parameters {
         self.entries[id.0].role = Role::Linear(Some(adapter));
     }
 
-    /// The parameter of a name.
+    /// Returns the parameter with a name.
     pub fn find(&self, name: &str) -> Option<ParameterId> {
         self.by_name.get(name).copied()
     }

@@ -11,16 +11,17 @@ use serde::{Deserialize, Serialize};
 
 /// The number format of a recorded computation.
 ///
-/// On devices a format is an element type. On the CPU tensors are `f32` in memory whatever the format; in `bf16` and `fp16` their values are brought to the nearest number of the format (ties to
-/// even; beyond its range infinity; subnormals are kept) where a computation in that format would store them:
+/// On devices a format is an element type. On the CPU tensors are `f32` in memory in every format. In `bf16` and `fp16` their values are
+/// rounded to the nearest number of the format (ties to even; infinity beyond its range; subnormals are kept) where a computation in that
+/// format would store them:
 ///
-/// * weights, as the forward pass sees them (the weights themselves, and what the optimiser does, stay `f32`);
+/// * weights in the forward pass (the weights themselves, and the optimiser's computations, stay `f32`);
 /// * the output of every recorded operation;
-/// * the gradient of every recorded value and of every weight, once all that flows into it has been added up.
+/// * the gradient of every recorded value and of every weight, after all contributions have been added up.
 ///
-/// Inside of an operation (products, sums, statistics of norms, attention weights) and in losses everything is `f32`. So are data that enter:
-/// they are rounded with the first operation's output. This is what automatic mixed precision computes on devices that accumulate
-/// products in `f32`, but for the order of sums and for roundings between parts of one fused operation.
+/// Inside of an operation (products, sums, statistics of norms, attention weights) and in losses everything is `f32`. Input data are
+/// `f32` too: they are rounded with the first operation's output. Automatic mixed precision on devices that accumulate products in `f32`
+/// computes the same, except for the order of sums and for roundings between parts of one fused operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -29,7 +30,7 @@ pub enum Precision {
     Fp32,
     /// The upper half of single precision: its range with 8 significant bits.
     Bf16,
-    /// IEEE half precision: 11 significant bits, up to 65504, which gradients need a loss scale for.
+    /// IEEE half precision: 11 significant bits, up to 65504. Gradients need a loss scale.
     Fp16,
 }
 
@@ -37,7 +38,7 @@ pub enum Precision {
 const RUN: usize = 1024;
 
 impl Precision {
-    /// Brings every number to the nearest one of the format.
+    /// Rounds every number to the nearest one of the format.
     pub fn round(self, elements: &mut [f32]) {
         match self {
             Self::Fp32 => {}
@@ -53,7 +54,7 @@ impl Precision {
         }
     }
 
-    /// A copy with rounded numbers, on devices of the format's element type; the tensor itself in single precision.
+    /// Returns a copy with rounded numbers (on devices in the format's element type), or the tensor itself in single precision.
     ///
     /// # Errors
     /// When candle cannot convert it.
@@ -69,7 +70,7 @@ impl Precision {
         host::tensor(elements, tensor.dims())
     }
 
-    /// The format that a value of this shape is kept in: scalars are losses or parts of them, which stay in single precision.
+    /// Returns the format that a value of this shape is stored in: scalars are losses or parts of them, which stay in single precision.
     pub(crate) fn of_shape(self, dims: &[usize]) -> Self {
         if dims.is_empty() { Self::Fp32 } else { self }
     }

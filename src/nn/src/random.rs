@@ -1,7 +1,7 @@
 //! Counter-based random numbers: a pure function of (seed, purpose, epoch, step, sample) and a position.
 //!
 //! The generator is Philox 4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-//! Nothing is kept between calls, so a resumed run draws what an undisturbed one would have drawn, and the order in which
+//! Nothing is stored between calls, so a resumed run draws the same numbers as an undisturbed one, and the order in which
 //! threads draw does not matter.
 
 use candle_core::{Device, Tensor};
@@ -10,7 +10,7 @@ const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 pub(crate) const ROUNDS: usize = 10;
 
-/// Philox 4x32-10: four random words for a 128-bit counter under a 64-bit key.
+/// Philox 4x32-10: returns four random words for a 128-bit counter and a 64-bit key.
 pub fn philox_4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..ROUNDS {
         counter = philox_round(counter, key);
@@ -19,7 +19,7 @@ pub fn philox_4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// One round.
+/// Computes one round.
 #[inline(always)]
 pub(crate) fn philox_round(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let low = u64::from(MULTIPLIER[0]).wrapping_mul(u64::from(counter[0]));
@@ -27,13 +27,13 @@ pub(crate) fn philox_round(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [(high >> 32) as u32 ^ counter[1] ^ key[0], high as u32, (low >> 32) as u32 ^ counter[3] ^ key[1], low as u32]
 }
 
-/// The key of the round after.
+/// Returns the key of the next round.
 #[inline(always)]
 pub(crate) fn next_key(key: [u32; 2]) -> [u32; 2] {
     [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])]
 }
 
-/// A stream of random numbers, identified by what it is for. Copying it or asking twice gives the same numbers.
+/// A stream of random numbers, identified by its purpose. Copying it or reading it twice gives the same numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
     key: [u32; 2],
@@ -80,7 +80,7 @@ impl Draw {
         self.child(5, sample)
     }
 
-    /// A new key from this one: the words of a Philox block whose counter no stream of numbers reaches.
+    /// Derives a new key from this one: the words of a Philox block whose counter no stream of numbers reaches.
     fn child(self, kind: u32, value: u64) -> Self {
         let [low, high] = split(value);
         let words = philox_4x32_10([low, high, kind, u32::MAX], self.key);

@@ -1,11 +1,11 @@
-//! Which rows of a `[row, channel]` matrix belong to which item of a batch.
+//! Assignment of the rows of a `[row, channel]` matrix to the items of a batch.
 
 use crate::ops::row_map::Cache;
 use crate::{NnError, Result};
 use std::ops::Range;
 
-/// The rows of each item. A padded batch `[item, time, channel]` has items at equal distances, some of whose rows are valid;
-/// a packed one has them one after the other without gaps.
+/// The rows of each item. In a padded batch `[item, time, channel]` items start at equal distances, and some of their rows are valid;
+/// in a packed one they follow each other without gaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequences {
     rows: Vec<Range<usize>>,
@@ -18,7 +18,7 @@ impl Sequences {
         &self.cache
     }
 
-    /// A padded batch: item `i` has `lengths[i]` valid rows out of `time`.
+    /// Creates a padded batch: item `i` has `lengths[i]` valid rows out of `time`.
     ///
     /// # Errors
     /// When a length exceeds `time`.
@@ -30,7 +30,7 @@ impl Sequences {
         Ok(Self { rows: rows.collect(), total: lengths.len() * time, cache: Cache::default() })
     }
 
-    /// Items one after the other.
+    /// Creates a packed batch: items one after the other.
     pub fn packed(lengths: &[usize]) -> Self {
         let mut rows = Vec::with_capacity(lengths.len());
         let mut total = 0;
@@ -46,7 +46,7 @@ impl Sequences {
         self.rows.len()
     }
 
-    /// Whether there are no items.
+    /// Returns whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
@@ -61,7 +61,7 @@ impl Sequences {
         self.rows.iter().map(|rows| rows.len()).collect()
     }
 
-    /// Number of rows of the matrix, those between items included.
+    /// Number of rows of the matrix, including those between items.
     pub fn total(&self) -> usize {
         self.total
     }
@@ -71,12 +71,12 @@ impl Sequences {
         self.rows.iter().map(|rows| rows.len()).sum()
     }
 
-    /// Whether every row belongs to an item.
+    /// Returns whether every row belongs to an item.
     pub fn is_packed(&self) -> bool {
         self.valid() == self.total
     }
 
-    /// The first rows of each item: as many as `lengths` says.
+    /// Shortens each item to its first `lengths[i]` rows.
     ///
     /// # Errors
     /// When a length exceeds its item or the number of items differs.

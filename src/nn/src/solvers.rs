@@ -1,4 +1,4 @@
-//! Solvers of ordinary differential equations, each in a file of its own, and the schedules of their steps.
+//! Solvers of ordinary differential equations, one file each, and the schedules of their steps.
 
 mod dormand_prince;
 mod euler;
@@ -12,12 +12,12 @@ use crate::NnError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where a solver arrived, and what it cost.
+/// Result of a solver, and its cost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Solution {
     /// The state at the last time.
     pub state: Vec<f32>,
-    /// How often the velocity was asked for.
+    /// Number of evaluations of the velocity.
     pub evaluations: usize,
 }
 
@@ -32,14 +32,14 @@ pub enum Method {
     Dopri5,
 }
 
-/// How a path from time 0 to 1 is followed.
+/// Method and settings to follow a path from time 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Solver {
-    /// Which method.
+    /// The method.
     pub method: Method,
-    /// How many steps Euler makes.
+    /// Number of Euler's steps.
     pub steps: usize,
-    /// When the adaptive method is content.
+    /// Tolerances of the adaptive method.
     pub tolerances: Tolerances,
 }
 
@@ -50,7 +50,7 @@ impl Default for Solver {
 }
 
 impl Solver {
-    /// Follows `velocity(state, time)` from time 0 to 1. Euler's steps are spread by the schedule.
+    /// Follows `velocity(state, time)` from time 0 to 1. The schedule spaces Euler's steps.
     ///
     /// # Errors
     /// Those of `velocity` and of the method.
@@ -67,7 +67,7 @@ impl Solver {
     }
 }
 
-/// A velocity must have as many elements as the state.
+/// Checks that a velocity has as many elements as the state.
 fn check_length(operation: &'static str, state: &[f32], velocity: &[f32]) -> crate::Result<()> {
     if velocity.len() == state.len() {
         return Ok(());

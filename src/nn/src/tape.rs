@@ -1,4 +1,4 @@
-//! The differentiation tape: a flat list of operations, walked backwards once.
+//! The differentiation tape: a flat list of operations, walked backward once.
 
 use crate::gradients::{Flow, Gradient, Gradients};
 use crate::parameters::ParameterId;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-/// The backward pass of one operation: takes the gradient of its output, gives those of its inputs.
+/// The backward pass of one operation: takes the gradient of its output and adds the gradients of its inputs.
 pub(crate) type Backward = Box<dyn FnOnce(Gradient, &mut Flow<'_>) -> Result<()>>;
 
 enum Entry {
@@ -17,25 +17,25 @@ enum Entry {
     Operation {
         inputs: Vec<Option<usize>>,
         backward: Backward,
-        /// What the gradient of the output is rounded to.
+        /// The format that the gradient of the output is rounded to.
         precision: Precision,
     },
 }
 
-/// A recorded value that no operation of this tape made.
+/// A recorded value that was not computed by an operation of this tape.
 #[derive(Debug, Clone, Copy)]
 enum Leaf {
     Parameter(ParameterId),
-    /// A value of another tape, whose operation holds this one.
+    /// A value of another tape, whose operation contains this tape.
     Outer,
 }
 
-/// Records the operations on values that depend on trainable parameters. Cloning gives another handle on the same list.
+/// A tape that records operations on values that depend on trainable parameters. A clone is another handle on the same list.
 ///
-/// [`backward`](Self::backward) walks the list from the loss to the start, once: an operation and all it kept for its backward
-/// pass are freed as soon as it has been passed, gradients of inner values as soon as they have been used, and gradients that
-/// arrive at the same place are added in place. Operations on plain values (data, frozen parameters) are never recorded, and
-/// a recorded operation skips the gradients of its plain inputs.
+/// [`backward`](Self::backward) walks the list from the loss to the start, once. An operation and its saved state are freed as soon as
+/// the walk has passed it, gradients of inner values as soon as they have been used, and gradients that arrive at the same value are
+/// added in place. Operations on plain values (data, frozen parameters) are never recorded, and a recorded operation skips the gradients
+/// of its plain inputs.
 #[derive(Clone, Default)]
 pub struct Tape {
     entries: Rc<RefCell<Vec<Entry>>>,
@@ -48,7 +48,7 @@ impl fmt::Debug for Tape {
     }
 }
 
-/// The place of a recorded value on its tape.
+/// Position of a recorded value on its tape.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) tape: Tape,
@@ -56,17 +56,17 @@ pub(crate) struct Node {
 }
 
 impl Tape {
-    /// An empty tape.
+    /// Creates an empty tape.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty tape that rounds what is recorded on it to a number format.
+    /// Creates an empty tape that rounds recorded values to a number format.
     pub fn with_precision(precision: Precision) -> Self {
         Self { precision: Rc::new(Cell::new(precision)), ..Self::default() }
     }
 
-    /// The number format of what is recorded.
+    /// The number format of recorded values.
     pub fn precision(&self) -> Precision {
         self.precision.get()
     }
@@ -76,7 +76,7 @@ impl Tape {
         self.entries.borrow().len()
     }
 
-    /// Whether nothing has been recorded (or everything has been walked).
+    /// Returns whether nothing has been recorded (or everything has been walked).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -91,7 +91,7 @@ impl Tape {
         self.push(Entry::Leaf(Leaf::Parameter(id)))
     }
 
-    /// Stands for a value of another tape.
+    /// Adds a leaf for a value of another tape.
     pub(crate) fn outer(&self) -> Node {
         self.push(Entry::Leaf(Leaf::Outer))
     }
@@ -100,10 +100,10 @@ impl Tape {
         Rc::ptr_eq(&self.entries, &other.entries)
     }
 
-    /// The gradients of a scalar loss with respect to the parameters it depends on. The tape is empty afterwards.
+    /// Returns the gradients of a scalar loss with respect to the parameters it depends on. The tape is empty afterwards.
     ///
     /// # Errors
-    /// [`NnError::NotRecorded`] when nothing trainable led to the loss; a shape error when it is not a scalar.
+    /// [`NnError::NotRecorded`] when the loss does not depend on anything trainable; a shape error when it is not a scalar.
     pub fn backward(&self, loss: &Value) -> Result<Gradients> {
         if loss.tensor().elem_count() != 1 {
             return Err(NnError::shape("backward", "a scalar loss", loss.dims()));
@@ -111,10 +111,10 @@ impl Tape {
         self.backward_from(loss, loss.tensor().ones_like()?)
     }
 
-    /// The gradients of `sum(output * seed)` with respect to the parameters: a backward pass that starts from a given gradient.
+    /// Returns the gradients of `sum(output * seed)` with respect to the parameters: a backward pass from a given gradient.
     ///
     /// # Errors
-    /// As [`backward`](Self::backward), and when the shapes differ.
+    /// Those of [`backward`](Self::backward); also when the shapes differ.
     pub fn backward_from(&self, output: &Value, seed: Tensor) -> Result<Gradients> {
         if output.dims() != seed.dims() {
             return Err(NnError::shape("backward", format!("{:?}", output.dims()), seed.dims()));
@@ -132,9 +132,9 @@ impl Tape {
         Ok(gradients)
     }
 
-    /// The backward pass of a recording that one operation of another tape stands for, from the gradient of its output. `leaves` says
-    /// which input of that operation each leaf stands for, by its place. What has arrived at those inputs so far is added to
-    /// rather than summed up apart: the same additions in the same order as on one tape.
+    /// Runs the backward pass of a recording that is one operation of another tape, from the gradient of its output. `leaves` maps the
+    /// place of each leaf to the input of that operation. Gradients that have already arrived at those inputs are continued instead of
+    /// summed up separately: the same additions in the same order as on one tape.
     pub(crate) fn backward_into(
         &self,
         output: &Value,
@@ -160,7 +160,7 @@ impl Tape {
         })
     }
 
-    /// The entries up to that of a value, and an empty slot for the gradient of each; leaves the tape empty.
+    /// Takes the entries up to a value's, with an empty slot for the gradient of each; leaves the tape empty.
     #[allow(clippy::type_complexity, reason = "both halves are taken apart at once")]
     fn take_until(&self, output: &Value) -> Result<(Vec<Entry>, Vec<Option<Gradient>>)> {
         let node = output.node().filter(|node| self.is(&node.tape)).ok_or(NnError::NotRecorded)?;
@@ -171,7 +171,7 @@ impl Tape {
     }
 }
 
-/// Walks entries backwards, each with its gradient if it has one; `arrive` gets those of leaves and their places.
+/// Walks entries backward, each with its gradient if it has one; `arrive` receives those of leaves and their places.
 fn walk(
     mut entries: Vec<Entry>,
     mut slots: Vec<Option<Gradient>>,
@@ -191,8 +191,8 @@ fn walk(
     Ok(())
 }
 
-/// Makes the value of an operation: plain when all inputs are plain, recorded otherwise. `backward` makes the closure that
-/// gives the gradients of the inputs, by position in `inputs`; it is not called (and keeps nothing) for plain inputs.
+/// Creates the value of an operation: plain if all inputs are plain, recorded otherwise. `backward` creates the closure that
+/// adds the gradients of the inputs, by position in `inputs`; for plain inputs it is not called, so nothing is saved.
 ///
 /// This is the only way to record an operation, so an operation that can be recorded has a backward pass.
 pub(crate) fn record<B>(output: Tensor, inputs: &[&Value], backward: impl FnOnce() -> B) -> Value
@@ -203,10 +203,10 @@ where
         return Value::new(output, None);
     };
     let precision = tape.precision().of_shape(output.dims());
-    // On devices the element type is the number format.
+    // On other devices the element type is the number format.
     if precision != Precision::Fp32 && device::is_host_single(&output) {
-        // Every kernel's output is a contiguous f32 CPU tensor, the only kind that can be changed in place. What shares its memory (the
-        // input of a reshape) has been rounded before, so that it stays as it is.
+        // Every kernel's output is a contiguous f32 CPU tensor, the only kind that can be changed in place. Tensors that share its memory
+        // (the input of a reshape) have been rounded before, so this does not change them.
         host::modify(&output, |elements| precision.round(elements)).expect("a kernel's output can be changed");
     }
     let indices = inputs.iter().map(|value| value.node().filter(|node| node.tape.is(tape)).map(|node| node.index));
@@ -214,13 +214,13 @@ where
     Value::new(output, Some(tape.push(entry)))
 }
 
-/// The number format that an operation on these values is recorded in.
+/// Returns the number format that an operation on these values is recorded in.
 pub(crate) fn precision(values: &[&Value]) -> Precision {
     values.iter().find_map(|value| value.tape()).map_or(Precision::Fp32, Tape::precision)
 }
 
-/// Records what `work` computes on these values in single precision, gradients included: for objectives, whose factors leave the range
-/// of narrower formats.
+/// Records the computations of `work` on these values in single precision, gradients included: for objectives, whose factors leave the
+/// range of narrower formats.
 pub(crate) fn in_single_precision<R>(values: &[&Value], work: impl FnOnce() -> R) -> R {
     let Some(tape) = values.iter().find_map(|value| value.tape()) else {
         return work();

@@ -1,31 +1,31 @@
-//! The harness that every differentiable operation goes through.
+//! The test harness of every differentiable operation. It compares:
 //!
-//! * The composition against finite differences, in double precision.
-//! * The fused CPU kernel against the composition, in single precision.
-//! * The composition in bf16 and fp16 against double precision.
-//! * Where the environment variable [`DEVICE`] names a device: that device against double precision, by its own kernels where it has
+//! * the composition with finite differences, in double precision;
+//! * the fused CPU kernel with the composition, in single precision;
+//! * the composition in bf16 and fp16 with double precision;
+//! * if the environment variable [`DEVICE`] names a device, that device with double precision, by its own kernels where it has
 //!   some, and by the composition.
 //!
-//! Functions here panic where something disagrees: they are for tests.
+//! Functions here panic on a disagreement: they are for tests.
 
 use crate::parameters::ParameterId;
 use crate::random::Draw;
 use crate::{NnError, Precision, Result, Tape, Value, device};
 use candle_core::{DType, Device, Tensor};
 
-/// The environment variable that names a device, such as `cuda:0`, that is tested as well as the CPU.
+/// The environment variable that names a device to test in addition to the CPU, such as `cuda:0`.
 pub const DEVICE: &str = "FLOWMILL_TEST_DEVICE";
 
-/// How far results may be apart, as a share of the largest magnitude.
+/// Allowed differences between results, as a share of the largest magnitude.
 #[derive(Debug, Clone, Copy)]
 struct Tolerances {
-    /// Gradients in double precision from differences.
+    /// Gradients in double precision against differences.
     differences: f64,
-    /// Kernels, and other devices, from the composition in single precision.
+    /// Kernels and other devices against the composition in single precision.
     single: f64,
-    /// The composition in bf16 from double precision.
+    /// The composition in bf16 against double precision.
     bf16: f64,
-    /// The composition in fp16 from double precision.
+    /// The composition in fp16 against double precision.
     fp16: f64,
 }
 
@@ -52,21 +52,21 @@ fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
-/// An operation on several inputs, with the numbers that it is checked at.
+/// An operation on several inputs, with the values it is checked at.
 struct Case<'a> {
     shapes: &'a [&'a [usize]],
     inputs: Vec<Vec<f64>>,
     f: &'a dyn Fn(&[Value]) -> Value,
 }
 
-/// What an operation gives: its output, and the gradients of all inputs.
+/// Result of an operation: its output, and the gradients of all inputs.
 struct Results {
     output: Vec<f64>,
     gradients: Vec<Vec<f64>>,
 }
 
 impl<'a> Case<'a> {
-    /// Of standard normal elements times a deviation.
+    /// Creates a case with standard normal elements times a deviation.
     fn new(name: &str, shapes: &'a [&'a [usize]], deviation: f64, f: &'a dyn Fn(&[Value]) -> Value) -> Self {
         let inputs = shapes.iter().enumerate().map(|(input, shape)| {
             normals(&format!("{name} {input}"), shape).iter().map(|x| f64::from(*x) * deviation).collect()
@@ -81,7 +81,8 @@ impl<'a> Case<'a> {
         self.inputs.iter().zip(self.shapes).map(tensor).collect()
     }
 
-    /// The operation on recorded inputs of an element type on a device, and its gradients of the sum of the output times `weights`.
+    /// Runs the operation on recorded inputs of an element type on a device; the gradients are those of the sum of the output times
+    /// `weights`.
     fn results(&self, device: &Device, dtype: DType, weights: &dyn Fn(usize) -> Vec<f64>) -> Result<Results> {
         let precision = match dtype {
             DType::BF16 => Precision::Bf16,
@@ -107,7 +108,7 @@ impl<'a> Case<'a> {
         Ok(Results { output: found, gradients: (0..self.inputs.len()).map(gradient).collect::<Result<_>>()? })
     }
 
-    /// The output for plain inputs in double precision, one of whose elements is moved.
+    /// The output for plain inputs in double precision, with one element changed.
     fn moved(&self, input: usize, element: usize, by: f64) -> Result<Vec<f64>> {
         let mut inputs = self.inputs.clone();
         inputs[input][element] += by;
@@ -117,7 +118,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Checks an operation on inputs of these shapes, of standard normal elements; see the module.
+/// Checks an operation on inputs of these shapes with standard normal elements; see the module.
 ///
 /// # Panics
 /// When anything disagrees.
@@ -125,7 +126,7 @@ pub fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Value]) -> Value) {
     check_at(name, shapes, 1.0, f);
 }
 
-/// As [`check`], with inputs of the given deviation.
+/// Like [`check`], with inputs of the given deviation.
 ///
 /// # Panics
 /// When anything disagrees.
@@ -172,7 +173,7 @@ fn check_device(name: &str, case: &Case, double: &Results) -> Result<()> {
     Ok(())
 }
 
-/// As [`check`], for the tested device only and without differences: for sizes at which these take too long.
+/// Like [`check`], for the tested device only and without differences: for sizes where these take too long.
 ///
 /// # Panics
 /// When anything disagrees.
@@ -184,7 +185,7 @@ pub fn check_large(name: &str, shapes: &[&[usize]], f: impl Fn(&[Value]) -> Valu
     }
 }
 
-/// The device that [`DEVICE`] names; none without it.
+/// Opens the device that [`DEVICE`] names; `None` if the variable is not set.
 ///
 /// # Errors
 /// When this build or machine does not have it.

@@ -1,8 +1,8 @@
 //! Functions of the CUDA runtime (libcudart) that do nothing, so that the program does not need the library to start.
 //!
 //! candle-kernels links kernels for quantized weights into the program. They are the only ones that are not loaded as PTX: when the
-//! program starts, they register with the runtime. Flowmill has no quantized weights, so nothing ever launches them, and nothing else uses
-//! the runtime. What registers here is therefore told nothing, and what would launch fails.
+//! program starts, they register with the runtime. Flowmill has no quantized weights, so nothing ever launches them, and nothing else
+//! uses the runtime. The registration functions defined here therefore do nothing, and the launch functions fail.
 
 use std::ffi::c_int;
 

@@ -8,21 +8,21 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// What layers compute on: a contiguous float tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
-/// gives a recorded value and leaves its backward pass on the tape; on plain values it only computes, so the same layer code
+/// The type that layers compute on: a contiguous float tensor, either plain or recorded on a [`Tape`]. An operation on recorded values
+/// returns a recorded value and records its backward pass on the tape; on plain values it only computes, so the same layer code
 /// serves training and inference.
 #[derive(Debug, Clone)]
 pub struct Value {
     tensor: Tensor,
     node: Option<Node>,
-    /// How to make it once more, where that is cheaper than to keep it.
+    /// Recipe to recompute it, if that is cheaper than saving it.
     again: Option<Again>,
-    /// What operations on a device or in another element type read: moved and converted once.
+    /// The tensor as operations on a device or in another element type read it: moved and converted once.
     elsewhere: Rc<RefCell<Option<Tensor>>>,
 }
 
 impl Value {
-    /// A value that no derivative flows through: made contiguous, and on the CPU converted to `f32`, where it is not.
+    /// Creates a value that no derivative flows through: made contiguous, and on the CPU converted to `f32`, if it is not.
     ///
     /// # Errors
     /// When candle cannot convert it.
@@ -31,10 +31,10 @@ impl Value {
         Ok(Self::new(tensor.contiguous()?, None))
     }
 
-    /// A plain value of the given elements.
+    /// Creates a plain value from elements.
     ///
     /// # Errors
-    /// When the number of elements is not that of the shape.
+    /// When the number of elements does not match the shape.
     pub fn from_vec(elements: Vec<f32>, shape: &[usize]) -> Result<Self> {
         Ok(Self::new(host::tensor(elements, shape)?, None))
     }
@@ -54,7 +54,7 @@ impl Value {
             return Ok(tensor.clone());
         }
         let tensor = device::cast(&device::contiguous(&self.tensor)?.to_device(place)?, dtype)?;
-        // What is recorded is read here and kept by its operation; data are read by every layer.
+        // Recorded values are read here once and saved by their operation; data are read by every layer.
         if !self.is_recorded() {
             *elsewhere = Some(tensor.clone());
         }
@@ -81,12 +81,12 @@ impl Value {
         self.tensor.elem_count() / self.width().max(1)
     }
 
-    /// Whether a derivative flows through it.
+    /// Returns whether a derivative flows through it.
     pub fn is_recorded(&self) -> bool {
         self.node.is_some()
     }
 
-    /// The same elements with no derivative flowing further back.
+    /// The same elements as a plain value.
     pub fn detach(&self) -> Self {
         match &self.node {
             Some(_) => Self::new(self.tensor.clone(), None),
@@ -94,8 +94,8 @@ impl Value {
         }
     }
 
-    /// A plain value on a device, for data that an operation makes larger before they meet parameters: what is copied there is small then.
-    /// Itself where it is there already, or is recorded.
+    /// Moves a plain value to a device, for data that an operation expands before they meet parameters: the copy is smaller before that.
+    /// Returns itself if it is already there, or is recorded.
     ///
     /// # Errors
     /// When candle cannot copy it.
@@ -106,21 +106,21 @@ impl Value {
         Ok(Self::new(self.tensor.to_device(device)?, None))
     }
 
-    /// Says how its elements are made once more, so that who reads it need not keep them; `make` computes in single precision.
-    /// A plain value is left as it is.
+    /// Sets how its elements are recomputed, so that operations that read it need not save them; `make` computes in single precision.
+    /// A plain value is unchanged.
     pub(crate) fn made_again(mut self, make: impl Fn() -> Result<Tensor> + 'static) -> Self {
         let precision = self.tape().map(|tape| tape.precision().of_shape(self.dims()));
         self.again = precision.map(|precision| Again::new(make, precision));
         self
     }
 
-    /// This value, whose elements are those of `source` under another shape.
+    /// Marks this value's elements as those of `source` under another shape.
     pub(crate) fn reshaped_from(mut self, source: &Value) -> Self {
         self.again = source.again.as_ref().map(|again| again.reshape(self.dims()));
         self
     }
 
-    /// What an operation keeps of it for its backward pass.
+    /// Returns the form in which an operation saves it for its backward pass.
     pub(crate) fn keep(&self) -> Kept {
         Kept::new(&self.tensor, self.again.as_ref())
     }
@@ -133,7 +133,7 @@ impl Value {
         self.node.as_ref().map(|node| &node.tape)
     }
 
-    /// The place of the largest element of every row: on the CPU the first of equal ones, on devices one of them.
+    /// The index of the largest element of every row: among equal ones the first on the CPU, any of them on devices.
     ///
     /// # Errors
     /// When candle cannot compute it.

@@ -1,4 +1,4 @@
-//! Blocks that are computed again in the backward pass give the gradients of those that are not, bit for bit.
+//! Blocks that are recomputed in the backward pass have the same gradients as others, bit for bit.
 
 mod support;
 
@@ -81,7 +81,7 @@ impl Network {
     }
 }
 
-/// Loss, gradients, and how many entries the tape had.
+/// Loss, gradients, and the number of entries on the tape.
 fn passes(
     network: &Network,
     parameters: &Parameters,
@@ -162,7 +162,7 @@ fn errors_of_a_block_are_its_own() {
     assert!(matches!(error, NnError::Shape { .. }), "{error}");
 }
 
-/// A block that hands an input on, and one that a block is inside of.
+/// A block that passes an input through, and one that contains another block.
 #[test]
 fn blocks_may_do_nothing_or_hold_others() {
     let (network, parameters) = network(2);

@@ -5,7 +5,7 @@ use flowmill_nn::device::{DeviceName, open};
 use flowmill_nn::random::Draw;
 use flowmill_nn::{NnError, devices, testing};
 
-/// The device to test, unless that is left to the CPU.
+/// The device to test, unless it is the CPU.
 fn tested() -> Option<(String, Device)> {
     let name = std::env::var(testing::DEVICE).ok()?;
     let device = open(name.parse().unwrap()).unwrap();

@@ -21,7 +21,7 @@ const ACTIVATIONS: [Activation; 9] = [
     Activation::Sigmoid,
 ];
 
-/// Those without a kink, which finite differences cannot cross.
+/// Activations without a kink, which finite differences cannot cross.
 fn smooth() -> impl Iterator<Item = Activation> {
     ACTIVATIONS.into_iter().filter(|activation| !matches!(activation, Activation::Relu | Activation::LeakyRelu))
 }
@@ -160,7 +160,7 @@ fn memory_of_feed_forward_sequential_networks() {
     }
 }
 
-/// The sum that the operation is, taken by loops over more rows than one task of the kernel has.
+/// Sums by plain loops over more rows than one task of the kernel has.
 #[test]
 fn memory_is_a_convolution_of_each_channel_of_each_item() {
     let (rows, width, count) = (150, 5, 7);
@@ -356,7 +356,7 @@ fn shallow_flow_matching() {
     check("shallow flow matching", &shapes, |x| losses(x, [1.0, 0.5, 2.0, 0.3]));
 }
 
-/// Sizes of 0 and 1, which kernels and devices treat apart.
+/// Sizes of 0 and 1, which kernels and devices treat specially.
 #[test]
 fn smallest_shapes() {
     for rows in [0, 1] {

@@ -1,5 +1,5 @@
-//! Operations of sizes that many tasks share give the same bytes on one thread as on several. `scripts/check_races` runs this under
-//! ThreadSanitizer, which sees two tasks that touch one element, and under Valgrind, which sees elements that nobody wrote.
+//! Operations large enough for many tasks give the same bytes on one thread as on several. `scripts/check_races` runs this under
+//! ThreadSanitizer, which detects two tasks that touch one element, and under Valgrind, which detects unwritten elements.
 
 mod support;
 
@@ -9,7 +9,7 @@ use flowmill_nn::random::Draw;
 use flowmill_nn::{Activation, Context, Parameters, Reach, Sequences, Tape, Value};
 use support::normals;
 
-/// What an operation gives of inputs of these shapes, and the gradients of all inputs, as bits.
+/// The output of an operation on inputs of these shapes, and the gradients of all inputs, as bits.
 fn bits(name: &str, shapes: &[&[usize]], f: &(impl Fn(&[Value]) -> Value + Sync)) -> Vec<Vec<u32>> {
     let mut parameters = Parameters::new();
     let add = |(index, shape): (usize, &&[usize])| {
@@ -29,7 +29,7 @@ fn bits(name: &str, shapes: &[&[usize]], f: &(impl Fn(&[Value]) -> Value + Sync)
     let tensors: Vec<Tensor> = std::iter::once(result).chain(gradients).collect();
     let bits = |tensor: &Tensor| {
         let elements: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
-        // NaN is what debug builds fill memory with that a kernel is to write.
+        // Debug builds fill memory that a kernel is to write with NaN.
         assert!(elements.iter().all(|element| element.is_finite()), "{name}");
         elements.into_iter().map(f32::to_bits).collect()
     };

@@ -1,4 +1,4 @@
-//! Setting parameters from named tensors: what fits, and what the report says.
+//! Loading of parameters from named tensors: what fits, and the report.
 
 mod support;
 

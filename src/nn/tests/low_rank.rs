@@ -1,4 +1,4 @@
-//! Adapters: their derivatives, that they start as nothing, and that merging them changes nothing.
+//! Adapters: their derivatives, their initial effect (none), and merging, which does not change the output.
 
 mod support;
 
@@ -14,7 +14,7 @@ use support::{elements, value};
 
 const SCALE: f32 = 1.5;
 
-/// A layer and a feed-forward block behind it, 7 channels wide, 5 out.
+/// A layer followed by a feed-forward block, 7 channels wide, 5 out.
 struct Network {
     first: Linear,
     block: FeedForward,
@@ -32,7 +32,7 @@ fn network() -> (Network, Parameters) {
 }
 
 impl Network {
-    /// Goes through every way in which a linear layer is used.
+    /// Uses linear layers in every possible way.
     fn forward(&self, context: &Context, input: &Value) -> Value {
         let state = self.first.forward_activated(context, input, Activation::Tanh).unwrap();
         let inner = self.block.forward(context, &state).unwrap();

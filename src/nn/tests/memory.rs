@@ -1,5 +1,5 @@
-//! What the backward pass keeps in memory, counted byte by byte: activations go as it proceeds, frozen weights keep nothing,
-//! checkpointed blocks keep their inputs.
+//! Memory of the backward pass, counted byte by byte: activations are freed as it proceeds, frozen weights save nothing,
+//! checkpointed blocks save their inputs.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use flowmill_nn::ops::Normalisation;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Activation, Context, NnError, ParameterId, Parameters, Tape, Value};
 
-/// Counts the bytes that are allocated.
+/// Counts allocated bytes.
 struct Counting;
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -42,7 +42,7 @@ fn live() -> usize {
 
 const ROWS: usize = 8192;
 const WIDTH: usize = 16;
-/// Bytes of one activation; weights are next to nothing beside it.
+/// Bytes of one activation; weights are negligible compared with it.
 const ACTIVATION: usize = 4 * ROWS * WIDTH;
 const LAYERS: usize = 12;
 
@@ -61,12 +61,12 @@ fn layer(input: &Value, weight: &Value) -> Result<Value, NnError> {
     input.linear(weight, None)?.activate(Activation::Tanh)?.affine(0.5, 0.1)
 }
 
-/// In activations, rounded.
+/// Bytes in units of activations, rounded.
 fn activations(bytes: usize) -> usize {
     (bytes + ACTIVATION / 2) / ACTIVATION
 }
 
-/// The live activations whenever a block is computed: forwards first, then again on the way back.
+/// The number of live activations whenever a block is computed: in the forward pass, then again in the backward pass.
 fn backward_frees_as_it_proceeds() {
     let (parameters, ids) = weights();
     let input = Value::from_vec(Draw::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
@@ -78,7 +78,7 @@ fn backward_frees_as_it_proceeds() {
     for id in &ids {
         state = layer(&state, &context.parameter(*id)).unwrap();
         let seen = seen.clone();
-        // A block that only looks, once on the way forwards and once on the way back.
+        // A block that only observes, once in the forward pass and once in the backward pass.
         let look = move |_: &Context, inputs: &[Value]| {
             seen.borrow_mut().push(live() - before);
             inputs[0].reshape(&[ROWS, WIDTH])
@@ -94,7 +94,7 @@ fn backward_frees_as_it_proceeds() {
     assert!(whole >= 2 * LAYERS, "two operations of each layer keep something: {whole}");
     for (step, found) in backwards.iter().enumerate() {
         let layer = LAYERS - 1 - step;
-        // What the layers before keep, and the gradient on its way.
+        // Activations saved by the layers before, and the gradient in transit.
         assert!(*found <= forwards[layer] + 2, "at layer {layer}: {found} of {forwards:?}");
     }
     assert!(backwards[LAYERS - 1] <= 5, "{backwards:?}");
@@ -159,7 +159,7 @@ fn checkpointing_lowers_the_peak() {
     assert!(checkpointed * 5 < plain * 2, "{checkpointed} activations at the peak rather than {plain}");
 }
 
-/// What a product reads of a norm is not kept but made again, with the same gradients.
+/// The output of a norm that a product reads is not saved but recomputed, with the same gradients.
 fn norms_are_made_again() {
     let (parameters, ids) = weights();
     let input = Value::from_vec(Draw::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
@@ -170,7 +170,7 @@ fn norms_are_made_again() {
         let mut state = input.clone();
         for id in &ids {
             let normal = state.layer_norm(None, None, Normalisation::default()).unwrap();
-            // The same numbers, but of an operation that says nothing of how to make them.
+            // The same numbers, from an operation that has no recipe to recompute them.
             let normal = if kept { normal.affine(1.0, 0.0).unwrap() } else { normal };
             state = normal.linear(&context.parameter(*id), None).unwrap();
         }
@@ -187,10 +187,10 @@ fn norms_are_made_again() {
     assert_eq!(gradients, expected);
 }
 
-/// One test: the count is of the whole process.
+/// A single test, because the count covers the whole process.
 #[test]
 fn the_backward_pass_keeps_what_it_must() {
-    // What threads and products allocate once and keep is no activation.
+    // Memory that threads and products allocate once and keep is not an activation.
     warm_up();
     backward_frees_as_it_proceeds();
     frozen_layers_keep_nothing();

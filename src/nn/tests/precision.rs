@@ -1,4 +1,4 @@
-//! What is rounded in bf16 and fp16, to what, and what is not.
+//! Rounding in bf16 and fp16: what is rounded, to what, and what is not.
 
 mod support;
 
@@ -70,7 +70,7 @@ fn small() -> Small {
     Small { ids: ids.to_vec(), parameters }
 }
 
-/// Every value of a two-layer network on the way to its loss, and the gradients of `factor` times the loss.
+/// Every value of a two-layer network up to its loss, and the gradients of `factor` times the loss.
 fn passes(small: &Small, precision: Precision, factor: f32) -> (Vec<Value>, Gradients) {
     let tape = Tape::with_precision(precision);
     let context = Context::training(&small.parameters, &tape, Draw::new(1));

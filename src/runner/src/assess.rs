@@ -1,4 +1,4 @@
-//! Is a part up to date, and if not, why?
+//! Decides whether a part is up to date, and collects the reasons if it is not.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -17,12 +17,12 @@ use crate::receipt::{InputRecord, PartDone, Receipt};
 use crate::recipe::OWN_KEYS;
 use crate::{Interrupt, Reporter, StageError, staging};
 
-/// More reasons than this are not collected for one part.
+/// The largest number of reasons collected for one part.
 const MAX_REASONS: usize = 20;
-/// From this many inputs on, the progress of comparing them is shown.
+/// The number of inputs above which the progress of comparing them is shown.
 const MANY_INPUTS: usize = 20_000;
 
-/// What parts of a stage are compared with.
+/// The context in which the parts of a stage are compared with their receipts.
 pub(crate) struct Assessor<'a> {
     pub dir: &'a StageDir,
     /// The stage's name, which is its section of the recipe.
@@ -38,19 +38,19 @@ pub(crate) struct Assessor<'a> {
     pub interrupt: &'a Interrupt,
 }
 
-/// An input as receipts call it.
+/// An input under the name that receipts use.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PlannedInput {
-    /// What it is compared by, when that is not its name.
+    /// The role by which the input is compared, if not by its name.
     pub role: Option<String>,
-    /// The name that a receipt keeps.
+    /// The name that is written to the receipt.
     pub name: String,
     pub path: PathBuf,
-    /// Whether the part does without it when it is taken away.
+    /// True if the part can run without the file when it is removed.
     pub optional: bool,
-    /// Whether it may be gone once the part is done.
+    /// True if the file may be missing once the part is done.
     pub starting: bool,
-    /// The key of the configuration that holds a digest of it, so that it is not compared itself.
+    /// The key of the configuration that holds a digest of the file. Such a file is not compared itself.
     pub digest: Option<String>,
 }
 
@@ -60,32 +60,32 @@ impl PlannedInput {
     }
 }
 
-/// A part with its inputs, sorted by what they are compared by, each once.
+/// A part with its inputs, sorted by role or name, without duplicates.
 pub(crate) struct Planned {
     pub part: Part,
     pub inputs: Vec<PlannedInput>,
-    /// Inputs that were there when the part ran and are gone, by name.
+    /// Names of inputs that existed when the part ran and no longer exist.
     pub gone: Vec<String>,
-    /// What was done of it before.
+    /// Earlier work on the part.
     pub prior: Option<PriorWork>,
-    /// Where its work begins.
+    /// The point at which its work starts.
     pub start: Start,
 }
 
 impl Planned {
-    /// The inputs that a receipt records.
+    /// Returns the inputs that a receipt records.
     pub fn recorded(&self) -> impl Iterator<Item = &PlannedInput> {
         self.inputs.iter().filter(|input| input.digest.is_none())
     }
 }
 
-/// Where the work of a part begins.
+/// The point at which the work of a part starts.
 pub(crate) enum Start {
-    /// At its beginning.
+    /// At the beginning.
     Anew,
-    /// Where unfinished work was left, when the inputs have these hashes.
+    /// From unfinished work, provided the inputs have these hashes.
     Unfinished(Vec<Option<Hash>>),
-    /// Where its results are, when the inputs have these hashes.
+    /// From its results, provided the inputs have these hashes.
     Results(Box<Receipt>, Vec<Option<Hash>>),
 }
 
@@ -102,7 +102,7 @@ impl Start {
 
 /// A part and whether it has to run.
 pub(crate) enum Verdict {
-    /// Its receipt holds.
+    /// The part is as its receipt says.
     UpToDate(UpToDate),
     /// It has to run, for at least one reason.
     Run(Planned, Vec<Reason>),
@@ -111,22 +111,22 @@ pub(crate) enum Verdict {
 /// A part that is as its receipt says.
 pub(crate) struct UpToDate {
     pub done: PartDone,
-    /// Other work on it that an earlier run left unfinished.
+    /// Other, unfinished work on the part from an earlier run.
     pub unfinished: Option<PriorWork>,
-    /// Its own work, when that could go on.
+    /// The part's own finished work, if it could continue.
     pub finished: Option<PriorWork>,
-    /// Why another end that the recipe asks for changes nothing.
+    /// The reason why a different end in the recipe changes nothing.
     pub stays: Option<String>,
-    /// Logs that are not as they were, which changes nothing else.
+    /// Logs that differ from the receipt; this changes nothing else.
     pub logs: Vec<Reason>,
 }
 
 impl Assessor<'_> {
-    /// Compares the parts of a phase with their receipts; the answers are in the order of the parts. Shows its
-    /// progress when that may take a while.
+    /// Compares the parts of a phase with their receipts. The answers are in the order of the parts. Shows progress
+    /// when the comparison may take a while.
     pub fn assess(&self, parts: Vec<Part>, reporter: &Reporter) -> Result<Vec<Verdict>, StageError> {
         let many = parts.iter().map(|part| part.inputs.len()).sum::<usize>() > MANY_INPUTS;
-        let title = format!("{}: compare with what is there", self.dir.name);
+        let title = format!("{}: comparing with existing results", self.dir.name);
         let progress = many.then(|| reporter.phase(&title, "parts", parts.len() as u64));
         let assess_one = |part| {
             if self.interrupt.is_set() {
@@ -190,7 +190,7 @@ impl Assessor<'_> {
         let gone =
             planned.part.resumable.as_ref().map_or(Vec::new(), |resumable| self.gone_results(resumable, &receipt));
         if !gone.is_empty() {
-            // Told as what they are rather than file by file.
+            // Reported as folders or sources rather than file by file.
             let is_below = |path: &String| gone.iter().any(|folder| path.starts_with(&format!("{folder}/")));
             damage.retain(|reason| !matches!(reason, Reason::OutputMissing(path) if is_below(path)));
             damage.insert(0, Reason::Gone(gone.clone()));
@@ -201,7 +201,7 @@ impl Assessor<'_> {
                 reasons.push(Reason::Gone(gone));
                 Ok(Verdict::Run(planned, reasons))
             }
-            // What is whole of the results is kept, and the rest is made again from it.
+            // Intact results are kept; the rest is made again from them.
             Verdict::Run(planned, _) if same => {
                 damage.truncate(MAX_REASONS);
                 Ok(Verdict::Run(planned, damage))
@@ -210,7 +210,7 @@ impl Assessor<'_> {
         }
     }
 
-    /// A part whose work goes on from where it was left, or is refused.
+    /// Plans a part whose work continues from where it stopped, or is refused.
     fn go_on(&self, mut planned: Planned, work: PriorWork, receipt: Option<Receipt>) -> Result<Verdict, StageError> {
         if work.changes.is_empty() {
             let hashes = self.hashes(&planned)?;
@@ -224,7 +224,7 @@ impl Assessor<'_> {
         Ok(Verdict::Run(planned, reasons))
     }
 
-    /// Why a part runs that is forced: with what is lost.
+    /// Returns the reasons of a forced part, including the work that is lost.
     fn forced(
         &self,
         planned: &Planned,
@@ -243,7 +243,7 @@ impl Assessor<'_> {
     /// Compares a part with its receipt.
     fn compare(&self, mut planned: Planned, receipt: Receipt) -> Result<Verdict, StageError> {
         let mut reasons = self.compare_fingerprint(&planned, receipt.version, &receipt.config, &receipt.inputs)?;
-        // Looked at only when one is missing, or when there were too many reasons to know.
+        // Checked only when one is missing, or when too many reasons were collected to tell.
         if reasons.len() >= MAX_REASONS || reasons.iter().any(|reason| matches!(reason, Reason::InputMissing(_))) {
             planned.gone = self.gone(&planned, &receipt.inputs)?;
         }
@@ -258,19 +258,19 @@ impl Assessor<'_> {
         Ok(Verdict::Run(planned, reasons))
     }
 
-    /// The hashes of a part's inputs.
+    /// Returns the hashes of a part's inputs.
     fn hashes(&self, planned: &Planned) -> Result<Vec<Option<Hash>>, StageError> {
         let hash = |input: &PlannedInput| Ok(self.cache.content(&input.path)?.map(|content| content.hash));
         planned.recorded().map(hash).collect()
     }
 
-    /// Returns whether work that an earlier run did is what a part would do now, with nothing in it to try again.
+    /// Returns whether the work of an earlier run is what the part would do now, with nothing in it to retry.
     pub fn fits(&self, planned: &Planned, done: &Receipt) -> Result<bool, StageError> {
         let reasons = self.compare_fingerprint(planned, done.version, &done.config, &done.inputs)?;
         Ok(reasons.is_empty() && done.retried().is_none())
     }
 
-    /// The inputs from outside of the experiment that were there and are gone, unless the part does without them.
+    /// Returns the inputs from outside the experiment that existed and are gone, except optional ones.
     fn gone(&self, planned: &Planned, before: &[InputRecord]) -> Result<Vec<String>, StageError> {
         let there: HashMap<&str, bool> =
             before.iter().map(|input| (input.identity(), input.blake3.is_some())).collect();
@@ -289,7 +289,7 @@ impl Assessor<'_> {
 
     fn plan(&self, part: Part) -> Result<Planned, StageError> {
         if !part.config.is_object() {
-            return Err(StageError::new(format!("the configuration of part {} is no object", part.key)));
+            return Err(StageError::new(format!("the configuration of part {} is not an object", part.key)));
         }
         let mut inputs = Vec::with_capacity(part.inputs.len());
         for input in &part.inputs {
@@ -303,13 +303,13 @@ impl Assessor<'_> {
         Ok(Planned { part, inputs, gone: Vec::new(), prior: None, start: Start::Anew })
     }
 
-    /// The receipt, or why there is none to go by.
+    /// Returns the receipt, or the reason why it cannot be used.
     fn read_receipt(&self, key: &str) -> Result<Result<Receipt, Reason>, StageError> {
         let path = self.dir.receipt(key);
         let receipt = match Receipt::read(&path) {
             Ok(receipt) => receipt,
             Err(StageError::File { source, .. }) => {
-                // A run that works meanwhile may have just removed it.
+                // A run in progress may have just removed it.
                 let absent = matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
                 return if absent { Ok(Err(Reason::NeverRun)) } else { Err(StageError::file(path, source)) };
             }
@@ -325,7 +325,7 @@ impl Assessor<'_> {
         Ok(Ok(receipt))
     }
 
-    /// Compares all that a part's outputs are a function of with what it was at another time.
+    /// Compares everything that determines a part's outputs with an earlier record of it.
     fn compare_fingerprint(
         &self,
         planned: &Planned,
@@ -344,7 +344,7 @@ impl Assessor<'_> {
 
     pub fn compare_config(&self, before: &Value, now: &Value, reasons: &mut Vec<Reason>) -> Result<(), StageError> {
         let (Value::Object(old), Value::Object(new)) = (before, now) else {
-            return Err(StageError::new(format!("{}: the configuration of a part is no object", self.dir.name)));
+            return Err(StageError::new(format!("{}: the configuration of a part is not an object", self.dir.name)));
         };
         let gone = old.keys().filter(|key| !new.contains_key(*key));
         for key in new.keys().chain(gone) {
@@ -354,7 +354,7 @@ impl Assessor<'_> {
         Ok(())
     }
 
-    /// Tells a change of a digest as a change of the files that it stands for.
+    /// Replaces a changed digest by the changed files it was computed from.
     pub fn told_by_files(&self, planned: &Planned, changes: Vec<Reason>) -> Vec<Reason> {
         let of_digest = |key: &str, digest: &str| {
             let key = key.strip_prefix(self.name).and_then(|key| key.strip_prefix('.')).unwrap_or(key);
@@ -366,7 +366,7 @@ impl Assessor<'_> {
                 (Reason::Field(key, ..), Some(digest)) => of_digest(key, digest),
                 _ => false,
             });
-            // An index speaks for the files that it names.
+            // An index represents the files that it names.
             let change = match files.min_by_key(|input| !input.name.ends_with(".json")) {
                 Some(file) if file.path.exists() => Reason::InputChanged(file.name.clone()),
                 Some(file) => Reason::InputMissing(file.name.clone()),
@@ -392,7 +392,7 @@ impl Assessor<'_> {
         reasons: &mut Vec<Reason>,
     ) -> Result<(), StageError> {
         let mut old: HashMap<&str, &InputRecord> = before_all.iter().map(|input| (input.identity(), input)).collect();
-        // What a finished part began with may be gone, and with it what else that would name.
+        // Files that a finished part started from may be gone, and with them everything that would only name them.
         let begun_with: Vec<&str> = planned
             .inputs
             .iter()
@@ -421,7 +421,7 @@ impl Assessor<'_> {
             let now = self.cache.content(&input.path)?.map(|content| hex(&content.hash));
             match (before.blake3.as_deref(), now.as_deref()) {
                 (before, now) if before == now => {}
-                // Records that work keeps itself have no paths.
+                // Records that the work keeps itself have no paths.
                 (Some(_), None) if input.starting && (is_gone(&before.path) || before.path == input.identity()) => {}
                 (None, _) => reasons.push(Reason::InputAppeared(name())),
                 (_, None) => reasons.push(Reason::InputMissing(name())),
@@ -433,7 +433,7 @@ impl Assessor<'_> {
         gone.sort_unstable_by_key(|input| &input.path);
         let unmatched = if gone.is_empty() { Vec::new() } else { digested };
         for input in added.into_iter().chain(unmatched) {
-            // What resumable work read decides it, not where that lay.
+            // For resumable work the content decides, not the path of the file.
             if planned.part.resumable.is_some()
                 && let Some(content) = self.cache.content(&input.path)?.map(|content| hex(&content.hash))
                 && let Some(at) = gone.iter().position(|before| before.blake3.as_ref() == Some(&content))
@@ -449,7 +449,7 @@ impl Assessor<'_> {
         Ok(())
     }
 
-    /// Adds a reason for every output but logs that is not what the receipt says.
+    /// Adds a reason for every output, except logs, that differs from the receipt.
     pub fn compare_outputs(&self, receipt: &Receipt, reasons: &mut Vec<Reason>) -> Result<(), StageError> {
         for output in receipt.files.iter().filter(|output| !self.is_log(&output.path)) {
             let shown = || format!("{}/{}", self.dir.name, output.path);
@@ -475,7 +475,7 @@ impl Assessor<'_> {
         self.logs.iter().any(below)
     }
 
-    /// The logs that are gone or of another size.
+    /// Returns the logs that are gone or have another size.
     fn changed_logs(&self, receipt: &Receipt) -> Vec<Reason> {
         let logs = receipt.files.iter().filter(|output| self.is_log(&output.path));
         let changed = logs.filter_map(|output| {
@@ -490,29 +490,31 @@ impl Assessor<'_> {
     }
 }
 
-/// Returns whether a file that a receipt names is `input`, lies below it, or is in its folder, as the shards of an index are.
+/// Returns whether a file named in a receipt is `input`, is below it, or is in its folder (like the shards of an
+/// index).
 fn goes_with(name: &str, input: &str) -> bool {
     let folder = |name: &str| name.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
     let beside = folder(input) == folder(name) && input.ends_with(".json");
     name == input || beside || name.strip_prefix(input).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// The configuration as it comes back from a receipt, so that reading and writing numbers cannot make a difference.
+/// Returns the configuration as it is read back from a receipt, so that converting numbers to text and back cannot
+/// make a difference.
 pub(crate) fn as_read_back(config: &Value) -> Result<Value, StageError> {
     serde_json::from_str(&config.to_string()).map_err(StageError::other)
 }
 
-/// An object of one key, or of none when there is no value.
+/// Returns an object with one key, or an empty one if there is no value.
 fn single(key: &str, value: Option<&Value>) -> Value {
     Value::Object(value.map(|value| (key.to_owned(), value.clone())).into_iter().collect())
 }
 
-/// Checks the keys of a phase's parts: plain, and not used before in the stage.
+/// Checks that the keys of a phase's parts are valid and not used before in the stage.
 pub(crate) fn check_keys(parts: &[Part], earlier: &[String]) -> Result<(), StageError> {
     let mut seen: std::collections::HashSet<&str> = earlier.iter().map(String::as_str).collect();
     for part in parts {
         if !is_plain_key(&part.key) {
-            return Err(StageError::new(format!("`{}` is no name for a part", part.key)));
+            return Err(StageError::new(format!("`{}` is not a valid name for a part", part.key)));
         }
         if !seen.insert(&part.key) {
             return Err(StageError::new(format!("two parts are called {}", part.key)));
@@ -532,7 +534,7 @@ pub(crate) fn is_plain_key(key: &str) -> bool {
     key.len() <= 200 && key.split('/').all(plain)
 }
 
-/// Keys of receipts on disk that are no longer planned, sorted.
+/// Returns the keys of receipts on disk that are no longer planned, sorted.
 pub(crate) fn orphans(dir: &StageDir, planned: &[String]) -> Result<Vec<String>, StageError> {
     let receipts = dir.receipts();
     if !receipts.is_dir() {

@@ -1,8 +1,8 @@
-//! Content hashes, with a short-cut for files whose size, times and inode are as they were when they were hashed.
+//! Content hashes, cached for files whose size, times and inode have not changed since they were hashed.
 //!
-//! The short-cut is kept in one binary file per experiment, which may be deleted at any time; a damaged one is ignored.
-//! A hash is trusted only when the file had last changed clearly before it was hashed, for a change within the same
-//! tick of the file system's clock would not show.
+//! The cache is one binary file per experiment. It may be deleted at any time, and a damaged one is ignored. A hash
+//! is trusted only if the file's last change was clearly before it was hashed: a change within the same tick of the
+//! file system's clock would go unnoticed.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -21,9 +21,9 @@ const MAGIC: &[u8; 8] = b"FMCACHE2";
 const RECORD: usize = 16 + 8 + 8 + 8 + 8 + 32 + 1;
 /// The coarsest clock tick of a local file system, with a margin, in nanoseconds.
 const TICK: i64 = 20_000_000;
-/// A record not used in so many runs that saved is forgotten.
+/// The number of saves after which an unused record is dropped.
 const MAX_AGE: u8 = 64;
-/// A folder as an input may be so deep.
+/// The maximum depth of a folder that is an input.
 const MAX_DEPTH: usize = 64;
 const BUFFER: usize = 1 << 18;
 
@@ -32,7 +32,7 @@ pub(crate) type Hash = [u8; 32];
 /// The first half of the BLAKE3 of a path.
 type Key = [u8; 16];
 
-/// What the system says about a file; while it is the same, so is the content.
+/// File metadata from the system. While it stays the same, the content is taken to be unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     pub size: u64,
@@ -53,7 +53,7 @@ impl Stamp {
     }
 }
 
-/// What was found at a path.
+/// The content found at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Content {
     /// None for a folder.
@@ -68,7 +68,7 @@ struct Record {
     age: u8,
 }
 
-/// The short-cut from stamps to hashes.
+/// The cache from stamps to hashes.
 pub(crate) struct ContentCache {
     /// Sorted by key.
     known: Vec<(Key, Record)>,
@@ -76,14 +76,14 @@ pub(crate) struct ContentCache {
     read: Option<Stamp>,
     used: Vec<AtomicBool>,
     fresh: Mutex<HashMap<Key, Record>>,
-    /// The newest change among outputs whose hash is trusted; saving waits until that tick is over.
+    /// The newest change among outputs whose hash is trusted. Saving waits until that clock tick is over.
     newest_commit: Mutex<i64>,
-    /// Hashes every file anew.
+    /// True to hash every file again.
     distrust: bool,
 }
 
 impl ContentCache {
-    /// Loads the cache; an absent, damaged or older one is empty. With `distrust`, nothing in it is believed.
+    /// Loads the cache. An absent, damaged or older one is treated as empty. With `distrust`, no entry is used.
     pub fn load(path: &Path, distrust: bool) -> Self {
         let read = stamp_of(path);
         let known = read_records(path);
@@ -92,7 +92,7 @@ impl ContentCache {
         Self { known, read, used, fresh: Mutex::default(), newest_commit: Mutex::new(0), distrust }
     }
 
-    /// The content of a file or folder, or none when nothing is there.
+    /// Returns the content of a file or folder, or none if it does not exist.
     pub fn content(&self, path: &Path) -> Result<Option<Content>, StageError> {
         let meta = match fs::metadata(path) {
             Ok(meta) => meta,
@@ -120,7 +120,7 @@ impl ContentCache {
         Ok(Some(Content { stamp: Some(stamp), hash }))
     }
 
-    /// Returns whether nothing is at a path.
+    /// Returns whether nothing exists at a path.
     pub fn is_absent(&self, path: &Path) -> Result<bool, StageError> {
         match fs::metadata(path) {
             Ok(_) => Ok(false),
@@ -129,7 +129,7 @@ impl ContentCache {
         }
     }
 
-    /// Remembers an output that was just put in place, its hash being known.
+    /// Records the known hash of an output that was just put in place.
     pub fn remember_output(&self, path: &Path, hash: Hash) -> Result<(), StageError> {
         let meta = fs::metadata(path).map_err(|e| StageError::file(path, e))?;
         let stamp = Stamp::of(&meta);
@@ -139,7 +139,7 @@ impl ContentCache {
         Ok(())
     }
 
-    /// Writes the cache when there is something new in it.
+    /// Writes the cache if it has changed.
     pub fn save(&self, path: &Path) -> Result<(), StageError> {
         let fresh = lock(&self.fresh);
         if fresh.is_empty() {
@@ -192,7 +192,7 @@ impl ContentCache {
         Ok(hash)
     }
 
-    /// Names and contents of everything below, in order.
+    /// Hashes the names and contents of everything in a folder, in order.
     fn folder(&self, dir: &Path, depth: usize) -> Result<Hash, StageError> {
         if depth > MAX_DEPTH {
             return Err(StageError::new(format!("{}: folders nested deeper than {MAX_DEPTH}", dir.display())));
@@ -212,7 +212,7 @@ impl ContentCache {
         Ok(*hasher.finalize().as_bytes())
     }
 
-    /// After this, any change of an output gets a later time than the output's own.
+    /// Waits so that any later change of an output gets a later time than the output's own.
     fn wait_for_next_tick(&self) {
         let newest = *lock(&self.newest_commit);
         let left = newest.saturating_add(TICK).saturating_sub(now());
@@ -285,7 +285,7 @@ fn encode(records: &[(Key, Record)]) -> Vec<u8> {
     bytes
 }
 
-/// The records, or none when the bytes are not a whole cache.
+/// Returns the records, or none if the bytes are not a complete cache.
 fn decode(bytes: &[u8]) -> Option<Vec<(Key, Record)>> {
     let (body, check) = bytes.split_last_chunk::<32>()?;
     let records = body.strip_prefix(MAGIC)?;

@@ -6,11 +6,11 @@ use crate::lockfile::{Lock, Patience};
 use crate::session::{StageRange, folders, in_order, select};
 use crate::{Experiment, Holder, Interrupt, Reporter, RunError, Stage, files, holder};
 
-/// Removes what the selected stages have written, everything in their folders included, and gives the folders back;
-/// with `dry_run` it only says which they would be. Refuses while a run works on the experiment.
+/// Removes everything that the selected stages have written, including other files in their folders, and returns the
+/// folders. With `dry_run` it only returns which folders it would remove. Fails while a run works on the experiment.
 ///
 /// # Errors
-/// A stage that is not there, an experiment in use, a folder that cannot be removed.
+/// Returns an error if a stage does not exist, the experiment is in use, or a folder cannot be removed.
 pub fn clean(
     stages: &[Box<dyn Stage>],
     experiment: &Experiment,
@@ -34,7 +34,7 @@ pub fn clean(
     let patience = Patience { wait: false, interrupt: &Interrupt::default(), reporter };
     let _lock = Lock::take(experiment, &Holder::this(command), patience)?;
     for dir in &doomed {
-        // What says that there is a whole result first: half-removed, the stage must not look finished.
+        // The record of a complete result goes first: a half-removed stage must not look finished.
         files::remove_any(&dir.join(".previous")).map_err(RunError::experiment)?;
         files::remove_any(&dir.join("stage.json")).map_err(RunError::experiment)?;
         files::remove_any(dir).map_err(RunError::experiment)?;

@@ -1,15 +1,15 @@
-//! Wall-clock times for journals and locks; nothing durable else knows the time.
+//! Wall-clock times for journals and locks. No other file on disk contains a time.
 
 use std::time::SystemTime;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-/// A time as `2024-02-29T23:59:59Z`.
+/// Formats a time as `2024-02-29T23:59:59Z`.
 pub(crate) fn utc(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-/// This machine's name.
+/// Returns the name of this machine.
 pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -1,4 +1,4 @@
-//! What a stage sees while it plans.
+//! The view of an experiment that a stage has while it plans.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use crate::layout::StageDir;
 use crate::receipt::Receipt;
 use crate::{Experiment, Recipe, StageError, store};
 
-/// What a stage sees while it plans its parts: the recipe, the folders, and what is already done.
+/// The view of an experiment that a stage has while it plans its parts: the recipe, the folders, and finished stages.
 #[derive(Debug, Clone)]
 pub struct PlanContext {
     pub(crate) recipe: Recipe,
@@ -48,7 +48,8 @@ impl PlanContext {
         self.folder(number).path
     }
 
-    /// Where temporary files may be made that no later run needs; it is on the experiment's disk and no part of any result.
+    /// Returns the folder for temporary files that no later run needs. It is on the experiment's disk and not part of
+    /// any result.
     pub fn scratch_dir(&self) -> PathBuf {
         self.experiment.scratch_dir()
     }
@@ -67,11 +68,11 @@ impl PlanContext {
         self.recipe.resolve(path)
     }
 
-    /// The receipts of a finished stage or, for the number of the stage that plans, of its earlier phases; in the
-    /// order in which the parts were planned.
+    /// Returns the receipts of a finished stage, in the order in which the parts were planned. For the number of the
+    /// stage that plans, returns those of its earlier phases.
     ///
     /// # Errors
-    /// When that stage is not finished, or a receipt is missing or damaged.
+    /// Returns an error if that stage is not finished, or a receipt is missing or damaged.
     pub fn receipts(&self, number: u8) -> Result<Vec<Receipt>, StageError> {
         let dir = self.folder(number);
         if number == self.own {
@@ -83,7 +84,7 @@ impl PlanContext {
         store::read_receipts(&dir, &summary.phases.concat())
     }
 
-    /// The receipt that the planning stage's part with this key left when it was last done, whether or not it is up to date.
+    /// Returns the last receipt of the part with this key in the planning stage, even if it is out of date.
     pub fn last_receipt(&self, key: &str) -> Option<Receipt> {
         Receipt::read(&self.folder(self.own).receipt(key)).ok()
     }

@@ -1,4 +1,4 @@
-//! Whether files of an experiment are what their receipts say, for commands that show or use them.
+//! Checks whether files of an experiment match their receipts, for commands that show or use them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use crate::layout::{REJECTED, StageDir};
 use crate::receipt::{OutputRecord, Receipt};
 use crate::{StageError, files, rejects, sealed, store};
 
-/// What the receipts of a stage's folder say about the files in it.
+/// The receipts of a stage's folder, indexed by file.
 pub struct StageFiles {
     dir: StageDir,
     outputs: BTreeMap<String, OutputRecord>,
 }
 
 impl StageFiles {
-    /// Reads the receipts of a stage's folder; none when it is no such folder.
+    /// Reads the receipts of a stage's folder. Returns none if the folder is not one of a stage.
     pub fn of(folder: &Path) -> Option<Self> {
         let name = folder.file_name()?.to_str()?.to_owned();
         let dir = StageDir::new(folder.parent()?, name);
@@ -27,12 +27,13 @@ impl StageFiles {
         Some(Self { dir, outputs })
     }
 
-    /// The outputs, relative to the folder, with their sizes.
+    /// Returns the outputs with their sizes; paths are relative to the folder.
     pub fn outputs(&self) -> impl Iterator<Item = (&str, u64)> {
         self.outputs.iter().map(|(name, output)| (name.as_str(), output.size))
     }
 
-    /// What is wrong with a file, by its path relative to the folder; none when it is whole, or nothing is known about it.
+    /// Describes the damage of a file, given by its path relative to the folder. Returns none if the file is intact
+    /// or unknown.
     pub fn damage(&self, name: &str) -> Option<String> {
         let path = self.dir.path.join(name);
         match name {
@@ -57,7 +58,7 @@ impl StageFiles {
     }
 }
 
-/// What is wrong with a file of an experiment; none when it is whole, or nothing is known about it.
+/// Describes the damage of a file of an experiment. Returns none if the file is intact or unknown.
 pub fn damage(path: &Path) -> Option<String> {
     let path = std::path::absolute(path).ok()?;
     let folders = path.ancestors().skip(1).map(Path::to_owned);
@@ -65,10 +66,10 @@ pub fn damage(path: &Path) -> Option<String> {
     StageFiles::of(&stage)?.damage(path.strip_prefix(&stage).ok()?.to_str()?)
 }
 
-/// The content of a file that knows its own hash, such as `stage.json`.
+/// Returns the content of a file that contains its own hash, such as `stage.json`.
 ///
 /// # Errors
-/// When it is missing or damaged.
+/// Returns an error if the file is missing or damaged.
 pub fn sealed_content(path: &Path) -> Result<Value, StageError> {
     let bytes = std::fs::read(path).map_err(|e| StageError::file(path, e))?;
     sealed::open(&bytes).map_err(|e| StageError::new(format!("{}: {e}", path.display())))

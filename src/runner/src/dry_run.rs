@@ -1,4 +1,4 @@
-//! `run --dry-run` and `status`: what would run, and why, touching nothing.
+//! `run --dry-run` and `status`: reports what would run, and why, without writing anything.
 
 use crate::assess::{Verdict, orphans};
 use crate::previous::Previous;
@@ -9,36 +9,36 @@ use crate::session::Session;
 use crate::totals::Totals;
 use crate::{Reporter, RunError, RunSummary, Stage, StageError, StageOutcome, foresight, store};
 
-/// What was found out about a stage.
+/// The result of comparing a stage with its files.
 #[derive(Default)]
 pub(crate) struct Found {
-    /// Parts of the phases that can be planned now.
+    /// The number of parts in the phases that can be planned now.
     pub parts: usize,
-    /// Those of them that would run.
+    /// The parts that would run.
     pub to_run: Vec<String>,
     pub reasons: Vec<ReasonCount>,
     /// Receipts of parts that are no longer planned.
     pub orphans: Vec<String>,
-    /// Whether all phases could be planned and all parts are up to date.
+    /// True if all phases could be planned and all parts are up to date.
     pub up_to_date: bool,
-    /// Whether it is finished on disk, up to date or not.
+    /// True if the stage is finished on disk, up to date or not.
     pub finished: bool,
-    /// Whether inputs of parts to run are gone, so that the run would be refused.
+    /// True if inputs of parts to run are gone, so that the run would be refused.
     pub inputs_gone: bool,
-    /// What was done before of the first part to run of which something was.
+    /// Earlier work on the first part to run that has any.
     pub prior: Option<PriorWork>,
-    /// What was done of the first part that is up to date and whose work can go on.
+    /// Earlier work on the first part that is up to date and whose work can continue.
     pub holds: Option<PriorWork>,
-    /// The reasons that are other settings or other inputs.
+    /// The reasons that are changed settings or inputs.
     pub changed: Vec<Reason>,
-    /// Why another end that the recipe asks for changes nothing.
+    /// The reason why a different end in the recipe changes nothing.
     pub stays: Option<String>,
-    /// Whether any part has ever run.
+    /// True if any part has ever run.
     pub ever_run: bool,
     pub totals: Totals,
 }
 
-/// Compares a stage with what lies on disk. Phases after one that would run cannot be known.
+/// Compares a stage with the files on disk. Phases after one that would run cannot be known.
 pub(crate) fn look(
     session: &Session<'_>,
     stage: &dyn Stage,
@@ -88,7 +88,7 @@ pub(crate) fn look(
     Ok(found)
 }
 
-/// Says for each selected stage what would run.
+/// Reports for each selected stage what would run.
 pub(crate) fn dry_run(
     session: &Session<'_>,
     selected: std::ops::Range<usize>,
@@ -155,7 +155,7 @@ pub(crate) fn dry_run(
                 (outcome.rows_in, outcome.rows_out) = (found.totals.rows_in, found.totals.rows_out);
                 outcome.rejected = found.totals.rejected;
             }
-            // What it reads may be rewritten, so neither its parts nor its failure to plan them count yet.
+            // Its inputs may be rewritten first, so neither its parts nor a failure to plan them count yet.
             (_, Some(earlier)) => reporter.line(format!("{name}: compared when {earlier} is done")),
             (Err(error), None) => return Err(RunError::stage(&name, error)),
         }

@@ -1,4 +1,4 @@
-//! What can go wrong inside a stage.
+//! Errors inside a stage.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::RecipeError;
 /// `.with_context(…)?` freely.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// The stage's own words.
+    /// An error in the stage's own words.
     #[error("{0}")]
     Message(String),
-    /// The recipe asks for something impossible.
+    /// The recipe requires something impossible.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
     /// A file could not be read or written.
@@ -22,11 +22,11 @@ pub enum StageError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// The work stopped because the person asked for it; a resumable part continues next time.
+    /// The user stopped the work. A resumable part continues in the next run.
     #[error("interrupted")]
     Interrupted,
     /// The rows of a part do not add up.
@@ -66,12 +66,12 @@ pub enum StageError {
 }
 
 impl StageError {
-    /// An error in the stage's own words: what went wrong, where, and what to do.
+    /// Creates an error in the stage's own words: what went wrong, where, and what to do.
     pub fn new(message: impl Display) -> Self {
         Self::Message(message.to_string())
     }
 
-    /// An input or output error with the path it concerns.
+    /// Creates an input or output error with the path it concerns.
     pub fn file(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::File { path: path.as_ref().to_owned(), source }
     }
@@ -81,7 +81,7 @@ impl StageError {
         Self::Other(error.into())
     }
 
-    /// Returns whether the disk, or the quota on it, is full somewhere down the chain of causes.
+    /// Returns whether an error in the chain of causes says that the disk or its quota is full.
     pub fn is_disk_full(&self) -> bool {
         if matches!(self, Self::DiskFull(_)) {
             return true;
@@ -125,13 +125,13 @@ impl From<&str> for StageError {
     }
 }
 
-/// Returns whether an error of the system means that no more bytes fit: full disk, quota, or the limit on file sizes.
+/// Returns whether a system error means that no more bytes fit: full disk, quota, or the limit on file sizes.
 pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }
 
-/// The system's words, with plainer ones where a person would have to look them up.
+/// Describes a system error, in plainer words where the system's are hard to understand.
 pub(crate) fn describe_io(error: &std::io::Error) -> String {
     use std::io::ErrorKind;
     // EPERM, which has the kind of EACCES.
@@ -150,7 +150,7 @@ pub(crate) fn describe_io(error: &std::io::Error) -> String {
     }
 }
 
-/// An error and its causes in one line, leaving out a cause that its effect already quotes.
+/// Formats an error and its causes in one line. A cause that its effect already quotes is left out.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,9 +1,9 @@
 //! Runs parts on local threads.
 //!
-//! `jobs` threads do the work of the parts in hand, of which there are at most as many: a part that works on its rows in
-//! parallel gets the threads that others leave idle, so a phase of one part is as fast as one of many. A few more threads sync
-//! and rename what is done, for waiting on the disk costs no processor. Which part is done first changes nothing but the order
-//! of progress.
+//! `jobs` threads work on at most `jobs` parts at a time. A part that works on its rows in parallel gets the idle
+//! threads, so a phase of one part is as fast as a phase of many. A few more threads sync and rename finished
+//! outputs, because waiting on the disk costs no processor time. The order in which parts finish affects only the
+//! order of progress messages.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,29 +23,29 @@ use crate::staging::{self, Prepared, Publisher};
 use crate::work::{Share, lock};
 use crate::{Interrupt, PartReport, PartWork, RunError, StageError, lockfile};
 
-/// Threads that sync and rename; the disk merges what is synced at the same time.
+/// The number of threads that sync and rename; the disk merges concurrent syncs.
 const PUBLISHERS: usize = 8;
-/// How often it is looked whether the person wants to stop.
+/// The interval at which the request to stop is checked.
 const LOOK: Duration = Duration::from_millis(100);
-/// Prepared parts that may wait for them.
+/// The number of prepared parts that may wait for a publisher.
 const QUEUE: usize = 64;
 
-/// The parts of one phase that have to run, and what they run in.
+/// The parts of one phase that have to run, and their environment.
 pub(crate) struct Executor<'a> {
     pub dir: &'a StageDir,
     pub version: u32,
     pub cache: &'a ContentCache,
     pub publisher: &'a Publisher<'a>,
     pub progress: &'a Arc<PhaseProgress>,
-    /// Whether progress counts rows; otherwise it counts parts.
+    /// True if progress counts rows; otherwise it counts parts.
     pub counts_rows: bool,
     pub interrupt: &'a Interrupt,
     pub jobs: usize,
-    /// Resumable work of an earlier, forced-over run is not taken up.
+    /// True if resumable work of an earlier run is not continued, because the run is forced.
     pub fresh: bool,
 }
 
-/// A file that was hashed before the work, to be looked at again after it.
+/// A file that was hashed before the work and is checked again after it.
 struct Watched {
     path: PathBuf,
     stamp: Stamp,
@@ -59,7 +59,7 @@ struct Shared {
     stop: AtomicBool,
     /// The threads that do the work.
     pool: rayon::ThreadPool,
-    /// How many parts are in hand.
+    /// The number of parts in progress.
     in_hand: Arc<AtomicUsize>,
 }
 
@@ -67,7 +67,7 @@ impl Shared {
     fn fail(&self, error: RunError) {
         self.stop.store(true, Ordering::Relaxed);
         let mut failure = lock(&self.failure);
-        // A part that fails says more than one that was interrupted.
+        // A failed part is more informative than an interrupted one.
         if matches!(&*failure, None | Some(RunError::Interrupted)) {
             *failure = Some(error);
         }
@@ -75,7 +75,7 @@ impl Shared {
 }
 
 impl Executor<'_> {
-    /// Runs the parts; on a failure, those that have begun still finish, and what is finished stays.
+    /// Runs the parts. On a failure, parts in progress still finish, and finished parts stay.
     pub fn run(&self, parts: Vec<Planned>) -> Result<Vec<PartDone>, RunError> {
         let (workers, on_stop) = (self.jobs.clamp(1, parts.len().max(1)), on_stop(&parts));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.jobs.max(1)).build();
@@ -115,7 +115,7 @@ impl Executor<'_> {
         }
     }
 
-    /// Tells the person that the wish to stop has been heard; returns when the last publisher is done.
+    /// Confirms to the user that the request to stop was received. Returns when the last publisher is done.
     fn acknowledge_interrupt(&self, on_stop: &str, is_over: &Receiver<()>) {
         while is_over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             if self.interrupt.is_set() {
@@ -163,7 +163,7 @@ impl Executor<'_> {
         }
     }
 
-    /// Runs a part up to the point where all of it lies in its staging folder.
+    /// Runs a part until all of its outputs are in its staging folder.
     fn work_one(&self, mut planned: Planned, shared: &Shared) -> Result<(Prepared, PartProgress), RunError> {
         let key = planned.part.key.clone();
         let resumable = planned.part.resumable.is_some();
@@ -173,14 +173,15 @@ impl Executor<'_> {
         let outcome = self.try_work(&mut planned, &staging, shared, &progress);
         match outcome {
             Ok(prepared) => {
-                // The work is over and took its own share of the progress with it, unless a thread of it lives on.
+                // The work is over and has dropped its own handle of the progress, unless one of its threads is still
+                // alive.
                 let progress = Arc::try_unwrap(progress)
                     .unwrap_or_else(|_| PartProgress::new(self.progress, &key, 0, self.counts_rows));
                 Ok((prepared, progress))
             }
             Err(error) => {
                 if !resumable {
-                    // Room for others; the error that matters is the one already here.
+                    // Frees disk space for others; the error that matters is the one already returned here.
                     let _already_failing = staging::discard(&staging);
                 }
                 Err(error)
@@ -227,7 +228,7 @@ impl Executor<'_> {
         Ok(prepared)
     }
 
-    /// Makes the folder ready that a part works in: empty, or with what it goes on from.
+    /// Prepares the folder in which a part works: empty, or with the state that it continues from.
     fn make_ready(
         &self,
         planned: &Planned,
@@ -251,11 +252,11 @@ impl Executor<'_> {
         }
     }
 
-    /// Calls the stage's code on the threads that do the work; its panics become errors.
+    /// Calls the stage's code on the worker threads. Panics become errors.
     fn call(&self, planned: &mut Planned, work: &PartWork, pool: &rayon::ThreadPool) -> Result<PartReport, RunError> {
         let key = &work.key;
         let Some(closure) = planned.part.work.take() else {
-            return Err(self.part_error(key, StageError::new("the part has no work to do")));
+            return Err(self.part_error(key, StageError::new("the part has no work function")));
         };
         match pool.install(|| panics::recording(|| catch_unwind(AssertUnwindSafe(|| closure(work))))) {
             (Ok(report), _) => report.map_err(|error| self.part_error(key, error)),
@@ -267,7 +268,7 @@ impl Executor<'_> {
         }
     }
 
-    /// Hashes the inputs, so that a change during the work is noticed after it.
+    /// Hashes the inputs, so that a change during the work is detected afterwards.
     fn fingerprint(&self, planned: &Planned) -> Result<(Fingerprint, Vec<Watched>), StageError> {
         let mut inputs = Vec::with_capacity(planned.inputs.len());
         let mut watched = Vec::with_capacity(planned.inputs.len());
@@ -304,7 +305,7 @@ impl Executor<'_> {
     }
 }
 
-/// Fails when what work goes on with is not what it was compared with.
+/// Returns an error if the inputs of continued work differ from those it was compared with.
 fn check_as_compared(planned: &Planned, fingerprint: &Fingerprint) -> Result<(), StageError> {
     let seen = match &planned.start {
         Start::Anew => return Ok(()),
@@ -314,11 +315,11 @@ fn check_as_compared(planned: &Planned, fingerprint: &Fingerprint) -> Result<(),
     if now.eq(seen.iter().map(|hash| hash.as_ref().map(hex))) {
         Ok(())
     } else {
-        Err(StageError::new("what it reads has changed just now; run again"))
+        Err(StageError::new("its inputs changed just now; run again"))
     }
 }
 
-/// Lets inputs that work began with, and that are gone while it goes on, stay on record as what they were.
+/// Keeps the recorded hashes of inputs that the work started from and that are gone while it continues.
 fn keep_hashes_at_start(planned: &Planned, fingerprint: &mut Fingerprint) {
     let (Some(prior), false) = (&planned.prior, matches!(planned.start, Start::Anew)) else { return };
     let pairs = planned.recorded().zip(&mut fingerprint.inputs);
@@ -327,13 +328,13 @@ fn keep_hashes_at_start(planned: &Planned, fingerprint: &mut Fingerprint) {
     }
 }
 
-/// What is said when the person asks to stop: the parts' own words, when they have the same.
+/// Returns the message for a stop request: the parts' own, if all have the same.
 fn on_stop(parts: &[Planned]) -> &'static str {
     let mut words = parts.iter().map(|planned| planned.part.resumable.as_ref().map(|resumable| resumable.on_stop));
     let first = words.next().flatten();
     first
         .filter(|first| words.all(|other| other == Some(*first)))
-        .unwrap_or("stopping when the parts that have begun are done; once more stops at once, and loses only them")
+        .unwrap_or("stopping when the running parts are done; a second Ctrl-C stops immediately and loses only them")
 }
 
 fn check_rows(report: &PartReport, rejected: u64) -> Result<(), StageError> {

@@ -1,4 +1,4 @@
-//! The only place that syncs, renames, links and removes files.
+//! File operations: the only module that syncs, renames, links and removes files.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -14,7 +14,7 @@ pub(crate) fn sync_file(path: &Path) -> Result<(), StageError> {
     sync(&file).map_err(|e| StageError::file(path, e))
 }
 
-/// Forces an open file to the disk, where the file system can do that.
+/// Forces an open file to the disk, if the file system supports it.
 pub(crate) fn sync(file: &File) -> std::io::Result<()> {
     match file.sync_all() {
         Err(e) if cannot_sync(&e) => {
@@ -29,13 +29,13 @@ pub(crate) fn sync(file: &File) -> std::io::Result<()> {
 pub(crate) fn sync_dir(path: &Path) -> Result<(), StageError> {
     let dir = File::open(path).map_err(|e| StageError::file(path, e))?;
     match dir.sync_all() {
-        // Many network file systems cannot sync folders; the receipts' hashes still keep readers safe.
+        // Many network file systems cannot sync folders; readers are still protected by the hashes in receipts.
         Err(e) if cannot_sync(&e) => Ok(()),
         other => other.map_err(|e| StageError::file(path, e)),
     }
 }
 
-/// Returns whether the file system says that it cannot sync at all, as opposed to having failed to.
+/// Returns whether the error means that the file system cannot sync at all, as opposed to a failed sync.
 fn cannot_sync(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported)
 }
@@ -51,7 +51,7 @@ pub(crate) fn sync_tree(root: &Path) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Writes a small file under a temporary name beside it, syncs it and renames it into place.
+/// Writes a small file under a temporary name in the same folder, syncs it and renames it into place.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StageError> {
     let temporary = temporary_beside(path);
     write_synced(&temporary, bytes)?;
@@ -65,18 +65,18 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StageError> 
     sync(&file).map_err(|e| StageError::file(path, e))
 }
 
-/// The temporary name used for a file that is being replaced.
+/// Returns the temporary name for a file that is being replaced, in the same folder.
 pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{}{name}", crate::work::TEMPORARY))
 }
 
-/// Makes a folder and those above it.
+/// Creates a folder and its parents.
 pub(crate) fn make_dir(path: &Path) -> Result<(), StageError> {
     fs::create_dir_all(path).map_err(|e| StageError::file(path, e))
 }
 
-/// Removes a file or a whole folder; one that is not there is no error.
+/// Removes a file or a whole folder. A missing one is not an error.
 pub(crate) fn remove_any(path: &Path) -> Result<(), StageError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
@@ -89,7 +89,7 @@ pub(crate) fn remove_any(path: &Path) -> Result<(), StageError> {
     }
 }
 
-/// Removes folders upwards from `dir` as long as they are empty, up to but not including `stop`.
+/// Removes empty folders upwards from `dir`, up to but not including `stop`.
 pub(crate) fn remove_empty_dirs(dir: &Path, stop: &Path) {
     let mut current = dir;
     while current != stop && current.starts_with(stop) && fs::remove_dir(current).is_ok() {
@@ -100,8 +100,8 @@ pub(crate) fn remove_empty_dirs(dir: &Path, stop: &Path) {
     }
 }
 
-/// Puts the folder `from` in the place of `to`, which may exist, with no instant at which `to` is missing or half
-/// written (where the file system can exchange names; elsewhere it may be missing for an instant).
+/// Replaces the folder `to`, which may exist, by `from`. At no instant is `to` missing or half written if the file
+/// system can exchange names; otherwise it may be missing for an instant.
 pub(crate) fn replace_dir(from: &Path, to: &Path) -> Result<(), StageError> {
     if !to.exists() {
         return fs::rename(from, to).map_err(|e| StageError::file(to, e));
@@ -116,7 +116,7 @@ pub(crate) fn replace_dir(from: &Path, to: &Path) -> Result<(), StageError> {
     remove_any(&old)
 }
 
-/// Moves a folder into another one, under a name that is free there: `name`, `name-2` and so on. Gives the new path.
+/// Moves a folder into another one, under the first free name of `name`, `name-2` and so on. Returns the new path.
 pub(crate) fn set_aside(from: &Path, into: &Path, name: &str) -> Result<PathBuf, StageError> {
     let mut target = into.join(name);
     let mut number = 2u32;
@@ -131,7 +131,7 @@ pub(crate) fn set_aside(from: &Path, into: &Path, name: &str) -> Result<PathBuf,
     Ok(target)
 }
 
-/// The names in a folder, sorted; none when the folder does not exist.
+/// Returns the names in a folder, sorted; none if the folder does not exist.
 pub(crate) fn list_names(dir: &Path) -> Result<Vec<String>, StageError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -147,8 +147,8 @@ pub(crate) fn list_names(dir: &Path) -> Result<Vec<String>, StageError> {
     Ok(names)
 }
 
-/// All regular files below `root`, relative to it with `/` between folders, sorted. A link, a pipe and the like is an
-/// error, for a link would be committed as a way out of the experiment.
+/// Returns all regular files below `root`, sorted, relative to it, with `/` between folders. A link, a pipe and the
+/// like is an error: a committed link could lead out of the experiment.
 pub(crate) fn files_below(root: &Path) -> Result<Vec<String>, StageError> {
     let mut found = Vec::new();
     walk(root, "", &mut found, &mut |_| {})?;
@@ -156,14 +156,14 @@ pub(crate) fn files_below(root: &Path) -> Result<Vec<String>, StageError> {
     Ok(found)
 }
 
-/// `root` and all folders below it, the deepest last.
+/// Returns `root` and all folders below it, the deepest last.
 pub(crate) fn dirs_below(root: &Path) -> Result<Vec<PathBuf>, StageError> {
     let mut dirs = vec![root.to_owned()];
     walk(root, "", &mut Vec::new(), &mut |dir| dirs.push(dir.to_owned()))?;
     Ok(dirs)
 }
 
-/// Makes `to` another name of the file or folder `from`, by hard links or, where there are none, by copying.
+/// Links the file or folder `from` as `to`. Uses hard links or, where they are not available, copies.
 pub(crate) fn link_tree(from: &Path, to: &Path) -> Result<(), StageError> {
     if from.is_file() {
         return link_file(from, to);
@@ -190,7 +190,7 @@ fn link_file(from: &Path, to: &Path) -> Result<(), StageError> {
 /// Copies a file's content into a new file. Its mode is not copied: some file systems refuse to set one.
 ///
 /// # Errors
-/// When the one cannot be read or the other not written.
+/// Returns an error if `from` cannot be read or `to` cannot be written.
 pub fn copy_bytes(from: &Path, to: &Path) -> Result<(), StageError> {
     let mut source = File::open(from).map_err(|e| StageError::file(from, e))?;
     let mut target = File::create(to).map_err(|e| StageError::file(to, e))?;

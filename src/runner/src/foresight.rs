@@ -1,4 +1,4 @@
-//! What a run would be refused for in a later stage, found out before an earlier stage is made again.
+//! Finds a later stage that would refuse to run, before an earlier stage is made again.
 
 use std::ops::Range;
 
@@ -8,10 +8,13 @@ use crate::reason::Reason;
 use crate::session::Session;
 use crate::{Reporter, RunError};
 
-/// Fails when the stages from `from` on, up to the end of the selected ones, cannot all be brought up to date without losing work that one
-/// of them keeps ([`Stage::keeps_work`]): with the settings that this stage itself refuses, or else with what changes an earlier one, so
-/// that the kept work would go on from other data. What depends on results that are made first is not judged. `because` are the changes for
-/// which the stage before was just made again: what follows from its results is reported by them.
+/// Returns an error unless the stages from `from` to the end of the selected ones can all be brought up to date
+/// without losing work that one of them keeps ([`Stage::keeps_work`]).
+///
+/// The error names the settings that this stage itself refuses. If there are none, it names the changes of an earlier
+/// stage, because the kept work would continue from other data. Results that have to be made first are not judged.
+/// `because` are the changes for which the stage before was just made again; consequences of its results are reported
+/// with them.
 pub(crate) fn refuse_to_lose_later(
     session: &Session<'_>,
     selected: &Range<usize>,
@@ -29,9 +32,9 @@ pub(crate) fn refuse_to_lose_later(
         let stage = session.stages[at];
         let found = match look(session, stage, false, &Reporter::quiet()) {
             Ok(found) => found,
-            // On what is made first it may be planned.
+            // It may be possible to plan it once the earlier stages are done.
             Err(_) if earlier.is_some() => continue,
-            // The stage will say that itself.
+            // The stage reports that itself.
             Err(_) => return Ok(()),
         };
         let runs = !found.to_run.is_empty();
@@ -58,15 +61,16 @@ pub(crate) fn refuse_to_lose_later(
     Ok(())
 }
 
-/// What the work that a stage keeps is refused for; nothing: it is not.
+/// The reasons for which kept work of a stage is refused; empty if it is not.
 enum Refused {
-    /// Settings and files of its own among other changes.
+    /// Changed settings and files of the stage itself, among other changes.
     Own(Vec<Reason>),
-    /// Only what earlier stages make.
+    /// Only changes of results of earlier stages.
     OfResults(Vec<Reason>),
 }
 
-/// What the work that a stage keeps is refused for; `causes` are the changes that earlier stages show, `waits` whether one of them would run.
+/// Returns the reasons for which kept work of a stage is refused. `causes` are the changes that earlier stages show;
+/// `waits` is true if one of them would run.
 fn refused(prior: &PriorWork, causes: &[Reason], waits: bool) -> Refused {
     if prior.changes.is_empty() {
         return Refused::OfResults(causes.to_vec());

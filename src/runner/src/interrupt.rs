@@ -1,4 +1,4 @@
-//! Stopping when the person asks, or the scheduler.
+//! Stop requests from the user or the scheduler.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,21 +6,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 
-/// Whether the person asked to stop. Cheap to clone; all clones see the same.
+/// A flag that is set when the user asks to stop. Cheap to clone; all clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     flag: Arc<AtomicBool>,
-    /// Whether the next SIGINT or SIGTERM ends the process at once.
+    /// True if the next SIGINT or SIGTERM ends the process immediately.
     insisted: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// One that is set by Ctrl-C (SIGINT), SIGTERM, or SIGUSR1, which Slurm sends before its time limit
-    /// (`--signal=USR1@120`). A second SIGINT or SIGTERM ends the process at once with exit code 130, which is as safe as
-    /// any other crash; after a SIGUSR1 the first one does not, so that what is being saved has the scheduler's grace period.
+    /// Creates a flag that is set by Ctrl-C (SIGINT), SIGTERM or SIGUSR1, which Slurm sends before its time limit
+    /// (`--signal=USR1@120`). A second SIGINT or SIGTERM ends the process immediately with exit code 130, which is as
+    /// safe as any other crash. The first SIGINT or SIGTERM after a SIGUSR1 does not, so that a save in progress has
+    /// the scheduler's grace period.
     ///
     /// # Errors
-    /// When the system refuses the handlers.
+    /// Returns an error if the system refuses the handlers.
     pub fn on_signals() -> std::io::Result<Self> {
         let interrupt = Self::default();
         for signal in [SIGINT, SIGTERM] {
@@ -29,7 +30,7 @@ impl Interrupt {
             flag::register(signal, Arc::clone(&interrupt.flag))?;
         }
         flag::register(SIGUSR1, Arc::clone(&interrupt.flag))?;
-        // A file that would exceed the limit on file sizes is an error of the write, not the end of the process.
+        // Turns a write beyond the limit on file sizes into an error instead of the end of the process.
         flag::register(SIGXFSZ, Arc::default())?;
         Ok(interrupt)
     }
@@ -39,14 +40,14 @@ impl Interrupt {
         self.flag.store(true, Ordering::Relaxed);
     }
 
-    /// Forgets the wish to stop, so that the next signal is heard once more before one ends the process: for work that has to say
-    /// first what would be lost. Returns whether there was a wish.
+    /// Clears the request to stop, so that one more signal is handled before the next one ends the process. For work
+    /// that first has to report what would be lost. Returns whether there was a request.
     pub fn rearm(&self) -> bool {
         self.insisted.store(false, Ordering::Relaxed);
         self.flag.swap(false, Ordering::Relaxed)
     }
 
-    /// Returns whether to stop.
+    /// Returns whether a stop was requested.
     pub fn is_set(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The journal: one JSON line per command that ran, for people; nothing reads it to decide anything.
+//! The journal: one JSON line per command that ran. It is for people; the program bases no decision on it.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,17 +8,17 @@ use serde::Serialize;
 
 use crate::{Experiment, Holder, StageError};
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
-    /// All that was asked for is done.
+    /// The command did everything it was asked for.
     Done,
     /// A stage failed.
     Failed,
-    /// The person stopped it.
+    /// The user stopped it.
     Interrupted,
-    /// It died without a word; noted by the run after it.
+    /// The process died without writing an entry. Noted by the next run.
     Died,
 }
 
@@ -36,19 +36,19 @@ struct Line<'a> {
     error: Option<&'a str>,
 }
 
-/// The last field of a line: the beginning of the BLAKE3 of all before it.
+/// The key of the last field of a line: the beginning of the BLAKE3 of everything before it.
 const CHECK: &str = ",\"check\":\"";
-/// How much of the hash a line has.
+/// The number of hex digits of the hash in a line.
 const DIGITS: usize = 16;
 
-/// A line with the hash of itself.
+/// Appends the hash of a line to it.
 fn checked(line: &str) -> String {
     let body = line.strip_suffix('}').unwrap_or(line);
     let hash = blake3::hash(body.as_bytes()).to_hex();
     format!("{body}{CHECK}{}\"}}", &hash[..DIGITS])
 }
 
-/// The lines of a journal that are whole, and how many others there are.
+/// Returns the intact lines of a journal, and the number of other lines.
 pub fn read_journal(experiment: &Experiment) -> (Vec<serde_json::Value>, usize) {
     let text = std::fs::read(experiment.journal()).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
@@ -64,7 +64,7 @@ pub fn read_journal(experiment: &Experiment) -> (Vec<serde_json::Value>, usize) 
     (lines, damaged)
 }
 
-/// Adds a line.
+/// Appends a line to the journal.
 pub(crate) fn append(
     experiment: &Experiment,
     holder: &Holder,
@@ -87,7 +87,7 @@ pub(crate) fn append(
     file.write_all(&bytes).map_err(fail)
 }
 
-/// A line that a crash tore is left alone, and the next one begins below it.
+/// Returns whether the file ends with a newline. A line torn by a crash is kept, and the next one starts below it.
 fn ends_with_newline(file: &mut std::fs::File) -> std::io::Result<bool> {
     if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(true);

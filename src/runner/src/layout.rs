@@ -1,4 +1,4 @@
-//! Where things lie in an experiment's folder.
+//! The layout of an experiment's folder.
 
 use std::path::{Path, PathBuf};
 
@@ -6,27 +6,27 @@ use crate::stage::folder_name;
 use crate::work::STATE;
 use crate::{Recipe, Stage};
 
-/// Names in a stage's folder that are the runner's.
+/// Names in a stage's folder that are reserved for the runner.
 pub(crate) const RESERVED: [&str; 5] = ["receipts", REJECTED, "stage.json", ".staging", ".previous"];
 /// The table of a stage's rejected rows.
 pub(crate) const REJECTED: &str = "rejected.parquet";
 
-/// An experiment: the folder that one recipe's stages write to, `exp/NAME` beside the recipe unless told otherwise.
+/// An experiment: the folder that the stages of one recipe write to. The default is `exp/NAME` next to the recipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Experiment {
     dir: PathBuf,
 }
 
 impl Experiment {
-    /// `exp/NAME` beside the recipe file.
+    /// Returns the experiment `exp/NAME` next to the recipe file.
     pub fn of_recipe(recipe: &Recipe) -> Self {
         Self { dir: recipe.dir().join("exp").join(recipe.name()) }
     }
 
-    /// A folder of the person's choice (`--exp DIR`).
+    /// Returns the experiment in a folder chosen by the user (`--exp DIR`).
     ///
     /// # Errors
-    /// When the current directory, which a relative folder is taken from, is gone.
+    /// Returns an error if the folder is relative and the current directory no longer exists.
     pub fn at(dir: impl AsRef<Path>) -> std::io::Result<Self> {
         Ok(Self { dir: std::path::absolute(dir)? })
     }
@@ -36,33 +36,35 @@ impl Experiment {
         &self.dir
     }
 
-    /// The folder of a stage: `4-train`.
+    /// Returns the folder of a stage: `4-train`.
     pub fn stage_dir(&self, stage: &dyn Stage) -> PathBuf {
         self.dir.join(folder_name(stage))
     }
 
-    /// One JSON line per command that ran: command line, version, host, start, duration, outcome.
+    /// Returns the path of the journal: one JSON line per command, with command line, version, host, start, duration
+    /// and outcome.
     pub fn journal(&self) -> PathBuf {
         self.dir.join("journal.jsonl")
     }
 
-    /// Who works here now; empty when nobody does.
+    /// Returns the path of the lock file, which names the running process. It is empty when none runs.
     pub fn lock_file(&self) -> PathBuf {
         self.dir.join(".lock")
     }
 
-    /// The short-cut from (size, times, inode) to content hashes; may be deleted at any time.
+    /// Returns the path of the cache from (size, times, inode) to content hashes. It may be deleted at any time.
     pub fn cache_file(&self) -> PathBuf {
         self.scratch_dir().join("content")
     }
 
-    /// What may be deleted at any time.
+    /// Returns the folder of files that may be deleted at any time.
     pub(crate) fn scratch_dir(&self) -> PathBuf {
         self.dir.join(".cache")
     }
 }
 
-/// Where a resumable part keeps what it goes on from ([`crate::PartWork::staging_dir`]) while it is not done, by the folder of its stage.
+/// Returns the folder in which an unfinished resumable part keeps its state ([`crate::PartWork::staging_dir`]), given
+/// the folder of its stage.
 pub fn part_state(stage_dir: &Path, key: &str) -> PathBuf {
     StageDir::new(
         stage_dir.parent().unwrap_or(Path::new("")),
@@ -98,7 +100,7 @@ impl StageDir {
         self.path.join(".staging")
     }
 
-    /// A part's staging folder. `%` is in no key, so that different keys never share one.
+    /// Returns a part's staging folder. Keys cannot contain `%`, so different keys never share one.
     pub fn staging(&self, key: &str) -> PathBuf {
         self.staging_root().join(key.replace('/', "%"))
     }
@@ -111,12 +113,12 @@ impl StageDir {
         self.path.join(REJECTED)
     }
 
-    /// Where the last whole result is kept while it is replaced.
+    /// Returns the folder that keeps the last complete result while it is replaced.
     pub fn previous(&self) -> PathBuf {
         self.path.join(".previous")
     }
 
-    /// The rejected rows of an attempt that failed, beside a whole result that keeps its own.
+    /// Returns the path of the rejected rows of a failed attempt. A complete result keeps its own.
     pub fn rejected_of_attempt(&self) -> PathBuf {
         self.staging_root().join(format!("%{REJECTED}"))
     }

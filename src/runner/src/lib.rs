@@ -1,12 +1,12 @@
-//! The runner: everything a numbered, idempotent stage needs around it, once for all stages.
+//! The runner: everything that a numbered, idempotent stage needs around it, implemented once for all stages.
 //!
-//! It reads a recipe, asks each stage for its parts, compares every part with the receipt of its last run, runs what
-//! changed on local threads, puts the outputs in place atomically, counts rows, and tells a person what happens.
-//! It knows nothing of audio, corpora or networks: a stage is anything that implements [`Stage`].
+//! It reads a recipe, asks each stage for its parts and compares every part with the receipt of its last run. It runs
+//! what changed on local threads, puts the outputs in place atomically, counts rows and reports progress. It knows
+//! nothing of audio, corpora or networks: a stage is any type that implements [`Stage`].
 //!
 //! | to learn about | read |
 //! |---|---|
-//! | what a stage gives | [`Stage`], [`Phase`], [`Part`], [`PartWork`], [`PartReport`] |
+//! | what a stage provides | [`Stage`], [`Phase`], [`Part`], [`PartWork`], [`PartReport`] |
 //! | the recipe file | [`Recipe`], [`RecipeError`] |
 //! | running, asking, removing | [`run`], [`status`], [`clean`], [`show`], [`check`] |
 //! | several processes on one experiment | [`run_part`], [`open_parts`] |

@@ -25,9 +25,9 @@ use crate::{Experiment, Interrupt, Reporter, RunError, StageError, clock, files,
 use exclusive::{Claim, ExclusiveFile};
 
 const POLL: Duration = Duration::from_millis(200);
-/// So often a lock is tried before it counts as held.
+/// The number of attempts before a lock counts as held.
 const FIRST_LOOKS: usize = 4;
-/// So often a lock without a name is tried again before it counts as held.
+/// The number of attempts before a lock without a name counts as held.
 const LOOKS: usize = 20;
 
 /// How the names of the files begin that the system locks for parts.
@@ -38,21 +38,21 @@ const STAND_IN: &str = ".lock-holder";
 /// Who works on an experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its process.
+    /// Its process number.
     pub pid: u32,
     /// The machine it runs on.
     pub host: String,
     /// Its command line.
     pub command: String,
-    /// When it began, UTC.
+    /// Its start time, UTC.
     pub start: String,
-    /// When the process began by the system's own clock, which tells it from a later process of the same number.
+    /// Its start time by the system's own clock, which distinguishes it from a later process with the same number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub born: Option<u64>,
 }
 
 impl Holder {
-    /// This process, running `command`.
+    /// Returns the holder for this process, running `command`.
     pub(crate) fn this(command: &str) -> Self {
         let (pid, start) = (std::process::id(), clock::utc(SystemTime::now()));
         Self { pid, host: clock::host(), command: command.to_owned(), start, born: exclusive::born(pid) }
@@ -65,7 +65,7 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// What the system says about its own lock on a file.
+/// The state of the system's lock on a file.
 enum SystemLock {
     Taken,
     Held,
@@ -160,7 +160,7 @@ pub(crate) struct Patience<'a> {
 pub(crate) struct Lock {
     place: Place,
     file: File,
-    /// What stands for the system's lock where there is none.
+    /// The file that replaces the system's lock where there is none.
     exclusive: Option<ExclusiveFile>,
     /// The owners of this lock, and of locks of parts that a run took over, that died while they held it.
     pub dead_owners: Vec<Holder>,
@@ -384,7 +384,7 @@ fn read_holder(mut file: &File) -> Option<Holder> {
     serde_json::from_str(&text).ok()
 }
 
-/// The free space, in bytes, where `path` is.
+/// Returns the free space, in bytes, of the file system that contains `path`.
 pub(crate) fn free_space(path: &Path) -> Option<u64> {
     let space = rustix::fs::statvfs(path).ok()?;
     space.f_bavail.checked_mul(space.f_frsize)

@@ -1,4 +1,4 @@
-//! How receipts call files: relative to the recipe or the experiment, so that a copied tree stays up to date.
+//! Names of files in receipts: relative to the recipe or the experiment, so that a copied tree stays up to date.
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +19,12 @@ impl Names {
         Self { recipe_dir: recipe_dir.to_owned(), experiment_dir: experiment_dir.to_owned() }
     }
 
-    /// The absolute path of what a stage declared; relative ones are taken from the recipe's folder.
+    /// Returns the absolute path of a declared file. Relative paths start from the recipe's folder.
     pub fn absolute(&self, path: &Path) -> PathBuf {
         self.recipe_dir.join(path)
     }
 
-    /// The path that a receipt's name stands for.
+    /// Returns the path of a receipt's name.
     pub fn path(&self, name: &str) -> PathBuf {
         match (name.strip_prefix(EXPERIMENT), name.strip_prefix(RECIPE)) {
             (Some(relative), _) => self.experiment_dir.join(relative),
@@ -33,7 +33,7 @@ impl Names {
         }
     }
 
-    /// The name a receipt keeps for an absolute path.
+    /// Returns the receipt's name of an absolute path.
     pub fn name(&self, path: &Path) -> Result<String, StageError> {
         let (prefix, relative) = if let Ok(relative) = path.strip_prefix(&self.experiment_dir) {
             (EXPERIMENT, relative)
@@ -48,12 +48,12 @@ impl Names {
     }
 }
 
-/// Returns whether a receipt's name is of a file in the experiment's folder.
+/// Returns whether a receipt's name is that of a file in the experiment's folder.
 pub(crate) fn is_of_experiment(name: &str) -> bool {
     name.starts_with(EXPERIMENT)
 }
 
-/// A receipt's name of a file as a person would write it.
+/// Formats a receipt's name of a file for people.
 pub(crate) fn display(name: &str) -> &str {
     name.strip_prefix(EXPERIMENT).or_else(|| name.strip_prefix(RECIPE)).unwrap_or(name)
 }

@@ -1,4 +1,4 @@
-//! Panics of parts: caught, and told with their place instead of printed into the progress bar.
+//! Panics of parts: caught and reported with their place instead of being printed into the progress bar.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,8 +11,8 @@ thread_local! {
 
 static HOOK: Once = Once::new();
 
-/// Runs `body`; what a panic of this thread said meanwhile, with its place, comes back beside its result. A thread that waits
-/// for others in `body` may run another part's meanwhile, so this may be called inside of itself.
+/// Runs `body` and returns its result together with the message and place of a panic of this thread. Calls may be
+/// nested: a thread that waits for others in `body` may run another part meanwhile.
 pub(crate) fn recording<T>(body: impl FnOnce() -> T) -> (T, Option<String>) {
     HOOK.call_once(install);
     let outer = (RECORDING.replace(true), RECORDED.take());
@@ -21,13 +21,13 @@ pub(crate) fn recording<T>(body: impl FnOnce() -> T) -> (T, Option<String>) {
     (result, RECORDED.replace(outer.1))
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
 }
 
-/// All other threads keep the hook that was there.
+/// Installs the hook. Other threads keep the previous hook.
 fn install() {
     let others = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -1,4 +1,4 @@
-//! The last whole result of a stage, kept while a new one is made and put back when that fails.
+//! The last complete result of a stage, which is kept while a new one is made and put back if that fails.
 //!
 //! `.previous` holds the files of that result that were replaced or removed so far, and its `stage.json`. The old version of a
 //! file is in `.previous` if it is there, and in its place otherwise. Every step keeps this true, so a kill between two steps
@@ -18,7 +18,7 @@ use crate::{StageError, files, sealed, store};
 /// The name of the record in `.previous` that says that there is a result to put back.
 const SUMMARY: &str = "stage.json";
 
-/// A whole result that is being replaced.
+/// A complete result that is being replaced.
 pub(crate) struct Previous {
     /// `.previous`.
     root: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct Previous {
 }
 
 impl Previous {
-    /// The result that a killed run was replacing, if there is one. What a kill left of a finished replacement is removed.
+    /// Returns the result that a killed run was replacing, if any. Removes the remains of a finished replacement.
     pub fn unfinished(dir: &StageDir) -> Result<Option<Self>, StageError> {
         let root = dir.previous();
         if !root.is_dir() {
@@ -42,12 +42,12 @@ impl Previous {
         }
     }
 
-    /// Returns whether a killed run was replacing a whole result, for commands that change nothing.
+    /// Returns whether a killed run was replacing a complete result, for commands that change nothing.
     pub fn is_unfinished(dir: &StageDir) -> bool {
         dir.previous().join(SUMMARY).exists() && !dir.summary().exists()
     }
 
-    /// Keeps the present result of a stage, from now on unfinished, if it is whole.
+    /// Keeps the present result of a stage if it is complete. The stage counts as unfinished afterwards.
     pub fn keep(dir: &StageDir) -> Result<Option<Self>, StageError> {
         let root = dir.previous();
         files::remove_any(&root)?;
@@ -69,7 +69,7 @@ impl Previous {
         for key in summary.phases.iter().flatten() {
             let name = receipt_name(key);
             let aside = Receipt::read(&root.join(&name));
-            // A receipt that cannot be read names no files; what it stood for was not whole.
+            // An unreadable receipt names no files; its result was not complete.
             let receipt = aside.or_else(|_| Receipt::read(&dir.path.join(&name)));
             files.extend(receipt.into_iter().flat_map(|receipt| receipt.files).map(|file| file.path));
             files.insert(name);
@@ -80,7 +80,7 @@ impl Previous {
         Self { root, stage: dir.path.clone(), files }
     }
 
-    /// Moves a file of the result aside before something takes its place.
+    /// Moves a file of the result aside before another file takes its place.
     pub fn set_aside(&self, name: &str) -> Result<(), StageError> {
         if !self.is_in_place(name) {
             return Ok(());
@@ -95,15 +95,15 @@ impl Previous {
         }
     }
 
-    /// Forgets the result: another whole one has taken its place.
+    /// Drops the old result once another complete one has taken its place.
     pub fn forget(self) -> Result<(), StageError> {
-        // The record first: half-removed, it must not be put back.
+        // The record goes first: a half-removed result must not be put back.
         files::remove_any(&self.root.join(SUMMARY))?;
         files::remove_any(&self.root)
     }
 
-    /// Puts the result back. Parts of the new one that are done go to their staging folders, from which a later run takes them
-    /// if they still fit.
+    /// Puts the result back. Finished parts of the new one go to their staging folders, from which a later run takes
+    /// them if they still fit.
     pub fn put_back(&self, dir: &StageDir) -> Result<(), StageError> {
         self.take_away(dir)?;
         for name in files::files_below(&self.root)? {
@@ -125,7 +125,7 @@ impl Previous {
         files::remove_any(&self.root)
     }
 
-    /// Takes what is not of this result out of its place.
+    /// Removes files of other results from their places.
     fn take_away(&self, dir: &StageDir) -> Result<(), StageError> {
         // Parts that were being put in place.
         for name in files::list_names(&dir.staging_root())? {
@@ -145,7 +145,7 @@ impl Previous {
             }
             let place = self.stage.join(&name);
             if let Ok(receipt) = Receipt::read(&place) {
-                // Work that another training left unfinished there is not mixed with this.
+                // Unfinished work of another training in that folder is not mixed with this.
                 let staging = dir.staging(&receipt.key);
                 files::make_dir(&staging.join(OUTPUTS))?;
                 rename(&place, &staged_receipt(&staging))?;
@@ -170,13 +170,13 @@ impl Previous {
         Ok(())
     }
 
-    /// Returns whether the file of that name, if there is one in its place, is of this result.
+    /// Returns whether the file in place under that name, if there is one, belongs to this result.
     fn is_in_place(&self, name: &str) -> bool {
         self.files.contains(name) && !self.root.join(name).exists()
     }
 }
 
-/// A part's receipt, relative to the stage's folder.
+/// Returns the path of a part's receipt, relative to the stage's folder.
 pub(crate) fn receipt_name(key: &str) -> String {
     format!("receipts/{key}.json")
 }
@@ -187,7 +187,7 @@ fn remove_empty_above(path: &Path, stop: &Path) {
     }
 }
 
-/// Renames a file, making the folder that it goes to.
+/// Renames a file and creates the folder that it goes to.
 fn rename(from: &Path, to: &Path) -> Result<(), StageError> {
     if let Some(parent) = to.parent() {
         files::make_dir(parent)?;

@@ -1,7 +1,8 @@
-//! What was done of resumable work before: by a run that was interrupted, killed or failed, or by one that finished it.
+//! Earlier resumable work: interrupted, killed, failed or finished.
 //!
-//! It goes on while what decides the work is the same, to another end if the recipe asks for one. Otherwise the part is refused, finished
-//! or not: going on would mix two works, and beginning anew without being told to would lose one.
+//! It continues as long as everything that determines the work is the same, to another end if the recipe asks for
+//! one. Otherwise the part is refused, finished or not: continuing would mix two works, and starting again without an
+//! order to do so would lose one.
 
 use std::path::Path;
 
@@ -14,39 +15,40 @@ use crate::receipt::{Fingerprint, InputRecord, Receipt};
 use crate::work::STATE;
 use crate::{RunError, StageError, staging};
 
-/// More changes than this are not named.
+/// The largest number of changes that are named.
 const SHOWN: usize = 8;
 
-/// What was done of a part.
+/// Earlier work on a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PriorWork {
     /// The part.
     pub part: String,
-    /// Whether it was finished: it is a result of the stage.
+    /// True if it was finished and is a result of the stage.
     pub finished: bool,
-    /// How far it got.
+    /// Its progress.
     pub reached: Reached,
-    /// What has changed since it was begun so that it cannot go on; nothing: it can.
+    /// The changes since its start that keep it from continuing; empty if it can.
     pub changes: Vec<Reason>,
-    /// How it goes on to another end than it was begun for, if it does.
+    /// The description of another end to which it continues, if it does.
     pub further: Option<String>,
-    /// Why another end that the recipe asks for changes nothing.
+    /// The reason why a different end in the recipe changes nothing.
     pub stays: Option<String>,
-    /// What it read, as far as it is known.
+    /// The inputs that it read, as far as they are known.
     pub inputs: Vec<InputRecord>,
-    /// What is wrong with the record of it, which is made again from the work itself.
+    /// The damage of its record, which is made again from the work itself.
     pub remade: Option<Reason>,
 }
 
-/// What has changed since work was begun: what keeps it from going on, how it goes on to another end, and why another end changes nothing.
+/// The changes since the start of work: those that keep it from continuing, the new end to which it continues, and
+/// the reason why another end changes nothing.
 type Since = (Vec<Reason>, Option<String>, Option<String>);
 
-/// What work was begun with.
+/// The conditions under which work started.
 struct Begun {
     /// The stage's version, if it is known.
     version: Option<u32>,
     config: Value,
-    /// What it read, if it is known.
+    /// The inputs that it read, if they are known.
     inputs: Option<Vec<InputRecord>>,
 }
 
@@ -72,7 +74,7 @@ impl From<WorkRecord> for Begun {
 }
 
 impl Assessor<'_> {
-    /// What a run left unfinished of a part, if beginning anew would lose anything.
+    /// Returns the unfinished work on a part, if starting again would lose anything.
     pub fn unfinished(&self, planned: &Planned) -> Result<Option<PriorWork>, StageError> {
         let Some(resumable) = &planned.part.resumable else { return Ok(None) };
         let staging = self.dir.staging(&planned.part.key);
@@ -86,7 +88,7 @@ impl Assessor<'_> {
         self.prior(planned, resumable, &state, reached, begun).map(Some)
     }
 
-    /// What there is of a part in the stage's results, `reason` being why there is no receipt to go by.
+    /// Returns the finished work on a part from the stage's results; `reason` says why there is no usable receipt.
     pub fn finished(
         &self,
         planned: &Planned,
@@ -103,7 +105,7 @@ impl Assessor<'_> {
         Ok(Some(PriorWork { finished: true, ..prior }))
     }
 
-    /// Compares work with what it was begun with. Where there is no record of that, the work itself tells.
+    /// Compares work with the conditions of its start. If there is no record of them, the work itself provides them.
     fn prior(
         &self,
         planned: &Planned,
@@ -128,12 +130,13 @@ impl Assessor<'_> {
         Ok(PriorWork { part, finished: false, reached, changes, further, stays, inputs, remade })
     }
 
-    /// Finished work of which nothing is left to go on from although its receipt names results: doing it again would take what it took.
+    /// Returns finished work that cannot continue because the results that its receipt names are gone. Repeating it
+    /// would take as long as it took.
     pub fn lost(&self, planned: &Planned, receipt: &Receipt) -> Option<PriorWork> {
         let resumable = planned.part.resumable.as_ref()?;
         let changes: Vec<Reason> =
             self.gone_results(resumable, receipt).into_iter().map(|name| Reason::Gone(vec![name])).collect();
-        let reached = Reached { at: "its end".to_owned(), holds: "results that are gone".to_owned(), reuse: None };
+        let reached = Reached { at: "its end".to_owned(), holds: "missing results".to_owned(), reuse: None };
         let lost = PriorWork {
             part: planned.part.key.clone(),
             finished: true,
@@ -147,7 +150,8 @@ impl Assessor<'_> {
         (!lost.changes.is_empty()).then_some(lost)
     }
 
-    /// The folders of results that work goes on from and of which no file is left, each once.
+    /// Returns the folders of results that work continues from and that have lost all their files, without
+    /// duplicates.
     pub fn gone_results(&self, resumable: &Resumable, receipt: &Receipt) -> Vec<String> {
         let goes_on = |output: &str| matches!((resumable.restored)(output), Some(Restored::Linked(_)));
         let mut left = std::collections::BTreeMap::new();
@@ -160,7 +164,7 @@ impl Assessor<'_> {
         gone.map(|(folder, _)| format!("{}/{folder}", self.dir.name)).collect()
     }
 
-    /// What keeps work from going on since it was begun, and how it would go on to another end.
+    /// Returns the changes that keep work from continuing, and the way it would continue to another end.
     fn since(
         &self,
         planned: &Planned,
@@ -198,13 +202,13 @@ impl Assessor<'_> {
 }
 
 impl PriorWork {
-    /// The hash that an input had when the work began, which may be gone by now.
+    /// Returns the hash that an input had when the work started; the input may be gone by now.
     pub fn hash_at_start(&self, input: &PlannedInput) -> Option<String> {
         let of_it = |record: &&InputRecord| record.identity() == input.identity() || record.path == input.name;
         self.inputs.iter().find(of_it)?.blake3.clone()
     }
 
-    /// Why the part would run, or would not.
+    /// Returns the reason why the part would run or be refused.
     pub fn reason(&self) -> Reason {
         let at = self.at();
         if self.changes.is_empty() {
@@ -216,18 +220,19 @@ impl PriorWork {
         }
     }
 
-    /// What is said of a record that is made again.
+    /// Describes a record that is made again.
     fn told_remade(why: &Reason) -> String {
-        format!("{why}; it is made again from the work that is there")
+        format!("{why}; it is made again from the existing work")
     }
 
-    /// The warning about a record that is made again, if work goes on without one.
+    /// Returns the warning about a record that is made again, if work continues without one.
     pub fn warning(&self) -> Option<String> {
         let remade = self.remade.as_ref().filter(|_| self.changes.is_empty())?;
         Some(format!("{}: {}", self.at(), Self::told_remade(remade)))
     }
 
-    /// The error of a run that would begin anew over it; `earlier` is the number of the last stage before that the run would make again first.
+    /// Returns the error of a run that would start again and lose the work. `earlier` is the number of the last
+    /// earlier stage that the run would make again first.
     pub fn refusal(&self, stage: &str, earlier: Option<u8>) -> RunError {
         RunError::WouldLose {
             stage: stage.to_owned(),
@@ -240,13 +245,13 @@ impl PriorWork {
         }
     }
 
-    /// How far it got, for a person: `interrupted at step 44 of 400`.
+    /// Formats the progress for people: `interrupted at step 44 of 400`.
     pub fn at(&self) -> String {
         let how = if self.finished { "finished" } else { "interrupted" };
         format!("{how} at {}", self.reached.at)
     }
 
-    /// The changes for a person.
+    /// Formats the changes for people.
     pub fn told(&self) -> Vec<String> {
         let mut told: Vec<String> = self.changes.iter().take(SHOWN).map(ToString::to_string).collect();
         if self.changes.len() > SHOWN {
@@ -256,7 +261,7 @@ impl PriorWork {
     }
 }
 
-/// Refuses to begin a part anew over what was done of it.
+/// Refuses to start a part again if that loses earlier work.
 pub(crate) fn refuse_to_lose<'a>(stage: &str, to_run: impl IntoIterator<Item = &'a Planned>) -> Result<(), RunError> {
     let prior = to_run.into_iter().filter_map(|planned| planned.prior.as_ref());
     let refused = prior.into_iter().find(|prior| !prior.changes.is_empty());

@@ -1,4 +1,4 @@
-//! Why a part would run, in words that name the field or the file.
+//! Reasons why a part would run, in words that name the field or the file.
 
 use std::fmt;
 
@@ -8,55 +8,58 @@ use serde_json::Value;
 use crate::names;
 use crate::run::count;
 
-/// More changes than this are not collected.
+/// The largest number of changes that are collected.
 const MAX_CHANGES: usize = 20;
-/// Longer values are cut in messages.
+/// The length above which values are cut in messages.
 const MAX_VALUE: usize = 60;
 
-/// Why a part is not up to date.
+/// A reason why a part is not up to date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// There is no receipt.
     NeverRun,
     /// The receipt cannot be read; holds what is wrong with it.
     ReceiptDamaged(String),
-    /// The person asked for it.
+    /// The user forced it.
     Forced,
-    /// The stage's version is another.
+    /// The stage's version changed.
     Version(u32, u32),
-    /// Work on this part was left at the place given (`interrupted at step 44 of 400`), and it goes on from there; to which other end.
+    /// Work on this part stopped at the position given (`interrupted at step 44 of 400`) and continues from there;
+    /// holds the new end, if any.
     GoesOn(String, Option<String>),
-    /// Work on this part was left at the place given, and what it depends on has changed since: the changes.
+    /// Work on this part stopped at the position given, and its configuration or inputs changed since; holds the
+    /// changes.
     Refused(String, String),
-    /// The person asked for it, although work on this part is lost with it: which.
+    /// The user forced it, which drops earlier work; holds that work.
     ForcedOver(String),
-    /// The work is beyond the end that the recipe asks for; what to do.
+    /// The work is already beyond the end in the recipe; holds what to do.
     Passed(String),
-    /// The record of what work was begun with is gone.
+    /// The record of how the work started is gone.
     RecordMissing,
-    /// What unfinished work was begun with cannot be read; holds what is wrong with it.
+    /// The record of how unfinished work started cannot be read; holds what is wrong with it.
     RecordDamaged(String),
-    /// So many rows were rejected for reasons of this machine, of which the first is given; 0: rows were left out.
+    /// The number of rows rejected for reasons of this machine, and the first reason; 0 if rows were left out
+    /// instead.
     Retried(usize, String),
-    /// A row of a source that could not be read, and why.
+    /// A source that could not be read, and why.
     SourceUnusable(String, String),
-    /// A field of the configuration: dotted key, old and new value.
+    /// A changed field of the configuration: dotted key, old and new value.
     Field(String, String, String),
-    /// An input has other content.
+    /// The content of an input changed.
     InputChanged(String),
     /// An input that the part did not read before.
     InputAdded(String),
-    /// An input that the part does not read any more.
+    /// An input that the part no longer reads.
     InputRemoved(String),
-    /// An input that was absent is there now.
+    /// An input that was absent now exists.
     InputAppeared(String),
-    /// An input that was there is absent now.
+    /// An input that existed is now absent.
     InputMissing(String),
     /// An output is gone.
     OutputMissing(String),
-    /// Folders of results are gone.
+    /// Folders of results are missing.
     Gone(Vec<String>),
-    /// An output has other content than the receipt says.
+    /// The content of an output differs from the receipt.
     OutputDiffers(String),
 }
 
@@ -173,22 +176,22 @@ impl fmt::Display for Reason {
             Self::NeverRun => write!(f, "never run"),
             Self::ReceiptDamaged(what) => write!(f, "the receipt cannot be used: {what}"),
             Self::Forced => write!(f, "--force"),
-            Self::GoesOn(at, None) => write!(f, "{at}: goes on"),
-            Self::GoesOn(at, Some(end)) => write!(f, "{at}: goes on ({end})"),
+            Self::GoesOn(at, None) => write!(f, "{at}: continues"),
+            Self::GoesOn(at, Some(end)) => write!(f, "{at}: continues ({end})"),
             Self::Refused(at, changes) => write!(f, "{at}; {changes}: refused without --force"),
-            Self::ForcedOver(what) => write!(f, "--force, which drops what was {what}"),
+            Self::ForcedOver(what) => write!(f, "--force, which drops earlier work ({what})"),
             Self::Passed(what) => f.write_str(what),
-            Self::RecordMissing => write!(f, "the record of what it was begun with is missing"),
-            Self::RecordDamaged(what) => write!(f, "the record of what it was begun with cannot be used: {what}"),
+            Self::RecordMissing => write!(f, "the record of its configuration and inputs is missing"),
+            Self::RecordDamaged(what) => write!(f, "the record of its configuration and inputs cannot be used: {what}"),
             Self::Retried(0, reason) => {
-                write!(f, "rows were left out for a reason of this machine ({reason}): tried again")
+                write!(f, "rows were left out because of a problem on this machine ({reason}): retried")
             }
             Self::Retried(rows, reason) => {
                 let rows = count(*rows, "row");
-                write!(f, "{rows} rejected for a reason of this machine ({reason}): tried again")
+                write!(f, "{rows} rejected because of a problem on this machine ({reason}): retried")
             }
             Self::SourceUnusable(source, reason) => {
-                write!(f, "a source could not be read ({source}: {reason}): tried again")
+                write!(f, "a source could not be read ({source}: {reason}): retried")
             }
             Self::Version(old, new) => write!(f, "stage version {old} → {new}"),
             Self::Field(key, old, new) => write!(f, "{key}: {old} → {new}"),
@@ -206,7 +209,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The reasons that are other settings or other inputs, the first of those that share one message, each once.
+/// Returns the reasons that are changed settings or inputs, without duplicates.
 pub(crate) fn changes(reasons: &[Reason]) -> Vec<Reason> {
     let mut found: Vec<Reason> = Vec::new();
     for reason in reasons.iter().filter(|reason| reason.is_of_content()) {
@@ -227,11 +230,11 @@ pub struct ReasonCount {
     pub kind: ReasonKind,
     /// The reason in words.
     pub reason: String,
-    /// How many parts would run for it.
+    /// The number of parts that would run for it.
     pub parts: usize,
 }
 
-/// Counts the reasons of many parts, the most frequent first, then in the order of the parts.
+/// Counts the reasons of many parts. The most frequent come first, then the order of the parts decides.
 pub(crate) fn tally<'a>(reasons: impl IntoIterator<Item = &'a Reason>) -> Vec<ReasonCount> {
     let mut places = std::collections::HashMap::new();
     let mut counts: Vec<ReasonCount> = Vec::new();
@@ -247,7 +250,7 @@ pub(crate) fn tally<'a>(reasons: impl IntoIterator<Item = &'a Reason>) -> Vec<Re
     counts
 }
 
-/// The first reasons in one line: `train.lr: 1 → 2; input a changed; and 3 more reasons`.
+/// Formats the first reasons in one line: `train.lr: 1 → 2; input a changed; and 3 more reasons`.
 pub(crate) fn summarise(counts: &[ReasonCount], at_most: usize) -> String {
     let mut words: Vec<String> = counts.iter().take(at_most).map(|count| count.reason.clone()).collect();
     if counts.len() > at_most {
@@ -256,7 +259,7 @@ pub(crate) fn summarise(counts: &[ReasonCount], at_most: usize) -> String {
     words.join("; ")
 }
 
-/// Every field that differs between two configurations, dotted below `prefix`.
+/// Returns every field that differs between two configurations, dotted below `prefix`.
 pub(crate) fn differences(prefix: &str, old: &Value, new: &Value) -> Vec<Reason> {
     let mut reasons = Vec::new();
     compare(prefix, old, new, &mut reasons);
@@ -303,7 +306,7 @@ fn show(value: Option<&Value>) -> String {
     }
 }
 
-/// A number that was single precision in its struct is shown with the digits that person wrote.
+/// Formats a number. One of single precision is shown with the digits that the user wrote.
 fn show_number(number: &serde_json::Number) -> String {
     match number.as_f64() {
         Some(value) if number.is_f64() && f64::from(value as f32) == value => (value as f32).to_string(),

@@ -1,4 +1,4 @@
-//! What is kept of a finished part, and of a finished stage.
+//! Records of a finished part and of a finished stage.
 
 use std::path::{Path, PathBuf};
 
@@ -9,27 +9,29 @@ use crate::part::WorkRecord;
 use crate::reason::Reason;
 use crate::{PartReport, StageError, rejects, sealed};
 
-/// Raised when the meaning of a receipt's fields changes.
+/// The version of the format. It is raised when the meaning of a receipt's fields changes.
 const FORMAT: u32 = 1;
 
-/// A row that was set aside.
+/// A rejected row.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rejection {
     /// The row: an utterance id, or the line or file when there is no id yet.
     pub id: String,
-    /// Why, for a person.
+    /// The reason, for people.
     pub reason: String,
-    /// Whether the reason is one of this machine at this time and not of the data: the part runs again next time.
+    /// True if the cause is this machine at this time rather than the data. The part then runs again next time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_machine: bool,
-    /// Whether its whole source cannot be read: the stage fails, whatever share of the rows may be rejected.
+    /// True if the row's whole source cannot be read. The stage then fails, whatever share of the rows may be
+    /// rejected.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_source: bool,
 }
 
-/// Why a row is set aside.
+/// The reason for rejecting a row.
 ///
-/// Anything that can be shown is a reason of the data: the same data are rejected again, so the part need not run again.
+/// Anything that can be displayed is a reason of the data: the same data are rejected again, so the part need not run
+/// again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectionReason {
     text: String,
@@ -38,33 +40,33 @@ pub struct RejectionReason {
 }
 
 impl RejectionReason {
-    /// A reason that lies in this machine at this time: a command that fails, a file that may not be read, a program that is not
-    /// installed, too little memory. The part is tried again by the next run.
+    /// Creates a reason whose cause is this machine at this time: a command that fails, a file without permission, a
+    /// program that is not installed, too little memory. The next run tries the part again.
     pub fn machine(reason: impl std::fmt::Display) -> Self {
         Self::of(reason, true)
     }
 
-    /// A reason of the machine or of the data.
+    /// Creates a reason of the machine or of the data.
     pub fn of(reason: impl std::fmt::Display, of_machine: bool) -> Self {
         Self { text: reason.to_string(), of_machine, of_source: false }
     }
 
-    /// The same reason, for which a whole source cannot be read: the stage fails whatever share of its rows may be rejected, and the
-    /// part is tried again by the next run.
+    /// Marks the reason as one that makes a whole source unreadable. The stage fails whatever share of its rows may
+    /// be rejected, and the next run tries the part again.
     #[must_use]
     pub fn of_source(mut self) -> Self {
         self.of_source = true;
         self
     }
 
-    /// The same reason with more said about it.
+    /// Appends more text to the reason.
     #[must_use]
     pub fn with(mut self, more: &str) -> Self {
         self.text.push_str(more);
         self
     }
 
-    /// The rejection of a row.
+    /// Creates the rejection of a row.
     pub(crate) fn reject(self, id: String) -> Rejection {
         Rejection { id, reason: self.text, of_machine: self.of_machine, of_source: self.of_source }
     }
@@ -76,12 +78,12 @@ impl<T: std::fmt::Display> From<T> for RejectionReason {
     }
 }
 
-/// A file (or folder, or absence of one) that a part read.
+/// A file (or folder, or the absence of one) that a part read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputRecord {
     /// `recipe:…` relative to the recipe's folder, `exp:…` relative to the experiment's, or absolute.
     pub path: String,
-    /// What the part calls it, when its path does not matter: `recording 3`. It is compared by this name then.
+    /// The part's name for it when its path does not matter: `recording 3`. It is then compared by this name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// Hex of the BLAKE3 of its content; none when there was no such file.
@@ -89,7 +91,7 @@ pub struct InputRecord {
 }
 
 impl InputRecord {
-    /// What it is compared by.
+    /// Returns the name by which it is compared.
     pub(crate) fn identity(&self) -> &str {
         self.role.as_deref().unwrap_or(&self.path)
     }
@@ -106,7 +108,7 @@ pub struct OutputRecord {
     pub blake3: String,
 }
 
-/// Everything that a part's outputs are a function of.
+/// Everything that determines a part's outputs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     pub stage: String,
@@ -117,15 +119,15 @@ pub(crate) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// The same without names of files that have a role.
+    /// Returns the same without the names of files that have a role.
     pub fn work_record(&self) -> WorkRecord {
         let inputs = self.inputs.iter().map(|input| (input.identity().to_owned(), input.blake3.clone()));
         WorkRecord { version: Some(self.version), config: self.config.clone(), inputs: Some(inputs.collect()) }
     }
 }
 
-/// What a finished part read, did and wrote. Two runs of the same give the same receipt, byte for byte: it holds no
-/// clock and no host.
+/// The record of what a finished part read, did and wrote. Two runs of the same part give the same receipt, byte for
+/// byte: it contains no time and no host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     format: u32,
@@ -137,22 +139,22 @@ pub struct Receipt {
     pub key: String,
     /// The configuration the part read.
     pub config: Value,
-    /// What it read, sorted by role or path.
+    /// The files that it read, sorted by role or path.
     pub inputs: Vec<InputRecord>,
-    /// What it wrote, sorted by path.
+    /// The files that it wrote, sorted by path.
     #[serde(rename = "outputs")]
     pub files: Vec<OutputRecord>,
-    /// Whether rows go through this part; a codebook or a training carries none.
+    /// True if rows go through this part. A codebook or a training carries none.
     pub carries_rows: bool,
-    /// Rows that came in.
+    /// The number of rows that came in.
     pub rows_in: u64,
-    /// Rows that went out.
+    /// The number of rows that went out.
     pub rows_out: u64,
-    /// What the part found worth telling.
+    /// Facts that the part reports.
     pub facts: Map<String, Value>,
-    /// The rows set aside, sorted.
+    /// The rejected rows, sorted.
     pub rejected: Vec<Rejection>,
-    /// Why the part is to be done again although no row of it was set aside for a reason of this machine.
+    /// The reason why the part has to be done again although no row was rejected because of this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
     #[serde(skip)]
@@ -160,7 +162,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The receipt of a part that has just done its work.
+    /// Creates the receipt of a part that has just done its work.
     pub(crate) fn new(
         fingerprint: Fingerprint,
         report: PartReport,
@@ -186,7 +188,7 @@ impl Receipt {
         }
     }
 
-    /// The files of a result that has no receipt to go by: what they are is not known.
+    /// Creates a receipt for files of a result that has none: their sizes and hashes are unknown.
     pub(crate) fn unknown(stage: &str, key: &str, files: Vec<String>) -> Self {
         let fingerprint = Fingerprint {
             stage: stage.to_owned(),
@@ -200,7 +202,7 @@ impl Receipt {
         Self::new(fingerprint, PartReport::default(), files, Vec::new(), None)
     }
 
-    /// What the part was a function of; `None` of one that is [unknown](Self::unknown).
+    /// Returns everything that determined the part's outputs; `None` for an [unknown](Self::unknown) receipt.
     pub(crate) fn fingerprint(&self) -> Option<Fingerprint> {
         (!self.config.is_null()).then(|| Fingerprint {
             stage: self.stage.clone(),
@@ -214,7 +216,7 @@ impl Receipt {
     /// Reads a receipt file, for `inspect`.
     ///
     /// # Errors
-    /// When it is missing, damaged, or of another format.
+    /// Returns an error if the file is missing, damaged, or has another format.
     pub fn read(path: &Path) -> Result<Self, StageError> {
         let bytes = std::fs::read(path).map_err(|e| StageError::file(path, e))?;
         let receipt: Self = sealed::open(&bytes).map_err(|e| StageError::new(format!("{}: {e}", path.display())))?;
@@ -224,18 +226,18 @@ impl Receipt {
         Ok(receipt)
     }
 
-    /// The part's outputs, absolute.
+    /// Returns the absolute paths of the part's outputs.
     pub fn outputs(&self) -> Vec<PathBuf> {
         self.files.iter().map(|file| self.stage_dir.join(&file.path)).collect()
     }
 
-    /// A fact by its name.
+    /// Returns a fact by its name.
     pub fn fact(&self, name: &str) -> Option<&Value> {
         self.facts.get(name)
     }
 
-    /// Why the part is tried again by the next run whatever else is the same: a source that could not be used, or how many rows this
-    /// machine did not let it use, and the first reason.
+    /// Returns the reason why the next run tries the part again even if nothing changed: an unusable source, or the
+    /// number of rows that this machine failed to process with the first reason.
     pub(crate) fn retried(&self) -> Option<Reason> {
         let kind = |row: &Rejection| rejects::kind(&row.reason).to_owned();
         if let Some(source) = self.rejected.iter().find(|row| row.of_source) {
@@ -246,7 +248,7 @@ impl Receipt {
         first.or_else(|| self.incomplete.as_deref().map(|reason| Reason::Retried(0, rejects::kind(reason).to_owned())))
     }
 
-    /// What of it the rest of the stage needs.
+    /// Returns the data that the rest of the stage needs.
     pub(crate) fn done(&self) -> PartDone {
         PartDone {
             key: self.key.clone(),
@@ -259,14 +261,14 @@ impl Receipt {
         }
     }
 
-    /// Remembers which folder the outputs are in.
+    /// Sets the folder that contains the outputs.
     pub(crate) fn within(mut self, stage_dir: &Path) -> Self {
         stage_dir.clone_into(&mut self.stage_dir);
         self
     }
 }
 
-/// What a stage keeps in memory of a finished part.
+/// The data of a finished part that a stage keeps in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct PartDone {
     pub key: String,
@@ -278,7 +280,7 @@ pub(crate) struct PartDone {
     pub outputs: Vec<String>,
 }
 
-/// What is kept of a stage whose phases are all done; it is there only while that is so.
+/// The record of a stage whose phases are all done. It exists only while they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StageSummary {
     pub stage: String,

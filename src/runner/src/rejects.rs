@@ -1,4 +1,4 @@
-//! `rejected.parquet`: every row a stage set aside, with its reason.
+//! `rejected.parquet`: every rejected row of a stage, with its reason.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use parquet::file::properties::WriterProperties;
 use crate::StageError;
 use crate::receipt::{PartDone, Rejection};
 
-/// Rows encoded at a time, which bounds the size of an Arrow array whatever the reasons' lengths.
+/// The number of rows encoded at a time. It bounds the size of an Arrow array whatever the length of the reasons.
 const BATCH: usize = 4096;
 
-/// The file's bytes: columns `id`, `reason`, `part`, in the order of the parts; none when no row was rejected.
+/// Encodes the file: columns `id`, `reason`, `part`, in the order of the parts. Returns none if no row was rejected.
 pub(crate) fn encode(parts: &[PartDone]) -> Result<Option<Vec<u8>>, StageError> {
     let all = parts.iter().flat_map(|part| part.rejected.iter().map(move |row| (row, part.key.as_str())));
     let rows: Vec<(&Rejection, &str)> = all.collect();
@@ -38,27 +38,27 @@ pub(crate) fn encode(parts: &[PartDone]) -> Result<Option<Vec<u8>>, StageError> 
     Ok(Some(bytes))
 }
 
-/// A kind of rejection: what stands before the first `:` of the reasons.
+/// A kind of rejection: the text of the reasons before the first `:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectionKind {
-    /// The reason without what is particular to a row.
+    /// The reason without the details of a row.
     pub reason: String,
-    /// How many rows.
+    /// The number of rows.
     pub rows: u64,
     /// Some of their ids.
     pub examples: Vec<String>,
-    /// The whole reason of the first of them.
+    /// The full reason of the first of them.
     pub example_reason: String,
-    /// Whether it is of a whole source.
+    /// True if a whole source is rejected.
     pub of_source: bool,
 }
 
-/// What a reason has in common with its like: what stands before the first `: `.
+/// Returns the part of a reason that similar rejections share: the text before the first `: `.
 pub(crate) fn kind(reason: &str) -> &str {
     reason.split(": ").next().unwrap_or_default()
 }
 
-/// Kinds of rejections, whole sources first and then the commonest, with up to three examples each.
+/// Returns the kinds of rejections with up to three examples each: whole sources first, then the most frequent.
 pub(crate) fn kinds(parts: &[PartDone]) -> Vec<RejectionKind> {
     let mut places = std::collections::HashMap::new();
     let mut kinds: Vec<RejectionKind> = Vec::new();

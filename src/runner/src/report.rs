@@ -1,4 +1,4 @@
-//! What a person sees: lines on the standard output, a progress bar or plain progress lines on the standard error.
+//! Output for people: lines on the standard output, and a progress bar or plain progress lines on the standard error.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,13 +9,13 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::work::{Progress, lock};
 
-/// Without a terminal, progress is said no more often than this.
+/// The shortest interval between progress lines without a terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 const REDRAW: Duration = Duration::from_millis(200);
 
 type Sink = Arc<Mutex<dyn Write + Send>>;
 
-/// Where results, notes and progress go. Cheap to clone.
+/// The destination of results, notes and progress. Cheap to clone.
 #[derive(Clone)]
 pub struct Reporter {
     results: Sink,
@@ -34,34 +34,34 @@ impl Reporter {
         Self { results, notes, bars, quiet: false }
     }
 
-    /// Says nothing; errors are the caller's to print.
+    /// Creates a reporter without output. The caller prints errors.
     pub fn quiet() -> Self {
         let nowhere: Sink = Arc::new(Mutex::new(std::io::sink()));
         Self { results: Arc::clone(&nowhere), notes: nowhere, bars: None, quiet: true }
     }
 
-    /// Plain lines into writers of the caller's.
+    /// Creates a reporter that writes plain lines to the given writers.
     pub fn to_writers(results: impl Write + Send + 'static, notes: impl Write + Send + 'static) -> Self {
         Self { results: Arc::new(Mutex::new(results)), notes: Arc::new(Mutex::new(notes)), bars: None, quiet: false }
     }
 
-    /// A line that is part of the result.
+    /// Prints a line that is part of the result.
     pub fn line(&self, text: impl std::fmt::Display) {
         self.write(&self.results, &text.to_string());
     }
 
-    /// A line for the person watching.
+    /// Prints a line for the person watching.
     pub fn note(&self, text: impl std::fmt::Display) {
         self.write(&self.notes, &text.to_string());
     }
 
-    /// Returns whether nothing is said.
+    /// Returns whether the reporter prints nothing.
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
 
     fn write(&self, sink: &Sink, text: &str) {
-        // Nobody reads any more (a closed pipe): the work goes on.
+        // A closed pipe has no reader; the work continues.
         let write = || {
             let mut sink = lock(sink);
             drop(writeln!(sink, "{text}").and_then(|()| sink.flush()));
@@ -103,7 +103,7 @@ fn new_bar(title: &str, unit: &str, total: u64) -> ProgressBar {
     bar
 }
 
-/// What the bar looks like; `below` is the template of what stands under it.
+/// Sets the look of the bar; `below` is the template of the text under it.
 fn set_style(bar: &ProgressBar, unit: &str, below: &str) {
     let template =
         format!("  {{prefix}} {{wide_bar}} {{human_pos}}/{{human_len}} {unit}, {{per_sec}}, {{eta}} left {below}");
@@ -119,7 +119,7 @@ pub(crate) struct PhaseProgress {
     unit: &'static str,
     total: u64,
     done: AtomicU64,
-    /// Those of `done` that were done before this run began.
+    /// The units of `done` that were done before this run began.
     earlier: AtomicU64,
     bar: Option<ProgressBar>,
     started: Instant,
@@ -134,12 +134,12 @@ impl PhaseProgress {
         }
     }
 
-    /// A line above the bar.
+    /// Prints a line above the bar.
     pub fn note(&self, line: &str) {
         self.reporter.note(format!("  {line}"));
     }
 
-    /// Shows a line or several under the bar; whether there is one.
+    /// Shows one or several lines under the bar. Returns whether there is a bar.
     pub fn show(&self, line: &str) -> bool {
         if let Some(bar) = &self.bar {
             set_style(bar, self.unit, "\n  {msg}");
@@ -148,7 +148,7 @@ impl PhaseProgress {
         self.bar.is_some()
     }
 
-    /// `units` more are done.
+    /// Adds `units` to the finished units.
     pub fn add(&self, units: u64) {
         let done = self.done.fetch_add(units, Ordering::Relaxed).saturating_add(units);
         match &self.bar {
@@ -158,7 +158,7 @@ impl PhaseProgress {
         }
     }
 
-    /// `units` were done before this run began.
+    /// Adds `units` that were done before this run began.
     pub fn resume(&self, units: u64) {
         self.done.fetch_add(units, Ordering::Relaxed);
         self.earlier.fetch_add(units, Ordering::Relaxed);
@@ -193,7 +193,7 @@ pub(crate) struct PartProgress {
     key: String,
     planned: u64,
     advanced: AtomicU64,
-    /// Whether the phase counts rows; otherwise it counts parts.
+    /// True if the phase counts rows; otherwise it counts parts.
     counts_rows: bool,
 }
 
@@ -203,13 +203,14 @@ impl PartProgress {
         Self { phase, key, planned, advanced: AtomicU64::new(0), counts_rows }
     }
 
-    /// What `rows` more rows come to: all together never more than was planned, so that the bar ends at its end.
+    /// Returns the part of `rows` that is within the plan. The total never exceeds it, so that the bar ends at its
+    /// end.
     fn within_plan(&self, rows: u64) -> u64 {
         let before = self.advanced.fetch_add(rows, Ordering::Relaxed).min(self.planned);
         before.saturating_add(rows).min(self.planned) - before
     }
 
-    /// Accounts for what the part did not say itself.
+    /// Accounts for the rows that the part did not report itself.
     pub fn finish(&self) {
         let units = if self.counts_rows { self.planned } else { 1 };
         self.phase.add(units.saturating_sub(self.advanced.load(Ordering::Relaxed)));
@@ -246,7 +247,7 @@ impl Progress for PartProgress {
     }
 }
 
-/// A time for people: `0.4 s`, `3 min 20 s`, `2 h 5 min`.
+/// Formats a time for people: `0.4 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn seconds(value: f64) -> String {
     if !value.is_finite() || value >= 1e8 {
         return "a long time".to_owned();

@@ -1,4 +1,5 @@
-//! Going back to an earlier point of resumable work, finished or not. What is newer moves aside; nothing is deleted.
+//! Going back to an earlier point of resumable work, finished or not. Newer files are moved aside; nothing is
+//! deleted.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,40 +17,41 @@ use crate::staging::{self, Publisher};
 use crate::work::STATE;
 use crate::{Experiment, Holder, Interrupt, Reporter, RunError, Stage, StageError, files};
 
-/// What moves aside gets this before its name.
+/// The prefix of names that were moved aside.
 const ASIDE: &str = "rolled-back-";
 
-/// What to go back to, in terms of the part's work.
+/// The point to go back to, and the functions that interpret the part's work.
 pub struct Rollback<'a> {
     /// The key of the part.
     pub part: &'a str,
     /// The point to go back to: the name of a folder that the work made ([`crate::PartWork::persist_dir`]).
     pub to: String,
-    /// The points among the names in the folder of the work, in order.
+    /// Returns the points among the names in the folder of the work, in order.
     pub points: &'a dyn Fn(&[String]) -> Vec<String>,
-    /// Whether a name in the folder of the work came after the point.
+    /// Returns whether a name in the folder of the work is newer than the point.
     pub is_newer: &'a dyn Fn(&str) -> bool,
-    /// Refuses a point that cannot be gone on from.
+    /// Returns an error for a point from which work cannot continue.
     pub check: &'a dyn Fn(&Path) -> Result<(), StageError>,
-    /// Takes back, in the folder of the work, what was said after the point. Gives what a person should know of it.
+    /// Removes entries that are newer than the point from logs in the folder of the work. Returns notes for the user.
     pub trim: &'a dyn Fn(&Path) -> Result<Vec<String>, StageError>,
-    /// How the work goes on.
+    /// The rules by which the work continues.
     pub resumable: Resumable,
 }
 
-/// What was done.
+/// The result of a rollback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolledBack {
-    /// Where what was newer lies now.
+    /// The new places of everything that was newer.
     pub aside: Vec<PathBuf>,
-    /// What else a person should know.
+    /// Other notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Goes back to an earlier point of the work on a part. Killed at any instant, it can be repeated.
+/// Goes back to an earlier point of the work on a part. If it is killed at any instant, it can be repeated.
 ///
 /// # Errors
-/// When another run holds the experiment, nothing was done yet, there is no such point (which there are is said), or it is not sound.
+/// Returns an error if another run holds the experiment, nothing was done yet, the point does not exist (the message
+/// lists those that do), or the point is damaged.
 pub fn rollback(
     stage: &dyn Stage,
     experiment: &Experiment,
@@ -61,7 +63,7 @@ pub fn rollback(
 ) -> Result<RolledBack, RunError> {
     let dir = StageDir::new(experiment.dir(), folder_name(stage));
     if !dir.path.is_dir() {
-        return Err(RunError::Usage(format!("{} has never run: there is nothing to go back in", dir.name)));
+        return Err(RunError::Usage(format!("{} has never run: there is nothing to roll back", dir.name)));
     }
     let me = Holder::this(command);
     let lock = Lock::take(experiment, &me, Patience { wait: false, interrupt, reporter })?;
@@ -89,7 +91,7 @@ impl Work<'_> {
         let failed = |error| RunError::stage(&self.dir.name, error);
         let cache = ContentCache::load(Path::new(""), true);
         let mut publisher = Publisher::new(self.dir, &cache);
-        // Results that a killed run was replacing are the results.
+        // If a killed run was replacing results, those are the current results.
         publisher.resume_replacement().map_err(failed)?;
         publisher.put_back().map_err(failed)?;
         let staging = self.dir.staging(self.what.part);
@@ -97,7 +99,7 @@ impl Work<'_> {
         let left = files::list_names(&state).map_err(failed)?;
         let at_work = !(self.what.points)(&left).is_empty();
         let receipt = self.receipt().map_err(failed)?;
-        // Results next to which other work was begun are not concerned.
+        // Results are not affected if other work was started next to them.
         let receipt = receipt.filter(|receipt| !at_work || self.is_of_same_work(&staging, receipt));
         let left = if at_work { left } else { Vec::new() };
         let done_not_placed = at_work && staging::prepared_receipt(&staging, self.dir).is_some();
@@ -109,7 +111,7 @@ impl Work<'_> {
         self.undo(receipt.as_ref(), &state, &left, &results, &publisher).map_err(failed)
     }
 
-    /// The receipt of the results. Where it is lost or damaged, one that only names their files.
+    /// Returns the receipt of the results. If it is lost or damaged, returns one that only names their files.
     fn receipt(&self) -> Result<Option<Receipt>, StageError> {
         if let Ok(receipt) = Receipt::read(&self.dir.receipt(self.what.part)) {
             return Ok(Some(receipt));
@@ -118,7 +120,7 @@ impl Work<'_> {
         Ok(Some(results).filter(|results| !(self.what.points)(&self.names_of(results)).is_empty()))
     }
 
-    /// Returns whether unfinished work was begun as the results were, but for its end.
+    /// Returns whether unfinished work started like the results, except for its end.
     fn is_of_same_work(&self, staging: &Path, receipt: &Receipt) -> bool {
         let without_ends = |config: &Value| {
             let mut config = config.clone();
@@ -134,7 +136,7 @@ impl Work<'_> {
         })
     }
 
-    /// The names that the results have in the folder of the work.
+    /// Returns the names of the results in the folder of the work.
     fn names_of(&self, receipt: &Receipt) -> Vec<String> {
         let mut names: Vec<String> = Vec::new();
         for file in receipt.files.iter().filter(|file| self.dir.path.join(&file.path).exists()) {
@@ -149,7 +151,7 @@ impl Work<'_> {
         names
     }
 
-    /// Fails unless the point is there, and sound.
+    /// Returns an error unless the point exists and is intact.
     fn find(&self, left: &[String], results: &[String]) -> Result<(), RunError> {
         let mut all = [left, results].concat();
         all.sort();
@@ -166,7 +168,7 @@ impl Work<'_> {
         Err(RunError::Usage(format!("{}: there is no {} to go back to; {there}{aside}", self.dir.name, self.what.to)))
     }
 
-    /// What earlier rollbacks moved aside, and how it is put back, for a person.
+    /// Lists what earlier rollbacks moved aside, and how to put it back.
     fn rolled_back(&self) -> Result<String, StageError> {
         let names = files::list_names(&self.dir.path)?;
         let aside: Vec<&str> = names.iter().filter(|name| name.starts_with(ASIDE)).map(String::as_str).collect();
@@ -175,13 +177,13 @@ impl Work<'_> {
         }
         let (root, state) = (self.dir.path.display(), self.dir.staging(self.what.part).join(STATE));
         Ok(format!(
-            "; moved aside before, in {root}: {}; to go back to one of these, move it to {} under its first name",
+            "; moved aside by an earlier rollback, in {root}: {}; to go back to one of these, move it to {} under its original name",
             aside.join(", "),
             state.display()
         ))
     }
 
-    /// Refuses the point in `folder` when it is not sound, with the others that there are.
+    /// Returns an error if the point in `folder` is damaged, with a list of the other points.
     fn check(&self, folder: &Path, names: &[String]) -> Result<(), StageError> {
         (self.what.check)(folder).map_err(|error| {
             let mut others = (self.what.points)(names);
@@ -192,7 +194,7 @@ impl Work<'_> {
         })
     }
 
-    /// Where the point lies in the results.
+    /// Returns the place of the point in the results.
     fn place_in_results(&self, receipt: &Receipt) -> Option<PathBuf> {
         let first = receipt.files.iter().find_map(|file| {
             let Some(Restored::Linked(place)) = (self.what.resumable.restored)(&file.path) else { return None };
@@ -235,12 +237,12 @@ impl Work<'_> {
             aside.push(files::set_aside(&state.join(name), &self.dir.path, &format!("{ASIDE}{name}"))?);
         }
         let notes = (self.what.trim)(state)?;
-        // From here on the stage is not finished.
+        // The stage counts as unfinished afterwards.
         if results.iter().any(|name| is_newer(name)) {
             files::remove_any(&self.dir.summary())?;
             files::sync_dir(&self.dir.path)?;
             if let Some(receipt) = receipt.filter(|_| aside.is_empty()) {
-                // The folder of the work had gone its own way: what is newer in the results is not there.
+                // The folder of the work had diverged: newer results are not in it.
                 aside = self.keep_newer(receipt)?;
             }
             match receipt {
@@ -252,7 +254,7 @@ impl Work<'_> {
         Ok(RolledBack { aside, notes })
     }
 
-    /// Links what is newer in the results aside.
+    /// Links newer files of the results aside.
     fn keep_newer(&self, receipt: &Receipt) -> Result<Vec<PathBuf>, StageError> {
         let restored = self.what.resumable.restored;
         let newer = |output: &str| {
@@ -261,7 +263,7 @@ impl Work<'_> {
                 (self.what.is_newer)(name.split('/').next().unwrap_or_default())
             })
         };
-        // `%` is in no part's key.
+        // No part's key contains `%`.
         let together = self.dir.staging_root().join("%rolled-back");
         files::remove_any(&together)?;
         staging::restore(self.dir, receipt, &together, &newer)?;

@@ -1,4 +1,4 @@
-//! `run`: one stage after the other, phase by phase, only what is not up to date.
+//! `run`: runs the stages in order, phase by phase, and only those that are not up to date.
 
 use std::time::{Duration, Instant};
 
@@ -20,31 +20,31 @@ use crate::{
     rejects, sealed, way_on, weaknesses,
 };
 
-/// What to run and how.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// Which stages.
+    /// The stages to run.
     pub stages: StageRange,
     /// Runs every part of them, up to date or not.
     pub force: bool,
-    /// Only says what would run and why.
+    /// Only reports what would run and why.
     pub dry_run: bool,
-    /// How many threads work; at least one does.
+    /// The number of threads that work, at least one.
     pub jobs: usize,
-    /// Hashes every file anew instead of going by sizes and times.
+    /// Hashes every file again instead of relying on sizes and times.
     pub verify: bool,
     /// Waits for another run of the experiment instead of failing.
     pub wait: bool,
-    /// The command line, for the journal and for others who find the experiment locked.
+    /// The command line, for the journal and for other processes that find the experiment locked.
     pub command: String,
     /// The program's version, for the journal.
     pub version: String,
-    /// Asks to stop.
+    /// The flag that stops the run.
     pub interrupt: Interrupt,
 }
 
 impl Default for RunOptions {
-    /// All stages, what is not up to date, on all processors.
+    /// Returns options that run all stages that are not up to date, on all processors.
     fn default() -> Self {
         Self {
             stages: StageRange::default(),
@@ -60,40 +60,40 @@ impl Default for RunOptions {
     }
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunSummary {
     /// The selected stages in order.
     pub stages: Vec<StageOutcome>,
 }
 
-/// What a run did for one stage.
+/// The result of a run for one stage.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StageOutcome {
     /// Its folder: `0-prep`.
     pub stage: String,
-    /// How many parts it has.
+    /// The number of its parts.
     pub parts: usize,
-    /// How many of them ran (or would run, of a dry run).
+    /// The number of parts that ran (or would run, in a dry run).
     pub ran: usize,
-    /// The keys of those that ran, sorted.
+    /// The keys of the parts that ran, sorted.
     pub ran_keys: Vec<String>,
     /// Why they ran, the commonest reason first.
     pub reasons: Vec<ReasonCount>,
     /// Rows that came in.
     pub rows_in: u64,
-    /// Rows that went out.
+    /// The number of rows that went out.
     pub rows_out: u64,
-    /// Rows set aside.
+    /// The number of rejected rows.
     pub rejected: u64,
-    /// How long it took, in seconds.
+    /// The duration in seconds.
     pub seconds: f64,
 }
 
-/// Runs the selected stages of a recipe, or says what would run.
+/// Runs the selected stages of a recipe, or reports what would run.
 ///
 /// # Errors
-/// See [`RunError`]. Whatever the error, finished parts are kept.
+/// See [`RunError`]. Finished parts are kept, whatever the error.
 pub fn run(
     stages: &[Box<dyn Stage>],
     recipe: &Recipe,
@@ -131,12 +131,13 @@ pub(crate) fn check_recipe(
         if !selected.contains(&at) {
             continue;
         }
-        // What a run would find out by reading is only looked for where none follows: a run leaves its table of rejected rows.
+        // Contents are checked only if no run follows, because a run reads them anyway and leaves its table of
+        // rejected rows.
         let contents = || if options.dry_run { stage.check_contents(recipe) } else { Ok(()) };
         let checked = stage.check(recipe).and_then(|()| stage.check_files(recipe)).and_then(|()| contents());
         checked.or_else(|error| {
             let session = Session::new(stages, recipe, experiment, options);
-            // What a stage was made of may be gone once it is.
+            // The inputs of a finished stage may be gone.
             let found = (!options.force && stage.check(recipe).is_ok())
                 .then(|| dry_run::look(&session, *stage, false, &Reporter::quiet()).ok());
             if let Some(found) = found.flatten() {
@@ -156,7 +157,7 @@ pub(crate) fn check_recipe(
     Ok(())
 }
 
-/// The journal is for people; that it cannot be written (a full disk, say) is not what a run fails of.
+/// The journal is for people: a run does not fail because it cannot be written (for example if the disk is full).
 fn note_in_journal(reporter: &Reporter, appended: Result<(), StageError>) {
     if let Err(error) = appended {
         reporter.note(format!("the journal could not be written: {error}"));
@@ -230,8 +231,8 @@ impl Run<'_> {
         Ok(summary)
     }
 
-    /// Refuses what a later stage would be refused for, before the stages from `from` on are made again; `because` are the changes for
-    /// which the one before was.
+    /// Returns an error for changes that a later stage would refuse, before the stages from `from` on are made again.
+    /// `because` are the changes for which the stage before was made again.
     fn look_ahead(&self, selected: &std::ops::Range<usize>, from: usize, because: &[Reason]) -> Result<(), RunError> {
         if self.options.force {
             return Ok(());
@@ -248,7 +249,7 @@ impl Run<'_> {
             publisher.resume_replacement().map_err(|e| RunError::stage(&name, e))?;
             if publisher.put_back().map_err(|e| RunError::stage(&name, e))? {
                 self.reporter
-                    .note(format!("{name}: a run died while making it again; its last good result is put back"));
+                    .note(format!("{name}: a run died while making it again; its last good result was put back"));
             }
         }
         self.require_earlier(first)
@@ -294,11 +295,11 @@ pub(crate) struct StageRun<'a> {
     dir: &'a StageDir,
     pub publisher: Publisher<'a>,
     started: Instant,
-    /// Whether the title line has been said.
+    /// True once the title line was printed.
     titled: bool,
 }
 
-/// What has happened to a stage so far.
+/// The progress of a stage so far.
 #[derive(Default)]
 pub(crate) struct Progressed {
     pub totals: Totals,
@@ -330,7 +331,7 @@ impl<'a> StageRun<'a> {
             && let Err(error) = self.publisher.put_back()
         {
             let name = &self.dir.name;
-            let kept = format!("{name}: its last good result is kept, and put back by the next run: {error}");
+            let kept = format!("{name}: its last good result is kept, and the next run will put it back: {error}");
             self.run.reporter.note(kept);
         }
         result
@@ -444,28 +445,27 @@ impl<'a> StageRun<'a> {
         Ok(())
     }
 
-    /// Keeps what an earlier run began under other conditions next to a part that is up to date.
+    /// Keeps work that an earlier run started under other conditions, next to a part that is up to date.
     fn keep(&self, key: &str, left: Option<PriorWork>, so_far: &mut Progressed) {
         let Some(left) = left.filter(|left| !left.changes.is_empty() || left.further.is_some()) else {
             return;
         };
         let (name, at, why) = (&self.dir.name, left.at(), left.told().into_iter().chain(left.further.clone()));
         let why = why.collect::<Vec<_>>().join("; ");
-        self.run.reporter.line(format!("{name}: kept next to it: {key}, {at} ({why})"));
+        self.run.reporter.line(format!("{name}: unfinished work kept next to the result: {key}, {at} ({why})"));
         so_far.kept.push(key.to_owned());
     }
 
-    /// Says that logs are not as they were when the part was done.
+    /// Warns about logs that changed since the part was done.
     fn tell_logs(&self, logs: &[Reason]) {
         let Some(first) = logs.first() else { return };
         let more = if logs.len() > 1 { format!(" and {} more", logs.len() - 1) } else { String::new() };
         let name = &self.dir.name;
-        self.run
-            .reporter
-            .line(format!("{name}: WARNING: {first}{more}: only people read it, and nothing is done again"));
+        self.run.reporter.line(format!("{name}: WARNING: {first}{more}: this is only a log, so nothing is run again"));
     }
 
-    /// Refuses to begin what would lose work that was done, or replace good parts by what is left when their inputs are gone.
+    /// Returns an error if the run would lose earlier work, or would replace good parts by fewer rows because their
+    /// inputs are gone.
     fn refuse_to_lose(&self, differ: &[(Planned, Vec<Reason>)]) -> Result<(), RunError> {
         let gone: std::collections::BTreeSet<String> =
             differ.iter().flat_map(|(planned, _)| planned.gone.iter().cloned()).collect();
@@ -527,7 +527,7 @@ impl<'a> StageRun<'a> {
         Ok(())
     }
 
-    /// Writes what is kept of the whole stage, touching nothing that is as it should be.
+    /// Writes the summary of the whole stage if it has changed.
     fn summarise(&mut self, so_far: &Progressed) -> Result<(), StageError> {
         self.write_rejected(&so_far.parts, &self.dir.rejected())?;
         let totals = &so_far.totals;
@@ -546,7 +546,7 @@ impl<'a> StageRun<'a> {
         self.write_if_other(&self.dir.summary(), &bytes)
     }
 
-    /// Removes what is not needed any more when the stage is whole.
+    /// Removes everything that is no longer needed once the stage is complete.
     fn finish(&mut self, so_far: &Progressed) -> Result<(), StageError> {
         self.publisher.end_replacement()?;
         let staging = self.dir.staging_root();

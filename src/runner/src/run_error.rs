@@ -1,4 +1,4 @@
-//! What a command ends with when it does not end well.
+//! Errors that end a command.
 
 use std::path::{Path, PathBuf};
 
@@ -6,46 +6,46 @@ use crate::names;
 use crate::rejects::RejectionKind;
 use crate::{Holder, RecipeError, StageError};
 
-/// Why a command did not do what it was asked for.
+/// The reason why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The recipe is wrong.
+    /// The recipe is invalid.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
-    /// The command line asks for something that is not there.
+    /// The command line names something that does not exist.
     #[error("{0}")]
     Usage(String),
-    /// A stage was asked for whose predecessor is not finished.
+    /// The stage cannot run because the one before it is not finished.
     #[error("{stage} needs {missing}, which {why}; run it first: --stage {number}")]
     NotFinished {
-        /// The stage that was asked for.
+        /// The requested stage.
         stage: String,
         /// The one before it.
         missing: String,
-        /// What is wrong with that one.
+        /// The problem of that stage.
         why: String,
-        /// The number of that one.
+        /// The number of that stage.
         number: u8,
     },
-    /// What a part depends on has changed since work on it was done, which would be lost.
+    /// The configuration or inputs of a part have changed since work on it was done, and that work would be lost.
     #[error("{}", describe_loss(self))]
     WouldLose {
         /// The stage's folder: `4-train`.
         stage: String,
         /// The part.
         part: String,
-        /// Whether the work was finished.
+        /// True if the work was finished.
         finished: bool,
-        /// How far it got: `step 44 of 400`.
+        /// The progress of the work: `step 44 of 400`.
         at: Box<str>,
-        /// What has changed, for a person.
+        /// The changes, for people.
         changes: Vec<String>,
-        /// How other settings can make use of it, in the stage's words.
+        /// The way in which other settings can use the work, in the stage's words.
         reuse: Option<Box<str>>,
-        /// The number of the last earlier stage that would be made again first, which is not done.
+        /// The number of the last earlier stage that would have to be made again first.
         earlier: Option<u8>,
     },
-    /// Files that a finished part was made from are gone.
+    /// Files from which a finished part was made are gone.
     #[error("{}", describe_gone(stage, *number, gone))]
     InputsGone {
         /// The stage's folder: `0-prep`.
@@ -55,14 +55,14 @@ pub enum RunError {
         /// The files, as receipts name them, each once.
         gone: Vec<String>,
     },
-    /// A stage failed, and what it and the stages after it made before is whole.
+    /// A stage failed, but its earlier result and those of the stages after it are intact.
     #[error("{source}\n{}", describe_kept(stage, *next))]
     Kept {
-        /// Why it failed.
+        /// The cause of the failure.
         source: Box<RunError>,
         /// The stage's folder: `0-prep`.
         stage: String,
-        /// The number of the stage to go on with, if any can.
+        /// The number of the stage to continue with, if any can run.
         next: Option<u8>,
     },
     /// Another run works on the experiment.
@@ -70,9 +70,9 @@ pub enum RunError {
     Locked {
         /// The experiment's folder.
         dir: PathBuf,
-        /// Who works there.
+        /// The process that works there.
         holder: Option<Box<Holder>>,
-        /// The file that stands for a lock where the file system has none.
+        /// The file that replaces a lock if the file system has none.
         file: Option<PathBuf>,
     },
     /// Another process does the part.
@@ -106,20 +106,20 @@ pub enum RunError {
     Stage {
         /// The stage's folder: `3-pack`.
         stage: String,
-        /// The part, when one is to blame.
+        /// The part, if one is to blame.
         part: Option<String>,
-        /// What went wrong.
+        /// The error.
         #[source]
         source: StageError,
     },
-    /// A part panicked: a defect of the program, not of the data.
+    /// A part panicked: a bug in the program, not an error in the data.
     #[error("{stage}/{part}: this is a bug in flowmill, please report it: {message}")]
     Panic {
         /// The stage's folder.
         stage: String,
         /// The part.
         part: String,
-        /// What the panic said, and where.
+        /// The message of the panic, and its place.
         message: String,
     },
     /// More rows were rejected than the recipe allows, or all of them.
@@ -127,24 +127,24 @@ pub enum RunError {
     TooManyRejected {
         /// The stage's folder.
         stage: String,
-        /// How many rows were rejected.
+        /// The number of rejected rows.
         rejected: u64,
-        /// How many rows came in.
+        /// The number of rows that came in.
         rows_in: u64,
-        /// How many of the rejected ones are of a source that cannot be read.
+        /// The number of rejected rows whose source cannot be read.
         sources: usize,
         /// The share that the recipe allows.
         allowed: f64,
-        /// Why, the commonest first.
+        /// The kinds of rejections, the most frequent first.
         kinds: Vec<RejectionKind>,
-        /// All of them.
+        /// The table of all of them.
         file: PathBuf,
     },
     /// The experiment's folder cannot be used.
     #[error("{0}")]
     Experiment(#[source] StageError),
-    /// The person asked to stop.
-    #[error("interrupted; what was finished is kept, and the next run carries on from there")]
+    /// The user asked to stop.
+    #[error("interrupted; finished work is kept, and the next run continues from there")]
     Interrupted,
 }
 
@@ -167,7 +167,7 @@ impl RunError {
         "interrupted",
     ];
 
-    /// The program's exit code: 2 for a wrong recipe or command line, 130 when interrupted, 1 otherwise.
+    /// Returns the program's exit code: 2 for a wrong recipe or command line, 130 if interrupted, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Recipe(_) | Self::Usage(_) | Self::NotFinished { .. } => 2,
@@ -179,8 +179,8 @@ impl RunError {
         }
     }
 
-    /// Returns the kind of the error, which is printed with it and does not change with the wording; `docs/ERRORS.md` has a section for
-    /// each.
+    /// Returns the kind of the error. It is printed with the error and does not change with the wording;
+    /// `docs/ERRORS.md` has a section for each.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Recipe(_) | Self::Stage { source: StageError::Recipe(_), .. } => RecipeError::KIND,
@@ -263,8 +263,8 @@ fn describe_gone(stage: &str, number: u8, gone: &[String]) -> String {
     let more = gone.len().saturating_sub(shown.len());
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(
-        "{stage}: files that it was made from are gone: {}{more}. Nothing was changed.\n\
-         - if a drive is not mounted or they were moved, bring them back and run the same command again\n\
+        "{stage}: input files are gone: {}{more}. Nothing was changed.\n\
+         - if a drive is not mounted or they were moved, restore them and run the same command again\n\
          - if they are no longer part of the data, take their rows out of it, or have them rejected with \
          --force --stage {number} --stop-stage {number}",
         shown.join(", ")
@@ -272,9 +272,9 @@ fn describe_gone(stage: &str, number: u8, gone: &[String]) -> String {
 }
 
 fn describe_kept(stage: &str, next: Option<u8>) -> String {
-    let kept = format!("The last good result of {stage} is as it was");
+    let kept = format!("The last good result of {stage} is unchanged");
     match next {
-        Some(next) => format!("{kept}. To go on with it: --stage {next}"),
+        Some(next) => format!("{kept}. To continue with it: --stage {next}"),
         None => kept,
     }
 }
@@ -282,7 +282,9 @@ fn describe_kept(stage: &str, next: Option<u8>) -> String {
 fn describe_failure(source: &StageError) -> String {
     let text = source.to_string();
     if source.is_disk_full() {
-        return format!("{text}; make room and run again: finished parts are kept, nothing half-written is");
+        return format!(
+            "{text}; free some space and run again: finished parts are kept, and nothing half-written remains"
+        );
     }
     text
 }
@@ -295,26 +297,26 @@ fn describe_loss(error: &RunError) -> String {
     let reuse = reuse.as_ref().map(|words| format!("\n- {words}")).unwrap_or_default();
     let anew = match earlier {
         Some(earlier) => format!(
-            "make the stages before it first, with --stop-stage {earlier} (if nothing that it reads has changed by that, it goes on \
+            "run the stages before it first, with --stop-stage {earlier} (if its inputs are the same afterwards, it continues \
              as it is), then add --force --stage {stage}"
         ),
         None => format!("add --force --stage {stage}"),
     };
     let (state, set_back) = match finished {
         true => (
-            format!("is finished at {at}, and what has changed since would do it again from the start"),
+            format!("is finished at {at}, and these changes would restart it from the beginning"),
             "to keep it as it is".to_owned(),
         ),
         false => (
-            format!("was interrupted at {at}, and cannot go on with what has changed since"),
-            format!("to go on from {at}"),
+            format!("was interrupted at {at}, and cannot continue with these changes"),
+            format!("to continue from {at}"),
         ),
     };
     format!(
-        "{stage}/{part} {state}:\n  {changes}\nNothing was changed:\n\
-         - {set_back}, set that back; what is gone, put back\n\
-         - to keep it and run this beside it, choose another folder: --exp DIR, or another `name` in the recipe{reuse}\n\
-         - to begin anew here and lose it, {anew}"
+        "{stage}/{part} {state}:\n  {changes}\nNothing was changed. Ways to continue:\n\
+         - {set_back}, undo these changes and restore missing files\n\
+         - to keep it and run this next to it, choose another folder: --exp DIR, or another `name` in the recipe{reuse}\n\
+         - to start again here and lose it, {anew}"
     )
 }
 
@@ -345,11 +347,11 @@ fn describe_rejected(error: &RunError) -> String {
     if kinds.len() > 5 {
         text.push_str(&format!("\n  and {} more kinds", kinds.len() - 5));
     }
-    text.push_str(&format!("\n  every one with its reason: flowmill inspect {}", file.display()));
+    text.push_str(&format!("\n  all rejected rows with their reasons: flowmill inspect {}", file.display()));
     text
 }
 
-/// At most 500 characters of a reason.
+/// Returns at most 500 characters of a reason.
 fn shortened(reason: &str) -> String {
     match reason.char_indices().nth(500) {
         None => reason.to_owned(),

@@ -1,4 +1,4 @@
-//! JSON files that know their own hash, so that damage is seen and never read as content.
+//! JSON files that contain their own hash, so that damage is detected and never read as content.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,17 +8,17 @@ const MIDDLE: &[u8] = b"\",\n\"content\":";
 const TAIL: &[u8] = b"}\n";
 const HEX: usize = 64;
 
-/// The bytes of a file that holds `content` and the hash of it.
+/// Returns the bytes of a file that contains `content` and its hash.
 pub(crate) fn seal<T: Serialize>(content: &T) -> Result<Vec<u8>, serde_json::Error> {
     let body = serde_json::to_vec_pretty(content)?;
     let hash = blake3::hash(&body).to_hex();
     Ok([HEAD, hash.as_bytes(), MIDDLE, &body, TAIL].concat())
 }
 
-/// The content of such a file, or what is wrong with it.
+/// Returns the content of such a file, or a description of the damage.
 pub(crate) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let body = body(bytes).ok_or("it is damaged: its own hash differs")?;
-    serde_json::from_slice(body).map_err(|e| format!("it is not understood: {e}"))
+    let body = body(bytes).ok_or("it is damaged: its hash does not match")?;
+    serde_json::from_slice(body).map_err(|e| format!("it cannot be parsed: {e}"))
 }
 
 fn body(bytes: &[u8]) -> Option<&[u8]> {

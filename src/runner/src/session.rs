@@ -1,4 +1,4 @@
-//! What `run`, `status` and `clean` share: the stages in order, the folders, the comparison.
+//! The common basis of `run`, `status` and `clean`: the stages in order, the folders, and the comparison.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use crate::{
     Experiment, Interrupt, Phase, PlanContext, Recipe, RecipeError, RunError, RunOptions, Stage, StageError, store,
 };
 
-/// Which stages a command is about; numbers and names both select one.
+/// A range of stages, given by numbers or names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StageRange {
-    /// The first stage; the very first one when left out.
+    /// The first stage of the range; by default the first of all.
     pub first: Option<String>,
-    /// The last stage; the very last one when left out.
+    /// The last stage of the range; by default the last of all.
     pub last: Option<String>,
 }
 
-/// The stages in the order of their numbers.
+/// Returns the stages in the order of their numbers.
 pub(crate) fn in_order(stages: &[Box<dyn Stage>]) -> Vec<&dyn Stage> {
     let mut stages: Vec<&dyn Stage> = stages.iter().map(AsRef::as_ref).collect();
     stages.sort_by_key(|stage| stage.number());
     stages
 }
 
-/// The stages of a range, as positions in the order.
+/// Returns the stages of a range, as positions in the order.
 pub(crate) fn select(stages: &[&dyn Stage], range: &StageRange) -> Result<std::ops::Range<usize>, RunError> {
     let first = range.first.as_deref().map_or(Ok(0), |name| position(stages, name))?;
     let last = range.last.as_deref().map_or(Ok(stages.len().saturating_sub(1)), |name| position(stages, name))?;
@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A phase of a stage; `keys` are the parts of its earlier phases.
+    /// Plans a phase of a stage; `keys` are the parts of its earlier phases.
     pub fn plan(&self, stage: &dyn Stage, phase: usize, keys: &[String]) -> Result<Option<Phase>, StageError> {
         let context = PlanContext {
             recipe: self.recipe.clone(),
@@ -122,7 +122,8 @@ impl<'a> Session<'a> {
         Ok(planned)
     }
 
-    /// Why a finished stage cannot be built upon: not finished, or an output that is not what its receipt says.
+    /// Returns the reason why a finished stage cannot be used: not finished, or an output that differs from its
+    /// receipt.
     pub fn unusable(&self, stage: &dyn Stage) -> Result<Option<String>, StageError> {
         let dir = self.dir(stage);
         let Some(summary) = store::read_summary(&dir)? else {
@@ -144,7 +145,7 @@ impl<'a> Session<'a> {
 /// Checks a whole recipe without running anything.
 ///
 /// # Errors
-/// The first thing wrong with any stage's section.
+/// Returns the first error in any stage's section.
 pub fn check(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<(), RecipeError> {
     let check = |stage: &dyn Stage| {
         stage.check(recipe)?;
@@ -154,19 +155,19 @@ pub fn check(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<(), RecipeErr
     in_order(stages).into_iter().try_for_each(check)
 }
 
-/// The warnings of all stages; see [`Stage::warnings`].
+/// Returns the warnings of all stages; see [`Stage::warnings`].
 ///
 /// # Errors
-/// When a section does not parse.
+/// Returns an error if a section does not parse.
 pub fn warnings(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
     let warnings = in_order(stages).into_iter().map(|stage| stage.warnings(recipe));
     Ok(warnings.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-/// The resolved recipe with every default, section by section.
+/// Returns the resolved recipe with every default, section by section.
 ///
 /// # Errors
-/// The first section that does not parse.
+/// Returns an error for the first section that does not parse.
 pub fn show(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<serde_json::Value, RecipeError> {
     let mut all = serde_json::Map::new();
     all.insert("name".to_owned(), recipe.name().into());
@@ -178,7 +179,7 @@ pub fn show(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<serde_json::Va
     Ok(serde_json::Value::Object(all))
 }
 
-/// Where the folders of these stages are, in order.
+/// Returns the folders of these stages, in order.
 pub(crate) fn folders(experiment: &Experiment, stages: &[&dyn Stage]) -> Vec<PathBuf> {
     stages.iter().map(|stage| experiment.dir().join(folder_name(*stage))).collect()
 }

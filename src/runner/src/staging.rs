@@ -1,8 +1,8 @@
-//! From a part's staging folder to its place: prepared, synced, renamed, the receipt last.
+//! Committing a part, from its staging folder to its place: prepared, synced, renamed, the receipt last.
 //!
 //! A receipt names the hash of every output, so a mixture of old and new files is never taken for a finished part.
-//! The new receipt lies in the staging folder before the first rename. A run that is killed between the renames leaves it
-//! there, and the next run adopts the part if it still fits. What is replaced goes to [`Previous`].
+//! The new receipt is in the staging folder before the first rename. If a run is killed between the renames, it
+//! remains there, and the next run adopts the part if it still fits. Replaced files go to [`Previous`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -25,8 +25,8 @@ const RENAMES: usize = 10;
 /// What resumable work belongs to, inside its staging folder.
 const FINGERPRINT: &str = "fingerprint.json";
 
-/// What the resumable work in a staging folder was begun with; none when there is no record of it, as of work that was being
-/// removed. Or what is wrong with the record.
+/// Returns the record of how the resumable work in a staging folder started, or a description of its damage. Returns
+/// none if there is no record, as for work that was being removed.
 pub(crate) fn begun_with(staging: &Path) -> Result<Option<Fingerprint>, String> {
     match fs::read(staging.join(FINGERPRINT)) {
         Ok(bytes) => sealed::open(&bytes).map(Some),
@@ -35,18 +35,19 @@ pub(crate) fn begun_with(staging: &Path) -> Result<Option<Fingerprint>, String> 
     }
 }
 
-/// Where the receipt of prepared work lies.
+/// Returns the path of the receipt of prepared work.
 pub(crate) fn staged_receipt(staging: &Path) -> PathBuf {
     staging.join(RECEIPT)
 }
 
-/// The receipt of the work that is done and lies in a staging folder, if it is one of this stage.
+/// Returns the receipt of finished work in a staging folder, if it belongs to this stage.
 pub(crate) fn prepared_receipt(staging: &Path, dir: &StageDir) -> Option<Receipt> {
     let receipt = Receipt::read(&staged_receipt(staging)).ok()?;
     (dir.staging(&receipt.key) == staging && receipt.stage == dir.name).then_some(receipt)
 }
 
-/// Removes a staging folder. It gets another name first, so that what a kill leaves of it is never taken for work without a record.
+/// Removes a staging folder. It is renamed first, so that its remains after a kill are never taken for work without a
+/// record.
 pub(crate) fn discard(staging: &Path) -> Result<(), StageError> {
     let doomed = renamed(staging, "%discarded");
     files::remove_any(&doomed)?;
@@ -57,21 +58,22 @@ pub(crate) fn discard(staging: &Path) -> Result<(), StageError> {
     }
 }
 
-/// A staging folder under a name that no part has: `%` is in no key, and in a part's folder only between names.
+/// Returns the path of a staging folder under a name that no part has: `%` is in no key, and in a part's folder only
+/// between names.
 fn renamed(staging: &Path, prefix: &str) -> PathBuf {
     staging.with_file_name(format!("{prefix}{}", staging.file_name().unwrap_or_default().to_string_lossy()))
 }
 
-/// Returns whether the resumable work in a staging folder was begun with the same.
+/// Returns whether the resumable work in a staging folder started with the same fingerprint.
 fn belongs_to(staging: &Path, fingerprint: &Fingerprint) -> Result<bool, StageError> {
-    // As it comes back from a file, so that reading and writing numbers cannot make a difference.
+    // Compared as read back from a file, so that converting numbers to text and back cannot make a difference.
     let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
     let fingerprint: Fingerprint = sealed::open(&bytes).map_err(StageError::new)?;
     Ok(begun_with(staging).is_ok_and(|begun| begun == Some(fingerprint)))
 }
 
-/// Makes the staging folder of a part ready that begins anew. What resumable work has left there without anything to go on from stays
-/// when it was begun with the same fingerprint.
+/// Prepares the staging folder of a part that starts from the beginning. Files of resumable work from which nothing
+/// can continue are kept if it started with the same fingerprint.
 pub(crate) fn begin(staging: &Path, resumable: Option<&Fingerprint>) -> Result<(), StageError> {
     let same = resumable.map_or(Ok(false), |fingerprint| belongs_to(staging, fingerprint))?;
     if same {
@@ -85,7 +87,8 @@ pub(crate) fn begin(staging: &Path, resumable: Option<&Fingerprint>) -> Result<(
     clear(staging)
 }
 
-/// Makes the staging folder of a part ready that goes on from what lies there, begun with this or another fingerprint.
+/// Prepares the staging folder of a part that continues from its content, which started with this or another
+/// fingerprint.
 pub(crate) fn take_up(staging: &Path, fingerprint: &Fingerprint) -> Result<(), StageError> {
     if !belongs_to(staging, fingerprint)? {
         record(staging, fingerprint)?;
@@ -93,8 +96,8 @@ pub(crate) fn take_up(staging: &Path, fingerprint: &Fingerprint) -> Result<(), S
     clear(staging)
 }
 
-/// Makes the staging folder of a part that goes on from its results, which stay as they are. Without a fingerprint, the work itself will tell
-/// what it was begun with.
+/// Prepares the staging folder of a part that continues from its results, which stay unchanged. Without a
+/// fingerprint, the work itself will provide its record.
 pub(crate) fn reopen(
     dir: &StageDir,
     receipt: &Receipt,
@@ -115,7 +118,7 @@ pub(crate) fn reopen(
     clear(&staging)
 }
 
-/// Puts outputs of a finished part where its work goes on from. What is not there any more is left out.
+/// Puts outputs of a finished part where its work continues from. Missing outputs are left out.
 pub(crate) fn restore(
     dir: &StageDir,
     receipt: &Receipt,
@@ -128,20 +131,20 @@ pub(crate) fn restore(
         let Some(place) = restored(&file.path).filter(|_| from.is_file()) else { continue };
         let (Restored::Linked(name) | Restored::Copied(name)) = &place;
         if !is_below(name) {
-            return Err(StageError::new(format!("`{name}` is no place in the folder of a part")));
+            return Err(StageError::new(format!("`{name}` is not a path inside the folder of a part")));
         }
         let to = state.join(name);
         files::make_dir(to.parent().unwrap_or(state))?;
         match place {
             Restored::Linked(_) => files::link_tree(&from, &to)?,
-            // Without it the work goes on all the same.
+            // The work can continue without it.
             Restored::Copied(_) => drop(fs::copy(&from, &to)),
         }
     }
     Ok(())
 }
 
-/// The files that resumable work goes on from among the results of a stage, as a receipt would name them.
+/// Returns the files that resumable work continues from among the results of a stage, named as in a receipt.
 pub(crate) fn results(dir: &StageDir, key: &str, resumable: &Resumable) -> Result<Receipt, StageError> {
     let mut found = Vec::new();
     for name in files::list_names(&dir.path)?.iter().filter(|name| !RESERVED.contains(&name.as_str())) {
@@ -156,14 +159,14 @@ pub(crate) fn results(dir: &StageDir, key: &str, resumable: &Resumable) -> Resul
     Ok(Receipt::unknown(&dir.name, key, found))
 }
 
-/// Writes what resumable work belongs to.
+/// Writes the record of the conditions of resumable work.
 fn record(staging: &Path, fingerprint: &Fingerprint) -> Result<(), StageError> {
     let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
     files::write_atomically(&staging.join(FINGERPRINT), &bytes)
 }
 
-/// Takes work that is done back to where it goes on from: it is not to be put in its place any more, and what was is taken away. All of it
-/// is in the folder of the work too.
+/// Turns finished work back into work that continues: it is no longer to be put in place, and outputs already in
+/// place are removed. The folder of the work contains all of them too.
 pub(crate) fn unprepare(staging: &Path, dir: &StageDir) -> Result<(), StageError> {
     if let Some(receipt) = prepared_receipt(staging, dir) {
         let in_place = |file: &&OutputRecord| is_below(&file.path) && !staging.join(OUTPUTS).join(&file.path).exists();
@@ -174,7 +177,7 @@ pub(crate) fn unprepare(staging: &Path, dir: &StageDir) -> Result<(), StageError
     clear(staging)
 }
 
-/// Removes from a staging folder what an attempt left that did not come to its end.
+/// Removes the remains of an incomplete attempt from a staging folder.
 fn clear(staging: &Path) -> Result<(), StageError> {
     files::remove_any(&staging.join(OUTPUTS))?;
     files::remove_any(&staging.join(RECEIPT))?;
@@ -190,7 +193,7 @@ fn remove_temporaries(state: &Path) -> Result<(), StageError> {
     Ok(())
 }
 
-/// The outputs that lie in a staging folder, hashed, sorted by path.
+/// Returns the outputs in a staging folder with their hashes, sorted by path.
 pub(crate) fn outputs(staging: &Path) -> Result<Vec<(OutputRecord, Hash)>, StageError> {
     let root = staging.join(OUTPUTS);
     let mut records = Vec::new();
@@ -201,17 +204,17 @@ pub(crate) fn outputs(staging: &Path) -> Result<Vec<(OutputRecord, Hash)>, Stage
     Ok(records)
 }
 
-/// Work that is done and lies in its staging folder.
+/// Finished work in its staging folder.
 pub(crate) struct Prepared {
     pub staging: PathBuf,
     pub receipt: Receipt,
     pub hashes: Vec<Hash>,
-    /// Whether it stays where it is when it cannot be put in its place.
+    /// True if the work stays in its folder when it cannot be put in place.
     pub resumable: bool,
 }
 
 impl Prepared {
-    /// Writes the receipt beside the outputs.
+    /// Writes the receipt next to the outputs.
     pub fn write_receipt(&self) -> Result<(), StageError> {
         let bytes = sealed::seal(&self.receipt).map_err(StageError::other)?;
         let path = self.staging.join(RECEIPT);
@@ -223,13 +226,13 @@ impl Prepared {
 pub(crate) struct Publisher<'a> {
     pub dir: &'a StageDir,
     pub cache: &'a ContentCache,
-    /// Which part each output belongs to.
+    /// The part that each output belongs to.
     claims: Mutex<HashMap<String, String>>,
-    /// Folders whose list of names has changed.
+    /// Folders in which names have changed.
     touched: Mutex<BTreeSet<PathBuf>>,
-    /// Files of results that have no receipt, by part, from which their work goes on.
+    /// Result files without a receipt, by part, from which its work continues.
     without_receipt: Mutex<HashMap<String, Receipt>>,
-    /// The whole result that is being replaced.
+    /// The complete result that is being replaced.
     previous: Option<Previous>,
     /// Whether parts stay in their staging folders.
     holds_back: bool,
@@ -253,13 +256,13 @@ impl<'a> Publisher<'a> {
         self.holds_back
     }
 
-    /// Takes up the replacement of a whole result that a killed run began.
+    /// Continues the replacement of a complete result that a killed run started.
     pub fn resume_replacement(&mut self) -> Result<(), StageError> {
         self.previous = Previous::unfinished(self.dir)?;
         Ok(())
     }
 
-    /// From here until it is finished again the stage counts as unfinished. Its present result, if it is whole, is kept aside.
+    /// Marks the stage as unfinished until it is finished again. Its present result, if complete, is kept aside.
     pub fn begin_replacement(&mut self) -> Result<(), StageError> {
         if self.previous.is_none() && !self.holds_back {
             files::make_dir(&self.dir.path)?;
@@ -270,7 +273,7 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Notes the files of results without a receipt, which the part's new results replace.
+    /// Records the files of results without a receipt, which the part's new results replace.
     pub fn replaces_without_receipt(&self, results: &Receipt) {
         lock(&self.without_receipt).insert(results.key.clone(), results.clone());
     }
@@ -280,7 +283,7 @@ impl<'a> Publisher<'a> {
         self.previous.is_some() || self.holds_back
     }
 
-    /// Puts the whole result back that was being replaced; whether there was one.
+    /// Puts the result back that was being replaced. Returns whether there was one.
     pub fn put_back(&mut self) -> Result<bool, StageError> {
         let Some(previous) = self.previous.take() else {
             return Ok(false);
@@ -289,12 +292,12 @@ impl<'a> Publisher<'a> {
         previous.put_back(self.dir).map(|()| true)
     }
 
-    /// Forgets the result that was replaced, when the stage is whole again.
+    /// Drops the replaced result once the stage is complete again.
     pub fn end_replacement(&mut self) -> Result<(), StageError> {
         self.previous.take().map_or(Ok(()), Previous::forget)
     }
 
-    /// Notes whose the outputs are; two parts that write the same file are an error.
+    /// Records the owner of the outputs. Two parts that write the same file are an error.
     pub fn claim(&self, key: &str, outputs: &[String]) -> Result<(), StageError> {
         let mut claims = lock(&self.claims);
         for output in outputs {
@@ -334,7 +337,7 @@ impl<'a> Publisher<'a> {
         Ok(done)
     }
 
-    /// Removes the staging folders of a finished stage but those of the parts `kept`.
+    /// Removes the staging folders of a finished stage, except those of the parts in `kept`.
     pub fn sweep(&self, kept: &[String]) -> Result<(), StageError> {
         let root = self.dir.staging_root();
         let kept: Vec<PathBuf> = kept.iter().map(|key| self.dir.staging(key)).collect();
@@ -347,8 +350,8 @@ impl<'a> Publisher<'a> {
         if kept.is_empty() { files::remove_any(&root) } else { Ok(()) }
     }
 
-    /// Puts a part in its place that an earlier run did and left in its staging folder, when it fits what is planned now. That run
-    /// was killed between its renames, or its stage failed after the part was done.
+    /// Puts a part in place that an earlier run finished and left in its staging folder, if it fits the present plan.
+    /// That run was killed between its renames, or its stage failed after the part was done.
     pub fn adopt(&self, assessor: &Assessor<'_>, planned: &Planned) -> Result<Option<PartDone>, StageError> {
         let staging = self.dir.staging(&planned.part.key);
         match prepared_receipt(&staging, self.dir) {
@@ -357,7 +360,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Puts a part in its place if all of its outputs are there, in its staging folder or where they belong.
+    /// Puts a part in place if all of its outputs exist, in its staging folder or in their places.
     fn adopt_whole(&self, staging: &Path, receipt: &Receipt) -> Result<Option<PartDone>, StageError> {
         let mut hashes = Vec::with_capacity(receipt.files.len());
         for file in &receipt.files {
@@ -384,7 +387,7 @@ impl<'a> Publisher<'a> {
         Ok(Some(done))
     }
 
-    /// Removes a part that is not planned any more: its outputs, unless they are another part's now, and its receipt.
+    /// Removes a part that is no longer planned: its receipt, and its outputs unless another part owns them now.
     pub fn retire(&self, key: &str) -> Result<(), StageError> {
         let path = self.dir.receipt(key);
         if let Ok(receipt) = Receipt::read(&path) {
@@ -393,7 +396,8 @@ impl<'a> Publisher<'a> {
         self.retire_receipt(key)
     }
 
-    /// Removes the outputs that a receipt names, which need not be the one in its place, and the one in its place.
+    /// Removes the outputs that the given receipt names (it may differ from the one in place), and the receipt in
+    /// place.
     pub fn retire_as(&self, receipt: &Receipt) -> Result<(), StageError> {
         self.remove_outputs(receipt, &[])?;
         self.retire_receipt(&receipt.key)
@@ -410,12 +414,12 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Moves a file of the result that is being replaced aside, before something takes its place.
+    /// Moves a file of the result that is being replaced aside before another takes its place.
     pub fn set_aside(&self, name: &str) -> Result<(), StageError> {
         self.previous.as_ref().map_or(Ok(()), |previous| previous.set_aside(name))
     }
 
-    /// Forces the names of everything that was put in place to the disk.
+    /// Forces the names of all files that were put in place to the disk.
     pub fn sync_names(&self) -> Result<(), StageError> {
         for dir in std::mem::take(&mut *lock(&self.touched)) {
             if dir.is_dir() {
@@ -425,7 +429,7 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Every step may have been done before by a run that was killed.
+    /// A killed run may already have done any of these steps.
     fn put_in_place(&self, staging: &Path, receipt: &Receipt) -> Result<(), StageError> {
         let final_receipt = self.dir.receipt(&receipt.key);
         let old = Receipt::read(&final_receipt).ok().or_else(|| lock(&self.without_receipt).remove(&receipt.key));
@@ -490,7 +494,8 @@ impl<'a> Publisher<'a> {
     }
 }
 
-/// A receipt is sealed, not signed: what it names is still not let out of the stage's folder.
+/// Returns whether a path stays inside the stage's folder. Receipts are sealed but not signed, so their paths are
+/// checked.
 pub(crate) fn is_below(path: &str) -> bool {
     Path::new(path).components().all(|c| matches!(c, std::path::Component::Normal(_)))
 }
@@ -513,7 +518,7 @@ mod tests {
         Place { _root: root, dir, cache }
     }
 
-    /// A part `train/a` whose outputs lie in its staging folder.
+    /// Prepares a part `train/a` with outputs in its staging folder.
     fn prepare(place: &Place, outputs_and_texts: &[(&str, &str)]) -> Prepared {
         let staging = place.dir.staging("train/a");
         begin(&staging, None).unwrap();
@@ -544,7 +549,7 @@ mod tests {
         fs::read_to_string(place.dir.path.join(path)).unwrap()
     }
 
-    /// Every state a kill between the renames can leave, however many of them were done.
+    /// Covers every state that a kill between the renames can leave, whatever the number of finished renames.
     #[test]
     fn a_run_killed_between_its_renames_is_carried_on() {
         let new = [("train/x", "new x"), ("train/y", "new y")];
@@ -583,7 +588,7 @@ mod tests {
         assert!(!place.dir.path.join("x").exists() && !place.dir.receipt("train/a").exists());
     }
 
-    /// A finished stage of the part `train/a`.
+    /// Finishes a stage with the part `train/a`.
     fn finish(place: &Place, outputs_and_texts: &[(&str, &str)]) {
         let publisher = Publisher::new(&place.dir, &place.cache);
         publisher.publish(prepare(place, outputs_and_texts)).unwrap();
@@ -606,7 +611,8 @@ mod tests {
         names.map(|name| (name.clone(), fs::read(place.dir.path.join(name)).unwrap())).collect()
     }
 
-    /// Every state a kill can leave while a part takes another's place or is taken back, by the number of files it had moved.
+    /// Covers every state that a kill can leave while a part replaces another or is taken back, by the number of
+    /// moved files.
     #[test]
     fn the_whole_result_before_comes_back_from_any_instant_and_the_new_part_is_kept() {
         let (old, new) = ([("train/x", "old x"), ("train/gone", "old")], [("train/x", "new x"), ("new/y", "y")]);

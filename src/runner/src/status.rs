@@ -1,4 +1,4 @@
-//! `status`: every stage's state, rows and age, and why it would run.
+//! `status`: the state, rows and age of every stage, and the reasons why it would run.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::reason::{ReasonCount, ReasonKind};
 use crate::session::Session;
 use crate::{Experiment, Recipe, Reporter, RunError, RunOptions, Stage, StageError, files, holder, store};
 
-/// How a stage stands.
+/// The state of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StageState {
     /// Finished and up to date.
@@ -17,11 +17,11 @@ pub enum StageState {
     Partial,
     /// Finished once, but something has changed since.
     Stale,
-    /// A part was left unfinished, and it is kept how far it got.
+    /// A part was left unfinished, and its progress is saved.
     Interrupted,
     /// No part has ever run.
     Never,
-    /// Up to date as far as can be told, but a stage before it would run first.
+    /// Up to date as far as is known, but an earlier stage would run first.
     Waiting,
 }
 
@@ -38,37 +38,39 @@ impl std::fmt::Display for StageState {
     }
 }
 
-/// A stage as `status` shows it.
+/// The status of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageStatus {
     /// Its folder: `0-prep`.
     pub stage: String,
     /// Its number.
     pub number: u8,
-    /// What it does.
+    /// Its title.
     pub title: String,
-    /// How it stands.
+    /// Its state.
     pub state: StageState,
-    /// Rows in, when the stage carries rows and is finished.
+    /// Rows that came in, if the stage carries rows and is finished.
     pub rows_in: Option<u64>,
-    /// Rows out, likewise.
+    /// Rows that went out, if the stage carries rows and is finished.
     pub rows_out: Option<u64>,
-    /// Rows set aside, likewise.
+    /// Rejected rows, if the stage carries rows and is finished.
     pub rejected: Option<u64>,
-    /// Parts that can be planned now.
+    /// The number of parts that can be planned now.
     pub parts: usize,
-    /// Those of them that would run.
+    /// The number of these parts that would run.
     pub to_run: usize,
-    /// How long ago the stage last changed.
+    /// The time since the stage last changed.
     pub age: Option<Duration>,
-    /// Why it would run, the commonest reason first; of a stage that would not, why a change of settings changes nothing, if there is one.
+    /// The reasons why it would run, the most frequent first. For a stage that would not, the reason why changed
+    /// settings change nothing, if there is one.
     pub reasons: Vec<ReasonCount>,
 }
 
-/// How every stage of an experiment stands. Nothing is written.
+/// Returns the status of every stage of an experiment. Writes nothing.
 ///
 /// # Errors
-/// When a section of the recipe does not parse, or a stage cannot plan although all before it are up to date.
+/// Returns an error if a section of the recipe does not parse, or a stage cannot plan although all before it are up
+/// to date.
 pub fn status(
     stages: &[Box<dyn Stage>],
     recipe: &Recipe,
@@ -99,9 +101,9 @@ fn stage_status(
     let dir = session.dir(stage);
     let ever_run = dir.receipts().is_dir();
     let found = match earlier {
-        // It waits for its first run: planning it, which may read a million names, would tell nothing.
+        // It waits for its first run. Planning it, which may read a million names, would give no information.
         Some(_) if !ever_run && !dir.staging_root().is_dir() => Found::default(),
-        // What it reads will be rewritten first, so it is no matter when it cannot plan on it.
+        // Its inputs will be rewritten first, so it does not matter if it cannot plan with the present ones.
         Some(_) => look(session, stage, false, &Reporter::quiet()).unwrap_or(Found { ever_run, ..Found::default() }),
         None => look(session, stage, false, &Reporter::quiet())?,
     };
@@ -126,7 +128,7 @@ fn stage_status(
     })
 }
 
-/// A stage with a part that was left unfinished, or that a run has in hand now.
+/// Judges a stage with a part that was left unfinished or is being run now.
 fn judge_unfinished(
     found: &Found,
     left: &PriorWork,
@@ -181,7 +183,7 @@ fn judge(found: &Found, earlier: Option<&str>) -> (StageState, Vec<ReasonCount>)
     (state, reasons)
 }
 
-/// Since the stage was finished or, when it is not, since its newest receipt.
+/// Returns the time since the stage was finished or, if it is not, since its newest receipt.
 fn age(dir: &crate::layout::StageDir) -> Result<Option<Duration>, StageError> {
     let modified = |path: &std::path::Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     let newest = match modified(&dir.summary()) {

@@ -1,4 +1,4 @@
-//! Reading what is kept in a stage's folder.
+//! Reading the records in a stage's folder.
 
 use std::io::ErrorKind;
 
@@ -8,12 +8,12 @@ use crate::layout::StageDir;
 use crate::receipt::{Receipt, StageSummary};
 use crate::{StageError, sealed};
 
-/// The receipts of these parts, all of which must be there.
+/// Returns the receipts of these parts, all of which must exist.
 pub(crate) fn read_receipts(dir: &StageDir, keys: &[String]) -> Result<Vec<Receipt>, StageError> {
     keys.par_iter().map(|key| Ok(Receipt::read(&dir.receipt(key))?.within(&dir.path))).collect()
 }
 
-/// The summary of a stage; none while it is not finished or when the summary is damaged.
+/// Returns the summary of a stage; none if it is not finished or the summary is damaged.
 pub(crate) fn read_summary(dir: &StageDir) -> Result<Option<StageSummary>, StageError> {
     let path = dir.summary();
     match std::fs::read(&path) {

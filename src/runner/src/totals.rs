@@ -1,14 +1,14 @@
-//! Counting rows through the phases of a stage.
+//! Row counts through the phases of a stage.
 
 use serde_json::{Map, Value};
 
 use crate::StageError;
 use crate::receipt::PartDone;
 
-/// What went through a stage.
+/// The total rows and facts of a stage.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Totals {
-    /// Whether any phase carried rows.
+    /// True if any phase carried rows.
     pub carries_rows: bool,
     pub rows_in: u64,
     pub rows_out: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Adds a finished phase, whose rows must be those that the phase before it gave.
+    /// Adds a finished phase. Its rows in must equal the rows out of the phase before it.
     pub fn add_phase(&mut self, parts: &[PartDone]) -> Result<(), StageError> {
         let carrying = || parts.iter().filter(|part| part.carries_rows);
         let rows_in: u64 = carrying().map(|part| part.rows_in).sum();
@@ -40,20 +40,20 @@ impl Totals {
         Ok(())
     }
 
-    /// `60 rows in, 58 out, 2 rejected`.
+    /// Formats the rows: `60 rows in, 58 out, 2 rejected`.
     pub fn rows(&self) -> Option<String> {
         let Self { rows_in, rows_out, rejected, .. } = self;
         self.carries_rows.then(|| format!("{rows_in} rows in, {rows_out} out, {rejected} rejected"))
     }
 
-    /// `hours 0.12, perplexity 48.1`.
+    /// Formats the facts: `hours 0.12, perplexity 48.1`.
     pub fn facts(&self) -> Option<String> {
         let shown: Vec<String> = self.facts.iter().map(|(name, value)| format!("{name} {}", show(value))).collect();
         (!shown.is_empty()).then(|| shown.join(", "))
     }
 }
 
-/// Numbers are added, everything else is replaced.
+/// Adds facts: numbers are summed, everything else is replaced.
 fn add_facts(sum: &mut Map<String, Value>, facts: &Map<String, Value>) {
     for (name, value) in facts {
         let total = match sum.get(name) {

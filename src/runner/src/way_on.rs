@@ -1,4 +1,4 @@
-//! What can go on when a stage fails: the stages after it, when its last result is whole.
+//! Finds the stages that can still run after a stage failed, if its last result is intact.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use crate::dry_run::look;
 use crate::session::Session;
 use crate::{Reporter, RunError, Stage, store};
 
-/// Adds to the failure of the stage at a place in the order what is whole and how to go on with it.
+/// Adds to a stage's failure which result is intact and how to continue with it. `at` is the position of the stage.
 pub(crate) fn with_way_on(session: &Session<'_>, at: usize, error: RunError) -> RunError {
     if matches!(error, RunError::Interrupted | RunError::WouldLose { .. }) || !is_whole(session, session.stages[at]) {
         return error;
@@ -20,8 +20,8 @@ pub(crate) fn with_way_on(session: &Session<'_>, at: usize, error: RunError) -> 
     RunError::Kept { source: Box::new(error), stage, next }
 }
 
-/// The first stage after the one at `at` that does not read what is gone, when all before it are whole. Where nothing is known to be
-/// gone, the first one that is not finished.
+/// Returns the first stage after the one at `at` that does not read missing files, if all stages before it are
+/// intact. If no missing files are known, returns the first unfinished stage.
 fn next(session: &Session<'_>, at: usize, gone: &HashSet<&str>) -> Option<u8> {
     for stage in &session.stages[at + 1..] {
         let whole = is_whole(session, *stage);
@@ -40,12 +40,12 @@ fn is_whole(session: &Session<'_>, stage: &dyn Stage) -> bool {
     store::read_summary(&session.dir(stage)).is_ok_and(|summary| summary.is_some())
 }
 
-/// Returns whether inputs of a stage are gone too, or it cannot tell.
+/// Returns whether inputs of a stage are missing too, or the stage cannot tell.
 fn lacks_inputs(session: &Session<'_>, stage: &dyn Stage) -> bool {
     look(session, stage, false, &Reporter::quiet()).map_or(true, |found| found.inputs_gone)
 }
 
-/// Returns whether a stage reads any of these files; one that cannot tell is taken to.
+/// Returns whether a stage reads any of these files. A stage that cannot tell counts as reading them.
 fn reads(session: &Session<'_>, stage: &dyn Stage, files: &HashSet<&str>) -> bool {
     let mut keys = Vec::new();
     let mut phases = 0;
@@ -59,7 +59,7 @@ fn reads(session: &Session<'_>, stage: &dyn Stage, files: &HashSet<&str>) -> boo
         keys.extend(phase.parts.iter().map(|part| part.key().to_owned()));
         phases += 1;
         if !is_whole(session, stage) {
-            // Later phases read what the stage itself makes first.
+            // Later phases read files that the stage itself makes first.
             return false;
         }
     }

@@ -1,14 +1,14 @@
-//! What the file system of an experiment cannot do, and what is done instead; each is told once.
+//! Features that the file system of an experiment lacks, and the workarounds. Each is reported once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Reporter;
 
-/// Something that a file system of clusters and laptops may lack.
+/// A feature that file systems of clusters and laptops may lack.
 pub(crate) struct Weakness {
     found: AtomicBool,
     told: AtomicBool,
-    /// What is missing, what follows, and what to do about it.
+    /// The message: what is missing, what follows, and what to do.
     words: &'static str,
 }
 
@@ -17,7 +17,7 @@ impl Weakness {
         Self { found: AtomicBool::new(false), told: AtomicBool::new(false), words }
     }
 
-    /// Notes that it was met.
+    /// Records that the feature is missing.
     pub fn met(&self) {
         self.found.store(true, Ordering::Relaxed);
     }
@@ -25,17 +25,17 @@ impl Weakness {
 
 /// Files cannot be forced to the disk.
 pub(crate) static NO_SYNC: Weakness = Weakness::new(
-    "warning: this file system cannot force files to the disk (fsync). Files that a power failure or a crash of the server damages are \
-     found by their checksums and made again; checkpoints that it damages are lost",
+    "warning: this file system cannot force files to the disk (fsync). Files damaged by a power failure or a crash of the server are \
+     found by their checksums and made again; damaged checkpoints are lost",
 );
 
 /// Files cannot be locked.
 pub(crate) static NO_LOCKS: Weakness = Weakness::new(
-    "warning: this file system has no locks (flock). The file .lock-holder in the experiment's folder stands for one. It stays when a run \
-     is killed; on another machine than that run's it then has to be removed by hand",
+    "warning: this file system has no locks (flock). The file .lock-holder in the experiment's folder is used instead. It remains if a run \
+     is killed; on any machine other than that run's it then has to be removed by hand",
 );
 
-/// Says what was met and has not been told yet.
+/// Prints the missing features that were not reported yet.
 pub(crate) fn tell(reporter: &Reporter) {
     for weakness in [&NO_SYNC, &NO_LOCKS] {
         if weakness.found.load(Ordering::Relaxed) && !weakness.told.swap(true, Ordering::Relaxed) {

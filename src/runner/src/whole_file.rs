@@ -1,4 +1,4 @@
-//! Files that commands leave outside of experiments: whole or not there.
+//! Files that commands write outside of experiments: each is complete or absent.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 
-/// A file that is being written beside its place, under a name of its own: whoever writes the same file at the same time does not meet
-/// it, and what was there stays until the new file is whole. Dropped before that, nothing is left of it.
+/// A file that is written next to its place under a unique temporary name. Other writers of the same file do not
+/// interfere, and an existing file stays until the new one is complete. If it is dropped before that, nothing remains
+/// of it.
 #[derive(Debug)]
 pub struct WholeFile {
     temporary: PathBuf,
@@ -15,32 +16,32 @@ pub struct WholeFile {
 }
 
 impl WholeFile {
-    /// An empty file in the folder of `place`.
+    /// Creates an empty file in the folder of `place`.
     ///
     /// # Errors
-    /// When no file can be made there.
+    /// Returns an error if no file can be created there.
     pub fn beside(place: &Path) -> io::Result<Self> {
         let mut number = 0;
         loop {
             let temporary = place.with_file_name(format!(".flowmill-{}-{number}.partial", std::process::id()));
             match OpenOptions::new().write(true).create_new(true).open(&temporary) {
                 Ok(_) => return Ok(Self { temporary, place: place.to_owned() }),
-                // Another of this process, or of one that was killed and had the same number.
+                // The name is used by this process, or by a killed one with the same number.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Where to write.
+    /// Returns the path to write to.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Puts it in its place, on the disk.
+    /// Syncs the file and moves it to its place.
     ///
     /// # Errors
-    /// When it cannot be synced or renamed.
+    /// Returns an error if it cannot be synced or renamed.
     pub fn put(self) -> io::Result<()> {
         files::sync(&File::open(&self.temporary)?)?;
         fs::rename(&self.temporary, &self.place)
@@ -49,7 +50,7 @@ impl WholeFile {
 
 impl Drop for WholeFile {
     fn drop(&mut self) {
-        // Once it is in its place there is nothing to remove. That a remnant cannot be removed is not news after the error before.
+        // Once the file is in its place there is nothing to remove. Otherwise an earlier error is already reported.
         let _ = fs::remove_file(&self.temporary);
     }
 }

@@ -1,4 +1,4 @@
-//! What a part sees while it runs, and what it says when done.
+//! The interface between a part and the runner while the part runs, and the part's final report.
 
 use std::fmt::Display;
 use std::path::{Component, Path, PathBuf};
@@ -13,35 +13,35 @@ use crate::part::WorkRecord;
 use crate::receipt::{Rejection, RejectionReason};
 use crate::{Interrupt, StageError};
 
-/// Outputs of a part lie here inside its staging folder until they are committed.
+/// The folder of a part's outputs inside its staging folder, until they are committed.
 pub(crate) const OUTPUTS: &str = "out";
-/// What a resumable part keeps lies here inside its staging folder.
+/// The folder of a resumable part's state inside its staging folder.
 pub(crate) const STATE: &str = "state";
-/// Names beginning so are half-written and are wiped when the part starts again.
+/// The prefix of half-written files, which are removed when the part starts again.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// Where a part's progress and messages go.
+/// The destination of a part's progress and messages.
 pub(crate) trait Progress: Send + Sync {
-    /// `rows` more rows of the phase are done.
+    /// Reports that `rows` more rows of the phase are done.
     fn advance(&self, rows: u64);
-    /// `rows` rows of the phase were done before this run began.
+    /// Reports that `rows` rows of the phase were done before this run began.
     fn resume(&self, rows: u64);
-    /// A line for the person watching.
+    /// Prints a line for the person watching.
     fn message(&self, line: &str);
-    /// A line that is shown also to who asked for quiet.
+    /// Prints a line that is shown even in quiet mode.
     fn alert(&self, line: &str);
-    /// How things stand, in place of what was shown before; whether there is a place for it.
+    /// Replaces the status line. Returns whether there is a place for it.
     fn show(&self, line: &str) -> bool;
 }
 
-/// A part's share of the threads that all parts in hand have in common.
+/// A part's share of the threads that all running parts have in common.
 pub(crate) struct Share {
     jobs: usize,
     in_hand: Arc<AtomicUsize>,
 }
 
 impl Share {
-    /// One more part is in hand, until this is dropped.
+    /// Counts one more running part until the share is dropped.
     pub(crate) fn new(jobs: usize, in_hand: &Arc<AtomicUsize>) -> Self {
         in_hand.fetch_add(1, Ordering::Relaxed);
         Self { jobs, in_hand: Arc::clone(in_hand) }
@@ -58,10 +58,10 @@ impl Drop for Share {
     }
 }
 
-/// What a part sees while it runs: where to write, whom to tell.
+/// The environment of a part while it runs: where to write, and where to report.
 ///
-/// It may be shared between the threads of a part. The work runs on the run's own pool of threads: what it does in parallel
-/// with rayon is shared among all of them.
+/// It may be shared between the threads of a part. The work runs on the run's own thread pool, so parallel work with
+/// rayon is distributed over all of its threads.
 pub struct PartWork {
     pub(crate) key: String,
     pub(crate) staging: PathBuf,
@@ -74,22 +74,23 @@ pub struct PartWork {
 }
 
 impl PartWork {
-    /// The part's key.
+    /// Returns the part's key.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// What the part is a function of. Resumable work keeps it with what it saves; see [`crate::Resumable::record`].
+    /// Returns everything that determines the part's outputs. Resumable work stores it with its state; see
+    /// [`crate::Resumable::record`].
     pub fn record(&self) -> &WorkRecord {
         &self.record
     }
 
-    /// Where to write the output that will become `relative_to_stage_dir`, its folder made. Everything written there
-    /// (or below it, when the part makes a folder of it) is committed when the part succeeds.
+    /// Returns the path at which to write the output `relative_to_stage_dir`, and creates its folder. Everything
+    /// written there (or below it, if the part creates a folder at that path) is committed when the part succeeds.
     ///
     /// # Errors
-    /// When the name is empty, absolute, leaves the stage's folder or takes a name of the runner's; when the folder
-    /// cannot be made.
+    /// Returns an error if the name is empty, absolute, leaves the stage's folder or is reserved for the runner, or
+    /// if the folder cannot be created.
     pub fn output(&self, relative_to_stage_dir: &str) -> Result<PathBuf, StageError> {
         check_output_name(relative_to_stage_dir)?;
         let path = self.staging.join(OUTPUTS).join(relative_to_stage_dir);
@@ -99,16 +100,16 @@ impl PartWork {
         Ok(path)
     }
 
-    /// Sets a row aside with its reason; it goes into the stage's `rejected.parquet`.
+    /// Rejects a row with a reason; it is listed in the stage's `rejected.parquet`.
     ///
-    /// A reason groups with its equals up to the first `:`, so put what is particular to the row behind one:
-    /// `too short: 0.08 s, at least 0.1 s`. One of this machine is a [`RejectionReason::machine`].
+    /// Reasons are grouped by their text up to the first `:`, so put details of the row after it: `too short: 0.08 s,
+    /// at least 0.1 s`. For a cause in this machine use [`RejectionReason::machine`].
     pub fn reject(&self, id: impl Into<String>, reason: impl Into<RejectionReason>) {
         lock(&self.rejected).push(reason.into().reject(id.into()));
     }
 
-    /// Says that the part left something out for a reason of this machine, without setting a row aside: the next run tries it
-    /// again. Of several reasons the first in alphabetical order is kept.
+    /// Reports that the part left something out for a reason of this machine, without rejecting a row: the next run
+    /// tries it again. Of several reasons, the first in alphabetical order is kept.
     pub fn incomplete(&self, reason: impl Display) {
         let reason = reason.to_string();
         let mut kept = lock(&self.incomplete);
@@ -117,12 +118,13 @@ impl PartWork {
         }
     }
 
-    /// Tells the progress bar that `rows` more rows are done.
+    /// Reports to the progress bar that `rows` more rows are done.
     pub fn advance(&self, rows: u64) {
         self.progress.advance(rows);
     }
 
-    /// Tells the progress bar that `rows` rows were done before this run began: they are part of the whole, not of the rate.
+    /// Reports to the progress bar that `rows` rows were done before this run began: they count for the total, not
+    /// for the rate.
     pub fn resume(&self, rows: u64) {
         self.progress.resume(rows);
     }
@@ -132,56 +134,58 @@ impl PartWork {
         self.progress.message(&line.to_string());
     }
 
-    /// Shows a line that must be seen, also by who asked for quiet: something would be lost otherwise.
+    /// Shows a line that must be seen even in quiet mode, because something would be lost otherwise.
     pub fn alert(&self, line: impl Display) {
         self.progress.alert(&line.to_string());
     }
 
-    /// Shows how things stand under the progress bar, in place of what was shown there before. False where there is no bar: then
-    /// say so now and then with [`PartWork::message`].
+    /// Shows a status line under the progress bar, replacing the one before. Returns false if there is no bar: then
+    /// report it from time to time with [`PartWork::message`].
     pub fn show(&self, line: impl Display) -> bool {
         self.progress.show(&line.to_string())
     }
 
-    /// Returns whether the person asked to stop. Long work looks now and then, saves itself if it is resumable, and returns
-    /// [`StageError::Interrupted`].
+    /// Returns whether a stop was requested. Long work checks this regularly, saves itself if it is resumable, and
+    /// returns [`StageError::Interrupted`].
     pub fn interrupted(&self) -> bool {
         self.interrupt.is_set()
     }
 
-    /// Forgets the wish to stop, and hears the next signal once more before one ends the process; whether there was a wish. For work
-    /// that has to say what would be lost: whoever calls this sets the wish again ([`PartWork::ask_to_stop`]) when there is nothing to lose any more.
+    /// Clears the request to stop, so that one more signal is handled before the next one ends the process. Returns
+    /// whether there was a request. For work that has to report what would be lost: the caller repeats the request
+    /// ([`PartWork::ask_to_stop`]) when there is nothing left to lose.
     pub fn rearm_interrupt(&self) -> bool {
         self.interrupt.rearm()
     }
 
-    /// Asks to stop, as a signal does.
+    /// Requests a stop, like a signal.
     pub fn ask_to_stop(&self) {
         self.interrupt.set();
     }
 
-    /// Bytes that are free where the part's files lie; none when the system does not say.
+    /// Returns the free bytes on the file system of the part's files; none if the system does not report them.
     pub fn free_space(&self) -> Option<u64> {
         lockfile::free_space(&self.staging)
     }
 
-    /// How many of the run's threads are this part's share at the moment: how much it should have in hand to keep them busy.
-    /// It grows when other parts end.
+    /// Returns the part's present share of the run's threads, which is the number of tasks it should have in progress
+    /// to keep them busy. It grows when other parts end.
     pub fn threads(&self) -> usize {
         self.share.threads()
     }
 
-    /// A folder of the part's own for what is not an output. Of a [`crate::Part::resumable`] part it survives a crash
-    /// while the fingerprint is the same; otherwise it is empty at the start. It is gone once the part is committed.
+    /// Returns a folder of the part's own for files that are not outputs. For a [`crate::Part::resumable`] part it
+    /// survives a crash as long as the fingerprint is the same; otherwise it is empty at the start. It is removed
+    /// once the part is committed.
     pub fn staging_dir(&self) -> PathBuf {
         self.staging.join(STATE)
     }
 
-    /// Writes a folder that appears in [`PartWork::staging_dir`] as `name` whole and durably, or not at all; one of
-    /// that name from before is replaced.
+    /// Writes a folder that appears in [`PartWork::staging_dir`] as `name`, complete and durable, or not at all. An
+    /// earlier one of that name is replaced.
     ///
     /// # Errors
-    /// Those of `write`, or when the folder cannot be made, synced or renamed.
+    /// Returns the errors of `write`, or an error if the folder cannot be created, synced or renamed.
     pub fn persist_dir<F>(&self, name: &str, write: F) -> Result<PathBuf, StageError>
     where
         F: FnOnce(&Path) -> Result<(), StageError>,
@@ -192,7 +196,8 @@ impl PartWork {
         files::remove_any(&temporary)?;
         std::fs::create_dir_all(&temporary).map_err(|e| StageError::file(&temporary, e))?;
         if let Err(error) = write(&temporary).and_then(|()| files::sync_tree(&temporary)) {
-            // A disk that is full has better uses for what is half written; the error that matters is the one already here.
+            // Frees the space of the half-written folder, for example on a full disk; the error that matters is the
+            // one already returned here.
             drop(files::remove_any(&temporary));
             return Err(error);
         }
@@ -202,19 +207,19 @@ impl PartWork {
         Ok(target)
     }
 
-    /// The names that [`PartWork::persist_dir`] has made, sorted.
+    /// Returns the names that [`PartWork::persist_dir`] has made, sorted.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// Returns an error if the folder cannot be read.
     pub fn persisted(&self) -> Result<Vec<String>, StageError> {
         let names = files::list_names(&self.staging_dir())?;
         Ok(names.into_iter().filter(|name| !name.starts_with(TEMPORARY)).collect())
     }
 
-    /// Removes what [`PartWork::persist_dir`] made, at once for any later reader.
+    /// Removes a folder that [`PartWork::persist_dir`] made. It disappears for later readers in one step.
     ///
     /// # Errors
-    /// When it cannot be removed; one that is not there is no error.
+    /// Returns an error if it cannot be removed. A missing one is not an error.
     pub fn remove_persisted(&self, name: &str) -> Result<(), StageError> {
         check_plain_name(name)?;
         let path = self.staging_dir().join(name);
@@ -227,35 +232,35 @@ impl PartWork {
         }
     }
 
-    /// Moves what [`PartWork::persist_dir`] made into the stage's folder, as `aside` or that name with a number behind it, where nothing
-    /// removes it but a person; gives the place.
+    /// Moves a folder that [`PartWork::persist_dir`] made into the stage's folder, as `aside` or that name with a
+    /// number appended. Only a person removes it from there. Returns the new path.
     ///
     /// # Errors
-    /// When it cannot be moved.
+    /// Returns an error if it cannot be moved.
     pub fn set_aside(&self, name: &str, aside: &str) -> Result<PathBuf, StageError> {
         check_plain_name(name)?;
         check_output_name(aside)?;
-        // A staging folder lies in the folder of all of them, that in the stage's.
+        // The staging folder is two levels below the stage's folder.
         let stage = self.staging.parent().and_then(Path::parent).unwrap_or(&self.staging);
         files::set_aside(&self.staging_dir().join(name), stage, aside)
     }
 
-    /// Makes a file or folder of [`PartWork::staging_dir`] an output, by hard links where the disk has them, without
-    /// taking it away from a later attempt: a crash between here and the commit loses nothing.
+    /// Makes a file or folder of [`PartWork::staging_dir`] an output, by hard links if the disk supports them. It
+    /// stays available to a later attempt: a crash before the commit loses nothing.
     ///
     /// # Errors
-    /// When it is not there or cannot be linked or copied.
+    /// Returns an error if it does not exist or cannot be linked or copied.
     pub fn output_persisted(&self, name: &str, relative_to_stage_dir: &str) -> Result<(), StageError> {
         let target = self.output(relative_to_stage_dir)?;
         files::link_tree(&self.staging_dir().join(name), &target)
     }
 
-    /// Why the part is to be done again.
+    /// Returns the reason why the part has to be done again.
     pub(crate) fn take_incomplete(&self) -> Option<String> {
         lock(&self.incomplete).take()
     }
 
-    /// The rejections so far, in an order that does not depend on threads.
+    /// Returns the rejections so far, in an order that does not depend on threads.
     pub(crate) fn take_rejected(&self) -> Vec<Rejection> {
         let mut rejected = std::mem::take(&mut *lock(&self.rejected));
         rejected.sort();
@@ -263,25 +268,26 @@ impl PartWork {
     }
 }
 
-/// What a part did.
+/// The report of a finished part.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PartReport {
-    /// Rows that came in.
+    /// The number of rows that came in.
     pub rows_in: u64,
-    /// Rows that went out; with the rejected ones they make up `rows_in`.
+    /// The number of rows that went out; with the rejected ones they add up to `rows_in`.
     pub rows_out: u64,
-    /// Shown in the stage's closing line and kept in the receipt. Numbers of the same name are added over the parts.
+    /// Facts shown in the stage's closing line and stored in the receipt. Numbers of the same name are summed over
+    /// the parts.
     pub facts: Vec<(String, Value)>,
     pub(crate) carries_rows: bool,
 }
 
 impl PartReport {
-    /// A part that rows go through.
+    /// Creates the report of a part that rows go through.
     pub fn rows(rows_in: u64, rows_out: u64) -> Self {
         Self { rows_in, rows_out, facts: Vec::new(), carries_rows: true }
     }
 
-    /// A part that carries no rows: a codebook, a training, an index.
+    /// Creates the report of a part that carries no rows: a codebook, a training, an index.
     pub fn summary() -> Self {
         Self::default()
     }
@@ -293,7 +299,7 @@ impl PartReport {
     }
 }
 
-/// Locks even after a panic of another holder: what is kept behind these locks is whole at every instant.
+/// Locks a mutex even after another holder panicked: the data in these locks are consistent at every instant.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -303,13 +309,13 @@ fn check_output_name(name: &str) -> Result<(), StageError> {
     let plain = path.components().all(|c| matches!(c, Component::Normal(_)));
     if name.is_empty() || !plain {
         return Err(StageError::new(format!(
-            "`{name}` is no name for an output: give one relative to the stage's folder"
+            "`{name}` is not a valid name for an output: use a path relative to the stage's folder"
         )));
     }
     // The components are plain, so the first one exists.
     let first = path.components().next().map(|c| c.as_os_str().to_string_lossy().into_owned()).unwrap_or_default();
     if crate::layout::RESERVED.contains(&first.as_str()) {
-        return Err(StageError::new(format!("the output `{name}` would take a name that the runner uses itself")));
+        return Err(StageError::new(format!("the output `{name}` uses a name that is reserved for the runner")));
     }
     Ok(())
 }
@@ -318,6 +324,6 @@ fn check_plain_name(name: &str) -> Result<(), StageError> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(_)), None) if !name.starts_with(TEMPORARY) => Ok(()),
-        _ => Err(StageError::new(format!("`{name}` is no plain name for a folder"))),
+        _ => Err(StageError::new(format!("`{name}` is not a plain folder name"))),
     }
 }

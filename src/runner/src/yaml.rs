@@ -1,8 +1,8 @@
-//! Writing a resolved recipe as YAML.
+//! YAML output of a resolved recipe.
 
 use serde_json::{Number, Value};
 
-/// A value as YAML, readable as a recipe again.
+/// Formats a value as YAML that can be read as a recipe again.
 pub fn to_yaml(value: &Value) -> String {
     let mut text = String::new();
     write(value, 0, &mut text);
@@ -37,7 +37,7 @@ fn write_value(value: &Value, indent: usize, text: &mut String) {
     }
 }
 
-/// In flow style, on one line.
+/// Formats a value in flow style, on one line.
 fn inline(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
@@ -50,7 +50,7 @@ fn inline(value: &Value) -> String {
     }
 }
 
-/// A number that was single precision in its struct has the digits that a person would write.
+/// Formats a number. One of single precision has the digits that a person would write.
 fn digits(number: &Number) -> String {
     match number.as_f64() {
         Some(value) if number.is_f64() && f64::from(value as f32) == value => format!("{:?}", value as f32),
@@ -58,7 +58,7 @@ fn digits(number: &Number) -> String {
     }
 }
 
-/// Text that could be taken for something else is quoted as JSON, which is YAML too.
+/// Formats a scalar. Text that could be taken for something else is quoted as JSON, which is also valid YAML.
 fn scalar(value: &Value) -> String {
     let text = match value {
         Value::String(text) => text,

@@ -1,4 +1,4 @@
-//! Kills, locks, full disks, panics: what a run leaves behind, and what the next one makes of it.
+//! Kills, locks, full disks and panics: what a run leaves on disk, and how the next run continues.
 
 mod toy;
 
@@ -18,7 +18,7 @@ const DIR: &str = "TOY_DIR";
 const PAUSE: &str = "TOY_PAUSE_MS";
 const LIMIT: &str = "TOY_FILE_LIMIT";
 
-/// Not a test of its own: what the other tests start as a process of its own to kill it.
+/// The process that other tests start in order to kill it. It is not a test of its own.
 #[test]
 fn child() {
     let Ok(dir) = std::env::var(DIR) else {
@@ -70,7 +70,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// A small generator for the instants; its seed is printed, and `FLOWMILL_SEED` repeats it.
+/// A small random generator for the instants of kills. Its seed is printed, and `FLOWMILL_SEED` repeats it.
 struct Instants(u64);
 
 impl Instants {
@@ -162,7 +162,7 @@ fn unfinished_work_is_not_lost_to_another_fingerprint_unless_that_is_forced() {
     ran_because(&toy.run_with(&other, &dry).0.unwrap(), "2-learn", ReasonKind::Refused, &["step ", " of 6"]);
     ran_because(&toy.run_with(&[], &dry).0.unwrap(), "2-learn", ReasonKind::Continues, &["step ", " of 6"]);
 
-    // An input that has changed is as good as a setting; and what comes back is the same again.
+    // A changed input is refused like a changed setting, and restoring it makes the work continue.
     let (changed, kept) =
         (toy.path("data/file-00000.txt"), fs::read_to_string(toy.path("data/file-00000.txt")).unwrap());
     fs::write(&changed, "another text\n").unwrap();
@@ -206,7 +206,7 @@ fn unfinished_work_is_kept_beside_what_was_finished_before() {
     undisturbed.ran(&other);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
 
-    // What a kill left of a folder that was being removed is nobody's work.
+    // The remains of a folder that was being removed when the run was killed do not count as work.
     fs::create_dir_all(toy.exp().join("2-learn/.staging/%discardedmodel/state/step-002")).unwrap();
     assert!(toy.ran(&other).0.is_empty());
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
@@ -369,7 +369,7 @@ fn a_limit_on_file_sizes_is_a_clear_error_and_nothing_half_written_counts() {
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
 }
 
-/// Takes the small disk away whatever happens.
+/// Unmounts the small disk in any case.
 struct Mounted<'a>(&'a Path);
 
 impl Drop for Mounted<'_> {

@@ -1,4 +1,4 @@
-//! Reading recipes: what is understood, and what is said about what is not.
+//! Reading recipes: valid ones, and the error messages for invalid ones.
 
 mod toy;
 
@@ -299,7 +299,7 @@ fn several_structs_share_a_mapping_and_know_each_others_keys() {
     }
 }
 
-/// Settings of which one is converted, so that its error names no place within the mapping.
+/// Settings one of which is converted, so that its error names no place within the mapping.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 struct Checked {
@@ -332,7 +332,7 @@ impl TryFrom<Settings> for Network {
     }
 }
 
-/// Without its kind it is another error, as of extractors.
+/// Fails with another error without its kind, like extractors do.
 #[derive(Debug, serde::Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>")]
 struct ByKind;

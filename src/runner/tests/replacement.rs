@@ -7,7 +7,7 @@ use std::fs;
 use flowmill_runner::{RunError, RunOptions};
 use toy::{Toy, interrupted, only, options, tree};
 
-/// The files of an experiment without what a failed attempt leaves for the next one.
+/// Returns the files of an experiment without those that a failed attempt leaves for the next one.
 fn results(toy: &Toy) -> Vec<(String, Vec<u8>)> {
     tree(&toy.exp()).into_iter().filter(|(name, _)| !name.contains(".staging")).collect()
 }
@@ -19,7 +19,7 @@ fn kept(error: &RunError) -> &RunError {
     }
 }
 
-/// A finished toy whose next run makes all parts of `0-read` again.
+/// Returns a finished toy whose next run makes all parts of `0-read` again.
 fn outdated() -> Toy {
     let mut toy = Toy::new(3);
     toy.ran(&[]);
@@ -48,7 +48,7 @@ fn a_part_that_fails_or_panics_leaves_the_last_result_and_what_is_done_is_kept()
         let error = toy.run_with(&[], &one).0.unwrap_err();
         assert_eq!(matches!(kept(&error), RunError::Panic { .. }), panics, "{error}");
         assert_eq!(results(&toy), before);
-        // Later stages stand on the result that is back.
+        // Later stages use the result that was put back.
         toy.run_with(&[], &only("join", "learn")).0.unwrap();
         assert_eq!(results(&toy), before);
         (toy.bent.panic_in, toy.bent.fail_in) = (None, None);
@@ -73,10 +73,10 @@ fn what_is_done_is_forgotten_when_it_is_not_wanted_any_more() {
 fn inputs_that_are_gone_refuse_and_parts_that_are_planned_no_longer_do_not() {
     let toy = Toy::new(3);
     toy.ran(&[]);
-    // The stage lists its folder, so the file is no longer planned: the data are other data.
+    // The stage lists its folder, so the file is no longer planned: this is different data.
     fs::remove_file(toy.path("data/file-00002.txt")).unwrap();
     toy.ran(&[]);
-    // Two files of one part: it is still planned, and one of what it read is a folder away.
+    // Two files of one part: it is still planned, and one of its files is missing.
     let toy = Toy::new(2);
     let per_part = ["read.per_part=2"];
     toy.ran(&per_part);

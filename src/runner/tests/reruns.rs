@@ -1,4 +1,4 @@
-//! What runs again, and the reason that is given.
+//! Reruns: which parts run again, and the reason that is given.
 
 mod toy;
 
@@ -125,7 +125,7 @@ fn damage_behind_unchanged_times_is_found_by_verify() {
     let toy = Toy::new(2);
     toy.ran(&[]);
     let whole = tree(&toy.exp());
-    // What a cache that remembers the wrong hash stands for: a change that size, times and inode do not show.
+    // A cache with a wrong hash simulates a change that size, times and inode do not show.
     let output = toy.exp().join("1-join/all/text.txt");
     fs::write(&output, fs::read_to_string(&output).unwrap().replace("first", "FIRST")).unwrap();
     let mut verify = options();

@@ -1,4 +1,4 @@
-//! How long a thousand parts and many input files take; run with `--ignored --nocapture` to see the figures.
+//! The time that a thousand parts and many input files take. Run with `--ignored --nocapture` to see the figures.
 
 mod toy;
 

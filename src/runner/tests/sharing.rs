@@ -11,10 +11,10 @@ use flowmill_runner::{
 };
 use toy::{Said, Toy, options};
 
-/// Longer than any machine takes to start a thread.
+/// A time longer than any machine takes to start a thread.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Two parts: `short` ends at once, `long` then works on two rows, each of which waits for the other.
+/// Two parts: `short` ends immediately; `long` then works on two rows, each of which waits for the other.
 struct Uneven {
     short_is_over: Arc<(Mutex<bool>, Condvar)>,
 }

@@ -1,4 +1,4 @@
-//! Milliseconds and memory traffic of one gradient norm and one AdamW update, against a plain copy of as many bytes.
+//! Milliseconds and memory traffic of one gradient norm and one AdamW update, compared with a plain copy of the same number of bytes.
 //!
 //! `cargo run --release -p flowmill-train --example optimizer_speed [MILLIONS OF PARAMETERS]`
 

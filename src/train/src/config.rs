@@ -13,13 +13,13 @@ use crate::optimizer::OptimConfig;
 use crate::schedule::ScheduleConfig;
 use crate::stopping::EarlyStopping;
 
-/// The most batches loaded ahead.
+/// Largest number of batches loaded ahead.
 const MOST_PREFETCH: usize = 1024;
-/// The most threads that load.
+/// Largest number of loading threads.
 const MOST_WORKERS: usize = 256;
 
-/// The settings of a training run, as a recipe's section `train` has them: everything that decides its course except the task, the weights it
-/// starts from and the data.
+/// The settings of a training run, as in a recipe's section `train`: everything that determines the result except the task, the initial
+/// weights and the data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
@@ -35,11 +35,11 @@ pub struct TrainConfig {
     ///
     /// Counterparts: `accum_grad`, `gradient_accumulation_steps`.
     pub accum_grad: usize,
-    /// Largest norm of the gradient: longer ones are scaled down to it; `null` is no clipping.
+    /// Largest norm of the gradient: larger ones are scaled down to it; `null` disables clipping.
     ///
     /// Counterparts: `grad_clip`, `max_grad_norm`.
     pub grad_clip: Option<f64>,
-    /// Largest absolute value in a gradient, after the clipping by norm; `null` is no clipping.
+    /// Largest absolute value in a gradient, after the clipping by norm; `null` disables clipping.
     ///
     /// Counterparts: `clip_grad_value_`.
     pub grad_clip_value: Option<f64>,
@@ -49,54 +49,54 @@ pub struct TrainConfig {
     pub precision: Precision,
     /// The factor on the loss, with `precision: fp16` only.
     pub loss_scale: Option<LossScaleConfig>,
-    /// Recomputes the inside of every block in the backward pass instead of keeping it: less memory, more time, the
+    /// Recomputes the inside of every block in the backward pass instead of saving it: less memory, more time, the
     /// same results bit for bit.
     ///
     /// Counterparts: `gradient_checkpointing`, `activation_checkpointing`.
     pub gradient_checkpointing: bool,
-    /// Decay of the moving average of the weights, such as 0.9999, which is validated and saved next to them; `null`
-    /// is none.
+    /// Decay of the moving average of the weights, such as 0.9999. The average is validated and saved next to the weights; `null`
+    /// disables it.
     ///
     /// Counterparts: `ema_decay`.
     pub ema_decay: Option<f64>,
-    /// Step that training stops after; `null` leaves the end to `max_epochs`. The first of both counts.
+    /// Number of steps after which training stops; `null` leaves the end to `max_epochs`. The limit that is reached first counts.
     ///
     /// Counterparts: steps.
     pub max_steps: Option<u64>,
-    /// Epoch that training stops after; `null` leaves the end to `max_steps`, or is 100 where that is `null` too.
+    /// Number of epochs after which training stops; `null` leaves the end to `max_steps`, or means 100 if that is `null` too.
     ///
     /// Counterparts: `max_epoch`, `num_train_epochs`.
     pub max_epochs: Option<u64>,
-    /// Ends training when the validation loss stops improving, such as `{patience: 10, min_delta: 0}`; `null` is
-    /// never.
+    /// Ends training when the validation loss stops improving, such as `{patience: 10, min_delta: 0}`; `null`
+    /// disables it.
     pub early_stopping: Option<EarlyStopping>,
-    /// Seconds after which training saves and stops as on Ctrl-C (exit status 130), so that the same command
-    /// continues it; `null` is no limit.
+    /// Seconds after which training saves and stops like on Ctrl-C (exit status 130), so that the same command
+    /// continues it; `null` means no limit.
     ///
     /// Counterparts: Slurm's time limit.
     pub max_seconds: Option<u64>,
-    /// Steps between validations, or `{epochs: N}`; 0 is only with every checkpoint.
+    /// Steps between validations, or `{epochs: N}`; with 0 only checkpoints are validated.
     ///
     /// Counterparts: `validation_steps`.
     pub validate_every: Interval,
-    /// Steps between checkpoints, or `{epochs: N}`; 0 is only at the end. Every checkpoint is validated.
+    /// Steps between checkpoints, or `{epochs: N}`; with 0 there is one at the end only. Every checkpoint is validated.
     ///
     /// Counterparts: `save_per_step`, `save_steps`, `--save-step`.
     pub save_every: Interval,
-    /// Steps between lines of the metrics (`metrics.jsonl`, TensorBoard, W&B), which hold means over them.
+    /// Steps between lines of the metrics (`metrics.jsonl`, TensorBoard, W&B), which contain means over these steps.
     ///
     /// Counterparts: `logging_steps`, `log_interval`, `--log-step`.
     pub log_every: u64,
     /// Adds the gradient norm, weight norm and update ratio of each parameter group to the metrics.
     pub log_groups: bool,
-    /// Steps between histograms of the gradients in the TensorBoard events; 0 is never.
+    /// Steps between histograms of the gradients in the TensorBoard events; 0 disables them.
     pub log_gradients: u64,
     /// Steps between previews: validation utterances generated into `4-train/samples/` (wav and spectrogram) and
-    /// TensorBoard; 0 is never.
+    /// TensorBoard; 0 disables them.
     ///
     /// Counterparts: `--sample-step`.
     pub sample_every: u64,
-    /// An offline run of Weights & Biases; `null` is none.
+    /// An offline run of Weights & Biases; `null` disables it.
     ///
     /// Counterparts: `wandb.init`, `report_to: wandb`.
     pub wandb: Option<WandbConfig>,
@@ -108,19 +108,19 @@ pub struct TrainConfig {
     /// The configuration that a Weights & Biases run shows.
     #[serde(skip)]
     pub described: Value,
-    /// Checkpoints that stay.
+    /// Checkpoints to keep.
     pub keep: KeepConfig,
     /// Batches loaded ahead, 0 to 1024.
     ///
     /// Counterparts: `prefetch`.
     pub prefetch: usize,
-    /// Threads that load batches, 1 to 256. The share of time spent waiting for them is printed.
+    /// Threads that load batches, 1 to 256. The share of time spent waiting for batches is printed.
     ///
     /// Counterparts: `num_workers`, `dataloader_num_workers`.
     pub num_workers: usize,
-    /// Number of skipped steps, the newest ones, whose weights are kept for `train --replay`.
+    /// Number of skipped steps, newest first, whose weights are kept for `train --replay`.
     pub skipped_weights: u64,
-    /// Steps in a row without a finite loss and gradient that stop the run. Each is skipped, counted and dumped
+    /// Number of consecutive steps without a finite loss and gradient after which the run stops. Each is skipped, counted and dumped
     /// (`skipped/step-N.json`).
     pub max_skipped_in_a_row: u64,
 }
@@ -160,18 +160,18 @@ impl Default for TrainConfig {
     }
 }
 
-/// Checkpoints that stay: those that any of the three rules wants.
+/// Checkpoints to keep: those that at least one of three rules selects.
 ///
 /// Counterparts: `keep`, `average_num`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeepConfig {
-    /// The newest ones, at least 1.
+    /// Number of newest checkpoints to keep, at least 1.
     pub last: usize,
-    /// The best ones by validation loss; of equal ones the earlier. A validation between two checkpoints that is the
+    /// Number of best checkpoints by validation loss to keep; of equal ones the earlier. A validation between two checkpoints that is the
     /// best so far is saved too, unless this is 0.
     pub best: usize,
-    /// Those at multiples of this number of steps; 0 is none for this reason.
+    /// Keeps checkpoints at multiples of this number of steps; 0 disables this rule.
     pub every: u64,
 }
 
@@ -182,12 +182,12 @@ impl Default for KeepConfig {
 }
 
 impl TrainConfig {
-    /// The loss scale, where the precision needs one.
+    /// Returns the settings of the loss scale, if the precision needs one.
     pub fn loss_scale(&self) -> Option<LossScaleConfig> {
         (self.precision == Precision::Fp16).then(|| self.loss_scale.clone().unwrap_or_default())
     }
 
-    /// Refuses settings that cannot be used.
+    /// Checks that the settings can be used.
     pub fn check(&self) -> Result<(), TrainError> {
         self.optim.check()?;
         self.schedule.check(self.optim.lr)?;

@@ -1,4 +1,4 @@
-//! The device that a run computes on, which is where its parameters are: what is said when it changes, and when its memory is full.
+//! The device of a run, which is the device of its parameters: messages when it changes, and when its memory is full.
 
 use flowmill_nn::device::{DeviceName, name_of};
 use flowmill_nn::device_memory;
@@ -11,7 +11,7 @@ use crate::plan_memory::{constant, describe, largest};
 use crate::train::Run;
 use crate::{BatchCost, DataSource, Observer, Task, TrainError, pass};
 
-/// What drivers call it when a device has no memory left.
+/// Words by which drivers report that a device is out of memory.
 const OUT_OF_MEMORY: [&str; 2] = ["OUT_OF_MEMORY", "kIOGPUCommandBufferCallbackErrorOutOfMemory"];
 
 /// A device has no memory left for a batch.
@@ -29,24 +29,24 @@ pub struct OutOfDeviceMemory {
     pub epoch: u64,
     /// Its number in the epoch, from 0.
     pub index: u64,
-    /// How many items it has.
+    /// Number of its items.
     pub items: usize,
     /// Their cost.
     pub cost: BatchCost,
-    /// How much there is, and what of it is known.
+    /// The amount of memory, and what is known about its use.
     pub memory: String,
-    /// Which batch is the largest of the run.
+    /// The largest batch of the run.
     pub plan: String,
-    /// What failed.
+    /// The error.
     pub source: TrainError,
 }
 
-/// A device in words.
+/// Returns the name of a device for messages.
 pub fn in_words(name: DeviceName) -> String {
     if name == DeviceName::Cpu { "the CPU".to_owned() } else { name.to_string() }
 }
 
-/// Notes where the parameters are in the state of a run, and says so when its checkpoint was made elsewhere.
+/// Records the device of the parameters in the state of a run, and reports if its checkpoint was made on another one.
 pub(crate) fn note(state: &mut State, parameters: &Parameters, resumed: bool, observer: &mut dyn Observer) {
     let (then, now) = (state.device, name_of(&parameters.device()));
     state.device = now;
@@ -60,7 +60,7 @@ pub(crate) fn note(state: &mut State, parameters: &Parameters, resumed: bool, ob
     }
 }
 
-/// Whether an error says that a device has no memory left.
+/// Returns whether an error means that a device is out of memory.
 pub(crate) fn is_out_of_memory(error: &TrainError) -> bool {
     error.has_cause(|_, text| OUT_OF_MEMORY.iter().any(|words| text.contains(words)))
 }
@@ -70,7 +70,7 @@ where
     T: Task,
     D: DataSource<Batch = T::Batch>,
 {
-    /// Says of an error that a device is out of memory which of the step's batches did not fit, and what to do.
+    /// Adds to an out-of-memory error which of the step's batches did not fit, and what to do.
     pub(crate) fn explained(&self, error: TrainError, batches: &[Loaded<T::Batch>]) -> TrainError {
         if !is_out_of_memory(&error) {
             return error;
@@ -103,10 +103,8 @@ fn is_too_small(known: u64, total: u64) -> bool {
 
 /// Use of a device's memory: `known` bytes from the first step to the last, of `total`.
 fn shares(known: u64, total: Option<u64>) -> String {
-    let constant = format!(
-        "{} are taken from the first step to the last (weights, gradients, optimizer state, averages)",
-        amount(known)
-    );
+    let constant =
+        format!("{} are in use throughout training (weights, gradients, optimizer state, averages)", amount(known));
     match total {
         Some(total) if is_too_small(known, total) => {
             format!("{constant}, and it has {}: no batch fits, however small", amount(total))
@@ -121,13 +119,13 @@ fn shares(known: u64, total: Option<u64>) -> String {
 /// Moves parameters to a device.
 ///
 /// # Errors
-/// [`TrainError::Tensor`] when they cannot be copied there, such as for lack of memory.
+/// [`TrainError::Tensor`] when they cannot be copied there, for example for lack of memory.
 pub fn place(parameters: &mut Parameters, device: &candle_core::Device) -> Result<(), TrainError> {
     let moved: Result<(), NnError> = parameters.to_device(device);
     moved.map_err(TrainError::tensor(format!("copying the weights to {}", in_words(name_of(device)))))
 }
 
-/// What a batch is like, for an error.
+/// Describes a batch for an error message.
 pub(crate) fn sizes(items: usize, cost: BatchCost) -> String {
     let utterances = if items == 1 { "1 utterance".to_owned() } else { format!("{items} utterances") };
     format!("{utterances}, {} {}, {} after padding", cost.valid, cost.unit, cost.padded)

@@ -15,14 +15,14 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// Starts at the present weights.
+    /// Creates averages that start at the current weights.
     pub fn new(decay: f64, parameters: &Parameters) -> Result<Self, TrainError> {
         let copy = |id| Ok((id, parameters.tensor(id).copy()?));
         let averages = parameters.trainable_ids().map(copy).collect::<Result<_, NnError>>();
         Ok(Self { decay, averages: averages.map_err(TrainError::tensor("copying the weights for their average"))? })
     }
 
-    /// Takes the weights after an update into the averages.
+    /// Updates the averages with the weights after an update.
     pub fn update(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
         let share = (1.0 - self.decay) as f32;
         #[cfg(feature = "cuda")]
@@ -40,7 +40,7 @@ impl Ema {
         Ok(())
     }
 
-    /// Exchanges averages and weights; called twice it restores both.
+    /// Exchanges averages and weights; calling it twice restores both.
     pub fn swap(&mut self, parameters: &mut Parameters) -> Result<(), TrainError> {
         for (id, average) in &mut self.averages {
             let weights = parameters.tensor(*id).clone();

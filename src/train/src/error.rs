@@ -1,4 +1,4 @@
-//! What can go wrong in training, said so that a person can act on it.
+//! Errors of training, worded so that a person can act on them.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use flowmill_weights::WeightError;
 
 use crate::device::OutOfDeviceMemory;
 
-/// An error of the caller's own kind: of the task, the data source or the checkpoint store.
+/// An error of the caller: of the task, the data source or the checkpoint store.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why training did not start, or stopped.
+/// Reason why training did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// A setting that cannot be used.
@@ -18,10 +18,10 @@ pub enum TrainError {
     Config {
         /// The setting, under its name in the recipe's `train` section.
         key: &'static str,
-        /// What is wrong with it and what would be right.
+        /// The problem, and what would be valid.
         reason: String,
     },
-    /// The data source gave no batch for an epoch.
+    /// The data source returned no batch for an epoch.
     #[error("training: epoch {epoch} has no batches; is the training split empty, or is every item filtered out?")]
     NoData {
         /// The epoch, from 0.
@@ -30,7 +30,7 @@ pub enum TrainError {
     /// The data source failed.
     #[error("training data: {what}: {source}")]
     Data {
-        /// What was being read: "batch 3 of epoch 1 (utterances a, b)".
+        /// The data being read, such as "batch 3 of epoch 1 (utterances a, b)".
         what: String,
         /// The data source's own error.
         source: BoxError,
@@ -38,17 +38,17 @@ pub enum TrainError {
     /// The forward pass failed.
     #[error("{what}: {source}")]
     Task {
-        /// What was being computed: "step 12, batch 3 of epoch 1".
+        /// The computation, such as "step 12, batch 3 of epoch 1".
         what: String,
         /// The task's own error.
         source: BoxError,
     },
-    /// The task gave a loss that cannot be averaged: its weight is not a positive number.
+    /// The task returned a loss that cannot be averaged: its weight is not a positive number.
     #[error("{what}: the loss has weight {weight}; a batch needs at least one valid frame")]
     Weight {
-        /// What was being computed.
+        /// The computation.
         what: String,
-        /// The weight given.
+        /// The weight.
         weight: f64,
     },
     /// Parameters that the first step's gradient did not reach, or reached with NaN or infinity.
@@ -66,7 +66,7 @@ pub enum TrainError {
          norms are in {dump}. Look at those utterances first; then try a lower learning rate, a longer warm-up or a smaller grad_clip"
     )]
     Diverged {
-        /// Steps skipped one after the other.
+        /// Number of consecutive skipped steps.
         in_a_row: u64,
         /// The last step tried, from 1.
         step: u64,
@@ -88,11 +88,11 @@ pub enum TrainError {
     LossScale {
         /// The step, from 1.
         step: u64,
-        /// Overflows one after the other.
+        /// Number of consecutive overflows.
         in_a_row: u64,
         /// The loss scale.
         scale: f64,
-        /// Why it goes no lower.
+        /// Reason why it cannot be lowered.
         limit: String,
         /// Its loss.
         loss: f64,
@@ -100,13 +100,13 @@ pub enum TrainError {
         rate: f64,
         /// Names of parameters whose gradient was not finite, shortened.
         parameters: String,
-        /// Which setting to change.
+        /// The setting to change.
         remedy: &'static str,
     },
-    /// A device that has no memory left for a batch.
+    /// A device is out of memory for a batch.
     #[error(transparent)]
     DeviceMemory(Box<OutOfDeviceMemory>),
-    /// A loss or gradient that is not finite where none may be skipped.
+    /// A loss or gradient that is not finite in a place where steps cannot be skipped.
     #[error(
         "step {step}: the loss is {loss}, the norm of its gradient {grad_norm} (learning rate {rate:e}); try a lower \
          learning rate or a smaller grad_clip"
@@ -131,17 +131,17 @@ pub enum TrainError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A checkpoint whose files are not what was written: a checksum fails, or a file is missing.
+    /// A checkpoint whose files are not as they were written: a checksum fails, or a file is missing.
     #[error("checkpoint {name} is damaged: {reason}")]
     Damaged {
         /// Its name in the store.
         name: String,
-        /// Which file, and how.
+        /// The file, and what is wrong with it.
         reason: String,
     },
-    /// A file of a checkpoint that the system does not give, which says nothing about the checkpoint.
+    /// A file of a checkpoint that the system cannot read, which does not mean that the checkpoint is damaged.
     #[error(
-        "checkpoint {name}: cannot read {}: {source}. That is no fault of the checkpoint: nothing was changed or deleted. {}, then run the \
+        "checkpoint {name}: cannot read {}: {source}. The checkpoint itself is not at fault: nothing was changed or deleted. {}, then run the \
          same command again", .path.display(), remedy(.source)
     )]
     Unreadable {
@@ -152,7 +152,7 @@ pub enum TrainError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The folder of the checkpoints that this user may not write: nothing of a training would be saved.
+    /// The folder of the checkpoints is not writable for this user, so nothing of a training would be saved.
     #[error(
         "cannot write in {}, where the checkpoints belong: {source}. Nothing was trained or changed. {}, then run the same command again",
         .folder.display(), right_to_write(is_not_permitted(.source))
@@ -163,12 +163,12 @@ pub enum TrainError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// There are checkpoints, and none is sound.
+    /// There are checkpoints, and all are damaged.
     #[error("{}", describe_all_damaged(.damaged, .weights.as_deref()))]
     AllDamaged {
-        /// Each folder and what is wrong with it, the newest first.
+        /// Each folder and its damage, the newest first.
         damaged: Vec<(PathBuf, String)>,
-        /// The newest weights among them that are whole.
+        /// The newest intact weights among them.
         weights: Option<PathBuf>,
     },
     /// A checkpoint that cannot be used.
@@ -176,10 +176,10 @@ pub enum TrainError {
     Checkpoint {
         /// Its name in the store.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// A checkpoint of another run.
+    /// A checkpoint that was made by another run.
     #[error(
         "checkpoint {name} was made with other settings ({}); set them back, or train in another folder", .changes.join("; ")
     )]
@@ -189,7 +189,7 @@ pub enum TrainError {
         /// The settings that differ.
         changes: Vec<String>,
     },
-    /// A checkpoint of adapters that were trained on other weights.
+    /// A checkpoint of adapters that were trained on other base weights.
     #[error(
         "checkpoint {name} holds adapters that were trained on other weights than those here, by their checksum: set train.init_from (and \
          the model) to what they were trained on, or train in another folder"
@@ -198,10 +198,10 @@ pub enum TrainError {
         /// Its name in the store.
         name: String,
     },
-    /// There is no checkpoint to look at.
+    /// There is no checkpoint to evaluate.
     #[error("there is no sound checkpoint yet; train first")]
     NoCheckpoint,
-    /// There is nothing to validate on.
+    /// There is no data to validate on.
     #[error("there is nothing to validate on: the validation split has no utterances")]
     NothingToValidate,
     /// The dump of a skipped step that cannot be replayed.
@@ -231,7 +231,7 @@ pub enum TrainError {
     /// A tensor operation of the trainer itself failed.
     #[error("{what}: {source}")]
     Tensor {
-        /// What was being computed, on which parameter.
+        /// The computation, and the parameter.
         what: String,
         /// The reason.
         source: NnError,
@@ -275,48 +275,48 @@ pub enum DumpFault {
 }
 
 impl TrainError {
-    /// Wraps an I/O error with the file and what was being done to it.
+    /// Wraps an I/O error with the file and the action.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
     }
 
-    /// Wraps an error of a tensor operation with what was being computed.
+    /// Wraps an error of a tensor operation with a description of the computation.
     pub(crate) fn tensor(what: impl Into<String>) -> impl FnOnce(NnError) -> Self {
         let what = what.into();
         move |source| Self::Tensor { what, source }
     }
 
-    /// Wraps an error of a weight file with what was being done.
+    /// Wraps an error of a weight file with a description of the action.
     pub(crate) fn weights(what: impl Into<String>) -> impl FnOnce(WeightError) -> Self {
         let what = what.into();
         move |source| Self::Weights { what, source }
     }
 
-    /// Whether the disk, or the quota on it, is full somewhere down the chain of causes.
+    /// Returns whether a cause of this error is a full disk or quota.
     pub(crate) fn is_disk_full(&self) -> bool {
-        // Some crates keep only the text of the system's error.
+        // Some crates keep the text of the system's error only.
         self.has_cause(|io, text| io.is_some_and(is_disk_full) || text.contains("No space left on device"))
     }
 
-    /// Whether the system refuses this user to write somewhere down the chain of causes.
+    /// Returns whether a cause of this error is a missing right to write.
     pub(crate) fn is_not_writable(&self) -> bool {
         let codes = ["(os error 1)", "(os error 13)", "(os error 30)"];
         self.has_cause(|io, text| io.is_some_and(is_not_writable) || codes.iter().any(|code| text.contains(code)))
     }
 
-    /// Whether the system does not permit it to anybody somewhere down the chain of causes.
+    /// Returns whether a cause of this error is that the operation is not permitted to anybody.
     pub(crate) fn is_not_permitted(&self) -> bool {
         self.has_cause(|io, text| io.is_some_and(is_not_permitted) || text.contains("(os error 1)"))
     }
 
-    /// Whether the system is at fault somewhere down the chain of causes, rather than the run: a full disk, a device that fails, a
-    /// right that is missing. The same may succeed later.
+    /// Returns whether a cause of this error is the system instead of the run: a full disk, a failing device, a
+    /// missing right. The same operation may succeed later.
     pub(crate) fn is_of_system(&self) -> bool {
         self.has_cause(|io, text| io.is_some() || text.contains("(os error "))
     }
 
-    /// Whether a cause down the chain is of a kind: it is given with its text, and as the system's error where it is one.
+    /// Returns whether a cause of this error matches: `is_of_kind` gets its text, and the system's error if it is one.
     pub(crate) fn has_cause(&self, is_of_kind: impl Fn(Option<&std::io::Error>, &str) -> bool) -> bool {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
         while let Some(error) = cause {
@@ -334,24 +334,24 @@ impl TrainError {
     }
 }
 
-/// Whether the disk, or the quota on it, is full, or a file may not be as large.
+/// Returns whether the disk or the quota on it is full, or a file may not be as large.
 pub(crate) fn is_disk_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// Whether this user may not write there: EACCES, EPERM or EROFS.
+/// Returns whether this user may not write there: EACCES, EPERM or EROFS.
 pub(crate) fn is_not_writable(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
-/// Whether it is EPERM, the error of immutable files, which has the kind of EACCES.
+/// Returns whether the error is EPERM, which immutable files cause and which has the kind of EACCES.
 fn is_not_permitted(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(1)
 }
 
-/// What a person can do about a folder that cannot be written, `not_permitted` by more than rights.
+/// Advice for a folder that cannot be written; `not_permitted` if more than rights are missing.
 pub(crate) fn right_to_write(not_permitted: bool) -> &'static str {
     if not_permitted {
         return "If it is immutable or append-only (lsattr shows that), undo it (chattr -i, chattr -a); or give this user the right to write \
@@ -360,9 +360,9 @@ pub(crate) fn right_to_write(not_permitted: bool) -> &'static str {
     "Give this user the right to write there (chown, chmod), or mount a file system that is read-only as writable (mount -o remount,rw)"
 }
 
-/// That no checkpoint is sound, and the ways on.
+/// Describes that all checkpoints are damaged, and what can be done.
 fn describe_all_damaged(damaged: &[(PathBuf, String)], weights: Option<&std::path::Path>) -> String {
-    let mut text = "every checkpoint is damaged, so there is none to go on from:".to_owned();
+    let mut text = "every checkpoint is damaged, so training cannot resume:".to_owned();
     for (folder, reason) in damaged {
         text += &format!("\n  {}: {reason}", folder.display());
     }
@@ -374,13 +374,13 @@ fn describe_all_damaged(damaged: &[(PathBuf, String)], weights: Option<&std::pat
             weights.display()
         );
     }
-    text + "\n- to begin anew here and lose them, add --force --stage 4"
+    text + "\n- to start over in this folder and lose them, add --force --stage 4"
 }
 
-/// What a person can do about a fault of the surroundings.
+/// Advice for an error of reading a file.
 fn remedy(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind;
-    // Those that have no kind of their own: EIO, ENFILE and EMFILE of Linux.
+    // EIO, ENFILE and EMFILE of Linux have no kind of their own.
     match (error.kind(), error.raw_os_error()) {
         (ErrorKind::PermissionDenied, Some(1)) => {
             "If it is immutable or append-only (lsattr shows that), undo it (chattr -i, chattr -a)"
@@ -389,9 +389,9 @@ fn remedy(error: &std::io::Error) -> &'static str {
         (ErrorKind::StaleNetworkFileHandle, _) => "Mount the network file system again",
         (ErrorKind::OutOfMemory, _) => "Free memory, or raise its limit",
         (ErrorKind::StorageFull | ErrorKind::QuotaExceeded, _) => "Make room on the disk",
-        (ErrorKind::IsADirectory, _) => "A folder lies in its place: move that away and put the file back",
+        (ErrorKind::IsADirectory, _) => "A folder is in its place: move that away and put the file back",
         (_, Some(5)) => {
-            "The disk or the network reports a fault: look into the system's log (dmesg), copy the folder to another disk"
+            "The disk or the network reports a fault: check the system's log (dmesg), and copy the folder to another disk"
         }
         (_, Some(23 | 24)) => "Too many files are open: raise the limit (ulimit -n)",
         _ => "Make it readable",

@@ -1,4 +1,4 @@
-//! Validating a checkpoint without training.
+//! Validation of a checkpoint without training.
 
 use std::path::Path;
 
@@ -7,24 +7,24 @@ use flowmill_nn::Parameters;
 use crate::metrics::Measured;
 use crate::{DataSource, Observer, Task, TrainError, checkpoint, pass};
 
-/// What validation gave.
+/// Result of a validation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Steps that the checkpoint had done.
     pub step: u64,
     /// Passes over the data that it had done.
     pub epoch: u64,
-    /// Whether its averaged weights were taken, as validation during training does when there are any.
+    /// True if its averaged weights were used, like validation during training does if there are any.
     pub averaged: bool,
     /// The loss and its parts.
     pub means: Measured,
 }
 
-/// Validates the newest sound checkpoint among `folders`, each the folder of one checkpoint, exactly as training validates it. Nothing
-/// is written; `parameters` are those of the checkpoint afterwards.
+/// Validates the newest intact checkpoint among `folders`, each the folder of one checkpoint, exactly like training validates it. Nothing
+/// is written; `parameters` are set to those of the checkpoint.
 ///
 /// # Errors
-/// When there is no sound checkpoint or nothing to validate on, or whatever the task or the data report.
+/// When there is no intact checkpoint or nothing to validate on; errors of the task and the data.
 pub fn evaluate<T, D>(
     task: &T,
     parameters: &mut Parameters,
@@ -44,11 +44,11 @@ where
     for (_, folder) in newest_first {
         let (state, averaged) = match checkpoint::load_weights(folder, parameters) {
             Ok(loaded) => loaded,
-            // A running training has removed it since it was listed.
+            // A running training has removed it since the folders were listed.
             Err(_) if !folder.exists() => continue,
             Err(error) if !matches!(error, TrainError::Damaged { .. }) => return Err(error),
             Err(error) => {
-                observer.message(&format!("WARNING: {error}; trying the one before"));
+                observer.message(&format!("WARNING: {error}; trying the previous one"));
                 continue;
             }
         };

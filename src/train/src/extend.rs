@@ -1,4 +1,4 @@
-//! Going on to another end than the one that a run was begun for.
+//! Continuation of a run to another end than the one it was started for.
 
 use crate::checkpoint::{FORMAT, State};
 use crate::identity::{Identity, RunIdentity};
@@ -7,7 +7,7 @@ use crate::steering::Positive;
 use crate::stopping::Limits;
 use crate::{Observer, TrainConfig, TrainError};
 
-/// Gives a state that was loaded the end that the configuration asks for, and says what that changes.
+/// Sets the end of a loaded state to the configured one, and reports what that changes.
 ///
 /// # Errors
 /// When the run is beyond that end.
@@ -36,15 +36,15 @@ pub(crate) fn to(
         observer.message(&format!("{what} ends at step {after} instead of {before}"));
         tell_schedule(&state, config, horizon, observer);
     } else if was_over && !is_over {
-        observer.message(&format!("the run had stopped early at step {}; it goes on to step {after}", state.step));
+        observer.message(&format!("the run had stopped early at step {}; it continues to step {after}", state.step));
     }
-    // Checkpoints that come are of the present layout.
+    // New checkpoints have the current layout.
     (state.format, state.run) = (FORMAT, RunIdentity::Listed(Box::new(identity)));
     (state.steps, state.limits) = (after, Some(Limits::of(config)));
     Ok(state)
 }
 
-/// Says how another end changes the learning rate, where the schedule depends on it.
+/// Reports how another end changes the learning rate, if the schedule depends on it.
 fn tell_schedule(state: &State, config: &TrainConfig, horizon: Horizon, observer: &mut dyn Observer) {
     let name = config.schedule.name;
     if !name.has_horizon() {

@@ -1,8 +1,8 @@
-//! What a run is a function of, setting by setting: a checkpoint continues only a run with the same.
+//! Identity of a run: the settings that determine its weights. A checkpoint continues only a run with the same identity.
 //!
-//! The list is explicit. A setting that changes no weights (how often is logged, validated or saved, what is kept, how loading runs ahead)
-//! is not in it, nor is where the run ends: a run can be extended. A setting that is added to the list must have its old behavior as its
-//! default, which is what checkpoints from before then count as having.
+//! The list is explicit. A setting that does not change the weights (the intervals of logging, validation and saving, what is kept,
+//! loading ahead) is not in it, nor is the end of the run, because a run can be extended. The default of a setting that is added to the
+//! list must be the old behavior, because older checkpoints count as having the default.
 
 use flowmill_nn::{Parameters, Precision};
 use serde::{Deserialize, Serialize};
@@ -25,9 +25,9 @@ pub struct Identity {
     pub schedule: ScheduleConfig,
     /// Batches averaged into one step.
     pub accum_grad: usize,
-    /// Longest gradient allowed.
+    /// Largest gradient norm.
     pub grad_clip: Option<f64>,
-    /// Largest gradient value allowed.
+    /// Largest gradient value.
     pub grad_clip_value: Option<f64>,
     /// The number format of forward and backward passes.
     pub precision: Precision,
@@ -46,7 +46,7 @@ impl Default for Identity {
 }
 
 impl Identity {
-    /// The identity of a run with these settings and parameters.
+    /// Returns the identity of a run with these settings and parameters.
     pub(crate) fn of(config: &TrainConfig, parameters: &Parameters) -> Self {
         let mut hasher = blake3::Hasher::new();
         for id in parameters.ids() {
@@ -71,19 +71,19 @@ impl Identity {
         }
     }
 
-    /// A hash of the whole list.
+    /// Returns a hash of all settings.
     pub(crate) fn hash(&self) -> String {
         blake3::hash(self.value().to_string().as_bytes()).to_hex().to_string()
     }
 
-    /// Every setting in which `now` differs, as `optim.lr: 0.001 → 0.0005`.
+    /// Returns every setting that differs from `now`, as `optim.lr: 0.001 → 0.0005`.
     pub(crate) fn differences(&self, now: &Self) -> Vec<String> {
         let mut found = Vec::new();
         differences("", &self.value(), &now.value(), &mut found);
         found
     }
 
-    /// The list as it comes back from a file, so that writing and reading numbers cannot make a difference.
+    /// Returns the settings as they would be read back from a file, so that writing and reading numbers cannot cause a difference.
     fn value(&self) -> Value {
         let text = serde_json::to_string(self).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
@@ -106,19 +106,19 @@ fn differences(path: &str, then: &Value, now: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// The identity that a checkpoint holds.
+/// The identity stored in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum RunIdentity {
-    /// Setting by setting.
+    /// The list of settings.
     Listed(Box<Identity>),
-    /// A hash over everything, of checkpoints in the first format. It covers settings that change no weights and cannot be compared:
-    /// whoever keeps the checkpoints knows what they were made with.
+    /// A hash over everything, in checkpoints of the first format. It covers settings that do not change weights and cannot be compared
+    /// one by one: the owner of the checkpoints knows the settings that they were made with.
     Hashed(String),
 }
 
 impl RunIdentity {
-    /// Refuses a checkpoint of a run with other settings than `now`.
+    /// Fails if a checkpoint belongs to a run with other settings than `now`.
     pub(crate) fn check(&self, checkpoint: &str, now: &Identity) -> Result<(), TrainError> {
         let changes = match self {
             Self::Listed(then) => then.differences(now),
@@ -127,7 +127,7 @@ impl RunIdentity {
         if changes.is_empty() { Ok(()) } else { Err(TrainError::OtherRun { name: checkpoint.to_owned(), changes }) }
     }
 
-    /// A short text that is the same for equal identities.
+    /// Returns a short text that is the same for equal identities.
     pub(crate) fn hash(&self) -> String {
         match self {
             Self::Listed(identity) => identity.hash(),

@@ -1,4 +1,4 @@
-//! When something is due: every so many steps, or every so many epochs.
+//! Intervals of repeated actions: a number of steps or of epochs.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Interval of an action: a number of steps such as `500`, or `{epochs: 1}`; 0 is never.
+/// Interval of an action: a number of steps such as `500`, or `{epochs: 1}`; 0 means never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Interval {
@@ -26,7 +26,7 @@ pub struct Epochs {
 }
 
 impl Interval {
-    /// Whether it is due after `step` steps, with `epochs` passes done and `position` batches of the next one.
+    /// Returns whether the action is due after `step` steps, with `epochs` passes done and `position` batches of the next one.
     pub fn due(self, step: u64, epochs: u64, position: u64) -> bool {
         match self {
             Self::Steps(every) => every > 0 && step.is_multiple_of(every),
@@ -35,7 +35,7 @@ impl Interval {
     }
 }
 
-/// Read by hand so that what is wrong is told for the form that was written.
+/// Implemented by hand so that errors refer to the form that was written.
 impl<'de> Deserialize<'de> for Interval {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Form)
@@ -56,7 +56,7 @@ impl<'de> Visitor<'de> for Form {
     }
 
     fn visit_f64<E: Error>(self, steps: f64) -> Result<Interval, E> {
-        // 1e4 is a float to YAML and a whole number to everybody else.
+        // YAML reads 1e4 as a float, but people mean a whole number.
         let whole = steps.fract() == 0.0 && (0.0..9e15).contains(&steps);
         if whole {
             Ok(Interval::Steps(steps as u64))

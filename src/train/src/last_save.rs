@@ -1,4 +1,4 @@
-//! The last save of a run waits until it succeeds: until then the newest weights exist in memory only.
+//! The last save of a run, which is retried until it succeeds because the newest weights exist in memory only until then.
 
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -8,30 +8,30 @@ use crate::error::right_to_write;
 use crate::train::{Run, SaveReason};
 use crate::{DataSource, SKIPPED_FOLDER, Task, TrainError, checkpoint, samples_step};
 
-/// The time before the second attempt; it doubles with every attempt …
+/// The time before the second attempt; it doubles with every attempt.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// … up to this.
+/// The longest time between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often it is looked whether the person wants to stop.
+/// Interval of checks for a request to stop.
 const LOOK: Duration = Duration::from_millis(100);
 /// The time between two reminders that the run still waits.
 const BETWEEN_REMINDERS: Duration = Duration::from_secs(600);
-/// Things to delete that are named, the largest first.
+/// Number of deletable things that a message lists, the largest first.
 const NAMED: usize = 8;
 
-/// Something that can be deleted or moved to make room.
+/// Something that can be deleted or moved to free disk space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freeable {
     /// A file or folder.
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
-    /// What it is, and what its loss would mean.
+    /// Its kind, and the consequence of its loss.
     pub what: &'static str,
 }
 
 impl Freeable {
-    /// What lies at a path; none when there is nothing.
+    /// Describes a path; `None` if nothing is there.
     pub fn at(path: PathBuf, what: &'static str) -> Option<Self> {
         let bytes = size(&path);
         (bytes > 0).then_some(Self { path, bytes, what })
@@ -43,8 +43,8 @@ where
     T: Task,
     D: DataSource<Batch = T::Batch>,
 {
-    /// Saves what the run ends with. While the system refuses, it tells what would be lost, waits and tries again; a wish to stop is
-    /// answered with what would be lost, and only the next one ends the process.
+    /// Saves the last checkpoint. While the system refuses, it reports what would be lost, waits and tries again. The first request to
+    /// stop is answered with what would be lost; only the next one ends the process.
     pub(crate) fn save_or_wait(&mut self, reason: SaveReason) -> Result<(), TrainError> {
         let mut error = match self.save(reason) {
             Err(error) if error.is_of_system() => error,
@@ -80,7 +80,7 @@ where
         saved
     }
 
-    /// The steps that no checkpoint has, for people.
+    /// Returns the steps that no checkpoint contains, for messages.
     fn unsaved_steps(&self) -> String {
         let newest =
             checkpoint::names(self.store).unwrap_or_default().iter().filter_map(|name| checkpoint::step_of(name)).max();
@@ -88,7 +88,7 @@ where
         if first == self.state.step { format!("step {first}") } else { format!("steps {first} to {}", self.state.step) }
     }
 
-    /// Waits for so long; whether the person wanted to stop meanwhile, which is answered, as commands are.
+    /// Waits for a time while answering commands; returns whether the person asked to stop, which is answered too.
     fn pause(&mut self, pause: Duration, lost: &str) -> bool {
         let began = Instant::now();
         let mut wanted_to_stop = false;
@@ -110,7 +110,7 @@ where
         wanted_to_stop
     }
 
-    /// What cannot be saved and why, and what can be done about it.
+    /// Describes what cannot be saved, why, and what can be done about it.
     fn cannot_save(&self, error: &TrainError, lost: &str) -> String {
         let name = checkpoint::name(self.state.step);
         let mut text = format!(
@@ -120,7 +120,7 @@ where
         if error.is_not_writable() {
             let folder = self.store.path(&name);
             let folder = folder.parent().unwrap_or(&folder).display();
-            return text + &format!(". It belongs into {folder}. {}", right_to_write(error.is_not_permitted()));
+            return text + &format!(". Its place is {folder}. {}", right_to_write(error.is_not_permitted()));
         }
         if !error.is_disk_full() {
             return text;
@@ -137,7 +137,7 @@ where
         text
     }
 
-    /// About how large the checkpoint will be.
+    /// Returns the approximate size of the checkpoint.
     fn checkpoint_bytes(&self) -> u64 {
         let sum = |tensors: &[(String, candle_core::Tensor)]| {
             tensors.iter().map(|(_, tensor)| 4 * tensor.elem_count() as u64).sum::<u64>()
@@ -147,7 +147,7 @@ where
         weights + averages + sum(&self.optimizer.state())
     }
 
-    /// What can be deleted without losing what training goes on from, the largest first.
+    /// Lists what can be deleted without losing what training resumes from, the largest first.
     fn freeable(&self) -> Vec<Freeable> {
         let mut found = self.observer.freeable();
         let names = checkpoint::names(self.store).unwrap_or_default();
@@ -163,7 +163,7 @@ where
     }
 }
 
-/// What lies beside the checkpoints and is not written to any more.
+/// Describes a file next to the checkpoints that is no longer written to.
 fn what_beside_checkpoints(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?.to_str()?;
     match name {
@@ -185,7 +185,7 @@ fn size(path: &Path) -> u64 {
     }
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes for people.
 pub(crate) fn amount(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} B"),

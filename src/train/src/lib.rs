@@ -1,7 +1,7 @@
 //! Training: optimisers, schedules, the loop, checkpoints and metrics.
 //!
 //! [`train()`] runs a [`Task`] (a loss as a pure function of parameters, batch and draws) over a [`DataSource`] (batches in an
-//! order that is a function of seed and epoch alone), saves to a [`CheckpointStore`] and tells an [`Observer`]. It promises
+//! order that is a function of seed and epoch only), saves to a [`CheckpointStore`] and reports to an [`Observer`]. It guarantees
 //!
 //! * **exactness**: the same settings and data give the same weights, checkpoints and metrics, bit for bit, however often the
 //!   run is killed and resumed, whatever the number of threads;
@@ -9,7 +9,7 @@
 //!   or gradient is not finite is skipped, counted and dumped; a damaged checkpoint is never used and never passed over in
 //!   silence.
 //!
-//! This crate knows neither corpora nor particular models, and commits no files: durable folders are the store's business.
+//! This crate does not depend on corpora or particular models, and commits no files: durable folders are the store's responsibility.
 
 pub mod checkpoint;
 mod config;

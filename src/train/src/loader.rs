@@ -1,8 +1,8 @@
-//! Loading ahead: background threads read batches, which come out in order.
+//! Loading ahead: background threads read batches, which are returned in order.
 //!
-//! A thread plans the epochs and hands every batch out as a ticket: the loop gets the tickets in order through a bounded queue, and
-//! waits on each until the worker that took the batch has filled it. So at most `prefetch` batches are loaded beside the one waited for,
-//! however many workers there are, and what a worker fails or panics with comes out in its batch's place.
+//! One thread plans the epochs and issues a ticket for every batch. The loop receives the tickets in order through a bounded queue and
+//! waits on each until the worker that took the batch has filled it. At most `prefetch` batches are therefore loaded in addition to the
+//! one waited for, whatever the number of workers, and an error or panic of a worker arrives at its batch's place.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,22 +17,22 @@ pub(crate) struct Loaded<B> {
     pub(crate) epoch: u64,
     /// Number of the batch in its epoch.
     pub(crate) index: u64,
-    /// Whether the epoch ends with it.
+    /// True if it is the last batch of the epoch.
     pub(crate) last: bool,
     pub(crate) items: Vec<u32>,
     pub(crate) batch: B,
 }
 
-/// How far and how fast to load ahead.
+/// Number of batches and threads to load ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ahead {
-    /// Batches loaded ahead of the one in use; 0: each when it is asked for.
+    /// Batches loaded ahead of the one in use; with 0 each is loaded when it is needed.
     pub(crate) prefetch: usize,
-    /// Threads that load; more than `prefetch` + 1 have nothing to do.
+    /// Loading threads; more than `prefetch` + 1 would have nothing to do.
     pub(crate) workers: usize,
 }
 
-/// What becomes of a batch.
+/// Result of loading a batch.
 type Filled<B> = Result<Loaded<B>, TrainError>;
 
 /// A batch to load, and where to put it.
@@ -50,7 +50,7 @@ pub(crate) struct Loader<B> {
 }
 
 impl<B: Send> Loader<B> {
-    /// Starts loading at batch `position` of `epoch`; ends before epoch number `epochs`, if given. Batches before `position` are not
+    /// Starts loading at batch `position` of `epoch`; ends before epoch number `epochs`, if it is set. Batches before `position` are not
     /// read.
     pub(crate) fn start<'scope, 'env, D>(
         scope: &'scope Scope<'scope, 'env>,
@@ -74,15 +74,15 @@ impl<B: Send> Loader<B> {
         Self { tickets }
     }
 
-    /// The next batches: `count`, or fewer at the end of an epoch; none after the last.
+    /// Returns the next batches: `count`, or fewer at the end of an epoch; none after the last.
     pub(crate) fn group(&self, count: usize) -> Result<Vec<Loaded<B>>, TrainError> {
         let mut group: Vec<Loaded<B>> = Vec::new();
         while group.len() < count && group.last().is_none_or(|batch| !batch.last) {
-            // The sender is gone after the last epoch; a panic of its thread surfaces where the scope joins it.
+            // The sender is gone after the last epoch; a panic of its thread appears where the scope joins it.
             let Ok(ticket) = self.tickets.recv() else {
                 break;
             };
-            // A worker fills every ticket that it takes, whatever happens to it.
+            // A worker fills every ticket that it takes, even if it fails.
             let Ok(loaded) = ticket.recv() else {
                 break;
             };
@@ -92,7 +92,7 @@ impl<B: Send> Loader<B> {
     }
 }
 
-/// Hands out the batches of one epoch after the other, until nobody wants more.
+/// Issues the batches of one epoch after the other, until the receiver is dropped.
 fn plan_ahead<D: DataSource>(
     data: &D,
     (epoch, position): (u64, u64),
@@ -106,7 +106,7 @@ fn plan_ahead<D: DataSource>(
         let batches = match plan(data, epoch) {
             Ok(batches) => batches,
             Err(error) => {
-                // Nobody waits any more: then nobody needs the error either.
+                // The receiver is gone, so nothing needs the error.
                 drop((fill.send(Err(error)), give.send(ticket)));
                 return;
             }
@@ -115,7 +115,7 @@ fn plan_ahead<D: DataSource>(
         let first = usize::try_from(std::mem::take(&mut skip)).unwrap_or(usize::MAX);
         for (index, items) in batches.into_iter().enumerate().skip(first) {
             let (fill, ticket) = sync_channel(1);
-            // Waits here while enough is loaded.
+            // Blocks here while enough is loaded.
             let wanted = give.send(ticket).is_ok();
             let job = Job { epoch, index: index as u64, count, items, fill };
             if !wanted || jobs.send(job).is_err() {
@@ -125,7 +125,7 @@ fn plan_ahead<D: DataSource>(
     }
 }
 
-/// Loads what comes next until nothing comes any more.
+/// Loads batches from the queue until it is closed.
 fn work<D: DataSource>(data: &D, queue: &Mutex<Receiver<Job<D::Batch>>>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -137,25 +137,25 @@ fn work<D: DataSource>(data: &D, queue: &Mutex<Receiver<Job<D::Batch>>>) {
         let loaded = loaded.unwrap_or_else(|payload| {
             Err(TrainError::Data { what: what(), source: format!("this is a bug: {}", said(payload.as_ref())).into() })
         });
-        // The loop may have ended meanwhile.
+        // The loop may have ended in the meantime.
         drop(fill.send(loaded));
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 fn said(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
 }
 
-/// The batches of an epoch, of which there must be one.
+/// Returns the batches of an epoch, or an error if there is none.
 pub(crate) fn plan<D: DataSource>(data: &D, epoch: u64) -> Result<Vec<Vec<u32>>, TrainError> {
     let batches = data.batches(epoch);
     let batches = batches.map_err(|source| TrainError::Data { what: format!("the order of epoch {epoch}"), source })?;
     if batches.is_empty() { Err(TrainError::NoData { epoch }) } else { Ok(batches) }
 }
 
-/// Reads a batch of an epoch that has `count`.
+/// Reads a batch of an epoch with `count` batches.
 pub(crate) fn load<D: DataSource>(
     data: &D,
     epoch: u64,
@@ -168,7 +168,7 @@ pub(crate) fn load<D: DataSource>(
     Ok(Loaded { epoch, index, last: index + 1 == count, items, batch })
 }
 
-/// A batch for people.
+/// Describes a batch for people.
 fn described<D: DataSource>(data: &D, epoch: u64, index: u64, items: &[u32]) -> String {
     let ids: Vec<String> = items.iter().map(|&item| data.id(item).to_owned()).collect();
     format!("batch {index} of epoch {epoch} ({})", crate::coverage::shorten(&ids))
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
     use crate::BoxError;
 
-    /// Epochs of ten batches, each loaded in another time, some not at all.
+    /// Epochs of ten batches with different loading times, some of them zero.
     struct Source {
         started: AtomicUsize,
         asked: AtomicUsize,

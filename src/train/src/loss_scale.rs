@@ -2,7 +2,7 @@
 //! 1710.03740).
 //!
 //! Gradients are computed from the loss times the scale, and divided by it in single precision before they are measured, clipped or used.
-//! A gradient that is not finite although the loss is has left the range of the format: its step is skipped and counted as an overflow.
+//! If a gradient is not finite although the loss is, it has left the range of the format: its step is skipped and counted as an overflow.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::TrainError;
 use crate::metrics::Exact;
 
-/// What a scale is multiplied by when it grows, and divided by when it shrinks.
+/// Factor by which a scale grows and shrinks.
 const STEP: f64 = 2.0;
 
 /// Settings of the factor on the loss with `precision: fp16`.
@@ -29,11 +29,12 @@ pub struct LossScaleConfig {
     ///
     /// Counterparts: `loss_scale_window`, `growth_interval`.
     pub window: u64,
-    /// Overflows in a row from which on each halves the scale: a single one may be that of one batch.
+    /// Number of consecutive overflows at which the scale is halved; each further one halves it again. A single overflow may be due to one
+    /// batch.
     ///
     /// Counterparts: `hysteresis`.
     pub hysteresis: u64,
-    /// Least scale: training stops rather than go below. For tuning public weights, 8192 or more is wise.
+    /// Smallest scale: training stops instead of going below. For fine-tuning public weights, 8192 or more is recommended.
     ///
     /// Counterparts: `min_loss_scale`.
     pub floor: f64,
@@ -78,27 +79,27 @@ impl LossScaleConfig {
     }
 }
 
-/// The scale between two steps, and what led to it; stored in checkpoints.
+/// The scale between two steps, and the history that determines it; stored in checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossScale {
     scale: Exact,
-    /// Steps without overflow since the scale last changed or overflowed.
+    /// Steps since the scale last changed or overflowed.
     steady: u64,
-    /// Overflows since the last step without.
+    /// Overflows since the last step without one.
     overflows_in_a_row: u64,
-    /// Overflows in all.
+    /// Total number of overflows.
     overflows: u64,
 }
 
-/// What an overflow did to the scale.
+/// Effect of an overflow on the scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Overflow {
-    /// The scale stays for now.
+    /// The scale is unchanged for now.
     Kept,
     /// The scale was halved.
     Halved,
-    /// The scale may not change, or not go lower, and so many overflows in a row are more than chance.
+    /// The scale may not change or be lowered, and this number of consecutive overflows is more than chance.
     Stuck,
 }
 
@@ -108,22 +109,22 @@ impl LossScale {
         Self { scale: Exact(config.initial), steady: 0, overflows_in_a_row: 0, overflows: 0 }
     }
 
-    /// What the loss is multiplied by.
+    /// Returns the factor on the loss.
     pub fn scale(&self) -> f64 {
         self.scale.0
     }
 
-    /// Steps skipped in all because their gradient overflowed.
+    /// Returns the total number of steps skipped because their gradient overflowed.
     pub fn overflows(&self) -> u64 {
         self.overflows
     }
 
-    /// How many of them were the last ones.
+    /// Returns the number of consecutive overflows up to now.
     pub fn overflows_in_a_row(&self) -> u64 {
         self.overflows_in_a_row
     }
 
-    /// Notes a step whose gradient was finite: enough of them in a row double a dynamic scale.
+    /// Records a step whose gradient was finite: enough of them in a row double a dynamic scale.
     pub fn fitted(&mut self, config: &LossScaleConfig) {
         self.overflows_in_a_row = 0;
         self.steady += 1;
@@ -133,7 +134,7 @@ impl LossScale {
         }
     }
 
-    /// Notes a step whose gradient overflowed. A fixed scale is stuck after `patience` overflows in a row.
+    /// Records a step whose gradient overflowed. A fixed scale is stuck after `patience` consecutive overflows.
     pub fn overflowed(&mut self, config: &LossScaleConfig, patience: u64) -> Overflow {
         self.overflows += 1;
         self.overflows_in_a_row += 1;
@@ -154,7 +155,7 @@ impl LossScale {
     /// Sets the scale from now on.
     ///
     /// # Errors
-    /// What is wrong with the number, for the person who gave it.
+    /// A description of what is wrong with the number.
     pub fn set(&mut self, scale: f64, config: &LossScaleConfig) -> Result<(), String> {
         let LossScaleConfig { floor, ceiling, .. } = config;
         if !(*floor..=*ceiling).contains(&scale) {

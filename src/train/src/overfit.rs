@@ -1,4 +1,4 @@
-//! Whether settings can learn at all: a few batches again and again, with the same draws each time.
+//! A test whether settings can learn: training on a few batches repeatedly, with the same draws each time.
 
 use std::time::Instant;
 
@@ -11,51 +11,51 @@ use crate::pass::Pass;
 use crate::setup::own_weights;
 use crate::{DataSource, LossScale, Observer, Progress, Task, TrainConfig, TrainError, coverage, pass};
 
-/// On how much, and for how long.
+/// Number of batches and steps of the test.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OverfitOptions {
-    /// How many batches, the first of the first epoch; fewer when there are not so many.
+    /// Number of batches, taken from the start of the first epoch; fewer if there are not as many.
     pub batches: usize,
-    /// The most steps, each on one batch.
+    /// Largest number of steps, each on one batch.
     pub steps: u64,
-    /// Stop before when the loss has fallen by this share of itself.
+    /// Stops earlier when the loss has fallen by this share of itself.
     pub enough: Option<f64>,
 }
 
-/// What came of it.
+/// Result of the test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Overfit {
-    /// Batches there were.
+    /// Number of batches.
     pub batches: usize,
     /// Steps done.
     pub steps: u64,
-    /// Mean loss of the batches, each when it was seen first.
+    /// Mean loss of the batches at their first step.
     pub first: f64,
-    /// Mean loss of the batches, each when it was seen last.
+    /// Mean loss of the batches at their last step.
     pub last: f64,
     /// Number of trainable parameters.
     pub parameters: usize,
-    /// Those that are as they were, or never had a gradient other than zero.
+    /// Parameters that are unchanged, or never had a nonzero gradient.
     pub unchanged: Vec<String>,
     /// Peak memory of tensors, in bytes, on a device with memory of its own.
     pub device_memory: Option<u64>,
-    /// Whether it was stopped early.
+    /// True if it was stopped early.
     pub interrupted: bool,
 }
 
 impl Overfit {
-    /// By how much of itself the loss fell: 0.9 when a tenth is left, negative when it rose.
+    /// Returns the share by which the loss fell: 0.9 if a tenth is left, negative if it rose.
     pub fn fall(&self) -> f64 {
         1.0 - self.last / self.first
     }
 }
 
-/// Trains on the same few batches, one a step in turn, with the draws of each batch the same every time it comes, at the full learning
-/// rate throughout. Nothing is written; `parameters` are those at the end. The observer hears of a step when all its work is done, on a
-/// device too.
+/// Trains on the same few batches, one per step in turn, with the same draws for a batch every time, at the full learning
+/// rate. Nothing is written; `parameters` are those at the end. The observer is notified of a step when all its work is done, even on a
+/// device.
 ///
 /// # Errors
-/// Those of the first-step check; a loss or gradient that is not finite; whatever the task or the data report.
+/// Those of the first-step check; a loss or gradient that is not finite; errors of the task and the data.
 pub fn overfit<T, D>(
     task: &T,
     parameters: &mut Parameters,
@@ -123,7 +123,7 @@ where
     })
 }
 
-/// The gradient of one batch, at the first loss scale that it does not overflow with: the same draws again, nothing is lost by trying.
+/// Computes the gradient of one batch at the first loss scale that does not overflow, with the same draws for each attempt.
 fn in_range<T: Task>(
     task: &T,
     parameters: &Parameters,
@@ -143,7 +143,7 @@ fn in_range<T: Task>(
     }
 }
 
-/// The first batches of the first epoch.
+/// Returns the first batches of the first epoch.
 fn first_batches<D: DataSource>(data: &D, count: usize) -> Result<Vec<Loaded<D::Batch>>, TrainError> {
     let plan = loader::plan(data, 0)?;
     let total = plan.len() as u64;
@@ -151,7 +151,7 @@ fn first_batches<D: DataSource>(data: &D, count: usize) -> Result<Vec<Loaded<D::
     chosen.map(|(index, items)| loader::load(data, 0, index as u64, total, items)).collect()
 }
 
-/// A digest of every trainable parameter, which takes less room than a copy.
+/// Returns a digest of every trainable parameter, which takes less memory than a copy.
 fn digests(parameters: &Parameters) -> Result<Vec<blake3::Hash>, TrainError> {
     let digest = |id| {
         let failed = || TrainError::tensor(format!("reading {}", parameters.name(id)));
@@ -166,7 +166,7 @@ fn digests(parameters: &Parameters) -> Result<Vec<blake3::Hash>, TrainError> {
     parameters.trainable_ids().map(digest).collect()
 }
 
-/// The mean loss of the batches when they were seen first, and when they were seen last.
+/// Returns the mean loss of the batches at their first and at their last step.
 fn ends(losses: &[f64], batches: usize) -> (f64, f64) {
     let seen = batches.min(losses.len());
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;

@@ -1,4 +1,4 @@
-//! Telling a gradient that left the range of half precision from one that is wrong, and what follows from it.
+//! Detection of gradients that exceed the range of half precision, as opposed to wrong ones, and the consequences.
 
 use flowmill_nn::Parameters;
 
@@ -6,7 +6,7 @@ use crate::optimizer::GradientNorms;
 use crate::pass::Pass;
 use crate::{LossScale, LossScaleConfig, Observer, Overflow, TrainConfig, TrainError, coverage};
 
-/// What a step computed, before anything follows from it.
+/// Results of a step before they are applied.
 #[derive(Clone, Copy)]
 pub(crate) struct Computed<'a> {
     /// The step, from 1.
@@ -17,8 +17,8 @@ pub(crate) struct Computed<'a> {
 }
 
 impl Computed<'_> {
-    /// Whether the gradient overflowed, so that the step is to be skipped: it is not finite, but the loss is. Takes either outcome into
-    /// the loss scale. Without a scale nothing overflows.
+    /// Returns whether the gradient overflowed, so that the step is to be skipped: it is not finite, but the loss is. Updates
+    /// the loss scale in either case. Without a scale nothing overflows.
     pub(crate) fn overflowed(
         &self,
         scale: &mut Option<LossScale>,

@@ -8,11 +8,11 @@ use crate::loader::Loaded;
 use crate::metrics::Measured;
 use crate::{DataSource, Loss, Task, TrainConfig, TrainError};
 
-/// What the batches of one step gave.
+/// Result of the batches of one step.
 pub(crate) struct Pass {
     /// Sum over batches of (weight / first batch's weight) times the gradient, times the loss scale.
     pub(crate) gradients: Gradients,
-    /// What to divide that sum by for the mean over everything that was summed: the loss scale for a single batch.
+    /// Divisor that turns that sum into the mean over everything: the loss scale for a single batch.
     pub(crate) divisor: f64,
     /// Means over the batches, by weight.
     pub(crate) means: Measured,
@@ -20,8 +20,8 @@ pub(crate) struct Pass {
     pub(crate) losses: Vec<f64>,
 }
 
-/// The gradient of the mean loss over everything in `batches`, whatever the size of each: as if they were one batch. The loss is
-/// multiplied by `loss_scale` on the way.
+/// Computes the gradient of the mean loss over everything in `batches`, whatever the size of each, as if they were one batch. The loss is
+/// multiplied by `loss_scale` during the computation.
 pub(crate) fn forward_backward<T: Task>(
     task: &T,
     parameters: &Parameters,
@@ -52,12 +52,12 @@ pub(crate) fn forward_backward<T: Task>(
     Ok(pass)
 }
 
-/// What is being done with a batch, for errors.
+/// Describes what is done with a batch, for errors.
 pub(crate) fn training_on<B>(Loaded { epoch, index, .. }: &Loaded<B>) -> String {
     format!("training on batch {index} of epoch {epoch}")
 }
 
-/// The mean loss over the validation batches, without recording, on draws that are the same every time. `None` without data.
+/// Returns the mean loss over the validation batches, without recording and with the same draws every time. `None` without data.
 pub(crate) fn validate<T, D>(
     task: &T,
     parameters: &Parameters,
@@ -75,7 +75,7 @@ where
     Ok((means.weight > 0.0).then_some(means))
 }
 
-/// Takes the loss of one validation batch, by its number and items, into the means.
+/// Adds the loss of one validation batch, given by its number and items, to the means.
 pub(crate) fn validate_batch<T, D>(
     task: &T,
     parameters: &Parameters,
@@ -95,7 +95,7 @@ where
     weigh(&loss.map_err(|source| TrainError::Task { what: what(), source })?, means, what).map(drop)
 }
 
-/// Takes a loss into the means and gives its value.
+/// Adds a loss to the means and returns its value.
 fn weigh(loss: &Loss, means: &mut Measured, what: impl Fn() -> String) -> Result<f64, TrainError> {
     if !(loss.weight > 0.0 && loss.weight.is_finite()) {
         return Err(TrainError::Weight { what: what(), weight: loss.weight });

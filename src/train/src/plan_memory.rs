@@ -1,4 +1,4 @@
-//! How much memory training will take at the most: the largest batch that the sampler can produce goes first, before hours are spent.
+//! Peak memory of a training: runs the largest batch that the sampler can produce before hours are spent.
 
 use std::hint::black_box;
 use std::thread;
@@ -14,74 +14,74 @@ use crate::optimizer::{Optimizer, Update, freeze, gradient_norms};
 use crate::setup::own_weights;
 use crate::{DataSource, Observer, Task, TrainConfig, TrainError, pass, process_memory};
 
-/// Epochs whose batches are looked at when the run has more.
+/// Number of epochs whose batches are examined if the run has more.
 const EPOCHS: u64 = 1000;
-/// The part of the largest batch that is tried first, to see whether the whole would fit.
+/// Number of items of the largest batch that are tried first, to see whether the whole would fit.
 const PROBE: usize = 8;
-/// Steps on the largest batch: the second meets what the first left.
+/// Steps on the largest batch: the second runs in the memory that the first has left behind.
 const STEPS: usize = 2;
-/// Steps done after it, on the batches that follow.
+/// Steps after it, on the following batches.
 const REHEARSED: usize = 12;
 /// Bytes of a weight, a gradient or a moment.
 const ELEMENT: u64 = 4;
 
-/// What a batch asks of the model.
+/// Cost of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchCost {
-    /// The costs of its items in all.
+    /// Sum of the costs of its items.
     pub valid: u64,
-    /// The cost of its most expensive item times their number.
+    /// The cost of its most expensive item times the number of items.
     pub padded: u64,
     /// Unit of costs: `frames`, `tokens`, `pixels`.
     pub unit: &'static str,
 }
 
-/// The batch that asks for most.
+/// The most expensive batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LargestBatch {
     /// Its epoch.
     pub epoch: u64,
     /// Its number in the epoch, from 0.
     pub index: u64,
-    /// How many items it has.
+    /// Number of its items.
     pub items: usize,
     /// Their cost.
     pub cost: BatchCost,
-    /// How many epochs were looked at.
+    /// Number of epochs examined.
     pub epochs: u64,
 }
 
-/// Where a figure comes from.
+/// Origin of a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The largest batch was trained on.
     Measured,
-    /// Part of it was, and the whole would not fit.
+    /// Part of the largest batch was trained on, and the whole would not fit.
     Estimated,
-    /// Not even that: the device was full before. The peak is what it has, of which more is needed.
+    /// Not even a part fit on the device. The peak is the device's memory, and more is needed.
     Full,
 }
 
-/// Memory at the most, in bytes.
+/// Peak memory in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// What was run.
+    /// The batch that was run.
     pub batch: LargestBatch,
-    /// Whether all of it was.
+    /// Origin of the figure: whether all of the batch was run.
     pub source: Source,
-    /// Of the whole process.
+    /// Peak of the whole process.
     pub peak: u64,
-    /// By kind; they add up to the peak, but for a device that was full.
+    /// Peak by kind; the kinds add up to the peak, except on a device that was full.
     pub kinds: Vec<(&'static str, u64)>,
-    /// What there is to take, where that is known: of the device's memory, or as the caller said of the machine's.
+    /// Available memory, if known: of the device, or of the machine as given by the caller.
     pub usable: Option<u64>,
 }
 
 /// The memory that the run computes in.
 enum Meter {
-    /// The machine's, of which the process takes a part.
+    /// The machine's memory, of which the process uses a part.
     Process,
-    /// A device's own, of which tensors take a part.
+    /// A device's own memory, of which tensors use a part.
     Device(Device),
 }
 
@@ -111,7 +111,7 @@ impl Meter {
         }
     }
 
-    /// What there is to take: of a device what is free and what the process has reserved, of the machine what the caller says.
+    /// Returns the available memory: on a device the free and the reserved memory, on the machine the given amount.
     fn usable(&self, machine: Option<u64>) -> Option<u64> {
         match self {
             Self::Process => machine,
@@ -119,19 +119,19 @@ impl Meter {
         }
     }
 
-    /// What reading the data will still keep in this memory.
+    /// Returns how much more memory reading the data will keep.
     fn to_come<D: DataSource>(&self, data: &D) -> u64 {
         if matches!(self, Self::Process) { data.still_to_keep() } else { 0 }
     }
 }
 
-/// Runs forward pass, backward pass and update on the largest batch there is in any epoch of the run, with as many batches waiting as the
-/// loader keeps, and measures what the process takes, or what tensors take of the device where the parameters are. Nothing is written;
-/// `parameters` are changed. When a part of the batch shows that the whole would take more than there is (`usable` bytes of the machine's
-/// memory, or what the device has), the rest is left out. Where the device is full before, the plan says so.
+/// Runs forward pass, backward pass and update on the largest batch in any epoch of the run, with as many waiting batches as the loader
+/// keeps, and measures the memory of the process, or of tensors on the device of the parameters. Nothing is written; `parameters` are
+/// changed. If a part of the batch shows that the whole would need more than is available (`usable` bytes of the machine's memory, or the
+/// device's memory), the rest is left out. If the device is full even earlier, the plan says so.
 ///
 /// # Errors
-/// Whatever the task or the data report; [`TrainError::Config`] where the system or the driver does not tell how much memory is taken.
+/// Errors of the task and the data; [`TrainError::Config`] if the system or the driver does not report the memory in use.
 pub fn plan_memory<T, D>(
     task: &T,
     parameters: &mut Parameters,
@@ -162,7 +162,7 @@ where
     }
 }
 
-/// Trains on the largest batch, and on a part of it before.
+/// Trains on the largest batch, after a part of it.
 fn measure<T, D>(
     task: &T,
     parameters: &mut Parameters,
@@ -179,7 +179,7 @@ where
     let items = &plan[batch.index as usize];
     let load = |items: &[u32]| loader::load(data, batch.epoch, batch.index, batch.index + 1, items.to_vec());
     let part = load(part(data, &plan, items))?;
-    // As many as there are at a time: those that wait, the one on its way into the queue, and those of the step itself.
+    // As many as exist at a time: the waiting ones, the one on its way into the queue, and those of the step itself.
     let waiting = (0..=config.prefetch).map(|_| load(items)).collect::<Result<Vec<_>, _>>()?;
     let group = (0..config.accum_grad).map(|_| load(items)).collect::<Result<Vec<_>, _>>()?;
     let program = required(meter.now())?.saturating_sub(weights(parameters, false));
@@ -193,7 +193,7 @@ where
     run.step(parameters, std::slice::from_ref(&part))?;
     let kinds = run.kinds(parameters, program);
     let certain: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
-    // Known from the utterances that were read so far.
+    // Known from the utterances read so far.
     let to_come = meter.to_come(data);
     let estimate = certain + (required(meter.peak())?.saturating_sub(certain) as f64 * share) as u64;
     if usable.is_some_and(|usable| estimate + to_come > usable) {
@@ -215,7 +215,7 @@ where
     Ok(MemoryPlan { usable, ..MemoryPlan::new(batch.clone(), Source::Measured, peak, kinds, meter.to_come(data)) })
 }
 
-/// What is tried first, to see whether the whole would fit: some items of the largest batch, or where it has one only, the smallest
+/// Returns what is tried first, to see whether the whole would fit: some items of the largest batch, or if it has only one, the smallest
 /// batch of its epoch.
 fn part<'a, D: DataSource>(data: &D, plan: &'a [Vec<u32>], items: &'a [u32]) -> &'a [u32] {
     if items.len() > 1 {
@@ -224,7 +224,7 @@ fn part<'a, D: DataSource>(data: &D, plan: &'a [Vec<u32>], items: &'a [u32]) -> 
     plan.iter().map(Vec::as_slice).min_by_key(|items| data.cost(items).padded).unwrap_or(items)
 }
 
-/// What takes part in a step.
+/// The participants of a step.
 struct Run<'a, T> {
     task: &'a T,
     config: &'a TrainConfig,
@@ -241,8 +241,8 @@ impl<T: Task> Run<'_, T> {
         self.ema.as_mut().map_or(Ok(()), |ema| ema.update(parameters))
     }
 
-    /// The steps that follow the largest batch, loaded as in training, and a look at the validation split: memory that was freed on one
-    /// thread, or by a batch of another length, does not always serve again.
+    /// Runs the steps after the largest batch, loaded as in training, and reads the validation split, because memory that was freed on
+    /// another thread, or by a batch of another length, is not always reused.
     fn rehearse<D: DataSource<Batch = T::Batch>>(
         &mut self,
         parameters: &mut Parameters,
@@ -263,7 +263,7 @@ impl<T: Task> Run<'_, T> {
         pass::validate_batch(self.task, parameters, data, self.config.seed, (0, &items), &mut Measured::default())
     }
 
-    /// What stays from step to step, or has a known size; `program` is what there is without a model.
+    /// Returns the memory that is constant over the steps or has a known size; `program` is the memory without a model.
     fn kinds(&self, parameters: &Parameters, program: u64) -> Vec<(&'static str, u64)> {
         let mut kinds = constant(parameters, self.config, &*self.optimizer, self.ema.is_some());
         let rest = if parameters.device().is_cpu() { "program, data, waiting batches" } else { "other tensors" };
@@ -272,7 +272,7 @@ impl<T: Task> Run<'_, T> {
     }
 }
 
-/// What training takes from the first step to the last, by kind.
+/// Returns the memory that training uses throughout, by kind.
 pub(crate) fn constant(
     parameters: &Parameters,
     config: &TrainConfig,
@@ -283,11 +283,11 @@ pub(crate) fn constant(
     let trainable = weights(parameters, true);
     let mut kinds = vec![("weights", weights(parameters, false))];
     if config.precision != Precision::Fp32 {
-        // On the CPU rounded numbers are kept in single precision.
+        // On the CPU rounded numbers are stored in single precision.
         let share = if parameters.device().is_cpu() { 1 } else { 2 };
         kinds.push(("rounded weights", weights(parameters, false) / share));
     }
-    // The sum over the batches of a step, and that of the batch at hand.
+    // The sum over the batches of a step, and that of the current batch.
     kinds.push(("gradients", trainable * if config.accum_grad > 1 { 2 } else { 1 }));
     kinds.push(("optimiser state", ELEMENT * state as u64));
     if averages {
@@ -296,7 +296,7 @@ pub(crate) fn constant(
     kinds
 }
 
-/// The batch that costs most after padding, of equal ones the one with the most valid ones, then the first.
+/// Returns the batch with the largest cost after padding, among equal ones the one with the most valid data, then the first.
 pub(crate) fn largest<D: DataSource>(data: &D, config: &TrainConfig) -> Result<LargestBatch, TrainError> {
     let (epochs, steps) = (config.max_epochs.unwrap_or(EPOCHS).min(EPOCHS), config.max_steps.unwrap_or(u64::MAX));
     let (mut largest, mut looked, mut done) = (None::<LargestBatch>, 0, 0u64);
@@ -330,16 +330,16 @@ fn weights(parameters: &Parameters, only_trainable: bool) -> u64 {
 fn required(figure: Option<u64>) -> Result<u64, TrainError> {
     figure.ok_or_else(|| TrainError::Config {
         key: "--plan-memory",
-        reason: "this system (no /proc/self/status) or the device's driver does not tell how much memory is taken"
+        reason: "this system (no /proc/self/status) or the device's driver does not report how much memory is in use"
             .to_owned(),
     })
 }
 
 impl MemoryPlan {
-    /// `peak` is what was measured, `to_come` what will be read and kept beside it.
+    /// Creates a plan; `peak` was measured, `to_come` will additionally be read and kept.
     fn new(batch: LargestBatch, source: Source, peak: u64, mut kinds: Vec<(&'static str, u64)>, to_come: u64) -> Self {
         let known: u64 = kinds.iter().map(|(_, bytes)| bytes).sum();
-        // Memory that was given back and is counted with the program can serve twice; then the known kinds alone are the peak.
+        // Freed memory that is counted with the program can be reused; then the known kinds alone are the peak.
         let peak = peak.max(known);
         kinds.push(("activations, work space", peak - known));
         kinds.push(("utterances still to be read and kept", to_come));

@@ -1,18 +1,18 @@
-//! What this process takes of the machine's memory, where the system tells.
+//! Memory of this process, if the system reports it.
 
 use std::fs;
 
-/// Bytes in memory now.
+/// Returns the bytes in memory now.
 pub fn resident() -> Option<u64> {
     status("VmRSS:")
 }
 
-/// Bytes in memory at the most, since the start or the last [`reset_peak`].
+/// Returns the largest number of bytes in memory since the start or the last [`reset_peak`].
 pub fn peak() -> Option<u64> {
     status("VmHWM:")
 }
 
-/// Makes the peak what is in memory now. Where the system refuses, the peak stays that of the whole process: no less.
+/// Resets the peak to the current value. If the system refuses, the peak remains that of the whole process.
 pub fn reset_peak() {
     let _refused = fs::write("/proc/self/clear_refs", "5");
 }
@@ -21,7 +21,7 @@ fn status(key: &str) -> Option<u64> {
     field(&fs::read_to_string("/proc/self/status").ok()?, key)
 }
 
-/// A line of `/proc/self/status`, in bytes.
+/// Returns a field of `/proc/self/status`, in bytes.
 fn field(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Doing a skipped step again, from its dump.
+//! Replay of a skipped step from its dump.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,10 +10,10 @@ use crate::optimizer::{freeze, gradient_norms};
 use crate::skipped::{Dump, DumpedBatch, Figure, describe, hexadecimal_checksum, named_norms};
 use crate::{DataSource, DumpFault, Task, TrainConfig, TrainError, loader, pass};
 
-/// A step that was done again.
+/// A replayed step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Replay {
-    /// What was kept of it.
+    /// The dump of the step.
     pub dump: Dump,
     /// Its batches with their losses now.
     pub batches: Vec<DumpedBatch>,
@@ -21,12 +21,12 @@ pub struct Replay {
     pub gradient_norm: Figure,
     /// Norms of the parameters' gradients now.
     pub gradient_norms: BTreeMap<String, Option<Figure>>,
-    /// Whether the settings and the model are those of the run that was dumped.
+    /// True if the settings and the model are those of the dumped run.
     pub same_run: bool,
 }
 
 impl Replay {
-    /// Whether every figure is that of the dump.
+    /// Returns whether every figure equals the one in the dump.
     pub fn is_equal(&self) -> bool {
         self.batches == self.dump.batches
             && self.gradient_norm == self.dump.gradient_norm
@@ -34,11 +34,11 @@ impl Replay {
     }
 }
 
-/// Does the step of a dump again: the same batches, with the same draws, on the weights that lie beside the dump. Nothing is written;
+/// Replays the step of a dump: the same batches, with the same draws, on the weights next to the dump. Nothing is written;
 /// `parameters` are those weights afterwards.
 ///
 /// # Errors
-/// When the dump or its weights cannot be read or are damaged, or the data have other batches now.
+/// When the dump or its weights cannot be read or are damaged, or the data now have other batches.
 pub fn replay<T, D>(
     task: &T,
     parameters: &mut Parameters,
@@ -77,7 +77,7 @@ where
     })
 }
 
-/// Sets the parameters to the weights beside the dump.
+/// Sets the parameters to the weights next to the dump.
 fn load_weights(dump: &Dump, path: &Path, parameters: &mut Parameters) -> Result<(), TrainError> {
     let refuse = |fault| TrainError::Dump { path: path.to_owned(), fault };
     let Some(kept) = &dump.weights else { return Err(refuse(DumpFault::NoWeights)) };

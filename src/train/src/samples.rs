@@ -1,17 +1,17 @@
-//! What a model generates now and then while it is trained, to be heard and seen.
+//! Samples that a model generates during training, for people to hear and see.
 
 use std::path::Path;
 
 use crate::train::Run;
 use crate::{DataSource, Task, TrainError};
 
-/// Samples of the schedule lie in the store under this and the step: `samples-000100`.
+/// Prefix of the scheduled samples' names in the store, followed by the step: `samples-000100`.
 const PREFIX: &str = "samples-";
 
-/// What a sample is.
+/// Media type of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Media {
-    /// A mono recording: 16-bit PCM behind a header of 44 bytes.
+    /// A mono recording: 16-bit PCM after a header of 44 bytes.
     Wav,
     /// A picture.
     Png,
@@ -20,16 +20,16 @@ pub enum Media {
 /// One file that a model generated. The same weights give the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// What of: a plain file name without an ending.
+    /// Name of the sampled item: a plain file name without an extension.
     pub name: String,
-    /// How to read it.
+    /// Its media type.
     pub media: Media,
-    /// The file.
+    /// Contents of the file.
     pub bytes: Vec<u8>,
 }
 
 impl Sample {
-    /// The name of the file, with its ending.
+    /// Returns the name of the file, with its extension.
     pub fn file_name(&self) -> String {
         let ending = match self.media {
             Media::Wav => "wav",
@@ -39,12 +39,12 @@ impl Sample {
     }
 }
 
-/// The name in the store of the samples after so many steps.
+/// Returns the name of the samples after `step` steps in the store.
 fn name(step: u64) -> String {
     format!("{PREFIX}{step:06}")
 }
 
-/// The step in such a name.
+/// Returns the step in such a name.
 pub fn samples_step(name: &str) -> Option<u64> {
     name.strip_prefix(PREFIX)?.parse().ok()
 }
@@ -54,8 +54,8 @@ where
     T: Task,
     D: DataSource<Batch = T::Batch>,
 {
-    /// Generates the examples of the schedule into the store and the metrics. That a model gives none, as one that has diverged, is
-    /// said and does not stop its training.
+    /// Generates the scheduled samples into the store and the metrics. If a model cannot generate, for example because it has diverged,
+    /// that is reported and training continues.
     pub(crate) fn sample(&mut self) -> Result<(), TrainError> {
         let (task, step) = (self.task, self.state.step);
         let samples = match self.averaged(|parameters| Ok(task.samples(parameters)))? {
@@ -70,7 +70,7 @@ where
     }
 }
 
-/// Writes samples into a folder that is there.
+/// Writes samples into an existing folder.
 pub(crate) fn write(folder: &Path, samples: &[Sample]) -> Result<(), TrainError> {
     samples.iter().try_for_each(|sample| {
         let path = folder.join(sample.file_name());

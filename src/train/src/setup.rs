@@ -1,11 +1,11 @@
-//! What is settled before the first step.
+//! Preparations before the first step.
 
 use flowmill_nn::Parameters;
 
 use crate::schedule::{Horizon, Per};
 use crate::{DataSource, TrainConfig, TrainError, loader};
 
-/// The length of the whole run, counted on the data's own batches; `known` are its steps, when it was counted before.
+/// Returns the length of the whole run, counted on the data's own batches; `known` is the number of steps, if it was counted before.
 pub(crate) fn horizon<D: DataSource>(
     data: &D,
     config: &TrainConfig,
@@ -14,7 +14,7 @@ pub(crate) fn horizon<D: DataSource>(
     let limit = config.max_steps.unwrap_or(u64::MAX);
     let steps = known.or_else(|| config.max_epochs.is_none().then_some(limit));
     if let (Some(steps), Per::Step) = (steps, config.schedule.per) {
-        // Nobody asks for the passes: a plan of all of them would cost time for nothing.
+        // The number of passes is not used, and planning all of them would take time.
         return Ok(Horizon { steps, epochs: 0 });
     }
     let mut horizon = Horizon { steps: 0, epochs: 0 };
@@ -25,7 +25,7 @@ pub(crate) fn horizon<D: DataSource>(
     Ok(Horizon { steps: horizon.steps.min(limit), ..horizon })
 }
 
-/// Gives every trainable parameter memory of its own, which updates then change in place.
+/// Gives every trainable parameter its own memory, which updates then change in place.
 pub(crate) fn own_weights(parameters: &mut Parameters) -> Result<(), TrainError> {
     for id in parameters.trainable_ids().collect::<Vec<_>>() {
         let copied = parameters.tensor(id).copy().map_err(Into::into).and_then(|copy| parameters.set(id, copy));
@@ -34,10 +34,10 @@ pub(crate) fn own_weights(parameters: &mut Parameters) -> Result<(), TrainError>
     Ok(())
 }
 
-/// Refuses to wait for an improvement of what is never measured.
+/// Fails if early stopping is set but validation loss is never measured.
 pub(crate) fn check_validation<D: DataSource>(data: &D, config: &TrainConfig) -> Result<(), TrainError> {
     if config.early_stopping.is_some() && data.validation().is_empty() {
-        let reason = "needs a validation split with utterances, for it looks at the validation loss".to_owned();
+        let reason = "needs a validation split with utterances, because it uses the validation loss".to_owned();
         return Err(TrainError::Config { key: "early_stopping", reason });
     }
     Ok(())

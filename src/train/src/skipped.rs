@@ -1,8 +1,8 @@
-//! What is kept of a step whose loss or gradient was not finite, so that it can be replayed and understood.
+//! Dumps of steps whose loss or gradient was not finite, so that they can be replayed and understood.
 //!
 //! A dump is `skipped/step-NNNNNN.json`: the batches by id, the seed, the loss of every batch, the norm of every parameter's gradient.
-//! The weights that the step had lie beside it as `weights-NNNNNN.safetensors`, named by the last step that changed them, so that
-//! steps skipped one after the other share one file; only the newest few such files stay (`skipped_weights`).
+//! The weights at the step are next to it in `weights-NNNNNN.safetensors`, named by the last step that changed them, so that
+//! consecutive skipped steps share one file; only the newest few such files are kept (`skipped_weights`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,7 +20,7 @@ use crate::{DataSource, LossScale, TrainError};
 
 /// The folder of the dumps.
 pub const SKIPPED_FOLDER: &str = "skipped";
-/// How names of weight files begin and end.
+/// Prefix and suffix of the names of weight files.
 const WEIGHTS: (&str, &str) = ("weights-", ".safetensors");
 
 /// A step that was skipped. The same step always gives the same bytes.
@@ -35,21 +35,21 @@ pub struct Dump {
     pub seed: u64,
     /// Its learning rate.
     pub lr: f64,
-    /// What its loss was multiplied by on the way back, in half precision; 1 otherwise.
+    /// Factor on its loss in half precision; 1 otherwise.
     pub loss_scale: f64,
     /// Hash of the run's configuration and parameter shapes.
     pub run: String,
-    /// The weights that it had; none when no weights are kept, or they were not finite themselves.
+    /// The weights at the step; `None` if no weights are kept, or they were not finite themselves.
     pub weights: Option<DumpedWeights>,
     /// Its batches.
     pub batches: Vec<DumpedBatch>,
     /// Norm of the whole gradient.
     pub gradient_norm: Figure,
-    /// Norm of every trainable parameter's gradient; null where there was none.
+    /// Norm of every trainable parameter's gradient; null if there was none.
     pub gradient_norms: BTreeMap<String, Option<Figure>>,
 }
 
-/// A weight file beside a dump.
+/// A weight file next to a dump.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DumpedWeights {
@@ -71,18 +71,18 @@ pub struct DumpedBatch {
     pub ids: Vec<String>,
 }
 
-/// A measured number with the digits of an f32; in JSON, which has no NaN and no infinity, the names of those.
+/// A measured number with the digits of an f32; in JSON, which has no NaN and no infinity, their names.
 #[derive(Debug, Clone, Copy)]
 pub struct Figure(pub f64);
 
 impl Figure {
-    /// A number as a dump holds it.
+    /// Rounds a number as a dump stores it.
     pub fn new(value: f64) -> Self {
         Self(crate::metrics::shorten(value))
     }
 }
 
-/// Equal when a dump could not tell them apart: NaN equals NaN.
+/// Compares as a dump would store the numbers: NaN equals NaN.
 impl PartialEq for Figure {
     fn eq(&self, other: &Self) -> bool {
         self.0 == other.0 || (self.0.is_nan() && other.0.is_nan())
@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Figure {
     }
 }
 
-/// The batches of a step with the loss of each.
+/// Describes the batches of a step with the loss of each.
 pub(crate) fn describe<D: DataSource>(data: &D, batches: &[Loaded<D::Batch>], losses: &[f64]) -> Vec<DumpedBatch> {
     let ids = |items: &[u32]| items.iter().map(|&item| data.id(item).to_owned()).collect();
     let entries = batches.iter().zip(losses);
@@ -119,14 +119,14 @@ pub(crate) fn describe<D: DataSource>(data: &D, batches: &[Loaded<D::Batch>], lo
         .collect()
 }
 
-/// The norms by the parameters' names.
+/// Returns the norms by the parameters' names.
 pub(crate) fn named_norms(norms: &GradientNorms, parameters: &Parameters) -> BTreeMap<String, Option<Figure>> {
     let named = |(id, norm): &(_, Option<f64>)| (parameters.name(*id).to_owned(), norm.map(Figure::new));
     norms.each.iter().map(named).collect()
 }
 
 impl Dump {
-    /// What is to be kept of the step that `state` has counted last.
+    /// Creates the dump of the step that `state` has counted last.
     pub(crate) fn new(
         state: &State,
         rate: f64,
@@ -148,13 +148,13 @@ impl Dump {
         }
     }
 
-    /// Where its file lies in the folder of a run.
+    /// Returns the path of its file in the folder of a run.
     pub(crate) fn path(&self, folder: &Path) -> PathBuf {
         folder.join(SKIPPED_FOLDER).join(format!("step-{:06}.json", self.step))
     }
 
-    /// Writes the dump into the folder of a run, with the weights when `keep` is not 0, and removes weights of older dumps beyond
-    /// `keep`. `unchanged` is the number of steps for which the weights are what they are.
+    /// Writes the dump into the folder of a run, with the weights if `keep` is not 0, and removes weights of older dumps beyond
+    /// `keep`. `unchanged` is the number of steps since the weights last changed.
     pub(crate) fn write(
         &mut self,
         folder: &Path,
@@ -189,14 +189,14 @@ impl Dump {
     /// Reads a dump.
     ///
     /// # Errors
-    /// When the file cannot be read or is no dump.
+    /// When the file cannot be read or is not a dump.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let bytes = std::fs::read(path).map_err(TrainError::io("read", path))?;
         serde_json::from_slice(&bytes).map_err(|error| TrainError::io("read", path)(error.into()))
     }
 }
 
-/// Whether there is no NaN and no infinity among the weights: no file of weights may hold one.
+/// Returns whether all weights are finite, because weight files may contain no NaN or infinity.
 fn are_finite(parameters: &Parameters) -> Result<bool, TrainError> {
     for id in parameters.ids() {
         let failed = || TrainError::tensor(format!("reading {}", parameters.name(id)));
@@ -209,13 +209,13 @@ fn are_finite(parameters: &Parameters) -> Result<bool, TrainError> {
     Ok(true)
 }
 
-/// BLAKE3 of a file, in hexadecimal.
+/// Returns the BLAKE3 checksum of a file, in hexadecimal.
 pub(crate) fn hexadecimal_checksum(path: &Path) -> Result<String, TrainError> {
     Ok(checksum(path).map_err(TrainError::io("read", path))?.to_hex().to_string())
 }
 
-/// Removes weights beyond the newest `keep`. Those of later steps, which a resumed run will come to again, do not count: what stays in
-/// the end does not depend on where the run was interrupted.
+/// Removes weights beyond the newest `keep`. Those of later steps, which a resumed run will reach again, do not count, so that the final
+/// files do not depend on where the run was interrupted.
 fn prune(folder: &Path, newest: u64, keep: u64) -> Result<(), TrainError> {
     let mut kept: Vec<u64> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(TrainError::io("read", folder))? {

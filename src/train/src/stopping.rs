@@ -1,4 +1,4 @@
-//! Stopping before the last step: when validation does not improve any more, or the time is up.
+//! Stopping before the last step: when validation no longer improves, or the time is up.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::{Observer, TrainConfig, TrainError};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStopping {
-    /// Validations in a row without an improvement that end the run.
+    /// Number of consecutive validations without an improvement that end the run.
     ///
     /// Counterparts: `patience`.
     pub patience: u64,
-    /// Least decrease of the validation loss that counts as an improvement.
+    /// Smallest decrease of the validation loss that counts as an improvement.
     #[serde(default)]
     pub min_delta: f64,
 }
@@ -33,7 +33,7 @@ impl EarlyStopping {
     }
 }
 
-/// Where a run ends: after so many steps or passes over the data, whichever comes first.
+/// End of a run: a number of steps or passes over the data, whichever comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -49,37 +49,37 @@ impl Limits {
         Self { max_steps: config.max_steps, max_epochs: config.max_epochs }
     }
 
-    /// Whether a run has reached a limit after `step` steps and `epoch` passes.
+    /// Returns whether a run has reached a limit after `step` steps and `epoch` passes.
     pub fn reached(&self, step: u64, epoch: u64) -> bool {
         self.max_steps.is_some_and(|limit| step >= limit) || self.max_epochs.is_some_and(|limit| epoch >= limit)
     }
 
-    /// Whether a run has gone beyond a limit after `step` steps, `epoch` passes and `position` batches of the next pass.
+    /// Returns whether a run is beyond a limit after `step` steps, `epoch` passes and `position` batches of the next pass.
     pub fn passed(&self, step: u64, epoch: u64, position: u64) -> bool {
         self.max_steps.is_some_and(|limit| step > limit)
             || self.max_epochs.is_some_and(|limit| epoch > limit || (epoch == limit && position > 0))
     }
 }
 
-/// How long validation has not improved: part of a checkpoint.
+/// Progress without an improvement of validation: part of a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Patience {
     /// The loss to improve upon.
     reference: Option<f64>,
-    /// Validations since then.
+    /// Number of validations since then.
     pub waited: u64,
-    /// Whether the run has ended for this reason.
+    /// True if the run has ended for this reason.
     pub exhausted: bool,
 }
 
 impl Patience {
-    /// Decides by a rule that may have changed whether the run has ended.
+    /// Decides whether the run has ended, by a rule that may have changed.
     pub fn judge(&mut self, rule: Option<&EarlyStopping>) {
         self.exhausted = rule.is_some_and(|rule| self.waited >= rule.patience);
     }
 
-    /// Takes a validation loss into account. One that is not finite is no improvement.
+    /// Takes a validation loss into account. One that is not finite is not an improvement.
     pub(crate) fn validated(&mut self, loss: f64, rule: &EarlyStopping) {
         let improved = loss.is_finite() && self.reference.is_none_or(|best| loss < best - rule.min_delta);
         if improved {
@@ -91,7 +91,7 @@ impl Patience {
     }
 }
 
-/// How long a process may train.
+/// Time limit of a process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     started: Instant,
@@ -103,13 +103,13 @@ impl Deadline {
         Self { started: Instant::now(), limit: config.max_seconds.map(Duration::from_secs) }
     }
 
-    /// Whether the time is up, which is then told.
+    /// Returns whether the time is up, and reports it.
     pub(crate) fn is_over(&self, observer: &mut dyn Observer) -> bool {
         let limit = self.limit.filter(|limit| self.started.elapsed() >= *limit);
         if let Some(limit) = limit {
             let seconds = limit.as_secs();
             observer.message(&format!(
-                "max_seconds: {seconds} seconds are over; saving and stopping, the next run goes on"
+                "max_seconds: {seconds} seconds are over; saving and stopping; the same command continues the run"
             ));
         }
         limit.is_some()

@@ -1,8 +1,8 @@
-//! How a run ended.
+//! Result of a run.
 
 use crate::checkpoint::{Score, State};
 
-/// How a run ended.
+/// Result of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Steps done, in this and all resumed runs.
@@ -15,13 +15,13 @@ pub struct Summary {
     pub validation: Option<f64>,
     /// The best validation.
     pub best: Option<Score>,
-    /// Steps skipped because loss or gradient was not finite.
+    /// Number of steps skipped because loss or gradient was not finite.
     pub skipped: u64,
     /// The step that this run resumed from, if it did.
     pub resumed_from: Option<u64>,
-    /// Whether it ended early because validation did not improve any more.
+    /// True if it ended early because validation no longer improved.
     pub stopped_early: bool,
-    /// Whether it was interrupted rather than finished; the checkpoint to go on from has been saved.
+    /// True if it was interrupted before its end; the checkpoint to resume from has been saved.
     pub interrupted: bool,
 }
 

@@ -1,9 +1,9 @@
-//! Forcing files to the disk, where the file system can do that.
+//! Forcing files to the disk, if the file system supports that.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 
-/// Forces a file to the disk. Some network file systems have no such thing; that is told by whoever keeps the experiment.
+/// Forces a file to the disk. Some network file systems do not support that; the owner of the experiment reports it.
 pub(crate) fn sync(file: &File) -> io::Result<()> {
     match file.sync_data() {
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),

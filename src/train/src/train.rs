@@ -29,9 +29,9 @@ use crate::{
     device, extend,
 };
 
-/// Trains `parameters` in place until the configuration's end or an interruption, resuming from the newest sound checkpoint in
-/// `store`; a run that has ended before the configuration's end is extended. Metrics and dumps of skipped steps go to `folder`. Whether and where a run is stopped and resumed changes nothing in
-/// weights, checkpoints or metrics.
+/// Trains `parameters` in place until the configured end or an interruption, resuming from the newest intact checkpoint in `store`; a run
+/// that ended before the configured end is extended. Metrics and dumps of skipped steps go to `folder`. Stopping and resuming a run,
+/// anywhere, changes nothing in weights, checkpoints or metrics.
 pub fn train<T, D>(
     task: &T,
     parameters: &mut Parameters,
@@ -182,8 +182,8 @@ where
         self.state.step >= self.state.steps || self.state.patience.exhausted
     }
 
-    /// Gives a run that has come to its end by a change of where that is what every run has at its end: a validation, and a checkpoint of
-    /// the schedule.
+    /// Completes a run whose configured end was moved to the current step with what every run has at its end: a validation, and a
+    /// checkpoint of the schedule.
     fn close(&mut self) -> Result<(), TrainError> {
         let has_it = self.state.scheduled && !self.state.for_best;
         if !self.finished() || has_it || self.state.step == 0 {
@@ -193,19 +193,19 @@ where
         self.save_or_wait(SaveReason::Schedule)
     }
 
-    /// Tells what has become of the logs since the last step.
+    /// Reports problems with the logs since the last step.
     fn tell_troubles(&mut self) {
         for trouble in self.metrics.troubles() {
-            self.observer.message(&format!("WARNING: {trouble}; training goes on"));
+            self.observer.message(&format!("WARNING: {trouble}; training continues"));
         }
     }
 
-    /// Whether the present step has a metrics line.
+    /// Returns whether the current step has a metrics line.
     fn logs(&self) -> bool {
         self.state.step.is_multiple_of(self.config.log_every) || self.finished()
     }
 
-    /// One step over its batches: gradient, check, update.
+    /// Runs one step over its batches: gradient, check, update.
     fn step(&mut self, batches: &[Loaded<T::Batch>]) -> Result<Progress, TrainError> {
         let scale = self.state.loss_scale.as_ref().map_or(1.0, LossScale::scale);
         let pass = pass::forward_backward(self.task, self.parameters, self.config, scale, batches)?;
@@ -220,7 +220,7 @@ where
         }
         self.state.step += 1;
         if overflowed {
-            // Counted with the loss scale; the weights stay as they are.
+            // Counted with the loss scale; the weights are unchanged.
         } else if pass.means.loss.is_finite() && norms.total.is_finite() {
             let update = Update { measure: self.logs(), ..Update::clipped(self.config, &norms, pass.divisor, rate) };
             let changes = self.optimizer.step(self.parameters, &pass.gradients, update)?;
@@ -243,7 +243,7 @@ where
         Ok(progress)
     }
 
-    /// Leaves the weights alone, counts, dumps; stops after too many.
+    /// Skips a step: leaves the weights unchanged, counts, dumps; stops after too many.
     fn skip(
         &mut self,
         batches: &[Loaded<T::Batch>],
@@ -284,7 +284,7 @@ where
         }
     }
 
-    /// Metrics, validation and checkpoint, each when it is due.
+    /// Writes metrics, validation and checkpoint, each if it is due.
     fn record(&mut self, progress: &Progress, interrupted: bool) -> Result<(), TrainError> {
         let State { step, epoch, position, .. } = self.state;
         let due = |interval: Interval| interval.due(step, epoch, position);
@@ -316,9 +316,9 @@ where
             return self.save_or_wait(reason);
         }
         self.save(reason).or_else(|error| {
-            // The best is what can be had.
+            // The best validation must have a checkpoint, and this one could not be saved.
             self.state.best = best_before;
-            missed(error, "this checkpoint is not saved, the one before stays", self.observer)
+            missed(error, "this checkpoint is not saved, the previous one stays", self.observer)
         })
     }
 
@@ -333,7 +333,7 @@ where
         }
     }
 
-    /// Histograms of the gradients, when they are due.
+    /// Writes histograms of the gradients, if they are due.
     fn log_gradients(&mut self, pass: &Pass) -> Result<(), TrainError> {
         let step = self.state.step + 1;
         match self.config.log_gradients {
@@ -367,10 +367,10 @@ where
     }
 }
 
-/// Why a checkpoint is made.
+/// Reason for a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SaveReason {
-    /// The schedule makes one at this step, the last one included.
+    /// The schedule has one at this step, or the run ends.
     Schedule,
     /// Its validation is the best so far.
     Best,
@@ -378,7 +378,7 @@ pub(crate) enum SaveReason {
     Request,
 }
 
-/// Lets the best validation be one that has a checkpoint, when the one that it was is gone: damaged, or beyond what was gone back to.
+/// Sets the best validation to one that has a checkpoint, if the checkpoint of the best is gone: damaged, or rolled back.
 fn keep_best_to_what_is_there(
     state: &mut State,
     store: &dyn CheckpointStore,
@@ -392,7 +392,7 @@ fn keep_best_to_what_is_there(
     Ok(())
 }
 
-/// Tells what is known about the settings now that the length of the run is, and was not before the data were read.
+/// Reports warnings that became known with the length of the run, which was unknown before the data were read.
 fn tell_warnings<D: DataSource>(data: &D, config: &TrainConfig, horizon: Horizon, observer: &mut dyn Observer) {
     let validates = !data.validation().is_empty();
     let epochs = if horizon.epochs > 0 { Some(horizon.epochs) } else { config.max_epochs };

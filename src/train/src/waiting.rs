@@ -1,8 +1,8 @@
-//! How long the loop waited for data.
+//! Time that the loop spent waiting for data.
 
 use crate::{Observer, Progress};
 
-/// Seconds of the steps of this process.
+/// Seconds spent in the steps of this process.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     data: f64,
@@ -16,7 +16,7 @@ impl Waiting {
         self.all += step.seconds;
     }
 
-    /// Tells the share, and what to do about a large one.
+    /// Reports the share, and advice if it is large.
     pub(crate) fn tell(&self, observer: &mut dyn Observer) {
         if self.all <= 0.0 {
             return;

@@ -1,13 +1,13 @@
-//! Warnings about settings that are valid but will not do what they seem to, known before the first step.
+//! Warnings about valid settings with unexpected effects, issued before the first step.
 
 use crate::interval::{Epochs, Interval};
 use crate::schedule::{Horizon, Per, Schedule, ScheduleName};
 use crate::{EarlyStopping, TrainConfig};
 
-/// From this share on the averaged weights are mostly those that training started from.
+/// Share above which the averaged weights consist mostly of the initial ones.
 const MOSTLY_FIRST_WEIGHTS: f64 = 0.5;
 
-/// The length of a run as far as it is known: the limits before the data are read, the exact length afterwards.
+/// The known length of a run: the limits before the data are read, the exact length afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunLength {
     /// Steps, at most.
@@ -22,7 +22,7 @@ impl RunLength {
         Self { steps: config.max_steps, epochs: config.max_epochs }
     }
 
-    /// How often an interval is due at most; none where that is not known.
+    /// Returns how often an interval is due at most; `None` if unknown.
     pub fn times(self, interval: Interval) -> Option<u64> {
         match interval {
             Interval::Steps(0) | Interval::Epochs(Epochs { epochs: 0 }) => Some(0),
@@ -31,13 +31,13 @@ impl RunLength {
         }
     }
 
-    /// Whether something that is asked for never comes.
+    /// Returns whether a configured action never happens.
     fn never(self, interval: Interval) -> bool {
         let asked_for = !matches!(interval, Interval::Steps(0) | Interval::Epochs(Epochs { epochs: 0 }));
         asked_for && self.times(interval) == Some(0)
     }
 
-    /// The length in what the interval counts, for people.
+    /// Returns the length in the interval's unit, for people.
     fn told(self, interval: Interval) -> String {
         match interval {
             Interval::Steps(_) => format!("{} steps", self.steps.unwrap_or(0)),
@@ -47,7 +47,7 @@ impl RunLength {
 }
 
 impl TrainConfig {
-    /// Warnings about a run of this length at most; `validates` says whether there is anything to validate on.
+    /// Returns warnings about a run of this length at most; `validates` is true if there is data to validate on.
     pub fn warnings(&self, length: RunLength, validates: bool) -> Vec<String> {
         let mut found = Vec::new();
         found.extend(self.warm_up(length));
@@ -69,7 +69,7 @@ impl TrainConfig {
         found
     }
 
-    /// A warm-up, or what follows it, that the run does not live to see the end of.
+    /// Warns about a warm-up or hold that the run ends before.
     fn warm_up(&self, length: RunLength) -> Option<String> {
         let (total, unit) = match self.schedule.per {
             Per::Step => (length.steps?, "steps"),
@@ -118,7 +118,7 @@ impl TrainConfig {
 
     fn never_stops_early(&self, rule: EarlyStopping, length: RunLength) -> Option<String> {
         let most = self.validations(length)?;
-        // The first one gives the loss to improve upon; one that ends the run at its end changes nothing.
+        // The first one sets the reference; one that ends the run at its end changes nothing.
         (most <= rule.patience.saturating_add(1)).then(|| {
             format!(
                 "train.early_stopping: patience {} needs {} validations before the end, and there are {most} in all: it cannot end the \
@@ -129,7 +129,7 @@ impl TrainConfig {
         })
     }
 
-    /// How often there is a validation at most: at its own interval, with every checkpoint, and at the end.
+    /// Returns the largest number of validations: at their own interval, with every checkpoint, and at the end.
     fn validations(&self, length: RunLength) -> Option<u64> {
         let (own, saved) = (length.times(self.validate_every)?, length.times(self.save_every)?);
         let (Interval::Steps(a), Interval::Steps(b), Some(steps)) =
@@ -169,12 +169,12 @@ impl TrainConfig {
         found
     }
 
-    /// Checkpoints to be kept at multiples at which none is made.
+    /// Warns about checkpoints to be kept at multiples where none is made.
     fn never_kept(&self, length: RunLength) -> Option<String> {
         let every = self.keep.every;
         let made_at = match self.save_every {
             Interval::Steps(saved) if saved > 0 => common_multiple(saved, every)?,
-            // Only the end is sure to have one.
+            // Only the end is certain to have one.
             _ => every,
         };
         let never = every > 0 && length.steps.is_some_and(|steps| steps < made_at && !steps.is_multiple_of(every));
@@ -197,7 +197,7 @@ impl TrainConfig {
     }
 }
 
-/// The lowest common multiple; none where there is none or it is beyond any run.
+/// Returns the lowest common multiple; `None` if there is none or it exceeds any run.
 fn common_multiple(a: u64, b: u64) -> Option<u64> {
     let (mut x, mut y) = (a, b);
     while y > 0 {
@@ -215,7 +215,7 @@ mod tests {
         RunLength { steps: Some(steps), epochs: None }
     }
 
-    /// A run of 60 steps about which there is nothing to say.
+    /// A run of 60 steps without warnings.
     fn quiet() -> TrainConfig {
         TrainConfig {
             schedule: ScheduleConfig { name: ScheduleName::Constant, ..ScheduleConfig::default() },
@@ -226,7 +226,7 @@ mod tests {
         }
     }
 
-    /// The keys that are warned of.
+    /// Returns the keys with warnings.
     fn keys(config: &TrainConfig, length: RunLength, validates: bool) -> Vec<String> {
         let warnings = config.warnings(length, validates);
         warnings.iter().map(|text| text.split([':', ' ']).next().unwrap_or_default().to_owned()).collect()

@@ -1,4 +1,4 @@
-//! Training by compositions, as on devices: the same as by the CPU's kernels within tolerances, exact in itself. With the environment
+//! Training by compositions, as on devices: equal to the CPU's kernels within tolerances, and exactly reproducible. With the environment
 //! variable `FLOWMILL_TEST_DEVICE` also on that device.
 
 mod support;
@@ -15,14 +15,14 @@ use flowmill_train::optimizer::{AdjustLr, Changes, GroupConfig, OptimizerName, U
 use flowmill_train::{BatchCost, BoxError, DataSource, Loss, OptimConfig, Summary, Task, TrainConfig, TrainError};
 use support::{FolderStore, OPTIMISERS, Recorder, Rows, Samples, assert_same_tree, config, network, run, tree};
 
-/// Where something is computed other than by the CPU's kernels.
+/// A place that computes differently from the CPU's kernels.
 enum Place {
     Composition,
     Device(Device),
 }
 
 impl Place {
-    /// All that this test run has.
+    /// All places of this test run.
     fn all() -> Vec<Self> {
         let named = std::env::var(testing::DEVICE).ok();
         let device = named.map(|name| Self::Device(device::open(name.parse().unwrap()).unwrap()));
@@ -40,7 +40,7 @@ impl Place {
     }
 }
 
-/// Matrices of both orientations, a kernel of three axes, vectors, one of them of several blocks of a launch, one number.
+/// Shapes: matrices of both orientations, a kernel of three axes, vectors, one of them of several blocks of a launch, one number.
 const SHAPES: [(&str, &[usize]); 6] = [
     ("wide.weight", &[4, 9]),
     ("tall.weight", &[9, 4]),
@@ -75,7 +75,7 @@ fn gradients(parameters: &Parameters, step: u64) -> Gradients {
     tape.backward(&loss.unwrap()).unwrap()
 }
 
-/// What some updates make of weights and state, and what they measured.
+/// Weights and state after some updates, and their measurements.
 struct Trained {
     tensors: BTreeMap<String, Vec<f32>>,
     changes: Vec<Changes>,
@@ -146,7 +146,7 @@ fn the_composition_of_every_optimizer_equals_its_kernel() {
     }
 }
 
-/// Everything that the loop computes outside of the model.
+/// A configuration with everything that the loop computes outside of the model.
 fn thorough(steps: u64) -> TrainConfig {
     let mut config = config(steps);
     (config.accum_grad, config.ema_decay, config.grad_clip_value) = (2, Some(0.9), Some(0.5));
@@ -188,7 +188,7 @@ fn a_training_by_composition_is_that_of_the_kernels_and_resumes_exactly() {
             let losses = |recorder: &Recorder| recorder.steps.iter().map(|step| step.loss).collect::<Vec<_>>();
             let apart = testing::worst(&losses(&found), &losses(&expected));
             assert!(apart < if optimizer == OptimizerName::Muon { 2e-2 } else { 1e-3 }, "{optimizer:?}: {apart:e}");
-            // Interrupted twice, the files are those of the whole run.
+            // After two interruptions, the files are those of the undisturbed run.
             for after in [5, 8] {
                 let (summary, _) = train_at(&place, parts.path(), &config, &mut Recorder::interrupting_after(after));
                 assert!(summary.interrupted);
@@ -254,7 +254,7 @@ fn relabel(path: &Path, text: &str) {
     std::fs::write(&sums, lines.lines().map(line).collect::<String>()).unwrap();
 }
 
-/// A model that the device has no memory for from some step on, as candle says it.
+/// A model that the device runs out of memory for at some step, reported in candle's words.
 struct TooLarge(support::Regression);
 
 impl Task for TooLarge {
@@ -282,7 +282,7 @@ fn a_device_without_memory_names_the_batch_and_the_ways_out() {
     let cost = BatchCost { valid: items as u64, padded: items as u64, unit: "items" };
     assert_eq!((found.epoch, found.index, found.items, found.cost), (0, 2, items, cost));
     assert!(matches!(&found.source, TrainError::Task { .. }));
-    // The plan meets it too.
+    // The plan runs out of memory too.
     let (task, mut parameters) = network(0.0);
     let plan =
         flowmill_train::plan_memory(&TooLarge(task), &mut parameters, &data, &config, Some(1 << 40), &mut observer)

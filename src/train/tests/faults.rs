@@ -1,4 +1,4 @@
-//! A disk that refuses to be written, the best step, the end of the time, validation that does not improve, and replaying what was skipped.
+//! A disk that cannot be written, the best step, the time limit, validation that does not improve, and the replay of skipped steps.
 
 mod support;
 
@@ -13,14 +13,14 @@ use flowmill_train::{
 };
 use support::{FolderStore, Recorder, Samples, assert_same_tree, config, network, run, tree};
 
-/// The numbers of the system's errors.
+/// Error numbers of the system.
 const EIO: i32 = 5;
 const EACCES: i32 = 13;
 const ENOSPC: i32 = 28;
 const EROFS: i32 = 30;
 const EDQUOT: i32 = 122;
 
-/// A store on a disk that refuses the given attempts to save.
+/// A store on a disk that fails the given attempts to save.
 struct Refusing {
     store: FolderStore,
     at: Vec<usize>,
@@ -117,7 +117,7 @@ fn the_last_save_waits_whatever_the_system_says_and_tells_what_would_be_lost() {
         assert_eq!(left.last().map(String::as_str), Some("step-000040"), "{left:?}");
         assert_same_tree(expected.path(), folder.path());
         let told: Vec<&String> = observer.messages.iter().filter(|text| text.contains("steps 31 to 40")).collect();
-        // Of the second attempt nothing new is to be said.
+        // The second attempt has nothing new to report.
         assert_eq!(told.len(), 1, "{:?}", observer.messages);
         let older = folder.path().join("checkpoints/step-000020");
         assert_eq!(told[0].contains(&older.display().to_string()), full, "what can be deleted is named: {}", told[0]);
@@ -166,7 +166,7 @@ fn the_best_step_has_a_checkpoint_also_between_two_of_the_schedule() {
             run(pieces.path(), &noisy, &data, 0.5, &mut Recorder::interrupting_after(piece)).unwrap();
         }
         assert_same_tree(whole.path(), pieces.path());
-        // Without any to keep, only the schedule saves.
+        // With none to keep, only the schedule saves.
         let none = TrainConfig { keep: KeepConfig { last: 9, best: 0, every: 0 }, ..noisy };
         let folder = tempfile::tempdir().unwrap();
         run(folder.path(), &none, &data, 0.5, &mut Recorder::default()).unwrap();
@@ -214,7 +214,7 @@ fn validation_that_does_not_improve_ends_the_run_wherever_it_was_interrupted() {
     run(whole.path(), &stopping, &data, 0.1, &mut again).unwrap();
     assert!(again.steps.is_empty() && before == tree(whole.path()), "what has ended stays ended");
 
-    // A rule that waits longer lets it go on, to what that rule gives from the start.
+    // A rule that waits longer continues it, with the result of that rule from the start.
     let longer = TrainConfig { early_stopping: Some(EarlyStopping { patience: 8, min_delta: 1e9 }), ..config(100) };
     let (from_start, _) = run(pieces.path(), &longer, &data, 0.1, &mut Recorder::default()).unwrap();
     assert!(from_start.stopped_early && from_start.steps > 12, "{from_start:?}");
@@ -246,7 +246,7 @@ fn validating_and_saving_by_epochs_happens_where_they_end() {
     assert_eq!(saved, [2, 4].map(|epochs| format!("step-{:06}", epochs * steps_per_epoch)));
 }
 
-/// Data of which one item, not in the first batches, has no finite target; a run over them, and the dump it left.
+/// Data of which one item, not in the first batches, has no finite target; a run over them, and its dump.
 fn with_a_dump(folder: &Path, config: &TrainConfig) -> (Samples, PathBuf) {
     let mut data = Samples::new(40, &[5]);
     data.poison = Some(data.batches(0).unwrap()[3][2]);

@@ -73,7 +73,7 @@ fn all_of_the_golden_file_is_that_of_the_public_libraries() {
     assert_eq!(compared.len(), expected);
 }
 
-/// What the check is worth: another setting, another schedule or another gradient does not pass.
+/// The check detects another setting, another schedule or another gradient.
 #[test]
 fn a_file_that_differs_does_not_pass() {
     let file = file();
@@ -165,8 +165,8 @@ fn decay_can_leave_vectors_alone() {
     assert_ne!(now("matrix"), values(&golden["in.matrix"]));
 }
 
-/// A group is what a whole optimiser with that learning rate and decay would be, whichever optimiser; Prodigy learns one rate from
-/// all parameters, so that only its decay is the group's alone.
+/// A group is trained like a whole optimiser with that learning rate and decay, for every optimiser; Prodigy estimates one rate from
+/// all parameters, so only the decay is the group's own.
 #[test]
 fn a_group_has_its_own_rate_and_decay() {
     let golden = golden();
@@ -262,7 +262,7 @@ fn clipping_by_norm_is_pytorchs() {
     assert_eq!(norms.clip_factor(Some(1e9)), 1.0, "a short gradient is left alone");
 }
 
-/// In double precision, where the check of the whole file knows single precision only.
+/// Checked in double precision; the check of the whole file has single precision only.
 #[test]
 fn schedules_are_those_of_the_public_trainers_to_the_last_digits() {
     let golden = golden();

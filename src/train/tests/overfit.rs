@@ -23,7 +23,7 @@ fn run(
 fn the_loss_of_repeated_batches_falls_and_every_parameter_changes() {
     for batches in [1, 3] {
         let mut observer = Recorder::default();
-        // With noise on the inputs: only because its draws are repeated too can the loss vanish.
+        // With noise on the inputs: the loss can vanish only because the draws are repeated too.
         let made = run(network(0.3), batches, 400 * batches as u64, &mut observer).unwrap();
         assert!(made.fall() > 0.9, "{batches}: {made:?}");
         assert_eq!((made.batches, made.parameters, made.interrupted), (batches, 4, false));
@@ -56,7 +56,7 @@ fn it_stops_when_the_loss_has_fallen_enough() {
 #[test]
 fn what_does_not_change_is_named() {
     let (task, mut parameters) = network(0.0);
-    // Behind it nothing arrives: squared units at zero have no slope.
+    // Nothing arrives before it: squared units at zero have no slope.
     for name in ["hidden.weight", "hidden.bias"] {
         let id = parameters.find(name).unwrap();
         parameters.set(id, parameters.tensor(id).zeros_like().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The memory plan: which batch is the largest, that a part of it stands for the whole where that would not fit, that nothing is written.
+//! The memory plan: the choice of the largest batch, extrapolation from a part of it that would not fit, and that nothing is written.
 
 mod support;
 

@@ -71,7 +71,7 @@ fn overflows_lower_the_scale_and_are_not_counted_as_divergence() {
     assert_eq!((model(60).scale(), model(60).overflows()), (scales[59], overflows[59]));
 }
 
-/// The scale divides out: where nothing overflows or vanishes, powers of two change nothing.
+/// The scale divides out: if nothing overflows or vanishes, powers of two change nothing.
 #[test]
 fn a_power_of_two_more_or_less_changes_no_weight() {
     let weights = |initial: f64| {
@@ -106,7 +106,7 @@ fn interrupted_and_resumed_at_random_steps_the_files_are_those_of_an_undisturbed
             loop {
                 let steps = 1 + Draw::keyed(seed, "interruptions", attempt, legs, 0).below_at(0, 12) as usize;
                 let mut observer = Recorder::interrupting_after(steps);
-                // Blocks computed twice or not: it is the same run.
+                // Recomputing blocks does not change the run.
                 let config = TrainConfig { gradient_checkpointing: legs % 2 == 1, ..config.clone() };
                 let (summary, _) = run(folder.path(), &config, &data, 0.05, &mut observer).unwrap();
                 legs += 1;

@@ -14,7 +14,8 @@ use support::{Recorder, Samples, assert_same_tree, config, run, tree};
 
 const STEPS: u64 = 47;
 
-/// Mid-epoch, mid-accumulation, with groups of parameters, a moving average, a skipped step and metrics between lines.
+/// A configuration that stops mid-epoch and mid-accumulation, with groups of parameters, a moving average, a skipped step and metrics
+/// between lines.
 fn hard_config() -> TrainConfig {
     let group = |pattern: &str, lr_multiple, frozen| {
         let (pattern, weight_decay) = (pattern.to_owned(), Some(0.1));
@@ -78,7 +79,7 @@ fn threads_do_not_change_the_bytes() {
     assert_same_tree(folders[0].path(), folders[1].path());
 }
 
-/// The state of every optimiser is kept whole: stopped in the middle, the run ends in the same bytes.
+/// The state of every optimiser is saved completely: a run stopped in the middle ends in the same bytes.
 #[test]
 fn every_optimiser_resumes_exactly() {
     use flowmill_train::optimizer::OptimizerName::{Adafactor, Adam, Muon, Prodigy, Sgd};
@@ -141,7 +142,7 @@ fn with_every_checkpoint_damaged_the_run_stops_and_touches_nothing() {
             std::fs::remove_file(checkpoints.join(name).join(file)).unwrap();
         }
         let before = tree(folder.path());
-        // The second time finds the same.
+        // The second attempt finds the same.
         for _ in 0..2 {
             let mut observer = Recorder::default();
             let error = run(folder.path(), &hard_config(), &hard_data(), 0.1, &mut observer).unwrap_err();
@@ -156,7 +157,7 @@ fn with_every_checkpoint_damaged_the_run_stops_and_touches_nothing() {
     }
 }
 
-/// Checkpoints of two trees, file by file; logs do not count.
+/// Compares the checkpoints of two trees, file by file; logs do not count.
 fn assert_same_checkpoints(left: &Path, right: &Path, names: &[&str]) {
     for name in names {
         for file in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
@@ -267,7 +268,7 @@ fn a_checkpoint_of_another_run_is_refused_and_one_of_other_logs_and_retention_is
     assert_same_checkpoints(whole.path(), folder.path(), &["step-000047"]);
 }
 
-/// A checkpoint as the first format had it: the settings as a hash, the end not said.
+/// Converts a checkpoint to the first format: the settings as a hash, no end.
 fn as_first_format(folder: &Path) {
     let path = folder.join("state.json");
     let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -303,7 +304,7 @@ fn a_checkpoint_of_a_later_format_stops_the_run_and_stays() {
     let text =
         std::fs::read_to_string(checkpoint.join("state.json")).unwrap().replace("\"format\": 1", "\"format\": 99");
     std::fs::write(checkpoint.join("state.json"), text).unwrap();
-    // Its checksum holds: only what the program knows of it differs.
+    // Its checksum is valid: only the content that the program understands differs.
     let sums = std::fs::read_to_string(checkpoint.join("checksums.b3")).unwrap();
     let sum = blake3::hash(&std::fs::read(checkpoint.join("state.json")).unwrap()).to_hex();
     let line =
@@ -405,7 +406,7 @@ fn an_interrupted_run_that_is_to_end_where_it_is_gets_its_last_checkpoint_valida
 
 const CHILD_FOLDER: &str = "FLOWMILL_TRAIN_TEST_FOLDER";
 
-/// The run of the killed child: slowed down so that a kill can fall anywhere.
+/// The run of the killed child, slowed down so that a kill can happen anywhere.
 #[test]
 #[ignore = "started as a child process by killed_anywhere_…"]
 fn child() {

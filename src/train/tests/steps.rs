@@ -1,4 +1,4 @@
-//! What the loop does step by step: coverage, skipping, accumulation, limits, validation.
+//! The loop step by step: coverage, skipping, accumulation, limits, validation.
 
 mod support;
 
@@ -161,7 +161,7 @@ fn a_schedule_by_epoch_counts_the_epochs_of_the_data() {
     assert!(rates[18] < 0.2 && rates[18] == rates[19], "{rates:?}");
 }
 
-/// Plain descent shows it: no weight moves by more than the rate times the limit, and all move by that when the limit is tiny.
+/// Plain descent shows it: no weight moves by more than the rate times the limit, and with a tiny limit all move by exactly that.
 #[test]
 fn gradient_values_are_limited() {
     let mut config = config(1);
@@ -179,7 +179,7 @@ fn gradient_values_are_limited() {
     assert!(moved.iter().filter(|step| (**step - 1e-4).abs() < 2e-6).count() > moved.len() / 2, "{moved:?}");
 }
 
-/// A rate so high that every update replaces the weights is told once for each group, and the groups are in the metrics when asked for.
+/// A rate so high that every update replaces the weights is reported once per group, and the groups are in the metrics if configured.
 #[test]
 fn updates_out_of_proportion_are_told() {
     let folder = tempfile::tempdir().unwrap();

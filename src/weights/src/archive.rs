@@ -1,4 +1,4 @@
-//! What a weight file has, by name; each tensor is read when asked for.
+//! Contents of a weight file by name; each tensor is read on demand.
 
 use super::locate::{self, Index};
 use super::source::Source;
@@ -9,14 +9,14 @@ use crate::fault::Fault;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// How much more than its own size a file may unfold to: views that repeat elements or overlap. Names of one and the same view, such
-/// as of layers that share their weights, count once: it is read once.
+/// Factor of its own size that a file may unfold to: views can repeat elements or overlap. Several names of the same view, such
+/// as of layers that share their weights, count once, because the view is read once.
 const UNFOLDING: u64 = 8;
-/// How much larger than the file what is written may be where every name gets elements of its own.
+/// Factor of the file's size that may be written where every name gets elements of its own.
 const COPYING: u64 = 64;
-/// How many beginnings of names a message shows.
+/// Number of name beginnings that a message shows.
 const SHOWN: usize = 8;
-/// What any file may unfold to.
+/// Number of bytes that any file may unfold to.
 const FREE: u64 = 16 << 20;
 
 /// The kinds of weight file.
@@ -24,7 +24,7 @@ const FREE: u64 = 16 << 20;
 pub enum Format {
     /// `.safetensors`
     Safetensors,
-    /// What `torch.save` writes.
+    /// A file of `torch.save`.
     Torch,
     /// One NumPy array.
     Npy,
@@ -33,7 +33,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Safetensors => "safetensors",
@@ -43,8 +43,8 @@ impl Format {
         }
     }
 
-    /// The format of a file that begins with `head` and is `length` bytes long. ONNX files have nothing to be recognised by
-    /// but their first fields.
+    /// Returns the format of a file that begins with `head` and is `length` bytes long. ONNX files are recognised by their first fields
+    /// only.
     pub fn of(head: &[u8], length: u64) -> Option<Self> {
         if head.starts_with(npy::MAGIC) {
             return Some(Self::Npy);
@@ -61,24 +61,24 @@ impl Format {
 
 /// An open weight file.
 pub struct Archive<'a> {
-    /// What it is.
+    /// Its format.
     pub format: Format,
     /// Its tensors by name, in order of the file.
     pub tensors: Vec<(String, TensorView)>,
-    /// Scalars beside them.
+    /// Scalars next to them.
     pub scalars: Vec<(String, Scalar)>,
     /// Notes: the `__metadata__` of a `.safetensors` file.
     pub metadata: BTreeMap<String, String>,
-    /// Values that are neither, such as the state of an optimizer or objects: their names and what they are.
+    /// Values that are neither, such as the state of an optimizer or objects: their names and descriptions.
     pub left_out: Vec<(String, String)>,
-    /// The entry of a PyTorch file that the tensors are from (`module`, `model.state_dict`), where they are wrapped in one.
+    /// The entry of a PyTorch file that contains the tensors (`module`, `model.state_dict`), if they are wrapped in one.
     pub entry: Option<String>,
     path: PathBuf,
-    /// The files that the tensors are in: the file itself, then those that it names.
+    /// The files with the tensors: the file itself, then those that it refers to.
     sources: Vec<Source<'a>>,
 }
 
-/// What a reader finds in a file.
+/// Contents that a reader finds in a file.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub tensors: Vec<(String, TensorView)>,
@@ -89,7 +89,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// A scalar beside the state dict that is called like one of its tensors is none of it.
+    /// Moves scalars with the name of a tensor to the values left out, because they do not belong to the state dict.
     fn set_apart_namesakes(&mut self) {
         let names: HashSet<&str> = self.tensors.iter().map(|(name, _)| name.as_str()).collect();
         let (apart, scalars) =
@@ -114,7 +114,7 @@ impl Archive<'static> {
         opened.map_err(|fault| file_error(&file, fault))
     }
 
-    /// Opens the shards of an index as one archive: of each its tensors that the index says are there.
+    /// Opens the shards of an index as one archive, with the tensors that the index assigns to each.
     fn open_shards(path: &Path) -> Parsed<Self> {
         let index = Index::read(path)?;
         let mut whole: Option<Self> = None;
@@ -158,10 +158,10 @@ impl Archive<'static> {
 }
 
 impl<'a> Archive<'a> {
-    /// As [`open`](Archive::open), from memory; `path` is for messages.
+    /// Like [`open`](Archive::open), from memory; `path` is used in messages.
     ///
     /// # Errors
-    /// As [`open`](Archive::open).
+    /// Those of [`open`](Archive::open).
     pub fn from_bytes(bytes: &'a [u8], path: &Path) -> Result<Self> {
         Self::of(Source::of_bytes(bytes, path)).map_err(|fault| file_error(path, fault))
     }
@@ -188,7 +188,7 @@ impl<'a> Archive<'a> {
         Ok(archive)
     }
 
-    /// Every name once, and no more bytes than such a file can honestly hold.
+    /// Checks that names are unique and that the tensors are not larger than the file can reasonably hold.
     fn check(&self) -> Parsed<()> {
         let mut names = HashSet::new();
         let named = self.tensors.iter().map(|(name, _)| name).chain(self.scalars.iter().map(|(name, _)| name));
@@ -207,22 +207,22 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    /// How many bytes are too many for this file, which may unfold to `times` its size.
+    /// Returns the number of bytes that this file may unfold to at `times` its size.
     fn allowed(&self, times: u64) -> u64 {
         self.length().saturating_mul(times).saturating_add(FREE)
     }
 
-    /// How many bytes its files have.
+    /// Returns the size of its files in bytes.
     fn length(&self) -> u64 {
         self.sources.iter().fold(0, |sum, source| sum.saturating_add(source.length()))
     }
 
-    /// The file that was opened: the path that was given, or of a folder the file in it.
+    /// Returns the path of the opened file: the given path, or for a folder the file in it.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Refuses to write elements for every name where a few bytes have too many names.
+    /// Fails if writing elements for every name would take too many bytes, because a few bytes have many names.
     pub(super) fn check_copies(&self) -> Parsed<()> {
         let bytes = total(self.tensors.iter().map(|(_, tensor)| tensor));
         if bytes > self.allowed(COPYING) {
@@ -235,13 +235,13 @@ impl<'a> Archive<'a> {
         Ok(())
     }
 
-    /// For each tensor the first that is the same view of the file, often itself.
+    /// Returns for each tensor the first one that is the same view of the file, often itself.
     pub(super) fn first_of_view(&self) -> Vec<usize> {
         let mut first = HashMap::new();
         self.tensors.iter().enumerate().map(|(index, (_, tensor))| *first.entry(tensor).or_insert(index)).collect()
     }
 
-    /// Reads the tensor at `index`, with the bytes it has in the file.
+    /// Reads the tensor at `index`, with its bytes as stored in the file.
     ///
     /// # Errors
     /// When there is none, or the file cannot be read.
@@ -252,7 +252,7 @@ impl<'a> Archive<'a> {
         loaded.map_err(|fault| self.error(fault))
     }
 
-    /// Keeps the tensors whose names begin with `prefix` (such as `module.`), without it. The others are among those left out.
+    /// Keeps the tensors whose names begin with `prefix` (such as `module.`), and removes it. The others are moved to those left out.
     ///
     /// # Errors
     /// When no name begins with it.
@@ -270,7 +270,7 @@ impl<'a> Archive<'a> {
         self.check().map_err(|fault| self.error(fault))
     }
 
-    /// Gives every tensor the name that `name_of` has for its own; those without one are among those left out.
+    /// Renames every tensor by `name_of`; those without a new name are moved to those left out.
     pub(super) fn rename(&mut self, mut name_of: impl FnMut(&str) -> Option<String>) {
         for (name, tensor) in std::mem::take(&mut self.tensors) {
             match name_of(&name) {
@@ -280,7 +280,7 @@ impl<'a> Archive<'a> {
         }
     }
 
-    /// How the names begin, up to their first dots.
+    /// Lists the beginnings of the names, up to their first dots.
     fn beginnings(&self) -> String {
         let first = |name: &str| name.split_once('.').map_or(name.to_owned(), |(first, _)| format!("{first}."));
         let mut beginnings: Vec<String> = Vec::new();
@@ -299,7 +299,7 @@ impl<'a> Archive<'a> {
     }
 }
 
-/// How many bytes tensors take.
+/// Returns the size of tensors in bytes.
 fn total<'t>(tensors: impl Iterator<Item = &'t TensorView>) -> u64 {
     tensors.fold(0, |sum, tensor| sum.saturating_add(tensor.byte_count()))
 }
@@ -319,7 +319,7 @@ fn unknown(head: &[u8], length: u64) -> Fault {
     } else if safetensors::resembles(head) {
         return "not a whole safetensors file: it ends before its header does".into();
     } else {
-        "no weights that are known: neither safetensors nor PyTorch nor .npy nor ONNX"
+        "not a known weight file: neither safetensors nor PyTorch nor .npy nor ONNX"
     };
     Fault::not_weights(format!("it is {reason}"))
 }

@@ -52,22 +52,22 @@ impl ElementType {
         }
     }
 
-    /// Whether it is a floating point type.
+    /// Returns whether it is a floating point type.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }
 
-    /// Its name in `.safetensors`: `F32`, `BF16`, `BOOL` …
+    /// Returns its name in `.safetensors`: `F32`, `BF16`, `BOOL` …
     pub fn name(self) -> &'static str {
         self.names().1
     }
 
-    /// The element type that `.safetensors` call `name`.
+    /// Returns the element type with a name in `.safetensors`.
     pub fn from_name(name: &str) -> Option<Self> {
         NAMES.iter().find(|names| names.1 == name).map(|names| names.0)
     }
 
-    /// The class of PyTorch's storages of this type, in the module `torch`.
+    /// Returns the class of PyTorch's storages of this type, in the module `torch`.
     pub(crate) fn torch_storage(self) -> &'static str {
         self.names().2
     }
@@ -76,7 +76,7 @@ impl ElementType {
         NAMES.iter().find(|names| names.2 == class).map(|names| names.0)
     }
 
-    /// Bytes per element of those of PyTorch's storages whose elements are not read.
+    /// Returns the bytes per element of a class of PyTorch's storages whose elements are not read.
     pub(crate) fn unread_torch_storage(class: &str) -> Option<usize> {
         Some(match class {
             "ComplexDoubleStorage" => 16,
@@ -87,12 +87,12 @@ impl ElementType {
         })
     }
 
-    /// The element type of PyTorch's `dtype`.
+    /// Returns the element type of PyTorch's `dtype`.
     pub(crate) fn from_torch_dtype(dtype: &str) -> Option<Self> {
         NAMES.iter().find(|names| names.3 == dtype).map(|names| names.0)
     }
 
-    /// The element type that NumPy calls `kind`, without its byte order.
+    /// Returns the element type with NumPy's name `kind`, without its byte order.
     pub(crate) fn from_numpy(kind: &str) -> Option<Self> {
         Some(match kind {
             "f8" => Self::F64,

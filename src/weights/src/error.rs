@@ -8,7 +8,7 @@ use crate::{ElementType, FaultKind};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightError {
-    /// A file that cannot be read or written, is damaged, or holds what cannot be used.
+    /// A file that cannot be read or written, is damaged, or has unusable contents.
     #[error("{path}: {message}")]
     File {
         /// The file.
@@ -21,7 +21,7 @@ pub enum WeightError {
     /// An index that no tensor of the file has.
     #[error("there is no tensor {index}: the file has {count}")]
     NoTensor {
-        /// The index that was asked for.
+        /// The index.
         index: usize,
         /// Number of tensors in the file.
         count: usize,
@@ -39,12 +39,12 @@ pub enum WeightError {
     /// Elements that are not contiguous `f32` on the CPU.
     #[error("a tensor to write must be contiguous f32 on the CPU")]
     NotOnHost,
-    /// candle refused a conversion or a copy.
+    /// candle reported an error of a conversion or a copy.
     #[error(transparent)]
     Candle(candle_core::Error),
 }
 
-/// Returns candle's message without the backtrace that it puts into its message when `RUST_BACKTRACE` is set.
+/// Returns candle's message without the backtrace that it adds when `RUST_BACKTRACE` is set.
 impl From<candle_core::Error> for WeightError {
     fn from(error: candle_core::Error) -> Self {
         match error {
@@ -55,7 +55,7 @@ impl From<candle_core::Error> for WeightError {
 }
 
 impl WeightError {
-    /// The message without the name of the file, where that is `path`: for those who name it themselves.
+    /// Returns the message without the name of the file if that is `path`, for callers that name it themselves.
     pub fn about(self, path: &Path) -> String {
         match self {
             Self::File { path: own, message, .. } if Path::new(&own) == path => message,

@@ -4,9 +4,9 @@ use candle_core::{DType, Device, Storage, Tensor};
 
 use crate::{Result, WeightError};
 
-/// Copies a tensor of any device and float type to the host as contiguous `f32`; a clone when it is that already.
+/// Copies a tensor from any device and float type to the host as contiguous `f32`; a clone if it is that already.
 pub(crate) fn fetch(tensor: &Tensor) -> Result<Tensor> {
-    // A view is made contiguous first: a copy from a device takes the whole of what is viewed.
+    // A view is made contiguous first, because a copy from a device would take the whole tensor behind the view.
     Ok(tensor.contiguous()?.to_device(&Device::Cpu)?.to_dtype(DType::F32)?)
 }
 

@@ -1,10 +1,10 @@
 //! Weight files: `.safetensors`, PyTorch's `.pt`/`.pth`/`.bin`, `.npy`, and the initialisers of ONNX graphs.
 //!
-//! What a file is, is read from its content. [`read`] gives tensors ready for a model; [`Archive`] lists what a file has and
-//! gives each tensor as stored, bit for bit; [`PickleFile`] gives all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.
-//! Weights may be in several files: an index with shards, an ONNX file whose tensors are in others. [`files`] names them.
+//! The format of a file is detected from its content. [`read`] returns tensors ready for a model; [`Archive`] lists a file's contents and
+//! reads each tensor as stored, bit for bit; [`PickleFile`] reads all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.
+//! Weights may be in several files: an index with shards, or an ONNX file with tensors in other files. [`files`] lists them.
 //!
-//! Nothing in a file is executed, and nothing is allocated on the word of a file: lengths are checked against what is there.
+//! Nothing in a file is executed, and lengths in a file are checked against its size before anything is allocated.
 
 mod archive;
 mod element;
@@ -50,18 +50,18 @@ pub type Result<T> = std::result::Result<T, WeightError>;
 /// The result of the readers: an error is without the file's name, which the caller adds.
 type Parsed<T> = std::result::Result<T, Fault>;
 
-/// Tensors of a file by name, and what else it holds.
+/// Tensors of a file by name, and its other contents.
 #[derive(Debug, Clone, Default)]
 pub struct WeightFile {
     /// `f32` tensors (wider and narrower floats are converted), in order of their names.
     pub tensors: BTreeMap<String, Tensor>,
     /// Integer and boolean tensors, as `i64`.
     pub integers: BTreeMap<String, Tensor>,
-    /// Scalars beside the tensors, such as `epoch` and `step`.
+    /// Scalars next to the tensors, such as `epoch` and `step`.
     pub scalars: BTreeMap<String, Scalar>,
     /// Notes: the `__metadata__` of a `.safetensors` file.
     pub metadata: BTreeMap<String, String>,
-    /// The entry of a PyTorch file that the tensors are from (`module`, `model.state_dict`), where they are wrapped in one.
+    /// The entry of a PyTorch file that contains the tensors (`module`, `model.state_dict`), if they are wrapped in one.
     pub entry: Option<String>,
 }
 
@@ -73,15 +73,15 @@ fn file_error(path: &Path, fault: impl Into<Fault>) -> WeightError {
 /// Reads a weight file of any kind.
 ///
 /// # Errors
-/// When it cannot be read, is damaged, or holds a number that is not finite (the tensor is named).
+/// When it cannot be read, is damaged, or contains a number that is not finite (the message names the tensor).
 pub fn read(path: &Path) -> Result<WeightFile> {
     Archive::open(path)?.weights()
 }
 
-/// As [`read`], from memory; `path` is for messages.
+/// Like [`read`], from memory; `path` is used in messages.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<WeightFile> {
     Archive::from_bytes(bytes, path)?.weights()
 }
@@ -90,7 +90,7 @@ impl Archive<'_> {
     /// Reads all tensors.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds a number that is not finite (the tensor is named).
+    /// When the file cannot be read, or contains a number that is not finite (the message names the tensor).
     pub fn weights(mut self) -> Result<WeightFile> {
         let mut file = WeightFile {
             scalars: self.scalars.iter().cloned().collect(),
@@ -101,7 +101,7 @@ impl Archive<'_> {
         for (index, first) in self.first_of_view().into_iter().enumerate() {
             let name = self.tensors[index].0.clone();
             if first != index {
-                // One view under several names is read once; the clones share its memory.
+                // One view with several names is read once; the clones share its memory.
                 let same = &self.tensors[first].0;
                 if let Some(floats) = file.tensors.get(same).cloned() {
                     file.tensors.insert(name, floats);

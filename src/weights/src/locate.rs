@@ -1,4 +1,4 @@
-//! Which files the weights are in that a path stands for: one file, a folder with one, or the shards of an index.
+//! Location of the files with the weights of a path: one file, a folder with one, or the shards of an index.
 
 use super::onnx;
 use super::source::Source;
@@ -10,8 +10,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-/// What folders call their weights: checkpoints and exported models, Transformers, Diffusers, CosyVoice. The first that is there
-/// counts.
+/// File names of weights in folders: checkpoints and exported models, Transformers, Diffusers, CosyVoice. The first existing one
+/// is used.
 const IN_FOLDERS: [&str; 7] = [
     "model.safetensors",
     "model.safetensors.index.json",
@@ -23,17 +23,17 @@ const IN_FOLDERS: [&str; 7] = [
 ];
 /// The file of the flow in a folder of CosyVoice.
 const FLOW: &str = "flow.pt";
-/// How the names of files with weights end.
+/// File extensions of weight files.
 const EXTENSIONS: [&str; 7] = ["safetensors", "pt", "pth", "bin", "ckpt", "pkl", "onnx"];
-/// How many files of a folder a message names.
+/// Number of files of a folder that a message names.
 const SHOWN: usize = 5;
-/// How the name of an index of shards ends.
+/// Suffix of the name of an index of shards.
 const INDEX: &str = ".index.json";
-/// A larger index is refused.
+/// Largest size of an index.
 const LARGEST_INDEX: u64 = 64 << 20;
 
-/// The file that holds the weights which `path` stands for: itself, or of a folder the one that has a usual name. In a folder of
-/// CosyVoice, which keeps other networks next to it, that is `flow.pt`.
+/// Returns the file with the weights of `path`: the path itself, or in a folder the file with a usual name. In a folder of
+/// CosyVoice, which contains other networks too, that is `flow.pt`.
 ///
 /// # Errors
 /// When a folder has none of them.
@@ -60,7 +60,7 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The names of the files in a folder, sorted.
+/// Returns the names of the files in a folder, sorted.
 fn file_names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let files = entries.filter(|entry| entry.path().is_file());
@@ -69,13 +69,13 @@ fn file_names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Whether a file has weights by its name.
+/// Returns whether a file has the name of a weight file.
 fn is_weights(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
 }
 
-/// All files that the weights are in which `path` stands for: an index and its shards, an ONNX file and those that hold its tensors.
-/// Of a file that cannot be read, itself: opening it gives the error.
+/// Returns all files with the weights of `path`: an index and its shards, an ONNX file and the files with its tensors.
+/// An unreadable file is returned itself, because opening it reports the error.
 pub fn files(path: &Path) -> Vec<PathBuf> {
     let Ok(file) = locate(path) else { return vec![path.to_owned()] };
     let mut files = vec![file.clone()];
@@ -94,15 +94,15 @@ fn has_format(file: &Path, format: Format) -> bool {
     opened.take(256).read_to_end(&mut head).is_ok() && Format::of(&head, length) == Some(format)
 }
 
-/// Whether a file is the index of shards, by its name: it is JSON like many others.
+/// Returns whether a file is an index of shards, by its name, because its content is JSON like many other files.
 pub fn is_index(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(INDEX))
 }
 
-/// A file in the folder of another, as that one names it.
+/// Returns the path of a file that another file refers to, in the same folder.
 ///
 /// # Errors
-/// When the name leads out of the folder.
+/// When the name leads outside of the folder.
 pub(super) fn neighbor(of: &Path, name: &str) -> Parsed<PathBuf> {
     let shown = name.escape_debug().take(200).collect::<String>();
     let outside = || Fault::from(format!("`{shown}` lies outside of its folder"));
@@ -112,7 +112,7 @@ pub(super) fn neighbor(of: &Path, name: &str) -> Parsed<PathBuf> {
         return Err(outside());
     }
     let file = of.with_file_name("").join(inner);
-    // A link may lead elsewhere only where the file that names it is such a link itself, as in caches of model hubs.
+    // A link may lead elsewhere only if the file that refers to it is such a link itself, as in caches of model hubs.
     let (Ok(real), Ok(own)) = (file.canonicalize(), of.canonicalize()) else {
         return Err(format!("there is no file `{shown}` in its folder").into());
     };
@@ -127,7 +127,7 @@ pub(super) fn neighbor(of: &Path, name: &str) -> Parsed<PathBuf> {
     }
 }
 
-/// The index of shards, `model.safetensors.index.json`: which tensor is in which file.
+/// The index of shards, `model.safetensors.index.json`, which assigns tensors to files.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Index {
     /// File names by the names of tensors.
@@ -144,15 +144,15 @@ impl Index {
         if content.len() as u64 > LARGEST_INDEX {
             return Err(format!("an index of more than {LARGEST_INDEX} bytes").into());
         }
-        let index: Self =
-            serde_json::from_slice(&content).map_err(|error| format!("no index of shards (`weight_map`): {error}"))?;
+        let index: Self = serde_json::from_slice(&content)
+            .map_err(|error| format!("not an index of shards (`weight_map`): {error}"))?;
         if index.weight_map.is_empty() {
             return Err("an index of shards without tensors".into());
         }
         Ok(Self { path: path.to_owned(), ..index })
     }
 
-    /// The names of the shards, each once.
+    /// Returns the names of the shards, each once.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.weight_map.values().map(String::as_str).collect();
         names.sort_unstable();
@@ -160,7 +160,7 @@ impl Index {
         names
     }
 
-    /// The shards that are there.
+    /// Returns the shards that exist.
     fn shards(&self) -> Vec<PathBuf> {
         self.names().into_iter().filter_map(|name| neighbor(&self.path, name).ok()).collect()
     }

@@ -1,5 +1,5 @@
-//! The names of a file and those of a model: training scripts put prefixes before all names (`module.`, `ema_model.`) and wrappers
-//! into them (`_orig_mod`). What is taken off is found by what is left: every name of the model must be there, with its shape.
+//! Mapping from a file's names to a model's: training scripts put prefixes before all names (`module.`, `ema_model.`) and wrappers
+//! into them (`_orig_mod`). A removal is accepted only if every name of the model is found, with its shape.
 
 use super::{Archive, TensorView};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -8,15 +8,15 @@ use std::fmt;
 /// Modules that PyTorch wraps around others, anywhere in a model.
 const WRAPPERS: [&str; 5] =
     ["_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
-/// How many prefixes a message shows.
+/// Number of prefixes that a message shows.
 const SHOWN: usize = 5;
 
-/// How the names of a file were changed into those of a model.
+/// Changes that turned a file's names into a model's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Naming {
-    /// What was taken off the beginning of names; may be empty.
+    /// The prefix that was removed; may be empty.
     pub prefix: String,
-    /// The wrappers that were taken out of names.
+    /// The wrappers that were removed.
     pub wrappers: Vec<&'static str>,
 }
 
@@ -35,15 +35,15 @@ impl fmt::Display for Naming {
     }
 }
 
-/// Why the names of a file cannot be those of a model.
+/// Reason why a file's names cannot be mapped to a model's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NamingError {
-    /// Several sets of tensors in the file are the whole model, with different places in the file.
+    /// Several sets of tensors, at different places in the file, match the whole model.
     #[error("it holds the whole model {} times: {}", .0.len(), listed(.0))]
     Ambiguous(Vec<String>),
 }
 
-/// Prefixes for a message.
+/// Formats prefixes for a message.
 fn listed(prefixes: &[String]) -> String {
     let told = |prefix: &String| match prefix.as_str() {
         "" => "without a prefix".to_owned(),
@@ -52,19 +52,19 @@ fn listed(prefixes: &[String]) -> String {
     prefixes.iter().take(SHOWN).map(told).collect::<Vec<_>>().join(", ")
 }
 
-/// The names of a file's tensors in one spelling.
+/// One spelling of the names of a file's tensors.
 struct Spelling {
     names: Vec<String>,
     wrappers: Vec<&'static str>,
 }
 
 impl Archive<'_> {
-    /// Gives the tensors the names that a model with these names and shapes has for them, where one prefix explains all of the
-    /// model's names by name and shape. Where none does but all names of the file have a prefix in common, that is taken off when more
-    /// fits without it. Gives what was changed, if anything; tensors outside of the prefix are among those left out.
+    /// Renames the tensors to the names in a model with these names and shapes, if one prefix matches all of the
+    /// model's names by name and shape. If none does but all names of the file have a common prefix, that is removed if more names
+    /// fit without it. Returns the changes, if any; tensors outside of the prefix are moved to those left out.
     ///
     /// # Errors
-    /// When several prefixes explain all names; nothing is changed then.
+    /// When several prefixes match all names; nothing is changed then.
     pub fn fit_names(&mut self, model: &BTreeMap<String, Vec<usize>>) -> Result<Option<Naming>, NamingError> {
         for spelling in self.spellings(model) {
             let explaining = self.explaining(&spelling, model);
@@ -88,7 +88,7 @@ impl Archive<'_> {
         Ok(best.and_then(|(_, spelling, prefix)| self.apply(&spelling, &prefix)))
     }
 
-    /// The names as they are, and without wrappers where that leaves them distinct. A wrapper that the model has itself is none.
+    /// Returns the names as they are, and without wrappers if they stay distinct. A wrapper that the model itself has is kept.
     fn spellings(&self, model: &BTreeMap<String, Vec<usize>>) -> Vec<Spelling> {
         let raw: Vec<String> = self.tensors.iter().map(|(name, _)| name.clone()).collect();
         let foreign = |wrapper: &&str| !model.keys().any(|name| name.split('.').any(|part| part == *wrapper));
@@ -114,10 +114,10 @@ impl Archive<'_> {
         spellings
     }
 
-    /// The prefixes behind which every name of the model is, with its shape. Of several that lead to the same tensors of the file, the
-    /// first.
+    /// Returns the prefixes that match every name of the model, with its shape. Of several that lead to the same tensors of the file,
+    /// only the first.
     fn explaining(&self, spelling: &Spelling, model: &BTreeMap<String, Vec<usize>>) -> Vec<String> {
-        // Any prefix must be found behind any one name; the longest is behind the fewest.
+        // Any prefix must match each single name; the longest name has the fewest matches.
         let Some(longest) = model.keys().max_by_key(|name| name.len()) else { return Vec::new() };
         let places: HashMap<&str, usize> =
             spelling.names.iter().enumerate().map(|(index, name)| (name.as_str(), index)).collect();
@@ -140,8 +140,8 @@ impl Archive<'_> {
         found.into_iter().map(|(prefix, _)| prefix).collect()
     }
 
-    /// What all names begin with, up to each of its dots, and nothing at all. Counters beside the weights, of one element, may have
-    /// other names.
+    /// Returns the common beginnings of all names, up to each of their dots, and the empty prefix. One-element counters next to the
+    /// weights may have other names.
     fn common_prefixes(&self, spelling: &Spelling) -> Vec<String> {
         let weights = spelling.names.iter().zip(&self.tensors).filter(|(_, (_, view))| !view.shape().is_empty());
         let mut common: Option<&str> = None;
@@ -158,7 +158,7 @@ impl Archive<'_> {
         std::iter::once(String::new()).chain(dots.map(|(at, _)| common[..=at].to_owned())).collect()
     }
 
-    /// How many names of the model are there behind a prefix, with their shapes.
+    /// Returns the number of the model's names that occur with a prefix, with their shapes.
     fn matched(&self, spelling: &Spelling, prefix: &str, model: &BTreeMap<String, Vec<usize>>) -> usize {
         let fits = |(name, (_, view)): &(&String, &(String, TensorView))| {
             let shape = name.strip_prefix(prefix).and_then(|name| model.get(name));
@@ -167,7 +167,7 @@ impl Archive<'_> {
         spelling.names.iter().zip(&self.tensors).filter(fits).count()
     }
 
-    /// Gives the tensors their names in a spelling behind a prefix; `None` when these are the names that they have.
+    /// Renames the tensors by a spelling and a prefix; `None` if that changes nothing.
     fn apply(&mut self, spelling: &Spelling, prefix: &str) -> Option<Naming> {
         if prefix.is_empty() && spelling.wrappers.is_empty() {
             return None;

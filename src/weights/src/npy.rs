@@ -6,12 +6,12 @@ use super::view::{column_major, row_major};
 use super::{ElementType, Parsed, TensorView};
 use crate::fault::Fault;
 
-/// What every such file begins with.
+/// First bytes of every such file.
 pub(super) const MAGIC: &[u8] = b"\x93NUMPY";
-/// A longer header is refused.
+/// Largest length of a header.
 const LONGEST_HEADER: u64 = 1 << 16;
 
-/// Reads the header; the array is named as the file is.
+/// Reads the header; the array gets the name of the file.
 pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
     source.skip(MAGIC.len() as u64)?;
     let [major, minor] = source.array()?;
@@ -36,7 +36,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
     Ok(Contents { tensors: vec![(name, view)], ..Contents::default() })
 }
 
-/// The element type, and whether its first byte is the most significant.
+/// Returns the element type, and whether its first byte is the most significant.
 fn element(descr: &str) -> Parsed<(ElementType, bool)> {
     let (order, kind) = descr.split_at_checked(1).unwrap_or(("", ""));
     if kind.starts_with('O') {

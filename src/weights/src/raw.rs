@@ -1,4 +1,4 @@
-//! A tensor with the very bytes that its file has, for passing it on unchanged.
+//! A tensor with exactly the bytes of its file, for copying it unchanged.
 
 use super::ElementType;
 use crate::{Result, WeightError, host};
@@ -13,10 +13,10 @@ pub struct RawTensor {
 }
 
 impl RawTensor {
-    /// A tensor of `data`, row-major and little-endian.
+    /// Creates a tensor from `data`, row-major and little-endian.
     ///
     /// # Errors
-    /// When the number of bytes is not that of the shape.
+    /// When the number of bytes does not match the shape.
     pub fn new(element: ElementType, shape: Vec<usize>, data: Vec<u8>) -> Result<Self> {
         let bytes = shape.iter().try_fold(element.size(), |product, size| product.checked_mul(*size));
         if bytes != Some(data.len()) {
@@ -25,7 +25,7 @@ impl RawTensor {
         Ok(Self { element, shape, data })
     }
 
-    /// The elements of an `f32` tensor.
+    /// Creates a tensor from the elements of an `f32` tensor.
     ///
     /// # Errors
     /// When it is not a contiguous `f32` tensor on the CPU.
@@ -55,10 +55,10 @@ impl RawTensor {
         &self.data
     }
 
-    /// As an `f32` tensor; `None` for integers. Wider and narrower floats are converted.
+    /// Converts to an `f32` tensor; `None` for integers. Wider and narrower floats are converted.
     ///
     /// # Errors
-    /// When candle refuses the shape.
+    /// When candle rejects the shape.
     pub fn to_floats(&self) -> Option<Result<Tensor>> {
         let elements: Vec<f32> = match self.element {
             ElementType::F32 => words(&self.data).map(f32::from_le_bytes).collect(),
@@ -70,10 +70,10 @@ impl RawTensor {
         Some(Tensor::from_vec(elements, self.shape.as_slice(), &Device::Cpu).map_err(WeightError::from))
     }
 
-    /// As an `i64` tensor; `None` for floats. Booleans are 0 and 1.
+    /// Converts to an `i64` tensor; `None` for floats. Booleans are 0 and 1.
     ///
     /// # Errors
-    /// When candle refuses the shape.
+    /// When candle rejects the shape.
     pub fn to_integers(&self) -> Option<Result<Tensor>> {
         let elements: Vec<i64> = match self.element {
             ElementType::I64 => words(&self.data).map(i64::from_le_bytes).collect(),

@@ -1,4 +1,4 @@
-//! Reading `.safetensors`: the header says where each tensor lies.
+//! Reading `.safetensors`: the header has the position of each tensor.
 
 use super::archive::Contents;
 use super::source::Source;
@@ -6,17 +6,17 @@ use super::{ElementType, Parsed, TensorView, scalar};
 use crate::fault::Fault;
 use ::safetensors::tensor::Metadata;
 
-/// A longer header is refused; the format allows no more either.
+/// Largest length of a header, which is the limit of the format too.
 const LARGEST_HEADER: u64 = 100_000_000;
-/// The note that holds the scalars of a state dict.
+/// The metadata key for the scalars of a state dict.
 pub(super) const SCALARS: &str = "scalars";
 
-/// Whether a file of `length` bytes begins like one: a length that fits, and the brace of a JSON header.
+/// Returns whether a file of `length` bytes begins like one: a length that fits, and the brace of a JSON header.
 pub(super) fn begins(head: &[u8], length: u64) -> bool {
     resembles(head) && header_length(head).is_some_and(|header| header.checked_add(8).is_some_and(|end| end <= length))
 }
 
-/// As [`begins`], for a file that may be cut.
+/// Like [`begins`], for a file that may be truncated.
 pub(super) fn resembles(head: &[u8]) -> bool {
     head.get(8) == Some(&b'{') && header_length(head).is_some_and(|header| header <= LARGEST_HEADER)
 }

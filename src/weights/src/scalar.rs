@@ -1,4 +1,4 @@
-//! Scalars that stand beside the tensors of a state dict: `epoch`, `step`, a version.
+//! Scalars next to the tensors of a state dict: `epoch`, `step`, a version.
 
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 /// A scalar of a weight file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scalar {
-    /// Truth.
+    /// A boolean.
     Bool(bool),
     /// An integer.
     Int(i64),
@@ -28,7 +28,7 @@ impl fmt::Display for Scalar {
 }
 
 impl Scalar {
-    /// As JSON; numbers that JSON does not have (infinities, NaN) as `{"float": "inf"}`.
+    /// Converts to JSON; numbers that JSON does not have (infinities, NaN) become `{"float": "inf"}`.
     fn to_json(&self) -> Value {
         match self {
             Self::Bool(value) => json!(value),
@@ -50,13 +50,13 @@ impl Scalar {
     }
 }
 
-/// Scalars as one note of a `.safetensors` file, whose notes are texts.
+/// Encodes scalars as one metadata entry of a `.safetensors` file, whose entries are texts.
 pub(super) fn to_note(scalars: &[(String, Scalar)]) -> String {
     let object: Map<String, Value> = scalars.iter().map(|(name, scalar)| (name.clone(), scalar.to_json())).collect();
     Value::Object(object).to_string()
 }
 
-/// The scalars of such a note; `None` when it is another note of the same name.
+/// Decodes the scalars of such an entry; `None` if it is another entry with the same name.
 pub(super) fn from_note(note: &str) -> Option<Vec<(String, Scalar)>> {
     let object: Map<String, Value> = serde_json::from_str(note).ok()?;
     object.into_iter().map(|(name, value)| Some((name, Scalar::from_json(&value)?))).collect()

@@ -1,4 +1,4 @@
-//! Where bytes come from: a file or memory, read in pieces, with its length known before anything is allocated.
+//! Source of bytes: a file or memory, read in pieces, with a known length before anything is allocated.
 
 use super::{Parsed, locate};
 use crate::fault::{Fault, FaultKind};
@@ -6,13 +6,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// How many bytes of memory the values of a file may take for each byte that they are read from. Honest values stay well below:
-/// a small integer of a list takes 8 bytes for its 2 or 3, an entry of a dict some 200 for its 20 and more.
+/// Bytes of memory that the values of a file may take per byte read. Ordinary values stay well below: a small integer in a list takes 8
+/// bytes for its 2 or 3, an entry of a dict about 200 for its 20 or more.
 const MEMORY_PER_BYTE: u64 = 16;
-/// What the values of any file may take.
+/// Bytes of memory that the values of any file may take.
 const FREE_MEMORY: u64 = 64 << 20;
 
-/// What can be read from any place.
+/// A reader with random access.
 trait ReadSeek: Read + Seek + Send {}
 
 impl<T: Read + Seek + Send> ReadSeek for T {}
@@ -22,18 +22,18 @@ pub(crate) struct Source<'a> {
     reader: BufReader<Box<dyn ReadSeek + 'a>>,
     length: u64,
     position: u64,
-    /// How many bytes were read, not skipped.
+    /// Number of bytes that were read, not skipped.
     read: u64,
-    /// How many bytes of memory the values take that were made of them.
+    /// Bytes of memory of the values that were created from them.
     held: u64,
     path: PathBuf,
-    /// Whether it is the file at `path`, so that other files of its folder can be read with it.
+    /// True if it is the file at `path`, so that other files of its folder can be read with it.
     on_disk: bool,
-    /// The files that it names, with what it calls them and their lengths.
+    /// The files that it refers to, with their names in it and their lengths.
     named: Vec<NamedFile>,
 }
 
-/// A file that another one names.
+/// A file that another one refers to.
 struct NamedFile {
     name: String,
     path: PathBuf,
@@ -53,7 +53,7 @@ impl Source<'static> {
 }
 
 impl<'a> Source<'a> {
-    /// Content in memory; `path` is for messages.
+    /// Creates a source from content in memory; `path` is used in messages.
     pub fn of_bytes(bytes: &'a [u8], path: &Path) -> Self {
         Self::new(Box::new(Cursor::new(bytes)), bytes.len() as u64, path)
     }
@@ -71,10 +71,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The number, from 1 on, and the length of a file of the same folder that this one names.
+    /// Returns the number, starting at 1, and the length of a file of the same folder that this one refers to.
     ///
     /// # Errors
-    /// When there is none, its name leads out of the folder, or this is content in memory.
+    /// When it does not exist, its name leads outside of the folder, or this is content in memory.
     pub fn name_file(&mut self, name: &str) -> Parsed<(u32, u64)> {
         let known = self.named.iter().position(|file| file.name == name);
         let index = match known {
@@ -91,7 +91,7 @@ impl<'a> Source<'a> {
         Ok((index as u32 + 1, self.named[index].length))
     }
 
-    /// Opens the files that this one named, in the order of their numbers, behind this one.
+    /// Opens the referenced files, in the order of their numbers, and returns them after this one.
     pub fn with_named_files(self) -> Parsed<Vec<Self>> {
         let named: Vec<PathBuf> = self.named_files();
         let mut sources = vec![self];
@@ -101,32 +101,32 @@ impl<'a> Source<'a> {
         Ok(sources)
     }
 
-    /// The files that it named so far, in the order of their numbers.
+    /// Returns the files referenced so far, in the order of their numbers.
     pub fn named_files(&self) -> Vec<PathBuf> {
         self.named.iter().map(|file| file.path.clone()).collect()
     }
 
-    /// The file's name, for messages and for naming a nameless array.
+    /// Returns the file's path, for messages and for naming a nameless array.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many bytes there are.
+    /// Returns the total number of bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// The place that is read next.
+    /// Returns the position that is read next.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// How many bytes follow.
+    /// Returns the number of remaining bytes.
     pub fn remaining(&self) -> u64 {
         self.length - self.position
     }
 
-    /// Goes on at `position`.
+    /// Continues at `position`.
     pub fn seek(&mut self, position: u64) -> Parsed<()> {
         if position > self.length {
             return Err(format!("it names byte {position} and has {}; it was cut or changed", self.length).into());
@@ -141,25 +141,25 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Leaves out `count` bytes.
+    /// Skips `count` bytes.
     pub fn skip(&mut self, count: u64) -> Parsed<()> {
         self.require(count)?;
         self.seek(self.position + count)
     }
 
-    /// The next byte.
+    /// Reads the next byte.
     pub fn byte(&mut self) -> Parsed<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Parsed<[u8; N]> {
         let mut bytes = [0; N];
         self.fill(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// The next `count` bytes; nothing is allocated when there are fewer.
+    /// Reads the next `count` bytes; nothing is allocated if there are fewer.
     pub fn bytes(&mut self, count: u64) -> Parsed<Vec<u8>> {
         self.require(count)?;
         let count =
@@ -169,13 +169,13 @@ impl<'a> Source<'a> {
         Ok(bytes)
     }
 
-    /// The `count` bytes from `start` on.
+    /// Reads `count` bytes starting at `start`.
     pub fn bytes_at(&mut self, start: u64, count: u64) -> Parsed<Vec<u8>> {
         self.seek(start)?;
         self.bytes(count)
     }
 
-    /// The next line without its end, at most `limit` bytes long.
+    /// Reads the next line without its end, at most `limit` bytes long.
     pub fn line(&mut self, limit: u64) -> Parsed<String> {
         let mut line = Vec::new();
         let read = (&mut self.reader).take(limit).read_until(b'\n', &mut line)?;
@@ -204,19 +204,19 @@ impl<'a> Source<'a> {
         Ok(())
     }
 
-    /// Accounts for memory that values made of this source take: what a file unfolds to is bounded by what was read of it.
+    /// Accounts for memory of values that were created from this source, which is bounded by the number of bytes read.
     pub fn hold(&mut self, bytes: usize) -> Parsed<()> {
         self.require_memory(bytes)?;
         self.held += bytes as u64;
         Ok(())
     }
 
-    /// Accounts for memory that is free again.
+    /// Accounts for memory that was freed.
     pub fn release(&mut self, bytes: usize) {
         self.held = self.held.saturating_sub(bytes as u64);
     }
 
-    /// Refuses values that would take so much more memory.
+    /// Fails if values would take this much more memory than allowed.
     pub fn require_memory(&self, bytes: usize) -> Parsed<()> {
         let limit = FREE_MEMORY.saturating_add(MEMORY_PER_BYTE.saturating_mul(self.read));
         if self.held.saturating_add(bytes as u64) <= limit {

@@ -1,22 +1,22 @@
-//! Finding the state dict in what `torch.save` was given.
+//! Search for the state dict in a value of `torch.save`.
 
 use super::archive::Contents;
 use super::{Parsed, PickleValue, Scalar};
 use crate::fault::Fault;
 
-/// Keys under which training scripts keep the state dict, most telling first.
+/// Keys under which training scripts store the state dict, most specific first.
 const KEYS: [&str; 6] = ["state_dict", "model_state_dict", "model", "module", "generator", "net"];
-/// How many such keys may be inside each other.
+/// Largest nesting depth of such keys.
 const DEEPEST: usize = 3;
-/// How many dicts the tensors may lie in where none has a usual key.
+/// Largest nesting depth of dicts with tensors if none has a usual key.
 const DEEPEST_UNNAMED: usize = 3;
-/// How many keys a message names.
+/// Number of keys that a message names.
 const SHOWN: usize = 5;
 
 type Item = (PickleValue, PickleValue);
 
-/// The tensors and scalars of a state dict: of the top-level dict, or of one under a usual key where that has as many tensors or
-/// more (a loss beside a model is no state dict); where none has any, of the dicts inside it.
+/// Returns the tensors and scalars of a state dict: of the top-level dict, or of one under a usual key if that has at least as many
+/// tensors (a loss next to a model is not a state dict); if neither has any, of the dicts inside it.
 pub(super) fn find(value: PickleValue) -> Parsed<Contents> {
     let mut contents = Contents::default();
     search(value, &mut contents, 0)?;
@@ -52,7 +52,7 @@ fn search(value: PickleValue, contents: &mut Contents, depth: usize) -> Parsed<(
     if own > 0 || items.is_empty() {
         return items.into_iter().try_for_each(|(name, value)| sort(&name, value, contents));
     }
-    // The nearest dicts with tensors, however they are called.
+    // Takes the nearest dicts with tensors, whatever their keys.
     match (1..=DEEPEST_UNNAMED).find(|level| items.iter().any(|(_, value)| holds_tensors(value, *level))) {
         Some(level) => flatten("", items, level, contents),
         None => Err(Fault::not_weights(without_tensors(&items))),
@@ -67,7 +67,7 @@ fn is_tensor(value: &PickleValue) -> bool {
     matches!(value, PickleValue::Tensor(_) | PickleValue::Unreadable(_))
 }
 
-/// Whether it is a dict with tensors in it, so many levels down.
+/// Returns whether it is a dict with tensors at this level below it.
 fn holds_tensors(value: &PickleValue, level: usize) -> bool {
     let Some(items) = value.as_dict() else { return false };
     match level {
@@ -76,7 +76,8 @@ fn holds_tensors(value: &PickleValue, level: usize) -> bool {
     }
 }
 
-/// The entry under a usual key that has most tensors: its position, its key, and how many. The most telling key among equals.
+/// Returns the entry under a usual key with the most tensors: its position, its key, and the number of tensors. Among equal ones, the
+/// most specific key.
 fn wrapped(items: &[Item], depth: usize) -> Option<(usize, &'static str, usize)> {
     if depth == DEEPEST {
         return None;
@@ -92,7 +93,7 @@ fn wrapped(items: &[Item], depth: usize) -> Option<(usize, &'static str, usize)>
     best
 }
 
-/// How many tensors a search in this dict would find.
+/// Counts the tensors that a search in this dict would find.
 fn tensors_within(value: &PickleValue, depth: usize) -> usize {
     let PickleValue::Dict(items) = value else { return 0 };
     let (own, inner) = (own_tensors(items), wrapped(items, depth).map_or(0, |(_, _, tensors)| tensors));
@@ -106,7 +107,7 @@ fn is_dict(name: &PickleValue, value: &PickleValue, key: &str) -> bool {
     name.as_text() == Some(key) && matches!(value, PickleValue::Dict(items) if !items.is_empty())
 }
 
-/// Puts an entry beside the state dict where it belongs; a tensor there is no weight.
+/// Sorts an entry next to the state dict; a tensor there is not a weight.
 fn sort_beside(name: &PickleValue, value: PickleValue, contents: &mut Contents) {
     let name = entry_name(name);
     match scalar(&value) {
@@ -115,7 +116,7 @@ fn sort_beside(name: &PickleValue, value: PickleValue, contents: &mut Contents) 
     }
 }
 
-/// Takes the tensors of the dicts inside a dict, so many levels down, as `outer.inner`.
+/// Takes the tensors of the dicts inside a dict, at this level below it, as `outer.inner`.
 fn flatten(outer: &str, items: Vec<Item>, level: usize, contents: &mut Contents) -> Parsed<()> {
     for (name, value) in items {
         let full = PickleValue::Text(format!("{outer}{}", entry_name(&name)).into());
@@ -131,7 +132,7 @@ fn flatten(outer: &str, items: Vec<Item>, level: usize, contents: &mut Contents)
     Ok(())
 }
 
-/// The name of an entry; of a key that is no name, what it is.
+/// Returns the name of an entry; if its key is not a name, a description.
 fn entry_name(name: &PickleValue) -> String {
     match name {
         PickleValue::Text(name) => name.to_string(),
@@ -140,7 +141,7 @@ fn entry_name(name: &PickleValue) -> String {
     }
 }
 
-/// Puts one entry of the state dict where it belongs.
+/// Sorts one entry of the state dict.
 fn sort(name: &PickleValue, value: PickleValue, contents: &mut Contents) -> Parsed<()> {
     let named = matches!(name, PickleValue::Text(_) | PickleValue::Int(_));
     match value {

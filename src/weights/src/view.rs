@@ -1,14 +1,14 @@
-//! A tensor that lies somewhere in a file: where it begins, its strides, its byte order. Nothing is read until asked for.
+//! A tensor in a file: its start, strides and byte order. Elements are read on demand.
 
 use super::source::Source;
 use super::{ElementType, Parsed, RawTensor};
 use crate::fault::Fault;
 use std::sync::Arc;
 
-/// More dimensions than any tensor has.
+/// Largest number of dimensions.
 const MOST_DIMENSIONS: usize = 64;
 
-/// A tensor of a weight file, not read yet.
+/// A tensor of a weight file that has not been read yet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorView {
     element: ElementType,
@@ -19,23 +19,23 @@ pub struct TensorView {
     big_endian: bool,
 }
 
-/// Where the elements are.
+/// Position of the elements.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Place {
-    /// From byte `start` on, in this one of the files that are read together.
+    /// Starting at byte `start`, in one of the files that are read together.
     File { file: u32, start: u64 },
-    /// In memory, among what was read of the file already.
+    /// In memory, because they were already read from the file.
     Memory(Arc<[u8]>),
 }
 
 impl TensorView {
-    /// A row-major tensor from byte `start` of the file on, within `room` bytes.
+    /// A row-major tensor starting at byte `start` of the file, within `room` bytes.
     pub(crate) fn contiguous(element: ElementType, shape: Vec<usize>, start: u64, room: u64) -> Parsed<Self> {
         let strides = row_major(&shape)?;
         Self::strided(element, shape, strides, start, room)
     }
 
-    /// A tensor whose element `i, j, …` is `strides · (i, j, …)` elements behind byte `start`, all within `room` bytes.
+    /// A tensor whose element `i, j, …` is `strides · (i, j, …)` elements after byte `start`, all within `room` bytes.
     pub(crate) fn strided(
         element: ElementType,
         shape: Vec<usize>,
@@ -60,7 +60,7 @@ impl TensorView {
         }
     }
 
-    /// A tensor whose elements, exactly those of its shape, are already here.
+    /// A tensor whose elements, exactly those of its shape, are already in memory.
     pub(crate) fn in_memory(
         element: ElementType,
         shape: Vec<usize>,
@@ -74,7 +74,7 @@ impl TensorView {
         Ok(Self { place: Place::Memory(data), ..view })
     }
 
-    /// The same tensor in another of the files that are read together.
+    /// Returns the same tensor in another of the files that are read together.
     pub(crate) fn in_file(mut self, number: u32) -> Self {
         if let Place::File { file, .. } = &mut self.place {
             *file = number;
@@ -82,7 +82,7 @@ impl TensorView {
         self
     }
 
-    /// Where its bytes are: the number of the file and the first byte; `None` when they are in memory.
+    /// Returns the position of its bytes: the number of the file and the first byte; `None` if they are in memory.
     pub(crate) fn file(&self) -> Option<(u32, u64)> {
         match self.place {
             Place::File { file, start } => Some((file, start)),
@@ -90,12 +90,12 @@ impl TensorView {
         }
     }
 
-    /// Whether its elements are already here.
+    /// Returns whether its elements are already in memory.
     pub(crate) fn is_in_memory(&self) -> bool {
         matches!(self.place, Place::Memory(_))
     }
 
-    /// The same with elements whose first byte is the most significant.
+    /// Returns the tensor with elements whose first byte is the most significant.
     pub(crate) fn big_endian(mut self) -> Self {
         self.big_endian = true;
         self
@@ -111,12 +111,12 @@ impl TensorView {
         &self.shape
     }
 
-    /// How many elements it has.
+    /// Returns the number of its elements.
     pub fn element_count(&self) -> u64 {
         self.count
     }
 
-    /// How many bytes it takes when read.
+    /// Returns its size in bytes when read.
     pub fn byte_count(&self) -> u64 {
         self.count.saturating_mul(self.element.size() as u64)
     }
@@ -145,7 +145,7 @@ impl TensorView {
         RawTensor::new(self.element, self.shape.clone(), data).map_err(|error| error.to_string().into())
     }
 
-    /// How many elements lie between the first and the last, both included.
+    /// Returns the number of elements from the first to the last, both included.
     fn extent(&self) -> Option<u64> {
         if self.count == 0 {
             return Some(0);
@@ -167,7 +167,7 @@ impl TensorView {
         let mut index = vec![0usize; self.shape.len()];
         let mut place = 0u64;
         for _ in 0..self.count {
-            // `extent` bounds every place by the length of `data`.
+            // `extent` limits every position to the length of `data`.
             let at = place as usize * size;
             gathered.extend_from_slice(&data[at..at + size]);
             for axis in (0..self.shape.len()).rev() {
@@ -184,7 +184,7 @@ impl TensorView {
     }
 }
 
-/// The strides of a row-major tensor; of a tensor without elements too.
+/// Returns the strides of a row-major tensor, also of one without elements.
 pub(crate) fn row_major(shape: &[usize]) -> Parsed<Vec<u64>> {
     let mut strides = vec![1u64; shape.len()];
     for axis in (1..shape.len()).rev() {
@@ -194,13 +194,13 @@ pub(crate) fn row_major(shape: &[usize]) -> Parsed<Vec<u64>> {
     Ok(strides)
 }
 
-/// The strides of a tensor whose first index runs fastest.
+/// Returns the strides of a tensor whose first index runs fastest.
 pub(crate) fn column_major(shape: &[usize]) -> Parsed<Vec<u64>> {
     let reversed: Vec<usize> = shape.iter().rev().copied().collect();
     Ok(row_major(&reversed)?.into_iter().rev().collect())
 }
 
-/// The strides with those that no element depends on (of axes of size 1, of tensors without elements) as in row-major order.
+/// Replaces strides that no element depends on (of axes of size 1, of tensors without elements) by those of row-major order.
 fn plain_strides(shape: &[usize], mut strides: Vec<u64>) -> Parsed<Vec<u64>> {
     let row_major = row_major(shape)?;
     let empty = shape.contains(&0);
@@ -212,7 +212,7 @@ fn plain_strides(shape: &[usize], mut strides: Vec<u64>) -> Parsed<Vec<u64>> {
     Ok(strides)
 }
 
-/// The number of elements; a shape whose dimensions multiply beyond 2^63 is refused even where one of them is 0.
+/// Returns the number of elements; fails if the dimensions multiply beyond 2^63, even if one of them is 0.
 fn count(shape: &[usize]) -> Parsed<u64> {
     let product = shape.iter().try_fold(1u64, |product, size| product.checked_mul((*size).max(1) as u64));
     match product {

@@ -14,7 +14,7 @@ use crate::merge::merged;
 use crate::references;
 use crate::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
 
-/// Where a row is: which source, which row of it.
+/// The position of a row: its source, and its index in that source.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) source: u32,
@@ -26,7 +26,7 @@ pub struct Collection {
     tables: Vec<Utterances>,
     /// Every split with its rows in C order of their ids; sorted by name.
     splits: Vec<(String, Vec<Place>)>,
-    /// Rows met, good and bad.
+    /// The number of rows that were read, good and bad.
     pub rows_in: u64,
 }
 
@@ -45,7 +45,7 @@ impl Collection {
         self.splits.iter().map(move |(name, places)| Split { name, tables, places })
     }
 
-    /// Drops the rows for which `refuse` has a reason, telling `reject`.
+    /// Drops the rows for which `refuse` returns a reason, and reports them to `reject`.
     pub fn filter(
         &mut self,
         refuse: impl Fn(&UtteranceRow<'_>) -> Option<String> + Sync,
@@ -69,39 +69,39 @@ impl Collection {
 }
 
 impl<'a> Split<'a> {
-    /// How many rows it has.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// The rows in chunks of `size`.
+    /// Returns the rows in chunks of `size`.
     pub fn chunks(&self, size: usize) -> Vec<Split<'a>> {
         self.places.chunks(size).map(|places| Split { places, ..*self }).collect()
     }
 
-    /// The rows.
+    /// Returns the rows.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = UtteranceRow<'a>> + use<'a> {
         let tables = self.tables;
         self.places.iter().map(move |place| row(tables, place))
     }
 }
 
-/// The row at a place.
+/// Returns the row at a position.
 pub(crate) fn row<'a>(tables: &'a [Utterances], place: &Place) -> UtteranceRow<'a> {
     tables[place.source as usize].row(place.row as usize)
 }
 
-/// Reads all sources, sets their rejected rows aside and divides the others into splits.
+/// Reads all sources, rejects their bad rows and divides the others into splits.
 ///
 /// # Errors
-/// When a list cannot be used.
+/// Returns an error if a list cannot be used.
 pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Collection, CorpusError> {
     let mut tables = Vec::new();
     let mut rows_in = 0;
     for source in &config.data {
         let (reading, of_machine) = read_or_reject(config, source, root);
         rows_in += reading.lines;
-        // Nothing, or no transcript: these may lie where another format has them.
+        // There is nothing, or no transcript: the data may be in the places of another format.
         let has_no_text = reading.utterances.iter().all(|row| row.text.is_empty() && row.extra.is_none());
         let hint = match has_no_text {
             true => hints::of_source(&root.join(&source.dir), config.format_of(source).name()),
@@ -129,12 +129,12 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
     Ok(Collection { tables, splits, rows_in })
 }
 
-/// Reads one source. One that cannot be read, or that holds nothing, is rejected as a whole: every row that can be named, or else the
-/// source itself. Also returns whether this machine is to blame for it.
+/// Reads one source. A source that is unreadable or empty is rejected as a whole: every row that can be named, or
+/// else the source itself. Also returns whether the cause is this machine.
 fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading, bool) {
     let nothing = || CorpusError::Structure {
         path: root.join(&source.dir),
-        problem: format!("holds no utterance that `format: {}` finds", config.format_of(source).name()),
+        problem: format!("contains no utterance that `format: {}` finds", config.format_of(source).name()),
     };
     let problem = match read(config, source, root) {
         Ok(reading) if reading.lines > 0 => return (reading, false),
@@ -150,7 +150,7 @@ fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading
     (Reading::unreadable(&problem, root, &source.dir, ids), problem.is_of_machine())
 }
 
-/// Shows a line about a source.
+/// Prints a line about a source.
 fn tell(work: &PartWork, source: &Source, line: &str) {
     work.message(format!("{}: {line}", source.dir));
 }
@@ -203,7 +203,7 @@ fn divide(
 /// The names of splits, and for every row the index of its split, if it has one.
 type Assigned = (Vec<String>, Vec<Option<usize>>);
 
-/// Every row belongs to its source's split.
+/// Assigns every row to its source's split.
 fn given(config: &PrepConfig, places: &[Place]) -> Assigned {
     let mut names: Vec<String> = config.data.iter().filter_map(|source| source.split.clone()).collect();
     names.sort_unstable();
@@ -217,9 +217,9 @@ fn given(config: &PrepConfig, places: &[Place]) -> Assigned {
     (names, assigned)
 }
 
-/// Every row belongs where the hash of its id or speaker falls.
+/// Assigns every row to the split of the hash of its id or speaker.
 fn by_fraction(split: &SplitConfig, tables: &[Utterances], places: &[Place]) -> Assigned {
-    // The shares were checked with the recipe; without any, everything is the rest.
+    // The shares were checked with the recipe; without any, all rows go to the rest.
     let Ok(fractions) = Fractions::new(&split.shares(), split.rest_or_train()) else {
         return (vec![split.rest_or_train().to_owned()], vec![Some(0); places.len()]);
     };
@@ -235,7 +235,7 @@ fn by_fraction(split: &SplitConfig, tables: &[Utterances], places: &[Place]) -> 
     (fractions.names(), assigned)
 }
 
-/// Every row belongs to the split that lists it.
+/// Assigns every row to the split that lists it.
 fn by_list(
     split: &SplitConfig,
     root: &Path,
@@ -265,7 +265,7 @@ fn by_list(
     Ok((names, assigned))
 }
 
-/// Tells of listed ids that the data do not have.
+/// Warns of listed ids that the data do not have.
 fn warn_of_unknown(lists: &Lists, tables: &[Utterances], places: &[Place], work: &PartWork) {
     let names = lists.names();
     let mut unknown: Vec<(u64, &str)> = vec![(0, ""); names.len()];

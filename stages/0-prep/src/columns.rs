@@ -1,5 +1,6 @@
-//! Parts of rows beyond utterances: media in `media-00000.parquet`, references and columns in `columns-00000.parquet`, next to
-//! `part-00000.parquet` of the same rows. A part whose rows have none has no such table.
+//! Parts of rows beyond utterances: media in `media-00000.parquet`, references and columns in
+//! `columns-00000.parquet`, next to `part-00000.parquet` with the same rows. If no row has such parts, the table is
+//! not written.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,20 +9,20 @@ use flowmill_corpus::shard::{ShardOptions, ShardReader, ShardWriter};
 use flowmill_corpus::{Array, ColumnSpec, DType, Extra, MediaRef, Role, Row};
 use flowmill_runner::{PartWork, StageError};
 
-/// The media of a row but for its recording.
+/// The media of a row except its recording.
 pub type Media = BTreeMap<Role, Vec<MediaRef>>;
 
-/// The columns that hold the bytes of media in shards.
+/// The columns that contain the bytes of media in shards.
 pub const MEDIA_BYTES: [(Role, &str); 2] = [(Role::Video, "video_data"), (Role::Images, "image_data")];
 
-/// The column with the bytes of a medium.
+/// Returns the column with the bytes of a medium.
 pub fn bytes_of(role: Role) -> ColumnSpec {
     let name = MEDIA_BYTES.iter().find(|(own, _)| *own == role).map_or("audio_data", |(_, name)| name);
     let column = ColumnSpec::new(name, DType::Bytes).docs(format!("{role}, in their own format"));
     if role == Role::Images { column.axis("image") } else { column }
 }
 
-/// The column of a reference to other rows.
+/// Returns the column of a reference to other rows.
 pub fn reference(name: &str) -> ColumnSpec {
     ColumnSpec::new(name, DType::Text).axis("row").optional().docs("ids of other rows")
 }
@@ -34,17 +35,17 @@ fn media_columns() -> Vec<ColumnSpec> {
     ]
 }
 
-/// The table of media that belongs to a table of rows.
+/// Returns the path of the table of media that belongs to a table of rows.
 pub fn media_of(rows: &Path) -> PathBuf {
     sibling(rows, "media")
 }
 
-/// The table of columns that belongs to a table of rows.
+/// Returns the path of the table of columns that belongs to a table of rows.
 pub fn columns_of(rows: &Path) -> PathBuf {
     sibling(rows, "columns")
 }
 
-/// `…/KIND-00000.parquet` of `…/part-00000.parquet` or `…/rows-00000.parquet`.
+/// Returns `…/KIND-00000.parquet` for `…/part-00000.parquet` or `…/rows-00000.parquet`.
 fn sibling(rows: &Path, kind: &str) -> PathBuf {
     let name = rows.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let number = name.split_once('-').map_or(name, |(_, number)| number);
@@ -61,10 +62,10 @@ pub struct ExtraRow<'a> {
     pub extra: &'a Extra,
 }
 
-/// Writes the tables that belong to the table of rows `output`, as far as rows have what they hold.
+/// Writes the tables that belong to the table of rows `output`, as far as rows have content for them.
 ///
 /// # Errors
-/// When a table cannot be written.
+/// Returns an error if a table cannot be written.
 pub fn write(work: &PartWork, output: &str, rows: &[ExtraRow<'_>], columns: &[ColumnSpec]) -> Result<(), StageError> {
     let out = Path::new(output);
     let name = |path: PathBuf| path.to_string_lossy().into_owned();
@@ -114,10 +115,10 @@ fn write_table(path: &Path, columns: Vec<ColumnSpec>, rows: impl Iterator<Item =
     writer.finish().map(drop).map_err(StageError::other)
 }
 
-/// The media of the rows of a table, by their ids; none where it has none.
+/// Returns the media of the rows of a table, by their ids; empty if there are none.
 ///
 /// # Errors
-/// When the table cannot be read.
+/// Returns an error if the table cannot be read.
 pub fn read_media(rows: &Path) -> Result<BTreeMap<String, Media>, StageError> {
     let path = media_of(rows);
     if !path.exists() {
@@ -135,10 +136,10 @@ pub fn read_media(rows: &Path) -> Result<BTreeMap<String, Media>, StageError> {
     read.map(|row| row.map(media).map_err(StageError::other)).collect()
 }
 
-/// Parts of a table's rows beyond utterances, by id.
+/// Returns the parts of a table's rows beyond utterances, by id.
 ///
 /// # Errors
-/// When a table cannot be read.
+/// Returns an error if a table cannot be read.
 pub fn read(rows: &Path, columns: &[ColumnSpec], references: &[String]) -> Result<BTreeMap<String, Extra>, StageError> {
     let mut extras: BTreeMap<String, Extra> = BTreeMap::new();
     for (id, media) in read_media(rows)? {

@@ -16,13 +16,13 @@ use serde_json::json;
 /// The section's name.
 pub const SECTION: &str = "prep";
 
-/// The split that is trained on, and that takes the rest of `by: fraction`, unless the recipe names another.
+/// The default training split, which also takes the rest of `by: fraction`.
 pub const TRAIN_SPLIT: &str = "train";
 
-/// Returns the split that is trained on (`train.train_split`): what earlier stages fit or measure for the training is taken from it.
+/// Returns the training split (`train.train_split`). Earlier stages use it for fitting and measuring.
 ///
 /// # Errors
-/// When the key is no text.
+/// Returns an error if the value is not text.
 pub fn train_split(recipe: &Recipe) -> Result<String, RecipeError> {
     Ok(recipe.value("train.train_split")?.unwrap_or_else(|| TRAIN_SPLIT.to_owned()))
 }
@@ -35,28 +35,30 @@ pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
     Ok(!recipe.gives(SECTION) || PrepConfig::of(recipe)?.media.iter().any(|role| roles.contains(role)))
 }
 
-/// Returns the device that is trained on (`train.device`): networks of earlier stages run there too, unless their sections name another.
+/// Returns the training device (`train.device`). Networks of earlier stages run there too, unless their sections name
+/// another.
 ///
 /// # Errors
-/// When the key is no device.
+/// Returns an error if the value is not a device.
 pub fn train_device(recipe: &Recipe) -> Result<DeviceName, RecipeError> {
     Ok(recipe.value("train.device")?.unwrap_or_default())
 }
 
-/// Refuses a device that this build or this machine does not have; `key` is the recipe's key that names it, unless `train.device` does.
+/// Checks that this build and this machine have a device; `key` is the recipe's key that names it, unless
+/// `train.device` does.
 ///
 /// # Errors
-/// The key, and how to get the device.
+/// Returns an error with the key and how to get the device.
 pub fn check_device(recipe: &Recipe, key: &str, name: DeviceName) -> Result<(), RecipeError> {
     let key = if recipe.sets(key) { key } else { "train.device" };
     device::open(name).map(drop).map_err(|error| recipe.error(key, error))
 }
 
-/// Refuses the name of a split that `prep.split` does not make; `key` is the recipe's key that names it. A recipe without the section
+/// Checks that `prep.split` makes a split; `key` is the recipe's key that names it. A recipe without the section
 /// `prep` is not checked.
 ///
 /// # Errors
-/// The key, with the splits that there are.
+/// Returns an error with the key and the existing splits.
 pub fn check_split(recipe: &Recipe, key: &str, split: &str) -> Result<(), RecipeError> {
     if !recipe.gives(SECTION) {
         return Ok(());
@@ -69,7 +71,8 @@ pub fn check_split(recipe: &Recipe, key: &str, split: &str) -> Result<(), Recipe
     Err(recipe.error(key, format!("`{split}` is none of the splits that prep.split makes: {names}")))
 }
 
-/// Settings of stage 0, `prep`: which recordings there are, which of them are kept, and which split each belongs to.
+/// Settings of stage 0, `prep`: the recordings, the conditions under which they are kept, and their division into
+/// splits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PrepConfig {
@@ -77,34 +80,36 @@ pub struct PrepConfig {
     #[serde(deserialize_with = "sources")]
     #[schemars(schema_with = "sources_schema")]
     pub data: Vec<Source>,
-    /// Format of the sources that do not say their own. A path that ends in `.tar` is always `webdataset`.
+    /// Format of sources without their own `format`. A path that ends in `.tar` is always `webdataset`.
     pub format: Format,
     /// Division of rows into splits such as train, dev and test.
     pub split: SplitConfig,
     /// Lets `wav.scp` run commands (`sox … |`). Off by default, because a data directory should not run code.
     pub allow_pipes: bool,
-    /// Opens every recording to learn its duration, sampling rate and channels.
+    /// Opens every recording to determine its duration, sampling rate and channels.
     pub probe: bool,
     /// The program that decodes recordings that Flowmill does not decode itself (HE-AAC, multichannel AAC, AMR, WMA,
-    /// AC-3, GSM, Speex, WavPack and others). Shards hold such recordings as WAV, and receipts hold the program's
-    /// version. With `probe: false` no recording is opened, so every row names the program as its decoder, although
-    /// it gets only the recordings that need it.
+    /// AC-3, GSM, Speex, WavPack and others). Shards contain such recordings as WAV, and receipts contain the
+    /// program's version. With `probe: false` no recording is opened, so every row names the program as its decoder,
+    /// although it is used only for the recordings that need it.
     pub fallback: Fallback,
-    /// Shortest utterance that is kept, in seconds.
+    /// Minimum duration of an utterance, in seconds; shorter ones are rejected.
     pub min_duration: f64,
-    /// Longest utterance that is kept, in seconds.
+    /// Maximum duration of an utterance, in seconds; longer ones are rejected.
     pub max_duration: f64,
-    /// Shortest transcript that is kept, in characters. With 0, rows without a transcript are kept too; a source in
+    /// Minimum length of a transcript, in characters. With 0, rows without a transcript are kept too. A source in
     /// which no row has a transcript is read in any case.
     pub min_text: usize,
-    /// Longest transcript that is kept, in characters.
+    /// Maximum length of a transcript, in characters.
     pub max_text: usize,
-    /// Utterances per part, the unit of reruns in stages 0 to 3.
+    /// Number of utterances per part, the unit of reruns in stages 0 to 3.
     pub part_size: usize,
-    /// The media that rows of a manifest have, of `audio`, `video` and `images`. A row needs one of them, or a reference.
+    /// The media that rows of a manifest have, from `audio`, `video` and `images`. A row needs one of them, or a
+    /// reference.
     #[serde(skip_serializing_if = "is_audio")]
     pub media: Vec<Role>,
-    /// Fields of a manifest that hold ids of other rows, one or a list. A row is rejected where a row that it names is not there.
+    /// Fields of a manifest that contain ids of other rows, one or a list. A row is rejected if it names a row that
+    /// does not exist.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<String>,
     /// Fields of a manifest that are kept as columns: their types and axes by their names, such as `score: f64`,
@@ -139,14 +144,14 @@ impl Default for PrepConfig {
     }
 }
 
-/// What decodes recordings that Flowmill does not decode itself.
+/// The decoder of recordings that Flowmill does not decode itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fallback {
     /// Nothing: they are rejected, with the name of their format.
     #[default]
     None,
-    /// The `ffmpeg` program, where it is installed.
+    /// The `ffmpeg` program, if it is installed.
     Ffmpeg,
 }
 
@@ -163,12 +168,12 @@ pub enum Format {
     Ljspeech,
     /// A JSON-lines manifest as NeMo writes it.
     Manifest,
-    /// Tar files in which the members of one key are an utterance.
+    /// Tar files in which the members with one key are an utterance.
     Webdataset,
 }
 
 impl Format {
-    /// Its name in recipes.
+    /// Returns its name in recipes.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kaldi => "kaldi",
@@ -179,7 +184,7 @@ impl Format {
         }
     }
 
-    /// What a source of it names.
+    /// Describes what a source of this format must name.
     fn place(self) -> &'static str {
         match self {
             Self::Kaldi | Self::Folder | Self::Ljspeech => "directory",
@@ -196,20 +201,20 @@ pub struct Source {
     /// Its directory, manifest, tar file or pattern of tar files (`shards/{000000..000012}.tar`), relative to the
     /// folder of the recipe. Required.
     pub dir: String,
-    /// Its format, where it is not that of `prep.format`.
+    /// Its format; by default `prep.format`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
     /// The split of all its rows; required with `prep.split.by: given`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// The speaker of rows that name none, in `ljspeech`, `manifest` and `webdataset` sources and in `kaldi`
-    /// directories without `utt2spk`.
+    /// The default speaker of rows, in `ljspeech`, `manifest` and `webdataset` sources and in `kaldi` directories
+    /// without `utt2spk`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
-    /// Where the ids of a `webdataset` source come from.
+    /// The origin of the ids of a `webdataset` source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ids: Option<Ids>,
-    /// Text in front of every id of the source, such as `NAME-`: 1 to 100 bytes without blanks.
+    /// Prefix of every id of the source, such as `NAME-`: 1 to 100 bytes without blanks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
 }
@@ -224,16 +229,16 @@ impl Source {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitConfig {
-    /// Unit that stays within one split.
+    /// The criterion of the division.
     pub by: SplitBy,
     /// `by: list`: a file of utterance ids for each split, such as `{train: train.lst, dev: dev.lst}`.
     pub lists: BTreeMap<String, String>,
-    /// `by: fraction`: the share of each split but the rest, from 0 to 1.
+    /// `by: fraction`: the share of each split except the rest, from 0 to 1.
     pub fractions: BTreeMap<String, f64>,
-    /// `by: fraction`: the split of all other rows; without it `train`. `by: list`: the split of rows in no list;
-    /// without it they are rejected.
+    /// `by: fraction`: the split of all other rows, by default `train`. `by: list`: the split of rows in no list; by
+    /// default they are rejected.
     pub rest: Option<String>,
-    /// `by: fraction`: what is divided, single utterances or whole speakers.
+    /// `by: fraction`: the unit that is divided, single utterances or whole speakers.
     pub unit: SplitUnit,
 }
 
@@ -251,31 +256,31 @@ impl Default for SplitConfig {
 }
 
 impl SplitConfig {
-    /// The split of what `by: fraction` leaves.
+    /// Returns the split of the rows that remain with `by: fraction`.
     pub(crate) fn rest_or_train(&self) -> &str {
         self.rest.as_deref().unwrap_or(TRAIN_SPLIT)
     }
 
-    /// The shares, in a fixed order.
+    /// Returns the shares, in a fixed order.
     pub(crate) fn shares(&self) -> Vec<(String, f64)> {
         self.fractions.iter().map(|(name, share)| (name.clone(), *share)).collect()
     }
 }
 
-/// Unit that stays within one split.
+/// The criterion of a division into splits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SplitBy {
-    /// A hash of its id (or of its speaker): it stays the same when rows are added.
+    /// A hash of the id (or of the speaker): the split of a row does not change when rows are added.
     #[default]
     Fraction,
     /// Files that list the ids of each split.
     List,
-    /// The source it comes from: `data: [{dir: data/train, split: train}, {dir: data/dev, split: dev}]`.
+    /// The source of the row: `data: [{dir: data/train, split: train}, {dir: data/dev, split: dev}]`.
     Given,
 }
 
-/// What is divided by fractions.
+/// The unit that is divided by fractions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SplitUnit {
@@ -288,10 +293,10 @@ pub enum SplitUnit {
 }
 
 impl PrepConfig {
-    /// The section of a recipe, checked for combinations that cannot be.
+    /// Reads the section of a recipe and checks for impossible combinations.
     ///
     /// # Errors
-    /// The key that is wrong.
+    /// Returns the invalid key.
     pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
         let config: Self = recipe.section(SECTION)?;
         match config.problem() {
@@ -300,19 +305,22 @@ impl PrepConfig {
         }
     }
 
-    /// The format of a source.
+    /// Returns the format of a source.
     pub(crate) fn format_of(&self, source: &Source) -> Format {
         let by_name = source.dir.ends_with(".tar").then_some(Format::Webdataset);
         source.format.or(by_name).unwrap_or(self.format)
     }
 
-    /// The first combination that cannot be, with its key.
+    /// Returns the first impossible combination, with its key.
     fn problem(&self) -> Option<(&'static str, String)> {
         if self.data.is_empty() {
             return Some(("data", "name at least one data directory: `data: ../../data/NAME`".into()));
         }
         if let Some(source) = self.data.iter().find(|s| s.ids.is_some() && self.format_of(s) != Format::Webdataset) {
-            return Some(("data", format!("`ids` is for `format: webdataset`; {} is not one", source.dir)));
+            return Some((
+                "data",
+                format!("`ids` is only for `format: webdataset`; {} has another format", source.dir),
+            ));
         }
         let bad_prefix =
             |prefix: &String| prefix.is_empty() || prefix.len() > 100 || prefix.contains(char::is_whitespace);
@@ -332,7 +340,7 @@ impl PrepConfig {
         }
         if !(self.min_duration >= 0.0 && self.max_duration > self.min_duration) {
             let (least, most) = (self.min_duration, self.max_duration);
-            return Some(("max_duration", format!("no duration lies between {least} and {most} seconds")));
+            return Some(("max_duration", format!("no duration is between {least} and {most} seconds")));
         }
         if self.max_text < self.min_text {
             let (least, most) = (self.min_text, self.max_text);
@@ -341,9 +349,9 @@ impl PrepConfig {
         self.columns_problem().or_else(|| self.split_problem())
     }
 
-    /// The columns of `prep.columns`, by name.
+    /// Returns the columns of `prep.columns`, by name.
     pub fn column_specs(&self) -> Vec<ColumnSpec> {
-        // The section was checked with the recipe: all can be read.
+        // The section was checked with the recipe, so all can be parsed.
         self.columns.iter().filter_map(|(name, text)| ColumnSpec::parse(name, text).ok()).collect()
     }
 
@@ -352,7 +360,7 @@ impl PrepConfig {
         !is_audio(&self.media) || !self.references.is_empty() || !self.columns.is_empty()
     }
 
-    /// The first thing wrong with media, references and columns.
+    /// Returns the first problem of media, references and columns.
     fn columns_problem(&self) -> Option<(&'static str, String)> {
         if self.media.is_empty() {
             return Some(("media", "name at least one of audio, video, images".into()));
@@ -360,7 +368,8 @@ impl PrepConfig {
         if self.has_extras()
             && let Some(source) = self.data.iter().find(|source| self.format_of(source) != Format::Manifest)
         {
-            let problem = format!("media, references and columns are of `format: manifest`; {} is not one", source.dir);
+            let problem =
+                format!("media, references and columns need `format: manifest`; {} is not a manifest", source.dir);
             return Some(("data", problem));
         }
         let reserved: Vec<String> = speech::columns(MelStore::Float32).into_iter().map(|column| column.name).collect();
@@ -394,7 +403,7 @@ impl PrepConfig {
         self.columns.iter().find_map(wrong).map(|problem| ("columns", problem))
     }
 
-    /// The splits that rows can belong to; which of them get any is known when the data are read.
+    /// Returns the splits that rows can belong to. Reading the data shows which of them get rows.
     pub fn split_names(&self) -> BTreeSet<String> {
         let split = &self.split;
         match split.by {
@@ -404,7 +413,7 @@ impl PrepConfig {
         }
     }
 
-    /// The first thing wrong with the splits.
+    /// Returns the first problem of the splits.
     fn split_problem(&self) -> Option<(&'static str, String)> {
         let split = &self.split;
         let given = self.data.iter().filter(|source| source.split.is_some()).count();
@@ -434,10 +443,10 @@ impl PrepConfig {
         None
     }
 
-    /// Refuses sources that are there and of another kind than their format, as far as a look at them shows.
+    /// Checks that existing sources are of the kind of their format, as far as a quick look shows.
     ///
     /// # Errors
-    /// The key that names the source.
+    /// Returns the key that names the source.
     pub(crate) fn check_contents(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         for source in &self.data {
             let (path, format) = (recipe.resolve(&source.dir), self.format_of(source));
@@ -457,18 +466,18 @@ impl PrepConfig {
         Ok(())
     }
 
-    /// Refuses data and lists that are not there.
+    /// Checks that data and lists exist.
     ///
     /// # Errors
-    /// The key that names the missing file.
+    /// Returns the key that names the missing file.
     pub(crate) fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         for source in &self.data {
-            // What is there but of another kind is found when it is read, with its rows.
+            // Data of another kind are detected when they are read, with their rows.
             let there = match self.format_of(source) {
                 Format::Webdataset => webdataset::check_paths(recipe.dir(), &source.dir).map_err(|e| e.to_string()),
                 _ if recipe.resolve(&source.dir).exists() => Ok(()),
                 format => Err(format!(
-                    "there is no {} {}; paths count from the folder of the recipe that writes them",
+                    "there is no {} {}; relative paths start from the folder of the recipe that contains them",
                     format.place(),
                     recipe.resolve(&source.dir).display()
                 )),
@@ -486,7 +495,7 @@ impl PrepConfig {
     }
 }
 
-/// Whether a name may be a folder of the stage: plain, and none the stage uses itself.
+/// Returns whether a name can be a folder of the stage: plain, and not one that the stage uses itself.
 fn is_split_name(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     plain
@@ -526,7 +535,7 @@ fn sources<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Source>, D:
     deserializer.deserialize_any(Sources)
 }
 
-/// The schema of what [`sources`] reads.
+/// Returns the schema of the values that [`sources`] reads.
 fn sources_schema(generator: &mut SchemaGenerator) -> Schema {
     let source = generator.subschema_for::<Source>();
     json_schema!({

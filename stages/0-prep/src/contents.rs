@@ -1,7 +1,8 @@
-//! What later stages read of rows, without where it lies: the same data at another path are the same data.
+//! The content of rows that later stages read, independent of its location: the same data at another path are the
+//! same data.
 //!
-//! A part names its recordings by their place among its rows and depends on the [digest](Contents::digest) of the columns that it
-//! reads, not on the table, which has to hold paths.
+//! A part names its recordings by their position among its rows. It depends on the [digest](Contents::digest) of the
+//! columns that it reads instead of on the table, because the table contains paths.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,14 +22,14 @@ const RECORDING: &str = "recording";
 pub struct Contents {
     hasher: blake3::Hasher,
     rows: usize,
-    /// Files that hold recordings, in the order in which rows name them.
+    /// Files that contain recordings, in the order in which rows name them.
     files: Vec<PathBuf>,
     places: HashMap<PathBuf, usize>,
     root: PathBuf,
 }
 
 impl Contents {
-    /// No rows; `root` is the recipe's folder.
+    /// Creates a content without rows; `root` is the recipe's folder.
     pub fn new(root: &Path) -> Self {
         Self {
             hasher: blake3::Hasher::new(),
@@ -39,10 +40,11 @@ impl Contents {
         }
     }
 
-    /// Adds rows of a table, or all of them: these columns of them, as far as the table has them, and which recording each is cut from.
+    /// Adds rows of a table, or all of them: the given columns, as far as the table has them, and the recording that
+    /// each row is cut from.
     ///
     /// # Errors
-    /// When the table cannot be read.
+    /// Returns an error if the table cannot be read.
     pub fn add(&mut self, table: &Path, columns: &[&str], rows: Option<Range<usize>>) -> Result<(), StageError> {
         let read = RowColumns::read(table, columns).map_err(StageError::other)?;
         let rows = rows.unwrap_or(0..read.len());
@@ -54,7 +56,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Adds the media of a row but for its recording.
+    /// Adds the media of a row except its recording.
     pub fn add_media(&mut self, id: &str, media: &Media) {
         self.text(id);
         for (role, media) in media {
@@ -71,7 +73,7 @@ impl Contents {
         }
         let source = Source::of(wav);
         let Some(file) = source.file(&self.root) else {
-            // A command is known by its words alone.
+            // A command is identified by its text alone.
             return self.text(wav);
         };
         let next = self.files.len();
@@ -80,7 +82,7 @@ impl Contents {
             next
         });
         self.hasher.update(&(place as u64).to_le_bytes());
-        // A decoder may go by the ending of a name.
+        // A decoder may depend on the extension of a name.
         let name = match &source {
             Source::Member(member) => {
                 self.hasher.update(&member.offset.to_le_bytes());
@@ -98,19 +100,20 @@ impl Contents {
         self.hasher.update(text.as_bytes());
     }
 
-    /// How many rows there are and a hash of them, for a part's configuration.
+    /// Returns the number of rows and a hash of them, for a part's configuration.
     pub fn digest(&self) -> Value {
         let hash = self.hasher.finalize().to_hex();
         json!(format!("{} rows, {}", self.rows, &hash[..32]))
     }
 
-    /// Makes the recordings inputs of a part.
+    /// Adds the recordings as inputs of a part.
     pub fn declare(self, part: Part) -> Part {
         part.inputs_as(RECORDING, self.files)
     }
 }
 
-/// A configuration in which files are named by their roles, `weights 0`, `weights 1` …, and not by their paths.
+/// Returns a configuration in which files are named by their roles, `weights 0`, `weights 1` …, instead of by their
+/// paths.
 pub fn without_paths(mut config: Value, role: &str, files: &[&Path]) -> Value {
     replace(&mut config, &|text| {
         files.iter().position(|file| file.to_str() == Some(text)).map(|place| format!("{role} {place}"))

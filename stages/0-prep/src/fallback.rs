@@ -1,4 +1,4 @@
-//! The program that decodes what Flowmill does not decode itself: which one a part uses, and on which rows.
+//! The fallback program for formats that Flowmill does not decode: its selection for parts and rows.
 
 use flowmill_audio::{Decoder, ffmpeg};
 use flowmill_corpus::Utterance;
@@ -10,10 +10,10 @@ use crate::config::{Fallback, PrepConfig};
 /// The key in the configuration of parts.
 const KEY: &str = "fallback";
 
-/// What stands in the place of a version when the program is not there.
+/// The version that is recorded if the program is not installed.
 const NOT_INSTALLED: &str = "ffmpeg is not installed";
 
-/// The program with its version; `None` when the recipe wants none.
+/// Returns the program with its version; `None` if the recipe uses none.
 pub fn installed(config: &PrepConfig) -> Option<String> {
     match config.fallback {
         Fallback::None => None,
@@ -23,8 +23,8 @@ pub fn installed(config: &PrepConfig) -> Option<String> {
     }
 }
 
-/// Adds the program to the configuration of the part with the given key. A part that was done with a program that is gone by now
-/// stays done: what the part left is as good as it was.
+/// Adds the program to the configuration of the part with the given key. If the part was done with a program that no
+/// longer exists, it stays done, because its results are still valid.
 pub fn describe(own: &mut Value, key: &str, installed: Option<&str>, context: &PlanContext) {
     let Some(installed) = installed else { return };
     let before = (installed == NOT_INSTALLED)
@@ -33,7 +33,7 @@ pub fn describe(own: &mut Value, key: &str, installed: Option<&str>, context: &P
     own[KEY] = json!(before.as_deref().unwrap_or(installed));
 }
 
-/// What decodes the recording of a row of stage 0.
+/// Returns the decoder for the recording of a row of stage 0.
 pub fn decoder(utterance: &Utterance) -> Decoder {
     if utterance.decoder.is_some() { Decoder::with_ffmpeg() } else { Decoder::builtin() }
 }

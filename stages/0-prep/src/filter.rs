@@ -1,11 +1,11 @@
-//! Which utterances are kept.
+//! The filters of utterances.
 
 use flowmill_corpus::UtteranceRow;
 
 use crate::PrepConfig;
 
-/// Why an utterance's text is refused, if it is; reading has judged already whether there must be one. The part before the colon is
-/// the same for all of its kind.
+/// Returns the reason for rejecting an utterance's text, if any. Reading has already checked whether a text is
+/// required. The part before the colon is the same for all reasons of one kind.
 pub fn text(config: &PrepConfig, text: &str) -> Option<String> {
     let (least, most) = (config.min_text, config.max_text);
     match text.chars().count() {
@@ -16,7 +16,7 @@ pub fn text(config: &PrepConfig, text: &str) -> Option<String> {
     }
 }
 
-/// Why an utterance's duration is refused, if it is; an unknown one is not.
+/// Returns the reason for rejecting an utterance's duration, if any. An unknown duration is accepted.
 pub fn duration(config: &PrepConfig, seconds: Option<f64>) -> Option<String> {
     let (least, most) = (config.min_duration, config.max_duration);
     match seconds? {
@@ -26,7 +26,7 @@ pub fn duration(config: &PrepConfig, seconds: Option<f64>) -> Option<String> {
     }
 }
 
-/// Both filters on a row whose recording has not been opened.
+/// Applies both filters to a row whose recording has not been opened.
 pub fn unprobed(config: &PrepConfig, row: &UtteranceRow<'_>) -> Option<String> {
     text(config, row.text).or_else(|| duration(config, row.duration))
 }

@@ -1,15 +1,16 @@
-//! Stage 0, `prep`: data directories in, checked utterance tables per split out.
+//! Stage 0, `prep`: reads data directories and writes checked utterance tables for each split.
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
-//! | read | `read` | `manifests/SPLIT/rows-00000.parquet`: what the index files say, validated and split |
-//! | probe | `SPLIT/part-00000` | `SPLIT/part-00000.parquet`: the same rows with what the recordings are, filtered; `warnings/SPLIT/part-00000.jsonl`: what was odd about recordings that are kept, when anything was |
+//! | read | `read` | `manifests/SPLIT/rows-00000.parquet`: the content of the index files, validated and split |
+//! | probe | `SPLIT/part-00000` | `SPLIT/part-00000.parquet`: the same rows with the properties of the recordings, filtered; `warnings/SPLIT/part-00000.jsonl`: warnings about recordings that are kept, if there are any |
 //!
-//! Rows with videos or pictures, references to other rows, or columns that `prep.columns` names have these in `SPLIT/media-00000.parquet`
-//! and `SPLIT/columns-00000.parquet` ([`columns`]).
+//! Videos or pictures of rows, references to other rows, and columns that `prep.columns` names are in
+//! `SPLIT/media-00000.parquet` and `SPLIT/columns-00000.parquet` ([`columns`]).
 //!
-//! With `prep.probe: false` no recording is opened: the first phase writes `SPLIT/part-00000.parquet` itself and there is no second.
-//! A changed recording thus repeats one part, a changed index file the reading and those parts whose rows it changed.
+//! With `prep.probe: false` no recording is opened: the first phase writes `SPLIT/part-00000.parquet` itself and
+//! there is no second. So a changed recording repeats one part; a changed index file repeats the reading and the
+//! parts whose rows it changed.
 
 mod collect;
 pub mod columns;

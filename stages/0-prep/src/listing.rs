@@ -1,4 +1,4 @@
-//! What the reading part depends on: index files, and for folders which files there are.
+//! The dependencies of the reading part: index files, and for folders the list of their files.
 
 use std::path::PathBuf;
 
@@ -8,20 +8,20 @@ use serde_json::{Value, json};
 
 use crate::{Format, PrepConfig, Source, SplitBy};
 
-/// The files the reading part reads, and a digest of the names of files where their being there matters.
+/// The files that the reading part reads, and a digest of file names where the existence of files matters.
 pub struct Dependencies {
     /// Index files, transcripts and split lists.
     pub files: Vec<PathBuf>,
-    /// Index files that a data directory may have or not.
+    /// Optional index files of a data directory.
     pub optional: Vec<PathBuf>,
     /// For every source whose recordings are found by listing a folder, a digest of that list; `null` for the others.
     pub listings: Vec<Value>,
 }
 
-/// What reading depends on.
+/// Returns the dependencies of reading.
 ///
 /// # Errors
-/// When a folder cannot be listed.
+/// Returns an error if a folder cannot be listed.
 pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Dependencies, StageError> {
     let mut files = Vec::new();
     let mut optional = Vec::new();
@@ -52,7 +52,7 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
     Ok(Dependencies { files, optional, listings })
 }
 
-/// Tar files depend on their content and on what lies among them.
+/// Returns the dependencies on tar files: their content, and the other files among them.
 fn webdataset_dependencies(
     source: &Source,
     context: &PlanContext,
@@ -65,7 +65,7 @@ fn webdataset_dependencies(
     Ok(if loose.is_empty() { Value::Null } else { digest_of(loose.iter().map(String::as_str)) })
 }
 
-/// A folder depends on its transcripts' content and on the names of its recordings.
+/// Returns the dependencies on a folder: its transcripts' content and the names of its recordings.
 fn folder_dependencies(source: &Source, context: &PlanContext, files: &mut Vec<PathBuf>) -> Result<Value, StageError> {
     let Some(listing) = list(context, &source.dir)? else { return Ok(Value::Null) };
     let place = context.resolve(&source.dir);
@@ -73,12 +73,13 @@ fn folder_dependencies(source: &Source, context: &PlanContext, files: &mut Vec<P
     Ok(digest(&listing))
 }
 
-/// The files of a folder; `None` where it is none.
+/// Lists the files of a folder; `None` if it is not one.
 fn list(context: &PlanContext, dir: &str) -> Result<Option<folder::Listing>, StageError> {
     unless_unreadable(folder::list(context.recipe_dir(), dir))
 }
 
-/// `None` for a source that cannot be read as a whole: reading rejects it, and every later run tries it again.
+/// Returns `None` for a source that cannot be read as a whole: reading rejects it, and every later run tries it
+/// again.
 fn unless_unreadable<T>(found: Result<T, CorpusError>) -> Result<Option<T>, StageError> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -87,13 +88,13 @@ fn unless_unreadable<T>(found: Result<T, CorpusError>) -> Result<Option<T>, Stag
     }
 }
 
-/// The digest of recordings, those included that cannot be read for their names.
+/// Returns the digest of recordings, including those whose names make them unreadable.
 fn digest(listing: &folder::Listing) -> Value {
     let unusable = listing.unusable.iter().map(|(path, _)| path);
     digest_of(listing.audio.iter().chain(unusable).map(String::as_str))
 }
 
-/// How many recordings there are, and a hash of their names.
+/// Returns the number of recordings, and a hash of their names.
 fn digest_of<'a>(names: impl Iterator<Item = &'a str>) -> Value {
     let names: Vec<&str> = names.collect();
     let hash = blake3::hash(names.join("\n").as_bytes()).to_hex();

@@ -1,4 +1,4 @@
-//! Checks of videos and pictures: they are there, can be read, and begin as their kind does. Nothing is decoded.
+//! Checks of videos and pictures: that they exist, can be read, and begin like their kind. Nothing is decoded.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,7 +15,7 @@ use crate::columns::Media;
 /// Checks the media of a row; `root` is the recipe's folder.
 ///
 /// # Errors
-/// The reason why the row cannot be used.
+/// Returns the reason why the row cannot be used.
 pub fn check(media: &Media, root: &Path) -> Result<(), RejectionReason> {
     media.iter().try_for_each(|(role, media)| media.iter().try_for_each(|medium| check_one(*role, medium, root)))
 }
@@ -34,23 +34,25 @@ fn check_one(role: Role, medium: &MediaRef, root: &Path) -> Result<(), Rejection
         return Err(instead(found, what, name).into());
     }
     if size > MAX_MEMBER_BYTES {
-        return Err(format!("unusable {what}: {name} has {size} bytes, at most {MAX_MEMBER_BYTES} are taken").into());
+        return Err(
+            format!("unusable {what}: {name} has {size} bytes, but at most {MAX_MEMBER_BYTES} are supported").into()
+        );
     }
     let (is_known, kinds) = match role {
         Role::Audio => (true, ""),
         Role::Video => (is_video(&head), "MP4, MOV, Matroska, WebM, AVI or MPEG"),
         Role::Images => (is_picture(&head), "PNG, JPEG, WebP, GIF, BMP or TIFF"),
     };
-    if is_known { Ok(()) } else { Err(format!("unusable {what}: {name} does not begin as {kinds} does").into()) }
+    if is_known { Ok(()) } else { Err(format!("unusable {what}: {name} does not begin like {kinds}").into()) }
 }
 
-/// Says that something else lies in the place of a medium.
+/// Describes other content in the place of a medium.
 pub fn instead(found: StandIn, what: &str, name: &str) -> String {
     let kind = found.kind.trim_start_matches("an ").trim_start_matches("a ");
     format!("{kind} instead of a {what}: {name}; {}", found.advice)
 }
 
-/// The first bytes of a medium, and its size.
+/// Returns the first bytes of a medium, and its size.
 fn head(source: &Source<'_>, root: &Path) -> io::Result<(Vec<u8>, u64)> {
     let (path, offset, length) = match source {
         Source::File(path) => (root.join(path), 0, None),
@@ -60,7 +62,7 @@ fn head(source: &Source<'_>, root: &Path) -> io::Result<(Vec<u8>, u64)> {
     let mut file = File::open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a file"));
     }
     let there = metadata.len().saturating_sub(offset);
     let size = length.unwrap_or(there);
@@ -73,13 +75,13 @@ fn head(source: &Source<'_>, root: &Path) -> io::Result<(Vec<u8>, u64)> {
     Ok((head, size))
 }
 
-/// Returns whether a file that begins so is a picture.
+/// Returns whether a file with these first bytes is a picture.
 fn is_picture(head: &[u8]) -> bool {
     let begins: [&[u8]; 7] = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*"];
     begins.iter().any(|begin| head.starts_with(begin)) || is_riff(head, b"WEBP")
 }
 
-/// Returns whether a file that begins so is a video.
+/// Returns whether a file with these first bytes is a video.
 fn is_video(head: &[u8]) -> bool {
     let begins: [&[u8]; 3] = [b"\x1a\x45\xdf\xa3", b"\0\0\x01\xba", b"\0\0\x01\xb3"];
     let boxes: [&[u8]; 4] = [b"ftyp", b"moov", b"mdat", b"wide"];

@@ -11,8 +11,9 @@ use crate::collect::{Place, row};
 
 /// Returns all rows in C order of their ids.
 ///
-/// An id that several sources have stays with the first source that gives it, or else with the first that made it of a file's name.
-/// Another row with a made-up id gets its source's name in front, unless it is the same recording; every other is rejected.
+/// If several sources have an id, it stays with the first source that provides it, or else with the first that made
+/// it from a file's name. Another row with a generated id gets its source's name as a prefix, unless it is the same
+/// recording. All others are rejected.
 pub(crate) fn merged(sources: &[Source], tables: &mut [Utterances], work: &PartWork) -> Vec<Place> {
     let places = sorted(tables);
     if tables.len() < 2 {
@@ -56,8 +57,8 @@ pub(crate) fn merged(sources: &[Source], tables: &mut [Utterances], work: &PartW
     for ((source, table), renamed) in sources.iter().zip(tables.iter_mut()).zip(&renamed) {
         if let Some(first) = renamed.values().next() {
             work.message(format!(
-                "{}: {} ids, made of file names, are those of another source too and get the source's name in front (first: {first}); \
-                 `prefix: NAME-` at the source says otherwise",
+                "{}: {} ids, made from file names, also exist in another source and get the source's name as a prefix (first: {first}); \
+                 `prefix: NAME-` at the source sets another prefix",
                 source.dir,
                 renamed.len()
             ));
@@ -69,7 +70,7 @@ pub(crate) fn merged(sources: &[Source], tables: &mut [Utterances], work: &PartW
     places
 }
 
-/// All rows in order of their ids, then of their sources.
+/// Returns all rows in order of their ids, then of their sources.
 fn sorted(tables: &[Utterances]) -> Vec<Place> {
     let place = |source: usize| move |row: usize| Place { source: source as u32, row: row as u32 };
     let places = tables.iter().enumerate().flat_map(|(source, table)| (0..table.len()).map(place(source)));
@@ -80,7 +81,8 @@ fn sorted(tables: &[Utterances]) -> Vec<Place> {
     places
 }
 
-/// A name for every source, unlike those of the others: the last part of its path, or else the whole path, or else with its number.
+/// Returns a unique name for every source: the last part of its path, or else the whole path, or else with its
+/// number.
 fn names(sources: &[Source]) -> Vec<String> {
     let plain = |text: &str| -> String {
         let allowed = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };

@@ -19,18 +19,18 @@ use crate::read::{KEY, filters};
 use crate::warnings::Warnings;
 use crate::{Format, PrepConfig, fallback, filter, media};
 
-/// How far a segment may reach beyond its recording, in seconds, before it is refused rather than cut (as Kaldi's
+/// The time in seconds by which a segment may exceed its recording and is cut, instead of being rejected (as Kaldi's
 /// extract-segments does by default).
 const MAX_OVERSHOOT: f64 = 0.5;
 
-/// What a recording is.
+/// The properties of a recording.
 struct Recording {
     seconds: f64,
     sample_rate: u32,
     channels: u32,
-    /// Whether the fallback decoded it.
+    /// True if the fallback decoded it.
     by_fallback: bool,
-    /// What was odd about it.
+    /// The warnings of its decoder.
     warnings: Vec<DecodeWarning>,
 }
 
@@ -51,13 +51,13 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     Ok(Phase::new("probe", parts.collect::<Result<_, _>>()?))
 }
 
-/// Recordings that several parts have rows of: the first part that needs one probes it for all.
+/// Recordings that rows of several parts share: the first part that needs one probes it for all.
 type SharedRecordings = HashMap<String, OnceLock<Probed>>;
 
-/// What is known of a recording, or why it cannot be used.
+/// The properties of a recording, or the reason why it cannot be used.
 type Probed = Arc<Result<Recording, RejectionReason>>;
 
-/// The recordings that more than one of the parts has rows of.
+/// Returns the recordings that rows of more than one part use.
 fn shared_recordings(parts: &[Vec<String>]) -> SharedRecordings {
     let mut first_part: HashMap<&str, usize> = HashMap::new();
     let mut shared = SharedRecordings::new();
@@ -83,8 +83,8 @@ fn part(
     shared: &Arc<SharedRecordings>,
     program: Option<&str>,
 ) -> Result<Part, StageError> {
-    let key =
-        key_of(manifest).ok_or_else(|| StageError::new(format!("{} is no table of this stage", manifest.display())))?;
+    let key = key_of(manifest)
+        .ok_or_else(|| StageError::new(format!("{} is not a table of this stage", manifest.display())))?;
     let root = context.recipe_dir().to_path_buf();
     let recordings = wavs.iter().filter(|wav| !wav.is_empty());
     let mut files: Vec<PathBuf> = recordings.filter_map(|wav| Source::of(wav).file(&root)).collect();
@@ -109,19 +109,19 @@ fn part(
         .work(move |work| probing.run(&manifest, &output, work)))
 }
 
-/// `SPLIT/part-00000` of `…/manifests/SPLIT/rows-00000.parquet`.
+/// Returns `SPLIT/part-00000` for `…/manifests/SPLIT/rows-00000.parquet`.
 fn key_of(manifest: &Path) -> Option<String> {
     let number = manifest.file_stem()?.to_str()?.strip_prefix("rows-")?;
     let split = manifest.parent()?.file_name()?.to_str()?;
     Some(format!("{split}/part-{number}"))
 }
 
-/// Opens the recordings of parts and completes their rows.
+/// The probing of recordings and completion of rows.
 struct Probing {
     config: PrepConfig,
     /// The recipe's folder.
     root: PathBuf,
-    /// The fallback's name and version, where the recipe wants one.
+    /// The fallback's name and version, if the recipe uses one.
     program: Option<String>,
     shared: Arc<SharedRecordings>,
 }
@@ -164,7 +164,7 @@ impl Probing {
         }
         columns::write(work, output, &kept_extras, &self.config.column_specs())?;
         table::write_utterances(&work.output(output)?, &kept).map_err(StageError::other)?;
-        // The sum of nothing is -0.
+        // The sum of an empty sequence is -0.
         let seconds = 0.0 + kept.iter().filter_map(|row| row.duration).sum::<f64>();
         let split = output.split('/').next().unwrap_or_default();
         let by_fallback = kept.iter().filter(|row| row.decoder.is_some()).count();
@@ -211,11 +211,11 @@ impl Probing {
         probed.collect()
     }
 
-    /// What a recording is, or why it cannot be used.
+    /// Returns the properties of a recording, or the reason why it cannot be used.
     fn probe(&self, wav: &str) -> Result<Recording, RejectionReason> {
         let decoder = if self.program.is_some() { Decoder::with_ffmpeg() } else { Decoder::builtin() };
         let source = Source::of(wav);
-        // What a command gives is not declared as an input, so that it is better another time would not be noticed.
+        // The output of a command is not declared as an input, so a later success would go unnoticed.
         let is_command = matches!(source, Source::Pipe(_));
         let unreadable = |problem: &dyn std::fmt::Display, of_machine| {
             let problem = without_root(&problem.to_string(), &self.root);
@@ -244,7 +244,7 @@ impl Probing {
         })
     }
 
-    /// Fills in what the recording is; a segment that ends a little behind it is cut to it.
+    /// Adds the properties of the recording to a row. A segment that ends slightly after it is cut.
     fn complete(&self, row: &mut Utterance, recording: &Recording) -> Result<(), String> {
         let seconds = recording.seconds;
         let start = row.start.unwrap_or(0.0);
@@ -263,7 +263,7 @@ impl Probing {
                  segments (A is the first, B the second), or leave it out for the mean of all"
             ));
         }
-        // The only channel needs no name.
+        // A single channel needs no name.
         row.channel = row.channel.filter(|_| channels > 1);
         row.duration = Some(end - start);
         row.sample_rate = Some(recording.sample_rate);
@@ -273,7 +273,7 @@ impl Probing {
     }
 }
 
-/// What lies in the place of a recording that cannot be decoded, if it is something known.
+/// Returns the content in place of a recording that cannot be decoded, if it is something known.
 fn stand_in(source: &Source<'_>, root: &Path) -> Option<StandIn> {
     let (path, offset, length) = match source {
         Source::File(path) => (root.join(path), 0, HEAD_BYTES as u64),
@@ -287,28 +287,30 @@ fn stand_in(source: &Source<'_>, root: &Path) -> Option<StandIn> {
     flowmill_audio::media::stand_in(&head)
 }
 
-/// What to know of a file that is not there: Kaldi's own tools count relative paths from where they run.
+/// Returns a hint about a missing file: Kaldi's own tools resolve relative paths from their working directory.
 fn hint(config: &PrepConfig, root: &Path, wav: &str) -> String {
     let Source::File(path) = Source::of(wav) else { return String::new() };
     let named_by = |dir: &str| wav.strip_prefix(dir.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'));
     let kaldi = config.data.iter().find(|source| config.format_of(source) == Format::Kaldi && named_by(&source.dir));
     match kaldi.filter(|_| !path.contains('\\')) {
         Some(source) if !root.join(path).exists() => {
-            format!("; relative paths in {}/wav.scp count from that folder", source.dir.trim_end_matches('/'))
+            format!("; relative paths in {}/wav.scp start from that folder", source.dir.trim_end_matches('/'))
         }
         _ if !root.join(path).exists() && path.contains('\\') => {
-            "; the parts of a path are parted by `/` here, not by the backslashes of Windows".to_owned()
+            "; the parts of a path are separated by `/` here, not by the backslashes of Windows".to_owned()
         }
         _ => match hints::in_another_form(&root.join(path)) {
-            Some(_) => "; a file whose name looks the same is there: its letters are in another Unicode form (NFC or NFD), so rename the \
-                        files (`convmv -f utf8 -t utf8 --nfc`) or write the names in theirs"
-                .to_owned(),
+            Some(_) => {
+                "; there is a file whose name looks the same but is in another Unicode form (NFC or NFD); rename the \
+                        files (`convmv -f utf8 -t utf8 --nfc`) or write the names in their form"
+                    .to_owned()
+            }
             None => String::new(),
         },
     }
 }
 
-/// A message in which files are named as the data name them, so that it is the same wherever the recipe lies.
+/// Formats a message with files named as in the data, so that it is the same wherever the recipe is.
 fn without_root(message: &str, root: &Path) -> String {
     message.replace(&format!("{}/", root.display()), "")
 }

@@ -1,4 +1,4 @@
-//! The first phase: index files in, tables of checked and split rows out.
+//! The first phase: reads index files and writes tables of checked and split rows.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::{PrepConfig, fallback, filter};
 /// The part's key.
 pub const KEY: &str = "read";
 
-/// Plans the reading: one part.
+/// Plans the reading as one part.
 pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageError> {
     let depends = dependencies(config, context)?;
     let mut own = json!({
@@ -24,7 +24,7 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         "split": config.split,
         "allow_pipes": config.allow_pipes,
         "probe": config.probe,
-        // Reading only asks whether there must be a text.
+        // Reading only checks whether a text is required.
         "min_text": config.min_text.min(1),
         "part_size": config.part_size,
         "recordings": depends.listings,
@@ -45,7 +45,7 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     Ok(Phase::new("read", vec![part]))
 }
 
-/// The fields of the filters, for a part's configuration.
+/// Returns the fields of the filters, for a part's configuration.
 pub fn filters(config: &PrepConfig) -> serde_json::Value {
     json!({
         "min_duration": config.min_duration,
@@ -55,7 +55,7 @@ pub fn filters(config: &PrepConfig) -> serde_json::Value {
     })
 }
 
-/// Where the rows of a split's part lie, relative to the stage: the input of the second phase, or the stage's result.
+/// Returns the path of a split's part, relative to the stage: the input of the second phase, or the stage's result.
 fn output_name(config: &PrepConfig, split: &str, part: usize) -> String {
     if config.probe {
         format!("manifests/{split}/rows-{part:05}.parquet")
@@ -103,7 +103,7 @@ fn write(
     Ok(rows)
 }
 
-/// Adds how many rows each split has.
+/// Adds the number of rows in each split.
 fn with_counts(report: PartReport, collection: &Collection) -> PartReport {
     collection.splits().fold(report, |report, split| report.fact(split.name, split.len() as u64))
 }

@@ -1,10 +1,11 @@
 //! Recordings for the stages that open them again: each is read and decoded once per phase, however many rows are cut from it, and once per
 //! run as far as [`RunRecordings`] keep it for the next phase.
 //!
-//! A recording that several rows of a phase share stays decoded (mono, f32) until the last of them is done, in whatever parts these
-//! rows are and however they are interleaved with rows of other recordings. Memory is bounded: [`KEPT_BYTES`] of samples stay in
-//! memory, further recordings go to unlinked temporary files, from which rows read only their own samples; and only
-//! [`DECODING_BYTES`] are decoded at the same time. Where neither memory nor the disk has room, a recording is decoded again.
+//! A recording that several rows of a phase share stays decoded (mono, f32) until the last of them is done, whatever
+//! parts these rows are in and however they are interleaved with rows of other recordings. Memory is bounded:
+//! [`KEPT_BYTES`] of samples stay in memory, and further recordings go to unlinked temporary files, from which rows
+//! read only their own samples. Only [`DECODING_BYTES`] are decoded at the same time. If neither memory nor the disk
+//! has space, a recording is decoded again.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,9 +23,9 @@ use flowmill_runner::PlanContext;
 
 use crate::fallback::decoder;
 
-/// Samples of shared recordings that stay in memory, in bytes (an hour of 16 kHz is 230 MB).
+/// The size of shared recordings that stay in memory, in bytes (an hour at 16 kHz is 230 MB).
 const KEPT_BYTES: u64 = 1 << 30;
-/// Samples that are decoded at the same time, in bytes; a larger recording is decoded when no other is.
+/// The size of recordings that are decoded at the same time, in bytes. A larger recording is decoded alone.
 const DECODING_BYTES: u64 = 2 << 30;
 /// The divisor that gives the largest temporary file from the free space of its disk.
 const SHARE_OF_DISK: u64 = 4;
@@ -98,24 +99,24 @@ fn bytes_of(audio: &Audio) -> u64 {
 struct Recordings {
     /// The recipe's folder.
     root: PathBuf,
-    /// Where temporary files are made.
+    /// The folder of temporary files.
     scratch: PathBuf,
-    /// By what the rows say of where they are.
+    /// The recordings by the location in their rows.
     shared: HashMap<Key, Arc<Recording>>,
     memory: Arc<Memory>,
     run: Arc<RunRecordings>,
 }
 
-/// A recording and how many rows are still to be cut from it.
+/// A recording and the number of rows that still have to be cut from it.
 struct Recording {
-    /// Samples over all channels, as far as the last row reaches.
+    /// The number of samples over all channels, up to the end of the last row.
     samples: u64,
     rows_left: AtomicUsize,
     decoded: Mutex<Decoded>,
     run: Arc<RunRecordings>,
 }
 
-/// A recording, and the channel of it that rows are on; `None`: the mean of all.
+/// A recording, and the channel that rows use; `None` for the mean of all.
 type Key = (String, Option<u32>);
 
 /// The samples of a shared recording: one channel, or the mean of all.
@@ -133,36 +134,36 @@ enum Decoded {
         frames: usize,
         sample_rate: u32,
     },
-    /// Every row of it gets this reason.
+    /// The error that every row of it gets.
     Failed(RecordingError),
 }
 
-/// Why a row has no samples.
+/// The reason why a row has no samples.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
     /// The recording cannot be read or decoded.
     #[error("{problem}")]
     Unreadable {
-        /// What is wrong.
+        /// The problem.
         problem: String,
-        /// Whether this machine at this time is to blame, and not the recording.
+        /// True if the cause is this machine at this time, and not the recording.
         of_machine: bool,
     },
-    /// The row's segment lies outside of the recording.
+    /// The row's segment is outside the recording.
     #[error("{0}")]
     Segment(String),
     /// The recording does not have the row's channel.
-    #[error("the recording has {channels} channels, none with the number {channel} (counted from 0)")]
+    #[error("the recording has {channels} channels, but no channel {channel} (counted from 0)")]
     Channel {
         /// The channel, counted from 0.
         channel: u32,
-        /// How many channels there are.
+        /// The number of channels.
         channels: usize,
     },
 }
 
 impl RecordingError {
-    /// Whether this machine at this time is to blame, and not the recording.
+    /// Returns whether the cause is this machine at this time, and not the recording.
     pub fn is_of_machine(&self) -> bool {
         matches!(self, Self::Unreadable { of_machine: true, .. })
     }
@@ -209,16 +210,17 @@ fn within_memory(
     parts.iter().map(part).collect()
 }
 
-/// A part's handle on the recordings of its phase. Dropped, it gives up the rows it has not asked for: of a part that is up to date,
-/// of rows that were set aside.
+/// A part's handle on the recordings of its phase. When it is dropped, it releases the rows it has not requested,
+/// such as those of a part that is up to date and rejected rows.
 pub struct PartRecordings {
     recordings: Arc<Recordings>,
-    /// Rows of shared recordings that were not asked for yet.
+    /// Rows of shared recordings that were not requested yet.
     unclaimed: HashMap<Key, AtomicUsize>,
 }
 
 impl PartRecordings {
-    /// The recording of a row, to be decoded when it is asked for. It is kept for other rows until this value is dropped.
+    /// Returns the recording of a row, which is decoded when it is first needed. It is kept for other rows until this
+    /// value is dropped.
     pub fn row(&self, utterance: &Utterance) -> RowRecording {
         let key = (utterance.wav.clone(), utterance.channel);
         let claim = self
@@ -247,7 +249,7 @@ impl Drop for PartRecordings {
     }
 }
 
-/// The recording of one row, or the segment of one that the row names.
+/// The recording of one row, or the segment of it that the row names.
 pub struct RowRecording {
     recordings: Arc<Recordings>,
     shared: Option<Arc<Recording>>,
@@ -259,10 +261,11 @@ pub struct RowRecording {
 }
 
 impl RowRecording {
-    /// The row's samples: the channel that it names, or else all channels or their mean.
+    /// Returns the row's samples: of the channel that it names, or else all channels or their mean.
     ///
     /// # Errors
-    /// Why the recording cannot be read or decoded, or that the channel is not in it, or the segment outside of it.
+    /// Returns an error if the recording cannot be read or decoded, does not have the channel, or does not contain
+    /// the segment.
     pub fn audio(&self) -> Result<Audio, RecordingError> {
         let Some(shared) = &self.shared else {
             let (form, stamp) = (self.form(None), self.stamp());
@@ -274,7 +277,7 @@ impl RowRecording {
             self.recordings.run.leave(form, stamp, audio);
             return piece;
         };
-        // Decoding under the lock does no parallel work, so this thread takes up no row that would wait for itself.
+        // Decoding under the lock does no parallel work, so this thread takes no row that would wait for itself.
         let mut decoded = lock(&shared.decoded);
         let piece = match &*decoded {
             Decoded::InMemory { audio, .. } => return cut(audio, self.span),
@@ -325,7 +328,7 @@ impl RowRecording {
         let Recordings { root, memory, .. } = &*self.recordings;
         let _room = memory.wait_for_room(samples.saturating_mul(size_of::<f32>() as u64));
         let source = Source::of(&self.key.0);
-        // What a command gives is not declared as an input, so that it is better another time would not be noticed.
+        // The output of a command is not declared as an input, so a later success would go unnoticed.
         let is_command = matches!(source, Source::Pipe(_));
         let bytes = source.read(root, &PipeLimits::default()).map_err(|error| RecordingError::Unreadable {
             problem: error.to_string(),
@@ -345,7 +348,7 @@ impl Drop for RowRecording {
 }
 
 impl Recording {
-    /// Notes that this number of rows need it no longer.
+    /// Records that this number of rows no longer need it.
     fn release(&self, rows: usize) {
         if rows > 0 && self.rows_left.fetch_sub(rows, Ordering::AcqRel) == rows {
             let decoded = std::mem::replace(&mut *lock(&self.decoded), Decoded::Absent);
@@ -373,7 +376,7 @@ impl Recordings {
         }
     }
 
-    /// Writes the samples to an unlinked file, if the disk has enough room.
+    /// Writes the samples to an unlinked file, if the disk has enough space.
     fn write(&self, audio: &Audio, bytes: u64) -> Option<File> {
         std::fs::create_dir_all(&self.scratch).ok()?;
         let disk = rustix::fs::statvfs(&self.scratch).ok()?;
@@ -391,7 +394,7 @@ impl Recordings {
     }
 }
 
-/// A channel as a recording, or the mean of all.
+/// Reduces a recording to a channel, or to the mean of all.
 fn one_channel(mut audio: Audio, channel: Option<u32>) -> Result<Audio, RecordingError> {
     let (sample_rate, warnings, channels) = (audio.sample_rate, audio.warnings.clone(), audio.samples.len());
     let samples = match channel {
@@ -402,7 +405,7 @@ fn one_channel(mut audio: Audio, channel: Option<u32>) -> Result<Audio, Recordin
     Ok(Audio { samples: vec![samples], sample_rate, warnings })
 }
 
-/// The part of a recording that a row names.
+/// Returns the part of a recording that a row names.
 fn cut(audio: &Audio, span: (Option<f64>, Option<f64>)) -> Result<Audio, RecordingError> {
     match span {
         (None, None) => Ok(audio.clone()),
@@ -413,7 +416,7 @@ fn cut(audio: &Audio, span: (Option<f64>, Option<f64>)) -> Result<Audio, Recordi
     }
 }
 
-/// [`cut`] of samples in a file; `None` when they cannot be read.
+/// Returns the part of samples in a file like [`cut`]; `None` if they cannot be read.
 fn read_piece(
     samples: &File,
     frames: usize,
@@ -437,7 +440,7 @@ fn read_piece(
     Some(Ok(Audio { samples: vec![piece], sample_rate, warnings: Vec::new() }))
 }
 
-/// How much memory recordings may take, and take.
+/// The limits and the present use of memory for recordings.
 struct Memory {
     kept_bytes: u64,
     decoding_bytes: u64,
@@ -473,7 +476,7 @@ impl Memory {
         DecodingRoom { memory: self, bytes }
     }
 
-    /// Reserves memory for what is kept, if that then takes no more than `limit`.
+    /// Reserves memory for kept recordings, if they then take no more than `limit`.
     fn reserve(self: &Arc<Self>, bytes: u64, limit: u64) -> Option<Reserved> {
         let mut taken = lock(&self.taken);
         let kept = taken.kept.checked_add(bytes).filter(|kept| *kept <= limit)?;
@@ -482,7 +485,7 @@ impl Memory {
     }
 }
 
-/// Room to decode, given back when dropped.
+/// Memory for decoding, which is released when dropped.
 struct DecodingRoom<'m> {
     memory: &'m Memory,
     bytes: u64,
@@ -496,7 +499,7 @@ impl Drop for DecodingRoom<'_> {
     }
 }
 
-/// Memory of a recording that is kept, given back when dropped.
+/// Memory of a kept recording, which is released when dropped.
 struct Reserved {
     memory: Arc<Memory>,
     bytes: u64,
@@ -509,7 +512,7 @@ impl Drop for Reserved {
     }
 }
 
-/// Locks even after a panic of another holder: what is behind these locks is whole at every instant.
+/// Locks a mutex even after another holder panicked: the data in these locks are consistent at every instant.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -518,14 +521,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Two recordings of a second whose samples count up; `wav` is a command that notes every run of it.
+    /// Two recordings of a second whose samples count up; `wav` is a command that logs each of its runs.
     struct Corpus {
         folder: tempfile::TempDir,
         rows: Vec<Vec<Utterance>>,
     }
 
     impl Corpus {
-        /// Segments of both recordings take turns, over two parts.
+        /// Creates a corpus in which segments of both recordings alternate, over two parts.
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             for name in ["a", "b"] {
@@ -556,7 +559,7 @@ mod tests {
                 .map_or(0, |runs| runs.lines().count())
         }
 
-        /// All pieces, the parts one after the other.
+        /// Returns all pieces of all parts in order.
         fn pieces(&self, scratch: &Path, memory: Memory) -> (Vec<Vec<f32>>, Vec<PartRecordings>) {
             let parts: Vec<Vec<RecordingRow>> =
                 self.rows.iter().map(|rows| rows.iter().map(RecordingRow::of).collect()).collect();
@@ -588,7 +591,7 @@ mod tests {
     fn what_memory_has_no_room_for_is_read_from_a_file_that_leaves_no_trace() {
         let corpus = Corpus::new();
         let scratch = corpus.folder.path().join("scratch");
-        // Room for one of the two.
+        // Memory for one of the two.
         let memory = Memory { kept_bytes: 40_000, ..Memory::default() };
         let (pieces, _parts) = corpus.pieces(&scratch, memory);
         assert_eq!(pieces, expected(&corpus));

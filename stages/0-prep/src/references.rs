@@ -1,4 +1,4 @@
-//! References between rows: every row that another one names must be there.
+//! References between rows: every row that another one names must exist.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,8 @@ use flowmill_runner::PartWork;
 use crate::Source;
 use crate::collect::{Place, row};
 
-/// Rejects rows that name rows that are not there, and then those that name these, until none is left. Of a source with a prefix, ids count
-/// with and without it.
+/// Rejects rows that name missing rows, and then those that name rejected rows, until none is left. For a source with
+/// a prefix, ids match with and without it.
 pub(crate) fn resolve(sources: &[Source], tables: &[Utterances], places: &mut Vec<Place>, work: &PartWork) {
     let extra = |place: &Place| row(tables, place).extra.filter(|extra| !extra.references.is_empty());
     if !places.iter().any(|place| extra(place).is_some()) {
@@ -23,7 +23,7 @@ pub(crate) fn resolve(sources: &[Source], tables: &[Utterances], places: &mut Ve
             let prefix = sources[place.source as usize].prefix.as_deref();
             let Some((name, id)) = extra(place).and_then(|extra| dangling(extra, prefix, &ids)) else { return true };
             let utt = row(tables, place).utt;
-            work.reject(utt, format!("reference to a row that is not there: `{name}` names {id}"));
+            work.reject(utt, format!("reference to a missing row: `{name}` names {id}"));
             gone.push(utt);
             false
         });
@@ -36,7 +36,7 @@ pub(crate) fn resolve(sources: &[Source], tables: &[Utterances], places: &mut Ve
     }
 }
 
-/// The first reference of a row to none of `ids`.
+/// Returns the first reference of a row to an id that is not in `ids`.
 fn dangling<'a>(extra: &'a Extra, prefix: Option<&str>, ids: &HashSet<&str>) -> Option<(&'a str, &'a str)> {
     let is_there =
         |id: &str| ids.contains(id) || prefix.is_some_and(|prefix| ids.contains(format!("{prefix}{id}").as_str()));

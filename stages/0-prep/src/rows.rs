@@ -27,22 +27,22 @@ pub struct Table {
     pub path: PathBuf,
 }
 
-/// A table with what is in it.
+/// A table with its content.
 pub struct PrepPart {
     /// The table.
     pub table: Table,
-    /// How many utterances it has.
+    /// The number of utterances.
     pub rows: u64,
-    /// What its rows are, wherever they and their recordings lie.
+    /// The content of its rows, independent of the location of rows and recordings.
     pub contents: Contents,
     /// Its recordings, shared with the other parts of the phase.
     pub recordings: PartRecordings,
 }
 
-/// The tables of all splits, in the order in which stage 0 planned them.
+/// Returns the tables of all splits, in the order in which stage 0 planned them.
 ///
 /// # Errors
-/// When stage 0 is not finished.
+/// Returns an error if stage 0 is not finished.
 pub fn tables(context: &PlanContext) -> Result<Vec<Table>, StageError> {
     let stage = context.stage_dir(0);
     let table = |path: PathBuf| {
@@ -52,25 +52,25 @@ pub fn tables(context: &PlanContext) -> Result<Vec<Table>, StageError> {
     Ok(context.receipts(0)?.iter().flat_map(|receipt| receipt.outputs()).filter_map(table).collect())
 }
 
-/// The tables of one split.
+/// Returns the tables of one split.
 ///
 /// # Errors
-/// When stage 0 made no such split; `key` is the recipe's key that asks for it.
+/// Returns an error if stage 0 made no such split; `key` is the recipe's key that names it.
 pub fn tables_of(context: &PlanContext, split: &str, key: &str) -> Result<Vec<Table>, StageError> {
     let tables = tables(context)?;
     let splits: BTreeSet<String> = tables.iter().map(|table| table.split.clone()).collect();
     if !splits.contains(split) {
         let known = splits.into_iter().collect::<Vec<_>>().join(", ");
-        let message = format!("stage 0 made no split {split:?}; there are: {known}");
+        let message = format!("stage 0 made no split {split:?}; existing splits: {known}");
         return Err(context.recipe().error(key, message).into());
     }
     Ok(tables.into_iter().filter(|table| table.split == split).collect())
 }
 
-/// Tables with what is in them, in their order; `columns` are those that the stage reads.
+/// Returns tables with their content, in order; `columns` are those that the stage reads.
 ///
 /// # Errors
-/// When a table cannot be read.
+/// Returns an error if a table cannot be read.
 pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Result<Vec<PrepPart>, StageError> {
     let rows: Vec<Vec<RecordingRow>> = tables
         .par_iter()
@@ -83,10 +83,10 @@ pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Res
     Ok(whole.map(|(((table, rows), contents), recordings)| PrepPart { table, rows, contents, recordings }).collect())
 }
 
-/// What the rows of tables are, each in these columns.
+/// Returns the content of the rows of tables, each with these columns.
 ///
 /// # Errors
-/// When a table cannot be read.
+/// Returns an error if a table cannot be read.
 pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Result<Vec<Contents>, StageError> {
     let of = |table: &Table| {
         let mut contents = Contents::new(context.recipe_dir());
@@ -96,10 +96,10 @@ pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Re
     tables.par_iter().map(of).collect()
 }
 
-/// The outputs of this stage's own earlier parts whose keys begin so, in the order of the parts.
+/// Returns the outputs of this stage's own earlier parts whose keys have this prefix, in the order of the parts.
 ///
 /// # Errors
-/// When a receipt cannot be read.
+/// Returns an error if a receipt cannot be read.
 pub fn outputs(context: &PlanContext, own: u8, prefix: &str) -> Result<Vec<PathBuf>, StageError> {
     let receipts = context.receipts(own)?;
     Ok(receipts
@@ -109,17 +109,17 @@ pub fn outputs(context: &PlanContext, own: u8, prefix: &str) -> Result<Vec<PathB
         .collect())
 }
 
-/// The split and the key, when the path, relative to stage 0, is `SPLIT/part-00000.parquet`.
+/// Returns the split and the key of a path, relative to stage 0, of the form `SPLIT/part-00000.parquet`.
 fn name_of(table: &Path) -> Option<(String, String)> {
     let key = table.to_str()?.strip_suffix(".parquet")?;
     let (split, part) = key.split_once('/')?;
     (part.starts_with("part-") && !part.contains('/')).then(|| (split.to_owned(), key.to_owned()))
 }
 
-/// The utterances of a table.
+/// Returns the utterances of a table.
 ///
 /// # Errors
-/// When it cannot be read.
+/// Returns an error if it cannot be read.
 pub fn utterances(table: &Table) -> Result<Vec<Utterance>, StageError> {
     table::read_utterances(&table.path).map_err(StageError::other)
 }

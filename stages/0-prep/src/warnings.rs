@@ -1,4 +1,5 @@
-//! Warnings about recordings that could be read all the same: all of them in a file, and those about missing or wrong audio in the log.
+//! Warnings about recordings that could still be read: all of them in a file, and those about missing or wrong audio
+//! in the log.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +32,7 @@ enum Damage {
 }
 
 impl Damage {
-    /// What a warning says of the audio; `None` when all of it is there.
+    /// Returns the kind of damage that a warning describes; `None` if no audio is missing.
     fn of(warning: &DecodeWarning) -> Option<Self> {
         match warning {
             DecodeWarning::Truncated { .. } => Some(Self::Truncated),
@@ -44,7 +45,7 @@ impl Damage {
         }
     }
 
-    /// Its name among the part's facts.
+    /// Returns its name among the part's facts.
     fn fact(self) -> &'static str {
         match self {
             Self::Truncated => "truncated recordings",
@@ -62,7 +63,7 @@ pub struct Warnings<'a> {
 }
 
 impl<'a> Warnings<'a> {
-    /// Notes what was odd about the recording of a row.
+    /// Adds the warnings about the recording of a row.
     pub fn note(&mut self, row: &'a Utterance, warnings: &[DecodeWarning], sample_rate: u32) {
         for warning in warnings {
             if let Some(damage) = Damage::of(warning) {
@@ -72,15 +73,16 @@ impl<'a> Warnings<'a> {
         }
     }
 
-    /// How many rows have a recording damaged in each way.
+    /// Returns the number of rows with a recording damaged in each way.
     pub fn facts(&self) -> impl Iterator<Item = (&'static str, usize)> {
         self.damaged.iter().map(|(damage, lines)| (damage.fact(), lines.len()))
     }
 
-    /// Reports the damaged ones, and writes all as JSON lines into `warnings/KEY.jsonl`; no file when there are none.
+    /// Prints warnings about damaged recordings, and writes all as JSON lines to `warnings/KEY.jsonl`. Without
+    /// warnings there is no file.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn publish(&self, work: &PartWork, key: &str) -> Result<(), StageError> {
         if self.lines.is_empty() {
             return Ok(());
@@ -108,7 +110,7 @@ fn write(path: &Path, lines: &[Line<'_>]) -> Result<(), StageError> {
     std::fs::write(path, text).map_err(|error| StageError::file(path, error))
 }
 
-/// A warning with lengths as people know them.
+/// Formats a warning with lengths in seconds.
 fn in_seconds(warning: &DecodeWarning, sample_rate: u32) -> String {
     let seconds = |frames: u64| frames as f64 / f64::from(sample_rate.max(1));
     match *warning {

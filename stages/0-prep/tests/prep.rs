@@ -7,7 +7,7 @@ use flowmill_corpus::table;
 use flowmill_runner::{Experiment, Recipe, Reporter, RunError, RunOptions, RunSummary, Stage, run};
 use flowmill_stage_prep::Prep;
 
-/// A recipe's folder with a copy of the real corpus beside it.
+/// A recipe's folder with a copy of the real corpus next to it.
 struct Place {
     dir: tempfile::TempDir,
 }
@@ -88,15 +88,15 @@ fn the_real_corpus_by_lists_and_what_changes_when_a_file_does() {
     assert_eq!(place.ids("dev/part-00000.parquet").len(), 6);
     // Nothing changed: nothing runs.
     assert_eq!(place.run(BY_LIST).unwrap().stages[0].ran, 0);
-    // One recording: its part alone.
+    // A changed recording repeats only its part.
     let wav = place.data("libri6/audio/1688/1688-142285-0008.flac");
     fs::copy(place.data("libri6/audio/1688/1688-142285-0009.flac"), wav).unwrap();
     assert_eq!(place.run(BY_LIST).unwrap().stages[0].ran_keys, ["dev/part-00000"]);
-    // One transcript: the reading and the part it is in.
+    // A changed transcript repeats the reading and the part that contains it.
     let text = fs::read_to_string(place.data("libri6/text")).unwrap();
     fs::write(place.data("libri6/text"), text.replace("IRON", "COPPER")).unwrap();
     assert_eq!(place.run(BY_LIST).unwrap().stages[0].ran_keys, ["read", "train/part-00000"]);
-    // A limit: every part, not the reading.
+    // A changed limit repeats every part, but not the reading.
     let summary = place.run(&format!("{BY_LIST}  min_duration: 4.0\n")).unwrap();
     assert_eq!(summary.stages[0].ran, 5);
     let (rows_in, rows_out, rejected) = counts(&summary);
@@ -128,7 +128,7 @@ fn fractions_do_not_move_rows_when_others_are_added() {
         let text = fs::read_to_string(place.data("libri6").join(file)).unwrap();
         fs::write(place.data("libri6").join(file), text + line).unwrap();
     }
-    // No recording is opened, so the new row's missing one is no matter.
+    // No recording is opened, so the missing recording of the new row does not matter.
     assert_eq!(counts(&place.run(splits).unwrap()), (61, 61, 0));
     for (name, before) in ["train", "dev", "test"].iter().zip(before) {
         let after = place.ids(&format!("{name}/part-00000.parquet"));

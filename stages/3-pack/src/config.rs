@@ -17,25 +17,25 @@ pub const SECTION: &str = "pack";
 pub struct PackConfig {
     /// Format of the shards; training reads both.
     pub format: Container,
-    /// Rows of stage 0 per shard.
+    /// Number of rows of stage 0 per shard.
     pub utterances_per_shard: usize,
     /// The zstd level of Parquet shards, 1 to 22.
     pub compression_level: i32,
-    /// The columns of shards, of those that stages 0 to 2 give. By default those of the speech flows, and those that `prep.columns` and
-    /// `prep.references` name.
+    /// The columns of shards, from those that stages 0 to 2 provide. By default those of the speech flows, and those
+    /// in `prep.columns` and `prep.references`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
-    /// Fewest tokens of an utterance that is kept. Of two codebooks the ids of the mixed sequence count (41.7 per
-    /// second).
+    /// Minimum number of tokens of an utterance; utterances with fewer are rejected. With two codebooks, the ids of
+    /// the mixed sequence are counted (41.7 per second).
     pub min_tokens: usize,
-    /// Most tokens of an utterance that is kept; 0 is no limit. Utterances whose tokens and mel differ in length by
-    /// more than 4 tokens and 2 % of the mel are rejected whatever the limits. Tokens at 25 Hz that are one short of,
-    /// or one more than, what CosyVoice's training code expects (one for every 40 ms begun) get or lose a last one,
-    /// and the stage counts such rows.
+    /// Maximum number of tokens of an utterance; utterances with more are rejected; 0 for no limit. Utterances whose
+    /// tokens and mel differ in length by more than 4 tokens and 2 % of the mel are always rejected. CosyVoice's
+    /// training code expects one token at 25 Hz for every 40 ms that have begun. If one token is missing, the last
+    /// one is repeated; if there is one too many, it is dropped; the stage counts such rows.
     pub max_tokens: usize,
     /// The training mel.
     pub mel: MelSection,
-    /// How `data.list` and its companions name files.
+    /// The form of file names in `data.list` and the other lists.
     pub list_paths: ListStyle,
 }
 
@@ -66,7 +66,7 @@ pub enum Container {
 }
 
 impl Container {
-    /// The ending of a shard's name.
+    /// Returns the extension of a shard's name.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Parquet => "parquet",
@@ -79,7 +79,7 @@ impl Container {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MelSection {
-    /// The precision that mels are stored with.
+    /// The precision of stored mels.
     pub store: MelStore,
     /// The published definition of the mel.
     pub definition: Definition,
@@ -128,7 +128,7 @@ pub struct Overrides {
     pub fmax: Option<f32>,
 }
 
-/// How list files name other files.
+/// The form of file names in list files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ListStyle {
@@ -136,12 +136,12 @@ pub enum ListStyle {
     /// has to run in that folder.
     #[default]
     Name,
-    /// By absolute path: CosyVoice may run anywhere, and the lists are of this place only.
+    /// By absolute path: CosyVoice can run anywhere, but the lists are valid only in this place.
     Absolute,
 }
 
 impl MelSection {
-    /// The mel with all overrides applied.
+    /// Returns the mel with all overrides applied.
     pub fn config(&self) -> MelConfig {
         let mut mel = match self.definition {
             Definition::Cosyvoice2 => MelConfig::cosyvoice2(),
@@ -159,17 +159,18 @@ impl MelSection {
         mel
     }
 
-    /// The mel as shards, indexes and receipts describe it: `definition`, `store` and every field of [`MelConfig`].
+    /// Returns the description of the mel in shards, indexes and receipts: `definition`, `store` and every field of
+    /// [`MelConfig`].
     pub fn describe(&self) -> Value {
         json!({ "definition": self.definition, "store": self.store, "config": self.config() })
     }
 }
 
 impl PackConfig {
-    /// The section of a recipe, checked for combinations that cannot be.
+    /// Reads the section of a recipe and checks for impossible combinations.
     ///
     /// # Errors
-    /// The key that is wrong.
+    /// Returns the invalid key.
     pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
         let mut config: Self = recipe.section(SECTION)?;
         if let Some((key, message)) = config.problem() {
@@ -181,7 +182,8 @@ impl PackConfig {
         Ok(config)
     }
 
-    /// Why an utterance of so many tokens is left out, if it is. The part before the colon is the same for all of its kind.
+    /// Returns the reason for rejecting an utterance with this number of tokens, if any. The part before the colon is
+    /// the same for all reasons of one kind.
     pub(crate) fn refuses(&self, tokens: usize) -> Option<String> {
         let (least, most) = (self.min_tokens, self.max_tokens);
         match tokens {
@@ -191,11 +193,11 @@ impl PackConfig {
         }
     }
 
-    /// The first thing wrong, with its key.
+    /// Returns the first problem, with its key.
     fn problem(&self) -> Option<(String, String)> {
         let names_mel = self.columns.iter().flatten().any(|name| name == speech::MEL);
         if names_mel && self.mel.store == MelStore::None {
-            return Some(("columns".into(), "names `mel`, and mel.store is none".into()));
+            return Some(("columns".into(), "contains `mel`, but mel.store is none".into()));
         }
         if self.utterances_per_shard == 0 {
             return Some(("utterances_per_shard".into(), "a shard has at least one row".into()));

@@ -1,4 +1,4 @@
-//! A shard being written, in either format.
+//! A writer of a shard in either format.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use flowmill_corpus::{ColumnSpec, CorpusError, Row};
 
 use crate::{Container, PackConfig};
 
-/// Writes rows into a shard of the format that the recipe names.
+/// A writer of rows into a shard of the recipe's format.
 pub enum Writer {
     /// Parquet.
     Parquet(Box<ShardWriter>),
@@ -19,7 +19,7 @@ impl Writer {
     /// Starts a shard with these columns.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// Returns an error if the file cannot be created.
     pub fn create(config: &PackConfig, columns: &[ColumnSpec], path: &Path) -> Result<Self, CorpusError> {
         match config.format {
             Container::Webdataset => {
@@ -39,11 +39,11 @@ impl Writer {
     /// Appends a row.
     ///
     /// # Errors
-    /// When it does not fit the shard or cannot be written.
+    /// Returns an error if it does not match the shard or cannot be written.
     pub fn push(&mut self, row: Row) -> Result<(), CorpusError> {
         match self {
             Self::Parquet(writer) => writer.push(row),
-            // Named by what it is: the original may have had a wrong name, or be a piece cut out.
+            // Named by its actual format: the original may have had a wrong name, or be a piece of a recording.
             Self::Webdataset(writer) => {
                 let recording = row.bytes(speech::AUDIO_DATA).unwrap_or_default();
                 writer.push(&row, flowmill_audio::extension(recording).unwrap_or("audio"))
@@ -54,7 +54,7 @@ impl Writer {
     /// Ends the shard.
     ///
     /// # Errors
-    /// When writing fails.
+    /// Returns an error if writing fails.
     pub fn finish(self) -> Result<ShardSummary, CorpusError> {
         match self {
             Self::Parquet(writer) => writer.finish(),

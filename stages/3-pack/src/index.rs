@@ -1,4 +1,4 @@
-//! The second phase: each split's index and lists, and the statistics of the mels of the split that is trained on.
+//! The second phase: each split's index and lists, and the statistics of the mels of the training split.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
 /// A column's name, and the file of the extractor that made it.
 type Extractor = (String, PathBuf);
 
-/// The extractors of stages 1 and 2: the file that each leaves in its stage's own folder.
+/// Returns the extractors of stages 1 and 2, each with its file in its stage's folder.
 fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
     let mut found = Vec::new();
     let wanted = Wanted::of(config, context)?;
@@ -68,7 +68,7 @@ fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extracto
     Ok(found)
 }
 
-/// What made the columns.
+/// Returns the origins of the columns.
 fn made_by(extractors: &[Extractor]) -> Result<BTreeMap<String, MadeBy>, StageError> {
     let entry = |(column, path): &Extractor| {
         let kind = State::load(path).map_err(StageError::other)?.kind().to_owned();
@@ -94,10 +94,10 @@ fn index_part(config: &PackConfig, own: &Path, split: &str, records: Vec<PathBuf
         .work(move |work| write_index(&split, mel, &lists, &records, made_by(&extractors)?, work))
 }
 
-/// Which lists are written.
+/// The lists to write.
 struct Lists {
     paths: ListPaths,
-    /// Whether those too that find a row's shard, which CosyVoice reads of Parquet.
+    /// True if the lists that map rows to shards are written too, which CosyVoice needs for Parquet.
     by_row: bool,
 }
 

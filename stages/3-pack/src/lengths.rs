@@ -1,4 +1,4 @@
-//! The check that the tokens and the mel of an utterance are of the same speech.
+//! The check that the tokens and the mel of an utterance belong to the same speech.
 
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::speech;
@@ -7,10 +7,10 @@ use flowmill_models::token_lengths::{go_together, rate_read};
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_stage_tokens::Tokens;
 
-/// Tokens a second that CosyVoice 2 pads recordings to.
+/// The number of tokens per second to which CosyVoice 2 pads recordings.
 const COSYVOICE_RATE: u64 = 25;
 
-/// How many mel frames belong to how many tokens.
+/// The ratio of mel frames to tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Lengths {
     /// Tokens of the column per second.
@@ -20,7 +20,7 @@ pub(crate) struct Lengths {
 }
 
 impl Lengths {
-    /// Of tokens as stage 2 describes them, and of a mel.
+    /// Creates the ratio from the tokens of stage 2 and a mel.
     ///
     /// # Errors
     /// When the recipe's section `tokens` is wrong or its extractor gives no tokens.
@@ -37,9 +37,9 @@ impl Lengths {
         Ok(Self { token_rate, mel_rate: f64::from(mel.sample_rate) / mel.hop_length as f64 })
     }
 
-    /// Makes tokens at 25 Hz as many as CosyVoice's training code expects, one for every 40 ms that the recording begins, when one is
-    /// missing or too many: tokenizers round the end of a recording in their own ways. The last token is repeated or dropped. Returns
-    /// whether anything changed.
+    /// Adjusts tokens at 25 Hz to the number that CosyVoice's training code expects (one for every 40 ms of the
+    /// recording that have begun), if one is missing or too many, because tokenizers round the end of a recording in
+    /// different ways. The last token is repeated or dropped. Returns whether anything changed.
     pub fn complete(self, tokens: &mut Vec<i64>, samples: u64, sample_rate: u32) -> bool {
         if self.token_rate != COSYVOICE_RATE as f64 || sample_rate == 0 {
             return false;
@@ -54,20 +54,20 @@ impl Lengths {
         true
     }
 
-    /// Frames of what the model reads as one token.
+    /// Returns the number of frames of one token of the model.
     fn frames_per_token(self) -> f64 {
         self.mel_rate / rate_read(self.token_rate)
     }
 
-    /// Why an utterance of so many tokens and mel frames cannot be trained on, if it cannot. The part before the colon is the same
-    /// for all of its kind.
+    /// Returns the reason why an utterance with these numbers of tokens and mel frames cannot be used for training,
+    /// if any. The part before the colon is the same for all reasons of one kind.
     pub fn refuses(self, tokens: usize, frames: usize) -> Option<String> {
         let ratio = self.mel_rate / self.token_rate;
         let expected = tokens as f64 * ratio;
         if !go_together(expected, frames, self.frames_per_token()) {
             return Some(format!(
-                "tokens and mel do not go together: {tokens} tokens and {frames} mel frames, where {expected:.0} are expected \
-                 ({ratio:.2} per token at {:.2} tokens a second); are the tokens of a trimmed or another recording, or of \
+                "tokens and mel do not match: {tokens} tokens and {frames} mel frames, but {expected:.0} are expected \
+                 ({ratio:.2} per token at {:.2} tokens per second); are the tokens from a trimmed or another recording, or have they \
                  another rate (tokens.extractor)?",
                 self.token_rate
             ));
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_token_that_is_missing_or_too_many_at_the_end_is_repeated_or_dropped() {
         let single = Lengths { token_rate: 25.0, mel_rate: 50.0 };
-        // 16 kHz: 640 samples a token.
+        // At 16 kHz a token has 640 samples.
         for (tokens, samples, expected, changed) in
             [(4, 2561, 5, true), (5, 2561, 5, false), (6, 2561, 5, true), (4, 2560, 4, false), (2, 2561, 2, false)]
         {
@@ -103,14 +103,14 @@ mod tests {
     #[test]
     fn four_tokens_and_two_in_a_hundred_are_rounding() {
         let single = Lengths { token_rate: 25.0, mel_rate: 50.0 };
-        // 1000 frames: 20 by their number, 8 by the tokens.
+        // 1000 frames: a tolerance of 20 by their number, of 8 by the tokens.
         for (tokens, frames, fits) in
             [(500, 1000, true), (514, 1000, true), (515, 1000, false), (4, 16, true), (1, 1, false)]
         {
             assert_eq!(single.refuses(tokens, frames).is_none(), fits, "{tokens} {frames}");
         }
         let mixed = Lengths { token_rate: MIXED_RATE, mel_rate: 50.0 };
-        // Groups of five tokens are six frames; a last group that both streams do not fill is missing.
+        // Groups of five tokens correspond to six frames. A last group that is not filled by both streams is missing.
         for (tokens, frames, fits) in [(500, 600, true), (495, 606, true), (480, 606, false), (500, 1000, false)] {
             assert_eq!(mixed.refuses(tokens, frames).is_none(), fits, "{tokens} {frames}");
         }

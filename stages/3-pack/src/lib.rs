@@ -1,12 +1,12 @@
-//! Stage 3, `pack`: utterances, embeddings, tokens and recordings in, training shards out.
+//! Stage 3, `pack`: reads utterances, embeddings, tokens and recordings, and writes training shards.
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
-//! | pack | `SPLIT/shard-00000` | `SPLIT/shard-00000.parquet` (or `.tar`) and `SPLIT/shard-00000.json`, what is in it |
+//! | pack | `SPLIT/shard-00000` | `SPLIT/shard-00000.parquet` (or `.tar`) and its description `SPLIT/shard-00000.json` |
 //! | index | `SPLIT/index`, `mel_statistics` | `SPLIT/index.json`, `SPLIT/content.json` (digests of the columns), CosyVoice's `data.list`, `utt2data.list`, `spk2data.list`; `mel_statistics.json` |
 //!
-//! A shard holds the rows of a fixed stretch of stage 0's rows, as far as stages 1 and 2 kept them and their tokens and mels are of
-//! the same length.
+//! A shard contains the rows of a fixed stretch of stage 0's rows, except those that stages 1 and 2 rejected and
+//! those whose tokens and mels differ in length.
 
 mod config;
 mod container;

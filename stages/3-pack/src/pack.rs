@@ -1,4 +1,4 @@
-//! The first phase: a shard per stretch of rows.
+//! The first phase: one shard per stretch of rows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +20,7 @@ use crate::utterance::{Made, RowMaker, RowMel};
 use crate::wanted::{Wanted, is_of_speech};
 use crate::{Container, PackConfig};
 
-/// About how many rows a thread has in hand at a time.
+/// The approximate number of rows that a thread processes at a time.
 const ROWS_PER_THREAD: usize = 16;
 
 /// Plans the shards.
@@ -84,7 +84,7 @@ fn part(
     }))
 }
 
-/// The extractor of mels, when they are stored.
+/// Returns the extractor of mels, if they are stored.
 fn mel(config: &PackConfig) -> Result<Option<RowMel>, StageError> {
     if config.mel.store == MelStore::None {
         return Ok(None);
@@ -93,7 +93,7 @@ fn mel(config: &PackConfig) -> Result<Option<RowMel>, StageError> {
     Ok(Some(RowMel { spectrogram, store: config.mel.store }))
 }
 
-/// Packs one shard.
+/// The work of packing one shard.
 struct Packer<'a> {
     config: &'a PackConfig,
     wanted: &'a Wanted,
@@ -132,7 +132,7 @@ impl Packer<'_> {
             self.work.advance(window.len() as u64);
             Ok(())
         };
-        // While one window is written the next is made.
+        // While one window is written, the next is made.
         let (mut later, mut made) = (&rows[..], (&rows[..0], Vec::new()));
         while !later.is_empty() {
             if self.work.interrupted() {
@@ -162,7 +162,7 @@ impl Packer<'_> {
     }
 }
 
-/// What the part says when done.
+/// Creates the report of the part.
 fn report(rows_in: usize, entry: &ShardEntry) -> PartReport {
     PartReport::rows(rows_in as u64, entry.rows)
         .fact("hours", entry.seconds / 3600.0)

@@ -1,4 +1,4 @@
-//! What a shard's part tells the index: a small JSON file beside the shard.
+//! The record of a shard for the index: a small JSON file next to the shard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,22 +12,22 @@ use serde::{Deserialize, Serialize};
 use crate::statistics::Moments;
 use crate::utterance::PackedRow;
 
-/// What is in a shard.
+/// The content of a shard.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardRecord {
-    /// The entry its index gets.
+    /// Its entry in the index.
     pub entry: ShardEntry,
     /// Its speakers.
     pub speakers: BTreeSet<String>,
-    /// The moments of its mels; none of no mel.
+    /// The moments of its mels; empty without mels.
     pub moments: Moments,
     /// The digests of its columns.
     pub content: ColumnDigests,
 }
 
 impl ShardRecord {
-    /// Adds a row; `others` are the shard's columns other than the speech flows'.
+    /// Adds a row; `others` are the shard's columns other than those of the speech flows.
     pub fn add(&mut self, made: &PackedRow, others: &[ColumnSpec]) {
         if let Some(moments) = &made.moments {
             self.moments.merge(moments);
@@ -53,7 +53,7 @@ impl ShardRecord {
     /// Writes it as JSON.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), StageError> {
         let text = serde_json::to_string(self).map_err(StageError::other)?;
         fs::write(path, text + "\n").map_err(|e| StageError::file(path, e))
@@ -62,7 +62,7 @@ impl ShardRecord {
     /// Reads it.
     ///
     /// # Errors
-    /// When the file cannot be read or is no record.
+    /// Returns an error if the file cannot be read or is not a record.
     pub fn read(path: &Path) -> Result<Self, StageError> {
         let text = fs::read_to_string(path).map_err(|e| StageError::file(path, e))?;
         serde_json::from_str(&text).map_err(|e| StageError::new(format!("{}: {e}", path.display())))

@@ -1,4 +1,4 @@
-//! What the stages before left, cut into the stretches that become shards.
+//! The results of earlier stages, cut into the stretches that become shards.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use rayon::prelude::*;
 
 use crate::wanted::Wanted;
 
-/// The columns of stage 0's tables that shards hold or are made by, paths aside.
+/// The columns of stage 0's tables that shards contain or depend on, without paths.
 const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "channel", "decoder"];
 
-/// One table of stage 0 with those of stages 1 and 2 that belong to it.
+/// One table of stage 0 with the tables of stages 1 and 2 that belong to it.
 #[derive(Clone, Debug)]
 struct Tables {
     rows: PathBuf,
-    /// The columns that the data give.
+    /// The table of columns from the data.
     given: PathBuf,
     embeddings: PathBuf,
     tokens: PathBuf,
@@ -36,33 +36,33 @@ struct Piece {
     to: usize,
 }
 
-/// The rows of one shard, wherever they are.
+/// The rows of one shard, which may come from several tables.
 #[derive(Clone, Debug)]
 pub struct Stretch {
     /// The split.
     pub split: String,
-    /// Its place among the split's shards.
+    /// Its index among the split's shards.
     pub number: usize,
     pieces: Vec<Piece>,
     speakers: PathBuf,
 }
 
-/// A row with what the stages before made of it.
+/// A row with the results of earlier stages.
 pub struct Joined {
     /// The row of stage 0.
     pub utterance: Utterance,
     /// The columns of stages 0 to 2.
     pub columns: BTreeMap<String, Array>,
-    /// Its media but for the recording.
+    /// Its media except the recording.
     pub media: Media,
-    /// The reason why it cannot be packed: an earlier stage gave no value.
+    /// The reason why it cannot be packed: an earlier stage has no value for it.
     pub missing: Option<String>,
 }
 
-/// The stretches of all splits, `size` rows of stage 0 each.
+/// Returns the stretches of all splits, `size` rows of stage 0 each.
 ///
 /// # Errors
-/// When an earlier stage is not finished or a table cannot be read.
+/// Returns an error if an earlier stage is not finished or a table cannot be read.
 pub fn stretches(context: &PlanContext, size: usize) -> Result<Vec<Stretch>, StageError> {
     let mut splits: BTreeMap<String, Vec<Tables>> = BTreeMap::new();
     for (split, tables) in all_tables(context)? {
@@ -79,7 +79,8 @@ pub fn stretches(context: &PlanContext, size: usize) -> Result<Vec<Stretch>, Sta
     Ok(stretches)
 }
 
-/// The tables of stage 0 that hold rows (`SPLIT/part-00000.parquet`), with their split and their companions.
+/// Returns the tables of stage 0 that contain rows (`SPLIT/part-00000.parquet`), with their split and the tables that
+/// belong to them.
 fn all_tables(context: &PlanContext) -> Result<Vec<(String, Tables)>, StageError> {
     let (prep, embed, tokens) = (context.stage_dir(0), context.stage_dir(1), context.stage_dir(2));
     let mut names = Vec::new();
@@ -102,7 +103,7 @@ fn all_tables(context: &PlanContext) -> Result<Vec<(String, Tables)>, StageError
         .collect()
 }
 
-/// Cuts the rows of tables, one after the other, into stretches of `size`.
+/// Cuts the rows of consecutive tables into stretches of `size`.
 fn cut(tables: &[Tables], size: usize) -> Vec<Vec<Piece>> {
     let mut stretches = Vec::new();
     let mut pieces = Vec::new();
@@ -127,17 +128,18 @@ fn cut(tables: &[Tables], size: usize) -> Vec<Vec<Piece>> {
 }
 
 impl Stretch {
-    /// `SPLIT/shard-00000`: the part's key, and the stem of its outputs.
+    /// Returns `SPLIT/shard-00000`: the part's key, and the stem of its outputs.
     pub fn key(&self) -> String {
         format!("{}/shard-{:05}", self.split, self.number)
     }
 
-    /// How many rows of stage 0 it spans.
+    /// Returns the number of rows of stage 0 that it contains.
     pub fn rows(&self) -> u64 {
         self.pieces.iter().map(|piece| (piece.to - piece.from) as u64).sum()
     }
 
-    /// The tables that it reads for these columns, but for the rows of stage 0 and where their media lie.
+    /// Returns the tables that it reads for these columns, without the rows of stage 0 and the locations of their
+    /// media.
     pub fn inputs(&self, wanted: &Wanted) -> Vec<PathBuf> {
         let mut inputs = Vec::new();
         if wanted.has(speech::SPK_EMBEDDING) {
@@ -151,10 +153,10 @@ impl Stretch {
         inputs
     }
 
-    /// Digest of its rows, wherever they and their media lie; `root` is the recipe's folder.
+    /// Returns a digest of its rows, independent of the location of rows and media; `root` is the recipe's folder.
     ///
     /// # Errors
-    /// When a table cannot be read.
+    /// Returns an error if a table cannot be read.
     pub fn contents(&self, root: &Path, wanted: &Wanted) -> Result<Contents, StageError> {
         let mut contents = Contents::new(root);
         for Piece { tables, from, to } in &self.pieces {
@@ -166,7 +168,7 @@ impl Stretch {
         Ok(contents)
     }
 
-    /// The recordings of its rows.
+    /// Returns the recordings of its rows.
     pub fn recordings(&self) -> Vec<RecordingRow> {
         self.pieces
             .iter()
@@ -174,16 +176,16 @@ impl Stretch {
             .collect()
     }
 
-    /// Which rows of which tables it spans, for the part's configuration.
+    /// Returns the rows of each table that it contains, for the part's configuration.
     pub fn describe(&self) -> Vec<[usize; 2]> {
         self.pieces.iter().map(|piece| [piece.from, piece.to]).collect()
     }
 
-    /// Its rows with the columns that earlier stages give, in stage 0's order. Rows that stage 2 set aside are left out, they were counted
-    /// there.
+    /// Reads its rows with the columns of earlier stages, in stage 0's order. Rows that stage 2 rejected are left
+    /// out, because they were counted there.
     ///
     /// # Errors
-    /// When a table cannot be read, or no table has a column that is wanted.
+    /// Returns an error if a table cannot be read, or no table has a wanted column.
     pub fn read(&self, wanted: &Wanted) -> Result<Vec<Joined>, StageError> {
         let speakers = match wanted.has(speech::SPK_EMBEDDING) {
             true => table::read_embeddings(&self.speakers, "spk", speech::SPK_EMBEDDING).map_err(StageError::other)?,
@@ -202,9 +204,9 @@ impl Stretch {
     }
 }
 
-/// The columns that the tables of earlier stages give, by the ids of rows.
+/// The columns in the tables of earlier stages, by the ids of rows.
 struct Given {
-    /// Of stages 0 to 2: the columns that each gives, and the rows that have them.
+    /// For each of stages 0 to 2: its columns, and the rows that have them.
     stages: Vec<(u8, Vec<ColumnSpec>, BTreeMap<String, Row>)>,
     media: BTreeMap<String, Media>,
 }
@@ -215,11 +217,12 @@ impl Given {
         let mut stages = Vec::new();
         for (stage, path) in [(0, &tables.given), (1, &tables.embeddings), (2, &tables.tokens)] {
             let mut columns = wanted.given_by(stage);
-            // Stage 0 leaves no table where no row has such a column.
+            // Stage 0 writes no table if no row has such a column.
             if columns.is_empty() || (stage == 0 && !path.exists()) {
                 continue;
             }
-            // The embedding of a row's speaker is here where it depends on the split, and else in the table of speakers.
+            // The embedding of a row's speaker is here if it depends on the split, and otherwise in the table of
+            // speakers.
             let of_speaker = columns.iter_mut().filter(|column| column.name == speech::SPK_EMBEDDING);
             of_speaker.for_each(|column| column.required = false);
             let table = ShardReader::open_table(path).map_err(StageError::other)?;
@@ -231,7 +234,7 @@ impl Given {
         Ok(Self { stages, media })
     }
 
-    /// A row of stage 0 with its columns; `None` for one that stage 2 set aside.
+    /// Returns a row of stage 0 with its columns; `None` if stage 2 rejected it.
     fn join(&mut self, utterance: Utterance, wanted: &Wanted, speakers: &BTreeMap<String, Vec<f32>>) -> Option<Joined> {
         let (mut columns, mut missing) = (BTreeMap::new(), None);
         for (stage, of_stage, rows) in &mut self.stages {
@@ -245,7 +248,7 @@ impl Given {
             match speakers.get(&utterance.spk) {
                 Some(values) => drop(columns.insert(speech::SPK_EMBEDDING.to_owned(), Array::vector(values.clone()))),
                 None => {
-                    missing = missing.or_else(|| Some("no embedding of its speaker: stage 1 set it aside".to_owned()))
+                    missing = missing.or_else(|| Some("no embedding of its speaker: stage 1 rejected it".to_owned()))
                 }
             }
         }
@@ -254,11 +257,11 @@ impl Given {
     }
 }
 
-/// The reason of a row that a table does not have.
+/// Returns the reason for a row that a table does not have.
 fn set_aside(stage: u8, columns: &[ColumnSpec]) -> String {
     let what = match columns.first().map(|column| column.name.as_str()) {
         Some(speech::UTT_EMBEDDING | speech::SPK_EMBEDDING) | None => "embedding".to_owned(),
         Some(name) => format!("`{name}`"),
     };
-    format!("no {what}: stage {stage} set it aside")
+    format!("no {what}: stage {stage} rejected it")
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Moments {
-    /// Frames seen.
+    /// The number of frames.
     frames: u64,
     /// Mean of every bin.
     mean: Vec<f64>,
@@ -17,7 +17,7 @@ pub struct Moments {
 }
 
 impl Moments {
-    /// The moments of one mel.
+    /// Returns the moments of one mel.
     pub fn of(mel: &Features) -> Self {
         let frames = mel.frames.max(1) as f64;
         let mut mean = vec![0.0; mel.bins];
@@ -34,7 +34,8 @@ impl Moments {
         Self { frames: mel.frames as u64, mean, squares }
     }
 
-    /// Adds the moments of other frames (Chan, Golub and LeVeque's pairwise update). Nothing is added when the bins differ in number.
+    /// Adds the moments of other frames (Chan, Golub and LeVeque's pairwise update). Does nothing if the numbers of
+    /// bins differ.
     pub fn merge(&mut self, other: &Self) {
         if self.frames == 0 {
             *self = other.clone();
@@ -50,7 +51,7 @@ impl Moments {
         }
     }
 
-    /// Mean and deviation.
+    /// Returns mean and deviation.
     pub fn statistics(&self, split: &str) -> MelStatistics {
         let frames = self.frames.max(1) as f64;
         MelStatistics {

@@ -23,18 +23,18 @@ use crate::statistics::Moments;
 pub struct PackedRow {
     /// The row.
     pub row: Row,
-    /// Frames of its mel; where none is stored, as many as its duration will have.
+    /// The number of frames of its mel; if none is stored, the number that follows from its duration.
     pub frames: usize,
     /// Seconds of its recording.
     pub seconds: f64,
-    /// The moments of its mel; `None` when no mel is stored.
+    /// The moments of its mel; `None` if no mel is stored.
     pub moments: Option<Moments>,
 }
 
-/// A row ready to be written, or why it cannot be.
+/// A row ready to be written, or the reason why it cannot be made.
 pub type Made = Result<PackedRow, RejectionReason>;
 
-/// The mel of rows: how it is computed, and how it is stored.
+/// The computation and storage of mels.
 pub struct RowMel {
     /// The extractor that computes it.
     pub spectrogram: MelSpectrogram,
@@ -42,21 +42,21 @@ pub struct RowMel {
     pub store: MelStore,
 }
 
-/// The settings and extractors that rows are made with.
+/// The settings and extractors with which rows are made.
 pub struct RowMaker<'a> {
-    /// The columns of the shard but for the id and the group.
+    /// The columns of the shard except the id and the group.
     pub columns: &'a [ColumnSpec],
     /// The recipe's folder.
     pub root: &'a Path,
     /// The recordings of the part's rows.
     pub recordings: &'a PartRecordings,
-    /// The mel; `None` when none is stored.
+    /// The mel; `None` if none is stored.
     pub mel: Option<RowMel>,
     /// Definition of the mel.
     pub mel_config: MelConfig,
-    /// The ratio of mel frames to tokens; `None` when no tokens are packed.
+    /// The ratio of mel frames to tokens; `None` if no tokens are packed.
     pub lengths: Option<Lengths>,
-    /// The number of rows whose tokens were completed.
+    /// The number of rows whose tokens were adjusted.
     pub completed: AtomicU64,
 }
 
@@ -82,8 +82,8 @@ impl RowMaker<'_> {
             seconds = audio.seconds();
             put(speech::AUDIO_DATA, Array::scalar(audio_data));
             put(speech::DURATION, Array::scalar(seconds));
-            let rate =
-                i32::try_from(audio.sample_rate).map_err(|_| format!("{} Hz are no sample rate", audio.sample_rate))?;
+            let rate = i32::try_from(audio.sample_rate)
+                .map_err(|_| format!("{} Hz is not a valid sample rate", audio.sample_rate))?;
             put(speech::SAMPLE_RATE, Array::scalar(rate));
             frames = self.mel_config.frames((seconds * f64::from(self.mel_config.sample_rate)).ceil() as usize);
             if let Some(mel) = &self.mel {
@@ -126,7 +126,7 @@ impl RowMaker<'_> {
         self.columns.iter().any(|column| column.name == name)
     }
 
-    /// The bytes of a row's recording or of its piece of one, and what is in them.
+    /// Returns the bytes of a row's recording, or of its piece of one, and the decoded audio.
     fn recording(&self, utterance: &Utterance) -> Result<(Vec<u8>, Audio), RejectionReason> {
         if utterance.start.is_none() && utterance.end.is_none() && utterance.channel.is_none() {
             return whole(utterance, self.root);
@@ -142,10 +142,10 @@ impl RowMaker<'_> {
     }
 }
 
-/// The columns that a recording is decoded for.
+/// The columns for which a recording is decoded.
 const RECORDING: [&str; 4] = [speech::AUDIO_DATA, speech::DURATION, speech::SAMPLE_RATE, speech::MEL];
 
-/// A mel as it is stored.
+/// Returns a mel in the form in which it is stored.
 fn stored(features: Features, store: MelStore) -> Result<Array, String> {
     let array = Array::new(vec![features.frames, features.bins], features.data).map_err(|error| error.to_string())?;
     match store {
@@ -156,8 +156,8 @@ fn stored(features: Features, store: MelStore) -> Result<Array, String> {
     }
 }
 
-/// A recording that is an utterance: its own bytes, and what is in them. What only the fallback decodes is kept as a WAV file, which
-/// every reader of shards understands.
+/// Returns a whole recording: its own bytes, and the decoded audio. A recording that only the fallback decodes is
+/// stored as a WAV file, which every reader of shards understands.
 fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), RejectionReason> {
     let wav = &utterance.wav;
     let source = Source::of(wav);
@@ -175,20 +175,21 @@ fn whole(utterance: &Utterance, root: &Path) -> Result<(Vec<u8>, Audio), Rejecti
     }
 }
 
-/// The reason of a recording or other medium that cannot be used, the same wherever the recipe lies.
+/// Returns the reason for rejecting a recording or other medium, in a form that is independent of the recipe's
+/// location.
 fn unreadable(what: &str, problem: impl Display, of_machine: bool, root: &Path) -> RejectionReason {
     let problem = problem.to_string().replace(&format!("{}/", root.display()), "");
     RejectionReason::of(format!("unreadable {what}: {problem}"), of_machine)
 }
 
-/// A piece as a WAV file.
+/// Encodes a piece as a WAV file.
 fn wav_bytes(piece: &Audio) -> Result<Vec<u8>, String> {
     let mut file = Cursor::new(Vec::new());
-    write_wav(&mut file, &piece.mono(), piece.sample_rate).map_err(|e| format!("piece cannot be kept: {e}"))?;
+    write_wav(&mut file, &piece.mono(), piece.sample_rate).map_err(|e| format!("piece cannot be written: {e}"))?;
     Ok(file.into_inner())
 }
 
-/// The training mel.
+/// Computes the training mel.
 fn compute(audio: &Audio, mel: &MelSpectrogram) -> Result<Features, String> {
     let fail = |e: flowmill_audio::AudioError| format!("no mel: {e}");
     let samples = resample(&audio.mono(), audio.sample_rate, mel.config().sample_rate).map_err(fail)?;

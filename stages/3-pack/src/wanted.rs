@@ -1,4 +1,4 @@
-//! Which columns shards get, and which stage's tables give them.
+//! The columns of shards, and the stages whose tables contain them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::PackConfig;
 #[derive(Debug, Clone)]
 pub struct Wanted {
     columns: Vec<ColumnSpec>,
-    /// The stage whose tables give a column, by its name; none of what is made of recordings and of the rows of stage 0.
+    /// The stage whose tables contain a column, by the column's name. Columns made from recordings and from the rows
+    /// of stage 0 are not included.
     stages: BTreeMap<String, u8>,
 }
 
@@ -29,10 +30,11 @@ fn has(columns: &[ColumnSpec], name: &str) -> bool {
 }
 
 impl Wanted {
-    /// The columns that `pack.columns` names; without it those of the speech flows, and those that `prep.columns` names.
+    /// Returns the columns in `pack.columns`; by default those of the speech flows, and those in `prep.columns`.
     ///
     /// # Errors
-    /// The key `pack.columns`, for a column that no stage gives; when a table of stages 1 and 2 cannot be read.
+    /// Returns an error about the key `pack.columns` for a column that no stage provides, or if a table of stages 1
+    /// and 2 cannot be read.
     pub fn of(config: &PackConfig, context: &PlanContext) -> Result<Self, StageError> {
         let recipe = context.recipe();
         let of_data = of_data(recipe)?;
@@ -74,7 +76,7 @@ impl Wanted {
         }
     }
 
-    /// The columns.
+    /// Returns the columns.
     pub fn columns(&self) -> &[ColumnSpec] {
         &self.columns
     }
@@ -84,7 +86,7 @@ impl Wanted {
         has(&self.columns, name)
     }
 
-    /// The columns that tables of a stage give.
+    /// Returns the columns in tables of a stage.
     pub fn given_by(&self, stage: u8) -> Vec<ColumnSpec> {
         self.columns.iter().filter(|column| self.stages.get(&column.name) == Some(&stage)).cloned().collect()
     }
@@ -99,7 +101,7 @@ impl Wanted {
         MEDIA_BYTES.iter().any(|(_, name)| self.has(name))
     }
 
-    /// The columns in words, where they are others than the speech flows'.
+    /// Returns the columns as text, if they differ from those of the speech flows.
     pub fn beyond_speech(&self) -> Option<Vec<String>> {
         let mut of_speech = speech::columns(MelStore::None);
         of_speech.retain(|column| !self.has(&column.name) && column.name != ID && column.name != GROUP);
@@ -108,9 +110,9 @@ impl Wanted {
     }
 }
 
-/// The columns and references that stage 0 takes over from the data.
+/// Returns the columns and references that stage 0 copies from the data.
 fn of_data(recipe: &Recipe) -> Result<Vec<ColumnSpec>, RecipeError> {
-    // A recipe that works on with packed data may have no section of stage 0.
+    // A recipe that continues with packed data may have no section of stage 0.
     if !recipe.gives("prep") {
         return Ok(Vec::new());
     }
@@ -119,7 +121,7 @@ fn of_data(recipe: &Recipe) -> Result<Vec<ColumnSpec>, RecipeError> {
     Ok(config.column_specs().into_iter().chain(references).collect())
 }
 
-/// A column that a table of stage 1 or 2 has beyond the speech flows', and the stage.
+/// Returns a column that a table of stage 1 or 2 has in addition to those of the speech flows, and the stage.
 fn extracted(name: &str, context: &PlanContext) -> Result<Option<(ColumnSpec, u8)>, StageError> {
     for stage in [1, 2] {
         let folder = context.stage_dir(stage);
@@ -127,7 +129,7 @@ fn extracted(name: &str, context: &PlanContext) -> Result<Option<(ColumnSpec, u8
             let name = path.strip_prefix(&folder).ok().and_then(Path::to_str).unwrap_or_default();
             name.ends_with(".parquet") && name.contains("/part-")
         };
-        // A stage that is not finished gives nothing.
+        // An unfinished stage provides nothing.
         let Ok(receipts) = context.receipts(stage) else { continue };
         let Some(path) = receipts.iter().flat_map(|receipt| receipt.outputs()).find(is_table) else { continue };
         let (columns, _) = ShardReader::open_table(&path).map_err(StageError::other)?.columns();
@@ -142,6 +144,6 @@ fn no_such_column(recipe: &Recipe, name: &str, of_speech: &[ColumnSpec], of_data
     let have = of_speech.iter().chain(of_data).map(|column| column.name.as_str());
     let have: Vec<&str> = have.chain(MEDIA_BYTES.iter().map(|(_, name)| *name)).collect();
     let problem =
-        format!("no stage gives the column `{name}`; there are {}, and what prep.columns names", have.join(", "));
+        format!("no stage provides the column `{name}`; there are {}, and those in prep.columns", have.join(", "));
     recipe.error("pack.columns", problem)
 }

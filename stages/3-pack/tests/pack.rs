@@ -1,4 +1,4 @@
-//! The stage through the runner: real recordings, the real stage 0, plain stand-ins for stages 1 and 2.
+//! The stage through the runner, with real recordings, the real stage 0, and simple stand-ins for stages 1 and 2.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use flowmill_runner::{
 use flowmill_stage_pack::Pack;
 use flowmill_stage_prep::Prep;
 
-/// Writes what stage 1 or 2 would, as plain functions of the row; leaves out one utterance.
+/// Writes the results of stage 1 or 2 as simple functions of the row, and leaves out one utterance.
 struct StandIn {
     number: u8,
     name: &'static str,
@@ -119,7 +119,7 @@ fn packed(dir: &Path, name: &str) -> PathBuf {
     dir.join("exp/test/3-pack").join(name)
 }
 
-/// Every file below a folder with its content, receipts included.
+/// Returns every file below a folder with its content, including receipts.
 fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     let mut waiting = vec![folder.to_path_buf()];
@@ -141,7 +141,7 @@ fn shards_hold_what_the_stages_before_left() {
     let dir = tempfile::tempdir().unwrap();
     let summary = run_in(dir.path(), "pack: {utterances_per_shard: 20}\n", 2).unwrap();
     let pack = &summary.stages[3];
-    // 60 rows; stage 2 dropped one of train, stage 1 another, which is counted here.
+    // Of 60 rows, stage 2 dropped one of train and stage 1 another, which is counted here.
     assert_eq!((pack.rows_in, pack.rows_out, pack.rejected), (59, 58, 1));
     let index = ShardIndex::read(&packed(dir.path(), "train/index.json")).unwrap();
     assert_eq!((index.rows, index.shards.len()), (46, 3));
@@ -163,7 +163,7 @@ fn shards_hold_what_the_stages_before_left() {
     assert_eq!(shards.sizes().next().unwrap().frames() as usize, mel.frames);
     let worst = stored.iter().zip(&mel.data).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst > 0.0 && worst < 0.005, "{worst}");
-    // About 50 frames and 25 tokens a second.
+    // About 50 frames and 25 tokens per second.
     assert!((mel.frames as f64 - 2.0 * row.column("speech_token").unwrap().len() as f64).abs() < 4.0);
 }
 
@@ -257,7 +257,7 @@ fn pieces_of_a_recording_become_waves_of_their_own() {
     let rows: Vec<_> = reader.iter(&speech::columns(MelStore::None)).unwrap().map(Result::unwrap).collect();
     let whole = flowmill_audio::decode_file(repository().join("data/libri6/audio/1688/1688-142285-0000.flac")).unwrap();
     let piece = flowmill_audio::decode_bytes(rows[1].bytes("audio_data").unwrap(), "piece").unwrap();
-    // The recording has 16 bits, so a piece of it has the very same samples.
+    // The recording has 16 bits, so a piece of it has exactly the same samples.
     assert_eq!(piece.samples[0], whole.samples[0][40_000..64_000]);
     assert_eq!(rows[1].value("duration"), Ok(&1.5f64));
     let index = ShardIndex::read(&packed(dir.path(), "train/index.json")).unwrap();

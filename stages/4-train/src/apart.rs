@@ -1,11 +1,12 @@
-//! Corpora whose features were made by different extractors: unit 17 of one codebook is another sound than unit 17 of another.
+//! Corpora whose features were made by different extractors: unit 17 of one codebook is another sound than unit 17 of
+//! another.
 
 use flowmill_corpus::shard::MadeBy;
 use flowmill_extract::extractors::import;
 
 use crate::leakage::Indexed;
 
-/// Warns of the splits whose columns were made otherwise than those of the first.
+/// Warns of splits whose columns were made in another way than those of the first split.
 pub fn tell(splits: &[Indexed<'_>], tell: &dyn Fn(String)) {
     let Some((first, others)) = splits.split_first() else { return };
     for other in others {
@@ -15,19 +16,19 @@ pub fn tell(splits: &[Indexed<'_>], tell: &dyn Fn(String)) {
             };
             let (ours, theirs) = (first.path.display(), other.path.display());
             tell(format!(
-                "WARNING: {column} of {theirs} was made {how} than that of {ours}: equal numbers do not mean the same there. Prepare \
+                "WARNING: {column} of {theirs} was made {how} than that of {ours}: equal numbers have different meanings. Prepare \
                  both corpora in one recipe, or with the same weights"
             ));
         }
     }
 }
 
-/// How one column was made otherwise than another.
+/// Describes the difference between the origins of two columns.
 fn difference(ours: &MadeBy, theirs: &MadeBy) -> Option<String> {
     if ours.kind != theirs.kind {
         return Some(format!("by another extractor ({}, not {})", theirs.kind, ours.kind));
     }
-    // Imported files differ from corpus to corpus, whatever made them.
+    // Imported files differ from corpus to corpus, whatever their origin.
     let apart = ours.blake3 != theirs.blake3 && ours.kind != import::KIND;
     apart.then(|| format!("by a {} with other settings or weights, or fitted on other speech,", ours.kind))
 }

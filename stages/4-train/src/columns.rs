@@ -1,4 +1,5 @@
-//! The columns that the other sections of a recipe provide, which the model must fit: known before anything runs, so said before.
+//! The check of the model against the columns of the other sections of a recipe. They are known before anything runs,
+//! so errors are reported then.
 
 use flowmill_corpus::shard::speech::{MEL, MelStore};
 use flowmill_extract::{Chosen, Registry, ValueType};

@@ -17,12 +17,12 @@ use crate::start;
 
 /// The section's name.
 pub const SECTION: &str = "train";
-/// Passes over the data when the recipe gives neither steps nor passes.
+/// The default number of epochs, if the recipe gives neither steps nor epochs.
 const DEFAULT_EPOCHS: u64 = 100;
-/// The most utterances that are generated now and then while training waits.
+/// The largest number of utterances that are generated at a time while training waits.
 const MOST_SAMPLES: usize = 100;
 
-/// The section `train`, whose keys several structs read: model, data and settings of a training.
+/// The section `train`, which several structs read: model, data and settings of a training.
 #[derive(Debug, Clone)]
 pub struct TrainSection {
     /// The model, with the family's own keys of the section.
@@ -33,19 +33,20 @@ pub struct TrainSection {
     pub run: TrainConfig,
 }
 
-/// The keys of the section `train` that say what is trained on and what the weights start from.
+/// The keys of the section `train` about the data and the initial weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StageSettings {
-    /// Weights to start from: `.pt`, `.pth`, `.bin` or `.safetensors`, an index of shards, or the folder of a
-    /// checkpoint, of an exported model or of a published one (`pytorch_model.bin`; of CosyVoice, known by its
-    /// `cosyvoice*.yaml`, `flow.pt`). All must fit by name and shape, unless `init_partial` is set. A prefix
-    /// (`module.`, `_orig_mod.`, `model.`, `ema_model.`) or a wrapper inside of names is removed where that explains
-    /// all names, and the log says so.
+    /// Initial weights: `.pt`, `.pth`, `.bin` or `.safetensors`, an index of shards, or the folder of a checkpoint,
+    /// of an exported model or of a published one (`pytorch_model.bin`; for CosyVoice, recognized by its
+    /// `cosyvoice*.yaml`, `flow.pt`). All must match by name and shape, unless `init_partial` is set. A prefix
+    /// (`module.`, `_orig_mod.`, `model.`, `ema_model.`) or a wrapper inside names is removed if all names match
+    /// without it, and the log says so.
     ///
     /// Counterparts: `--ckpt_file`, `--checkpoint`.
     pub init_from: Option<String>,
-    /// Takes what fits of `init_from` by name and shape, lists the rest, and starts the rest at random.
+    /// Loads the weights of `init_from` that match by name and shape, lists the others, and starts the rest at
+    /// random.
     ///
     /// Counterparts: `load_state_dict(strict=False)`.
     pub init_partial: bool,
@@ -53,11 +54,11 @@ pub struct StageSettings {
     ///
     /// Counterparts: VALL-E's `--lora`, PEFT's `LoraConfig`.
     pub lora: Option<LoraConfig>,
-    /// The split to train on. Stage 3 takes the statistics of mels from it, stage 6 its trivial answers.
+    /// The training split. Stage 3 computes the statistics of mels from it, and stage 6 its trivial answers.
     ///
     /// Counterparts: `--train_data`.
     pub train_split: String,
-    /// The split to validate on. With `null` nothing is validated: stage 5 averages the last checkpoints, and stage 6
+    /// The validation split. With `null` there is no validation: stage 5 averages the last checkpoints, and stage 6
     /// scores the training split unless `export.split` names another.
     ///
     /// Counterparts: `--cv_data`.
@@ -65,33 +66,33 @@ pub struct StageSettings {
     /// Shuffling and batching of utterances.
     pub batch: BatchConfig,
     /// The order of utterances in each epoch, as phases such as `[{epochs: 1, order: sorted}, {order: shuffled}]`.
-    /// The last phase lasts to the end.
+    /// The last phase continues to the end.
     ///
     /// Counterparts: VALL-E: sorted by duration first, then shuffled, then by speaker.
     pub curriculum: Vec<Phase>,
     /// Several corpora by weight, such as `[{weight: 1}, {index: ../other/exp/other/3-pack/train, weight: 3}]`. An
-    /// epoch has as many utterances as all corpora together, shared by weight. Empty: the training split of this
-    /// recipe alone.
+    /// epoch has as many utterances as all corpora together, shared by weight. If empty, only the training split of
+    /// this recipe.
     ///
     /// Counterparts: concatenated `data.list`.
     #[serde(deserialize_with = "mixture::null_is_none")]
     #[schemars(with = "Option<Vec<MixtureEntry>>")]
     pub mixture: Vec<MixtureEntry>,
-    /// Utterances that are generated at a time, the first ones of the validation split, 1 to 100; also by the command
-    /// `sample`.
+    /// Number of utterances that are generated at a time (also by the command `sample`): the first ones of the
+    /// validation split, 1 to 100.
     ///
     /// Counterparts: `--num-samples`.
     pub sample_count: usize,
-    /// Key of every random draw of the training (first weights, order, dropout, noise); without it the recipe's
+    /// Seed of every random draw of the training (initial weights, order, dropout, noise); by default the recipe's
     /// `seed`.
     pub seed: Option<u64>,
-    /// The device that trains and samples; `--device` of `run`, `train` and `synth` overrides it and those of stages 1
-    /// and 2. GPUs need a build that supports them (docs/DEVICES.md).
+    /// The device for training and sampling. `--device` of `run`, `train` and `synth` overrides it and those of
+    /// stages 1 and 2. GPUs need a build that supports them (docs/DEVICES.md).
     ///
     /// Counterparts: `CUDA_VISIBLE_DEVICES`, `--gpu`, `device`.
     pub device: DeviceName,
-    /// Lets NVIDIA GPUs round what products in single precision multiply to TF32: faster, with 11 significant bits. The
-    /// samples of stage 6 too.
+    /// Lets NVIDIA GPUs round the factors of single-precision products to TF32: faster, with 11 significant bits.
+    /// Also applies to the samples of stage 6.
     ///
     /// Counterparts: `torch.set_float32_matmul_precision`, `allow_tf32`.
     pub tf32: bool,
@@ -120,15 +121,15 @@ impl Default for StageSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Most that a batch costs after padding: its longest utterance times its number of utterances, in mel frames or in what the family
-    /// counts (tokens, pixels).
+    /// Maximum cost of a batch after padding: its longest utterance times its number of utterances, in mel frames or
+    /// in the family's unit (tokens, pixels).
     ///
     /// Counterparts: `max_frames_in_batch` with `batch_type: dynamic`; VALL-E's batches by total duration.
     pub max_frames_in_batch: u32,
-    /// Most utterances of a batch; 0 is no limit.
+    /// Maximum number of utterances in a batch; 0 for no limit.
     pub max_utterances_in_batch: u32,
-    /// Utterances of every batch, whatever their lengths, instead of the two limits; validation has batches of the
-    /// same size.
+    /// Number of utterances in every batch, whatever their lengths, instead of the two limits. Validation has batches
+    /// of the same size.
     ///
     /// Counterparts: `batch_type: static`, `batch_size`, `train_batch_size`, `val_batch_size`.
     pub batch_size: Option<u32>,
@@ -136,7 +137,7 @@ pub struct BatchConfig {
     ///
     /// Counterparts: `shuffle_size`.
     pub shuffle_size: u32,
-    /// Size of the windows, in utterances, that are sorted by length before they are cut into batches; 1 is no
+    /// Size of the windows, in utterances, that are sorted by length before they are cut into batches; 1 for no
     /// sorting.
     ///
     /// Counterparts: `sort_size`.
@@ -162,13 +163,13 @@ impl Default for BatchConfig {
 }
 
 impl BatchConfig {
-    /// The key that cannot be used, and why.
+    /// Returns the invalid key, and the reason.
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
         match self {
             Self { max_frames_in_batch: 0, .. } => Err(("max_frames_in_batch", "must be at least 1")),
             Self { batch_size: Some(0), .. } => Err(("batch_size", "must be at least 1, or null")),
             Self { batch_size: Some(_), max_utterances_in_batch: 1.., .. } => {
-                Err(("batch_size", "and max_utterances_in_batch say the same thing; leave one of them out"))
+                Err(("batch_size", "and max_utterances_in_batch set the same limit; remove one of them"))
             }
             Self { bucket_frames: 0, .. } => Err(("bucket_frames", "must be at least 1")),
             _ => Ok(()),
@@ -183,7 +184,7 @@ impl BatchConfig {
     }
 }
 
-/// The keys of the section that are the same for all families.
+/// Returns the keys of the section that are the same for all families.
 fn own_keys() -> Vec<&'static str> {
     [&["model"], keys_of::<StageSettings>(), keys_of::<TrainConfig>()].concat()
 }
@@ -195,7 +196,7 @@ pub(crate) fn schema(registry: &Registry, generator: &mut SchemaGenerator) -> Sc
     let model = json_schema!({
         "properties": {
             "model": {
-                "description": "The network: its family and its dimensions. The defaults of a family are the published model.",
+                "description": "The network: its family and its dimensions. The defaults of a family are its published model.",
                 "default": { "family": default },
                 "allOf": [model],
             },
@@ -207,7 +208,7 @@ pub(crate) fn schema(registry: &Registry, generator: &mut SchemaGenerator) -> Sc
     joined_schema("Settings of stage 4, `train`: the model, the data, and how it is trained.", parts)
 }
 
-/// The struct of those keys of a section that it has, which are taken out.
+/// Removes the keys of a struct from a section and returns the struct.
 fn taken<T: DeserializeOwned>(section: &mut Map<String, Value>) -> Result<T, FamilyError> {
     let take = |key: &&str| Some(((*key).to_owned(), section.shift_remove(*key)?));
     let own: Map<String, Value> = keys_of::<T>().iter().filter_map(take).collect();
@@ -218,7 +219,7 @@ impl TrainSection {
     /// Reads, completes and checks the section.
     ///
     /// # Errors
-    /// The first key that cannot be used.
+    /// Returns the first invalid key.
     pub fn read(recipe: &Recipe, registry: &Registry) -> Result<Self, RecipeError> {
         let family = registry.of_recipe(recipe)?;
         let known = [own_keys(), family.train_keys().to_vec()].concat();
@@ -239,19 +240,19 @@ impl TrainSection {
         Ok(section)
     }
 
-    /// The section of this JSON, as [`to_json`](Self::to_json) writes it; keys that are left out have their defaults.
+    /// Reads the section from JSON as written by [`to_json`](Self::to_json); missing keys have their defaults.
     ///
     /// # Errors
-    /// When a key is unknown or of a wrong type.
+    /// Returns an error if a key is unknown or has a wrong type.
     pub fn from_json(registry: &Registry, mut section: Map<String, Value>) -> Result<Self, FamilyError> {
         let model = section.shift_remove("model").unwrap_or_else(|| json!({}));
         let settings: StageSettings = taken(&mut section)?;
         let run = TrainConfig { seed: settings.seed.unwrap_or_default(), ..taken(&mut section)? };
-        // Whatever is left is the family's.
+        // The remaining keys are the family's.
         Ok(Self { model: registry.described(model, section)?, settings, run })
     }
 
-    /// The section with all keys.
+    /// Returns the section with all keys.
     pub fn to_json(&self) -> Map<String, Value> {
         let mut section = Map::from_iter([("model".to_owned(), self.model.model())]);
         section.extend(self.model.options());
@@ -273,7 +274,7 @@ impl TrainSection {
         }
         model.check().map_err(|error| error.in_recipe(recipe))?;
         if !(1..=MOST_SAMPLES).contains(&settings.sample_count) {
-            return refuse("sample_count", &format!("must lie between 1 and {MOST_SAMPLES}"));
+            return refuse("sample_count", &format!("must be between 1 and {MOST_SAMPLES}"));
         }
         if let Err((key, reason)) = settings.batch.check() {
             return refuse(&format!("batch.{key}"), reason);
@@ -288,30 +289,36 @@ impl TrainSection {
         for (key, split) in [("train_split", &settings.train_split)].into_iter().chain(validation) {
             let plain = !split.is_empty() && split.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
             if !plain || split.starts_with('.') {
-                return refuse(key, &format!("\"{split}\" is no name of a split: letters, digits, -, _ and . only"));
+                return refuse(
+                    key,
+                    &format!("\"{split}\" is not a valid name of a split; use only letters, digits, -, _ and ."),
+                );
             }
         }
         self.check_start(recipe)?;
         if run.early_stopping.is_some() && settings.validation_split.is_none() {
             let reason =
-                "ends the run by the validation loss, and train.validation_split is null: name a split to validate on";
+                "ends the run by the validation loss, but train.validation_split is null: name a validation split";
             return refuse("early_stopping", reason);
         }
         if settings.validation_split.as_ref() == Some(&settings.train_split) {
-            return refuse("validation_split", "is the split that is trained on: validation would measure memory");
+            return refuse(
+                "validation_split",
+                "is also the training split: the validation loss would measure memorization",
+            );
         }
         Ok(())
     }
 
-    /// Whether there is something to start from, and only one.
+    /// Checks that there is exactly one source of initial weights where one is needed.
     fn check_start(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
         if self.settings.init_from.is_none() {
             if self.settings.init_partial {
-                return refuse("init_partial", "says how much of `init_from` must fit, but there is no `init_from`");
+                return refuse("init_partial", "applies to `init_from`, but `init_from` is not set");
             }
             if self.settings.lora.is_some() {
-                let reason = "adapters are trained on weights that are there already: set train.init_from to them";
+                let reason = "adapters need trained weights: set train.init_from to them";
                 return refuse("lora", reason);
             }
             return Ok(());
@@ -322,28 +329,28 @@ impl TrainSection {
         self.model.check_initial_weights().map_err(|error| error.in_recipe(recipe))
     }
 
-    /// Refuses a device that this build or this machine does not have.
+    /// Checks that this build and this machine have the device.
     ///
     /// # Errors
-    /// `train.device`, and how to get one.
+    /// Returns an error about `train.device`, and how to get the device.
     pub fn check_device(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let opened = device::open(self.settings.device).map(drop);
         opened.map_err(|error| recipe.error(&format!("{SECTION}.device"), error))
     }
 
-    /// Refuses corpora that are not there.
+    /// Checks that the corpora exist.
     ///
     /// # Errors
-    /// The key that names the first one that is missing.
+    /// Returns the key that names the first missing one.
     pub fn check_corpora(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         mixture::check_files(&self.settings.mixture, &|path| recipe.resolve(path))
             .map_err(|(key, reason)| recipe.error(&format!("{SECTION}.mixture{key}"), reason))
     }
 
-    /// Refuses weights to start from that are not there.
+    /// Checks that the initial weights exist.
     ///
     /// # Errors
-    /// The key that names them.
+    /// Returns the key that names them.
     pub fn check_weights(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         match self.settings.init_from.as_ref().map(|path| start::check_weight_file(&recipe.resolve(path))) {
             Some(Err(reason)) => Err(recipe.error(&format!("{SECTION}.init_from"), reason)),
@@ -351,10 +358,10 @@ impl TrainSection {
         }
     }
 
-    /// Refuses files to start from and corpora that are not there.
+    /// Checks that the files with initial weights and the corpora exist.
     ///
     /// # Errors
-    /// The key that names the first one that is missing.
+    /// Returns the key that names the first missing one.
     pub fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         self.check_corpora(recipe)?;
         self.check_weights(recipe)?;
@@ -367,7 +374,8 @@ impl TrainSection {
         Ok(())
     }
 
-    /// Warnings about settings that will not do what they seem to, as far as that is known without the data.
+    /// Returns warnings about settings that will not have the expected effect, as far as that is known without the
+    /// data.
     pub fn warnings(&self) -> Vec<String> {
         let length = RunLength::limits(&self.run);
         let mut found = self.run.warnings(length, self.settings.validation_split.is_some());
@@ -375,7 +383,7 @@ impl TrainSection {
         for (at, phase) in self.settings.curriculum.iter().enumerate() {
             if let Some(epochs) = length.epochs.filter(|epochs| at > 0 && begins >= *epochs) {
                 found.push(format!(
-                    "train.curriculum[{at}]: begins after {begins} epochs, and the run has {epochs}: it is never reached"
+                    "train.curriculum[{at}]: begins after {begins} epochs, but the run has only {epochs}: it is never reached"
                 ));
                 break;
             }
@@ -384,7 +392,8 @@ impl TrainSection {
         found
     }
 
-    /// The section as a run of Weights & Biases shows it, without what differs between machines. The name of the run's file follows from it.
+    /// Returns the section for display in Weights & Biases, without entries that differ between machines. The name of
+    /// the run's file follows from it.
     fn described(&self) -> Value {
         let mut fields = self.to_json();
         for without_effect in ["prefetch", "num_workers", "max_seconds", "gradient_checkpointing", "device", "tf32"] {
@@ -393,7 +402,7 @@ impl TrainSection {
         Value::Object(fields)
     }
 
-    /// What the sampler needs.
+    /// Returns the options of the sampler.
     pub fn sampling(&self) -> SamplingOptions {
         let BatchConfig { shuffle_size, sort_size, bucket_frames, .. } = self.settings.batch;
         let (curriculum, seed) = (self.settings.curriculum.clone(), self.settings.seed.unwrap_or_default());
@@ -407,7 +416,7 @@ impl TrainSection {
         }
     }
 
-    /// Whether the order of some epoch needs to know the speakers.
+    /// Returns whether the order of some epoch needs the speakers.
     pub fn balances_speakers(&self) -> bool {
         self.settings.curriculum.iter().any(|phase| phase.order == Order::BySpeaker)
     }

@@ -1,4 +1,4 @@
-//! Training data from shards: which utterances, in which batches, and how a batch is made of them.
+//! Training data from shards: the utterances, the order of batches, and the making of a batch.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,36 +16,36 @@ use crate::identity::{CorpusIdentity, DataIdentity};
 use crate::leakage::{self, Indexed};
 use crate::{apart, mixture::Weighted};
 
-/// Memory for decoded rows to train on, and as much for those to validate on.
+/// The memory for decoded training rows; validation rows have the same amount.
 const CACHE_BYTES: usize = 256 << 20;
 
-/// Where packing left what training reads.
+/// The paths of packed data that training reads.
 #[derive(Debug, Clone)]
 pub struct DataPaths {
-    /// `index.json` of the recipe's own training split, which a mixture may leave out.
+    /// `index.json` of the recipe's own training split, which a mixture may omit.
     pub own: PathBuf,
-    /// The corpora to train on.
+    /// The training corpora.
     pub train: Vec<Weighted>,
-    /// `index.json` of the split to validate on, if any is.
+    /// `index.json` of the validation split, if there is one.
     pub validation: Option<PathBuf>,
 }
 
 impl DataPaths {
-    /// All indexes.
+    /// Returns all indexes.
     pub fn indexes(&self) -> impl Iterator<Item = &Path> {
         self.train.iter().map(|corpus| corpus.index.as_path()).chain(self.validation.as_deref())
     }
 
-    /// All indexes, each with the key that it has in [`DataIdentity`].
+    /// Returns all indexes, each with its key in [`DataIdentity`].
     pub fn keyed(&self) -> impl Iterator<Item = (String, &Path)> {
         let training = self.train.iter().enumerate().map(|(at, corpus)| (format!("training[{at}]"), &*corpus.index));
         training.chain(self.validation.as_deref().map(|index| ("validation".to_owned(), index)))
     }
 
-    /// What identifies the corpora to a training by `section`.
+    /// Returns the identity of the corpora for a training with `section`.
     ///
     /// # Errors
-    /// When an index is there and cannot be read.
+    /// Returns an error if an existing index cannot be read.
     pub fn identity(&self, section: &TrainSection) -> Result<DataIdentity, StageError> {
         let training = self.train.iter().map(|corpus| CorpusIdentity::of(&corpus.index, section));
         let validation = self.validation.as_deref().map(|index| CorpusIdentity::of(index, section));
@@ -56,22 +56,23 @@ impl DataPaths {
     }
 }
 
-/// Utterances to train and to validate on. Numbers count through the corpora, then through the validation split.
+/// Utterances for training and validation. Their numbers count through the corpora, then through the validation
+/// split.
 pub struct TrainingData {
-    /// The corpora to train on, then the validation split if there is one.
+    /// The training corpora, followed by the validation split if there is one.
     splits: Vec<Split>,
     /// The number of every split's first utterance.
     starts: Vec<u32>,
-    /// Costs of all, first of what is trained on.
+    /// The costs of all utterances, those for training first.
     costs: Vec<u32>,
     train_len: usize,
-    /// Of what is trained on: utterances per shard, speakers if they matter, the corpora.
+    /// The number of training utterances per shard, their speakers if they matter, and their corpora.
     sizes: Vec<u32>,
     speakers: Vec<u32>,
     parts: Vec<Part>,
     model: Arc<dyn Configured>,
     sampling: SamplingOptions,
-    /// Where batches are made.
+    /// The device on which batches are made.
     device: Device,
 }
 
@@ -81,7 +82,8 @@ struct Split {
     reader: Reader,
 }
 
-/// The names of all columns of a split that a training by `section` depends on; `None` when its index does not describe them.
+/// Returns the names of all columns of a split on which a training with `section` depends; `None` if its index does
+/// not describe them.
 pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<String>> {
     let columns = section.model.columns(index).ok()?;
     let mut read: Vec<String> = columns.into_iter().map(|column| column.name).collect();
@@ -93,10 +95,11 @@ pub fn columns_read(index: &ShardIndex, section: &TrainSection) -> Option<Vec<St
 }
 
 impl TrainingData {
-    /// Opens what a training of `model` by `section` trains and validates on; batches are made for `device`.
+    /// Opens the training and validation data for a training of `model` with `section`. Batches are made for
+    /// `device`.
     ///
     /// # Errors
-    /// When an index or shard cannot be read, or the splits are not such as the model takes.
+    /// Returns an error if an index or shard cannot be read, or the splits do not match the model.
     pub fn open(
         paths: &DataPaths,
         model: &Arc<dyn Configured>,
@@ -130,11 +133,12 @@ impl TrainingData {
         Ok(Self { splits, starts, costs, train_len, sizes, speakers, parts, model, sampling, device })
     }
 
-    /// Refuses to validate on what is trained on, and warns where other splits of the recipe are, or where corpora have features of
-    /// different extractors. `paths` are those that it was opened by.
+    /// Checks that the validation data are not also training data. Warns about other splits of the recipe in the
+    /// training data, and about corpora with features of different extractors. `paths` are those from which the data
+    /// were opened.
     ///
     /// # Errors
-    /// As [`leakage::check`].
+    /// See [`leakage::check`].
     pub fn check_corpora(&self, paths: &DataPaths, tell: &dyn Fn(String)) -> Result<(), StageError> {
         let indexed: Vec<Indexed<'_>> =
             paths.indexes().zip(&self.splits).map(|(path, split)| split.indexed(path)).collect();
@@ -145,20 +149,20 @@ impl TrainingData {
         leakage::check(validation.first().copied(), training, &beside, tell)
     }
 
-    /// Utterances to train on.
+    /// Returns the number of training utterances.
     pub fn train_len(&self) -> usize {
         self.train_len
     }
 
-    /// Utterances to validate on.
+    /// Returns the number of validation utterances.
     pub fn validation_len(&self) -> usize {
         self.costs.len() - self.train_len
     }
 
-    /// The examples of the first `count` utterances to validate on; none where there are none.
+    /// Returns the examples of the first `count` validation utterances; none without validation data.
     ///
     /// # Errors
-    /// When one cannot be read or does not fit the model.
+    /// Returns an error if one cannot be read or does not match the model.
     pub fn examples(&self, count: usize) -> Result<Option<Examples>, StageError> {
         let numbers: Vec<u32> = (self.train_len as u32..).take(count.min(self.validation_len())).collect();
         if numbers.is_empty() {
@@ -171,18 +175,18 @@ impl TrainingData {
         self.model.examples(&rows).map(Some).map_err(StageError::other)
     }
 
-    /// The training utterances that cost more than a batch may; each is a batch of its own.
+    /// Returns the training utterances that cost more than the limit of a batch. Each is in a batch of its own.
     pub fn oversized(&self) -> Vec<&str> {
         let items = BatchPlan::validation(self.corpus(), &self.sampling).oversized;
         items.into_iter().map(|item| self.id(item)).collect()
     }
 
-    /// Unit of a batch's budget.
+    /// Returns the unit of a batch's budget.
     pub fn cost_unit(&self) -> &'static str {
         self.model.cost_unit()
     }
 
-    /// What is trained on, for the sampler.
+    /// Returns the training data for the sampler.
     fn corpus(&self) -> Corpus<'_> {
         Corpus {
             costs: &self.costs[..self.train_len],
@@ -192,14 +196,14 @@ impl TrainingData {
         }
     }
 
-    /// The split that an utterance is in, and its number there.
+    /// Returns the split of an utterance, and its number there.
     fn place(&self, item: u32) -> (usize, u32) {
         let split = self.starts.partition_point(|&start| start <= item).saturating_sub(1);
-        // Of splits that begin at the same number all but the last are empty.
+        // Of several splits with the same first number, all except the last are empty.
         (split, item - self.starts.get(split).copied().unwrap_or(0))
     }
 
-    /// Rows by number, each with the reader of its split.
+    /// Returns rows by number, each with the reader of its split.
     fn rows(&self, items: &[u32]) -> Result<Vec<(Arc<Row>, &Reader)>, BoxError> {
         let places: Vec<(usize, u32)> = items.iter().map(|&item| self.place(item)).collect();
         let mut rows: Vec<Option<(Arc<Row>, &Reader)>> = vec![None; items.len()];
@@ -263,7 +267,7 @@ impl DataSource for TrainingData {
     }
 }
 
-/// What the random numbers of an item are drawn by: its number, told apart where a batch has it more than once.
+/// Returns the key of an item's random draws: its number, distinguished if a batch contains it several times.
 fn sample(items: &[u32], at: usize) -> u64 {
     let before = items[..at].iter().filter(|&&item| item == items[at]).count() as u64;
     before << 32 | u64::from(items[at])
@@ -283,7 +287,7 @@ impl Split {
     }
 }
 
-/// The number of every split's first utterance.
+/// Returns the number of every split's first utterance.
 fn starts(splits: &[Split]) -> Result<Vec<u32>, StageError> {
     let mut next = 0u64;
     let mut starts = Vec::with_capacity(splits.len());
@@ -294,8 +298,6 @@ fn starts(splits: &[Split]) -> Result<Vec<u32>, StageError> {
     let all = starts.into_iter().map(u32::try_from).collect::<Result<Vec<u32>, _>>();
     match all {
         Ok(starts) if next <= u64::from(u32::MAX) => Ok(starts),
-        _ => Err(StageError::new(format!(
-            "{next} utterances are more than the 4,294,967,295 that can be trained on at once"
-        ))),
+        _ => Err(StageError::new(format!("{next} utterances exceed the limit of 4,294,967,295 for one training"))),
     }
 }

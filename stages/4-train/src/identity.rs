@@ -1,7 +1,7 @@
-//! The settings that decide what a training makes, by name; every other one may change at any time.
+//! The settings that determine the result of a training, by name. All other settings may change at any time.
 //!
-//! What is read decides by its content: paths are not in the list. Corpora are known by a digest of the columns that training reads
-//! ([`DATA`]), all other files by roles, which the runner compares.
+//! Inputs count by their content, so paths are not in the list. Corpora are identified by a digest of the columns
+//! that training reads ([`DATA`]), all other files by roles, which the runner compares.
 
 use std::path::Path;
 
@@ -14,7 +14,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{TrainSection, data};
 
-/// Keys of the section that decide the weights after every step, and what they are measured on; those of the family besides.
+/// Keys of the section that determine the weights after every step and the data on which they are measured, except
+/// those of the family.
 pub const DECIDING: [&str; 17] = [
     "model",
     "init_partial",
@@ -35,14 +36,14 @@ pub const DECIDING: [&str; 17] = [
     "seed",
 ];
 
-/// The key of what identifies the corpora; no setting.
+/// The key of the corpora's identity; not a setting.
 pub const DATA: &str = "data";
 
-/// Keys that say where a training ends: it can be extended.
+/// Keys that determine where a training ends; they can be extended.
 pub const ENDS: [&str; 3] = ["max_steps", "max_epochs", "early_stopping"];
 
-/// Keys that change no weights: how often is measured, written and kept, how loading runs ahead, what is computed twice and
-/// where, when a process stops. And `init_from`, of which the content counts.
+/// Keys that do not change the weights: the intervals of measuring, writing and keeping, the prefetching of data,
+/// recomputation and the device, and the stopping of a process. Also `init_from`, whose content counts instead.
 #[cfg(test)]
 const FREE: [&str; 19] = [
     "init_from",
@@ -66,30 +67,32 @@ const FREE: [&str; 19] = [
     "max_skipped_in_a_row",
 ];
 
-/// What identifies the corpora of a training.
+/// The identity of the corpora of a training.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct DataIdentity {
-    /// Those that are trained on, in order; none of a corpus that is not there.
+    /// The training corpora, in order; `None` for a missing corpus.
     pub training: Vec<Option<CorpusIdentity>>,
-    /// The one that is validated on.
+    /// The validation corpus.
     pub validation: Option<CorpusIdentity>,
 }
 
-/// What identifies a corpus: the same content, or else the same index, which has the checksums of the shards.
+/// The identity of a corpus. Corpora are the same if their content is the same, or else if their index is the same,
+/// which has the checksums of the shards.
 #[derive(Debug, Clone, Serialize)]
 pub struct CorpusIdentity {
-    /// How many utterances, and a digest of what training reads of them; none of shards that were packed without digests.
+    /// The number of utterances, and a digest of the data that training reads; `None` for shards that were packed
+    /// without digests.
     content: Option<String>,
     /// The checksum of the index.
     index: String,
 }
 
 impl CorpusIdentity {
-    /// The identity of the corpus that has this index; `None` where there is none. Without digests, or of an index that cannot be read, the
-    /// content is unknown.
+    /// Returns the identity of the corpus with this index; `None` if there is none. Without digests, or if the index
+    /// cannot be parsed, the content is unknown.
     ///
     /// # Errors
-    /// When the index is there and cannot be read.
+    /// Returns an error if the index exists and cannot be read.
     pub fn of(path: &Path, section: &TrainSection) -> Result<Option<Self>, StageError> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
@@ -110,15 +113,14 @@ impl CorpusIdentity {
     }
 }
 
-/// The identity of a training by its section and its corpora.
+/// Returns the identity of a training from its section and its corpora.
 pub fn of_section(section: &TrainSection, data: &DataIdentity) -> Value {
     let mut fields = listed(section);
     fields.insert(DATA.to_owned(), json!(data));
     Value::Object(fields)
 }
 
-/// Lets the corpora of a mixture that are gone be those that a finished training was made of, as its receipt records them: it does not
-/// need them any more.
+/// Replaces missing corpora of a mixture by those in the receipt of a finished training, which no longer needs them.
 pub fn take_over_gone_data(config: &mut Value, recorded: &Value) {
     let corpora = config[DATA]["training"].as_array_mut().into_iter().flatten();
     for (at, corpus) in corpora.enumerate().filter(|(_, corpus)| corpus.is_null()) {
@@ -126,7 +128,7 @@ pub fn take_over_gone_data(config: &mut Value, recorded: &Value) {
     }
 }
 
-/// The configuration `now` with the settings that a run of the loop was begun with.
+/// Returns the configuration `now` with the settings with which a run of the loop started.
 pub fn of_run(now: &Value, run: &Identity, limits: Option<&Limits>) -> Value {
     let mut config = now.clone();
     let Some(fields) = config.as_object_mut() else { return config };
@@ -142,15 +144,16 @@ pub fn of_run(now: &Value, run: &Identity, limits: Option<&Limits>) -> Value {
     config
 }
 
-/// The identity that a recorded configuration stands for: settings that were added since have their defaults, those that do not decide are
-/// left out. `now` is the present one.
+/// Returns the identity for a recorded configuration: settings that were added since have their defaults, and
+/// irrelevant ones are left out. `now` is the present configuration.
 pub fn of_record(registry: &Registry, then: &Value, now: &Value) -> Value {
     let family = registry.find(then["model"]["family"].as_str());
     let options = family.map_or(&[][..], Registered::train_keys);
     let counts = |key: &str| [&DECIDING, &ENDS[..], options].iter().any(|keys| keys.contains(&key));
     let fields = then.as_object().into_iter().flatten().filter(|(key, _)| counts(key));
     let mut known: Map<String, Value> = fields.map(|(key, value)| (key.clone(), value.clone())).collect();
-    // Earlier versions kept what identifies the corpora of a mixture with them; the files themselves are compared in any case.
+    // Earlier versions stored the identity of the corpora of a mixture with the entries; the files themselves are
+    // compared in any case.
     if let Some(Value::Array(entries)) = known.get_mut("mixture") {
         entries.iter_mut().filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove(DATA)));
     }
@@ -160,8 +163,8 @@ pub fn of_record(registry: &Registry, then: &Value, now: &Value) -> Value {
     serde_json::from_str(&Value::Object(fields).to_string()).unwrap_or_default()
 }
 
-/// The identity of the corpora that a record has, where it is not that of the present ones: the same content is the same corpus whatever
-/// its files, and where a content is unknown the index decides.
+/// Returns the identity of the corpora in a record, unless it is that of the present ones: the same content is the
+/// same corpus whatever its files are, and if a content is unknown the index decides.
 fn data_of_record(then: Option<&Value>, now: &Value) -> Value {
     // Earlier versions recorded the files.
     let Some(then) = then else { return now.clone() };
@@ -173,7 +176,7 @@ fn data_of_record(then: Option<&Value>, now: &Value) -> Value {
     let corpus = |then: &Value, now: &Value| {
         let mut corpus = if same(then, now) { now.clone() } else { then.clone() };
         if !then["content"].is_null() && !now["content"].is_null() {
-            // The files need no word next to the content.
+            // The content decides, so the files do not matter.
             corpus["index"] = now["index"].clone();
         }
         corpus
@@ -185,7 +188,7 @@ fn data_of_record(then: Option<&Value>, now: &Value) -> Value {
     data
 }
 
-/// The listed settings of a section, without paths.
+/// Returns the listed settings of a section, without paths.
 fn listed(section: &TrainSection) -> Map<String, Value> {
     let all = section.to_json();
     let mut fields = Map::new();
@@ -240,7 +243,7 @@ mod tests {
     #[test]
     fn a_record_of_another_version_means_the_same() {
         let now = of_section(&published(), &DataIdentity::default());
-        // As an earlier version recorded it: all settings, and some that did not exist.
+        // A record of an earlier version: all settings, including some that no longer exist.
         let mut then = json!(published().to_json());
         then["log_every"] = json!(77);
         then["keep"]["last"] = json!(99);

@@ -1,7 +1,8 @@
-//! Leakage: utterances that are held out and trained on at once, as happens when corpora are mixed that were split apart from each other.
+//! Leakage: utterances that are in the validation split and in the training data. It happens when corpora are mixed
+//! that were split separately.
 //!
-//! An utterance is known by its id and its length in mel frames. The same id with another length is most likely another recording, for
-//! many corpora count theirs from 1: that is told, and refuses nothing.
+//! An utterance is identified by its id and its length in mel frames. The same id with another length is most likely
+//! another recording, because many corpora number theirs from 1; this only causes a warning.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use flowmill_runner::StageError;
 
 use crate::mixture::INDEX;
 
-/// Ids told of each corpus.
+/// The number of ids that are named for each corpus.
 const SHOWN: usize = 5;
 
 /// A split by its index.
@@ -19,11 +20,11 @@ const SHOWN: usize = 5;
 pub struct Indexed<'a> {
     /// `index.json`.
     pub path: &'a Path,
-    /// What it says.
+    /// Its content.
     pub index: &'a ShardIndex,
 }
 
-/// Some ids of many.
+/// A sample of many ids.
 #[derive(Default)]
 struct Ids<'a> {
     count: usize,
@@ -45,20 +46,20 @@ impl<'a> Ids<'a> {
     }
 }
 
-/// What a corpus that is trained on has in common with a split that is held out.
+/// The utterances that a training corpus shares with a held-out split.
 struct Common<'a> {
     corpus: &'a Path,
-    /// The same id and the same length.
+    /// Utterances with the same id and the same length.
     utterances: Ids<'a>,
-    /// The same id and another length.
+    /// Utterances with the same id and another length.
     namesakes: Ids<'a>,
 }
 
-/// Refuses to validate on what is trained on. Warns of ids that stand for recordings of different lengths, and of other splits that
-/// are trained on, whose indexes `beside` names.
+/// Checks that validation data are not also training data. Warns about ids of recordings with different lengths, and
+/// about other splits in the training data, whose indexes are in `beside`.
 ///
 /// # Errors
-/// How many utterances are in both, and which; whatever keeps an index from being read.
+/// Returns an error with the number and ids of utterances in both, or if an index cannot be read.
 pub fn check(
     validation: Option<Indexed<'_>>,
     training: &[Indexed<'_>],
@@ -69,7 +70,7 @@ pub fn check(
         let path = validation.map_or(Path::new(""), |split| split.path);
         if common.utterances.count > 0 {
             return Err(StageError::new(format!(
-                "{}: validation would measure memory. Leave them out of that corpus (prep.split of its recipe), or validate on others \
+                "{}: the validation loss would measure memorization. Remove them from that corpus (prep.split of its recipe), or validate on others \
                  (train.validation_split)",
                 both(path, &common)
             )));
@@ -80,7 +81,7 @@ pub fn check(
         let index = ShardIndex::read(path).map_err(StageError::other)?;
         for common in common(&index, training) {
             if common.utterances.count > 0 {
-                tell(format!("WARNING: {}: scores on that split would measure memory", both(path, &common)));
+                tell(format!("WARNING: {}: scores on that split would measure memorization", both(path, &common)));
             }
             warn_of_namesakes(path, &common, tell);
         }
@@ -88,15 +89,15 @@ pub fn check(
     Ok(())
 }
 
-/// The indexes of the splits beside that of `index`, without those in `but`.
+/// Returns the indexes of the splits next to that of `index`, without those in `but`.
 ///
 /// # Errors
-/// When the folder cannot be read.
+/// Returns an error if the folder cannot be read.
 pub fn splits_beside(index: &Path, but: &[&Path]) -> Result<Vec<PathBuf>, StageError> {
     let Some(folder) = index.parent().and_then(Path::parent).filter(|folder| folder.is_dir()) else {
         return Ok(Vec::new());
     };
-    // However a path is written.
+    // Different spellings of a path are the same.
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let but: Vec<PathBuf> = but.iter().map(|path| real(path)).collect();
     let mut found = Vec::new();
@@ -110,7 +111,7 @@ pub fn splits_beside(index: &Path, but: &[&Path]) -> Result<Vec<PathBuf>, StageE
     Ok(found)
 }
 
-/// What each corpus has in common with a split; only the split's ids are looked up.
+/// Returns the utterances that each corpus shares with a split. Only the split's ids are looked up.
 fn common<'a>(held_out: &ShardIndex, training: &[Indexed<'a>]) -> Vec<Common<'a>> {
     let lengths: HashMap<&str, u32> = rows(held_out).collect();
     let compare = |corpus: &Indexed<'a>| {
@@ -127,7 +128,7 @@ fn common<'a>(held_out: &ShardIndex, training: &[Indexed<'a>]) -> Vec<Common<'a>
     training.iter().map(compare).collect()
 }
 
-/// Every utterance's id and length.
+/// Returns every utterance's id and length.
 fn rows(index: &ShardIndex) -> impl Iterator<Item = (&str, u32)> {
     index.shards.iter().flat_map(|shard| shard.utterances.iter().map(String::as_str).zip(shard.frames.iter().copied()))
 }
@@ -135,7 +136,7 @@ fn rows(index: &ShardIndex) -> impl Iterator<Item = (&str, u32)> {
 fn both(held_out: &Path, common: &Common<'_>) -> String {
     let Common { corpus, utterances, .. } = common;
     format!(
-        "{} utterances held out in {} are trained on too, in {} ({})",
+        "{} utterances held out in {} are also training data, in {} ({})",
         utterances.count,
         held_out.display(),
         corpus.display(),
@@ -147,7 +148,7 @@ fn warn_of_namesakes(held_out: &Path, common: &Common<'_>, tell: &dyn Fn(String)
     let Common { corpus, namesakes, .. } = common;
     if namesakes.count > 0 {
         tell(format!(
-            "WARNING: {} ids of {} are ids in {} too, of other lengths ({}): make sure that they are not the same recordings",
+            "WARNING: {} ids of {} also exist in {} with other lengths ({}): make sure that they are not the same recordings",
             namesakes.count,
             held_out.display(),
             corpus.display(),

@@ -1,10 +1,10 @@
-//! Stage 4, train: shards in, checkpoints and metrics out.
+//! Stage 4, `train`: reads shards and writes checkpoints and metrics.
 //!
-//! Reads `3-pack/SPLIT/index.json`, the shards and `mel_statistics.json`; writes `4-train/checkpoints/step-NNNNNN/`, `metrics.jsonl`,
-//! `tensorboard/`, `skipped/` (dumps of steps without a finite loss, if there were any), `samples/`, `wandb/` (when asked for), `commands.jsonl` (when
-//! a command changed the training), `base.safetensors` (what adapters were trained beside) and `config.json`: the model's family and
-//! resolved settings, and what the family says besides. The loop is `flowmill-train`, the model comes from a family of the
-//! registry; this crate brings them and the shards together.
+//! Reads `3-pack/SPLIT/index.json`, the shards and `mel_statistics.json`. Writes `4-train/checkpoints/step-NNNNNN/`,
+//! `metrics.jsonl`, `tensorboard/`, `skipped/` (dumps of steps without a finite loss, if any), `samples/`, `wandb/`
+//! (if enabled), `commands.jsonl` (if a command changed the training), `base.safetensors` (the base weights of
+//! adapters) and `config.json`: the model's family and resolved settings, and the family's description. The loop is
+//! in `flowmill-train`, and the model comes from a family of the registry; this crate connects them with the shards.
 
 mod apart;
 mod columns;
@@ -54,14 +54,14 @@ pub use work::{Adapted, extractors, scored_split};
 
 /// The file that describes the trained model.
 pub const CONFIG_FILE: &str = "config.json";
-/// The weights that adapters were trained beside, which the checkpoints do not hold.
+/// The base weights of adapters, which the checkpoints do not contain.
 pub const BASE_FILE: &str = "base.safetensors";
 /// The key of the stage's one part.
 pub const PART: &str = "train";
 
 /// The folder of the checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
-/// The folder of what was generated during training.
+/// The folder of samples that were generated during training.
 pub const SAMPLES: &str = "samples";
 
 /// The stage.
@@ -72,7 +72,7 @@ pub struct TrainStage {
 }
 
 impl TrainStage {
-    /// The stage with the families that a recipe can name.
+    /// Creates the stage with the families that a recipe can name.
     pub fn new(registry: Registry) -> Self {
         Self { registry, extractors: flowmill_extract::extractors::registry() }
     }
@@ -137,7 +137,7 @@ impl Stage for TrainStage {
         let section = self.read(recipe)?;
         section.check_device(recipe)?;
         section.check_corpora(recipe)?;
-        // Checkpoints of adapters do not hold what they are adapters of.
+        // Checkpoints of adapters do not contain their base weights.
         if section.settings.lora.is_some() { section.check_weights(recipe) } else { Ok(()) }
     }
 
@@ -148,7 +148,7 @@ impl Stage for TrainStage {
     fn show(&self, recipe: &Recipe) -> Result<Value, RecipeError> {
         let section = self.read(recipe)?;
         let mut shown = json!(section.to_json());
-        // Settings that the schedule does not have would be refused when what is shown is read as a recipe.
+        // Settings that the schedule does not have would be rejected when the output is read as a recipe.
         if let Some(schedule) = shown["schedule"].as_object_mut() {
             schedule.retain(|key, _| {
                 ["name", "per"].contains(&key.as_str()) || section.run.schedule.has(&format!("schedule.{key}"))
@@ -172,7 +172,7 @@ impl Stage for TrainStage {
             .rows(training.section.run.max_steps.unwrap_or(0))
             .resumable(resume_status::resumable(&self.registry));
         for (key, index) in training.data.keyed() {
-            // Corpora of other experiments may be gone once the training is done; the own ones are stage 3's.
+            // Corpora of other experiments may be gone once the training is done; the recipe's own are stage 3's.
             let own = index.starts_with(folder(work::PACK));
             let (key, files) = (format!("{}.{key}", identity::DATA), split_files(index)?);
             part = part.digested(
@@ -193,15 +193,15 @@ impl Stage for TrainStage {
     }
 }
 
-/// The indexes of what is trained on, for measuring how good the simplest answers are: the recipe's own training split, or the corpora of
-/// a mixture that leaves it out.
+/// Returns the indexes of the training data, from which the trivial answers are learned: the recipe's own training
+/// split, or the corpora of a mixture that omits it.
 pub fn training_indexes(section: &TrainSection, recipe: &Recipe, folder: &dyn Fn(u8) -> PathBuf) -> Vec<PathBuf> {
     let DataPaths { own, train, .. } = Training::new(section.clone(), recipe, folder).data;
     let trained: Vec<PathBuf> = train.into_iter().map(|corpus| corpus.index).collect();
     if trained.contains(&own) { vec![own] } else { trained }
 }
 
-/// The index of a split and its shards; of a split that is not there, where its index would be.
+/// Returns the index of a split and its shards; for a missing split, only the path of its index.
 fn split_files(index: &Path) -> Result<Vec<PathBuf>, StageError> {
     let mut files = vec![index.to_owned()];
     if index.exists() {

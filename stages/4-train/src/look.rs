@@ -1,4 +1,5 @@
-//! Looking at a recipe's training without changing anything: a skipped step once more, a validation of the newest checkpoint.
+//! Examination of a recipe's training without changing it: replaying a skipped step, and validating the newest
+//! checkpoint.
 
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,11 @@ use flowmill_train::{Evaluation, Observer, Replay, TrainError};
 use crate::work::{Prepared, TRAIN, Training};
 use crate::{CHECKPOINTS, PART, TrainSection};
 
-/// Does the step of a dump again; see [`flowmill_train::replay`]. `folder` gives the folder of a stage by number, of which those up to
-/// packing must be finished.
+/// Repeats the step of a dump; see [`flowmill_train::replay`]. `folder` returns the folder of a stage by number;
+/// stages up to packing must be finished.
 ///
 /// # Errors
-/// When data or dump do not fit the recipe, or whatever the replay reports.
+/// Returns an error if data or dump do not match the recipe, and the errors of the replay.
 pub fn replay(
     registry: &Registry,
     recipe: &Recipe,
@@ -28,10 +29,12 @@ pub fn replay(
     flowmill_train::replay(&task, &mut parameters, &data, &settings, dump).map_err(StageError::other)
 }
 
-/// Validates the newest checkpoint of a run, whether it is finished, running or interrupted; see [`flowmill_train::evaluate`].
+/// Validates the newest checkpoint of a run that is finished, running or interrupted; see
+/// [`flowmill_train::evaluate`].
 ///
 /// # Errors
-/// When data or checkpoint do not fit the recipe, there is no checkpoint, or whatever the validation reports.
+/// Returns an error if data or checkpoint do not match the recipe or there is no checkpoint, and the errors of the
+/// validation.
 pub fn evaluate(
     registry: &Registry,
     recipe: &Recipe,
@@ -46,14 +49,14 @@ pub fn evaluate(
         found.extend(checkpoints_in(&stage.join(CHECKPOINTS))?);
         let checkpoints: Vec<&Path> = found.iter().map(PathBuf::as_path).collect();
         match flowmill_train::evaluate(&task, &mut parameters, &data, &checkpoints, observer) {
-            // A running training has put others in their place since they were listed.
+            // A running training has replaced them since they were listed.
             Err(TrainError::NoCheckpoint) if found.iter().any(|folder| !folder.exists()) => {}
             evaluated => return evaluated.map_err(StageError::other),
         }
     }
 }
 
-/// The model and the data of the recipe; the weights of one that `resumes` come from a checkpoint.
+/// Prepares the model and the data of the recipe. A model that `resumes` gets its weights from a checkpoint.
 pub fn prepared(
     section: TrainSection,
     recipe: &Recipe,
@@ -68,7 +71,7 @@ pub fn prepared(
     prepared
 }
 
-/// The checkpoints in a folder; none when it is not there.
+/// Returns the checkpoints in a folder; none if it does not exist.
 pub fn checkpoints_in(folder: &Path) -> Result<Vec<PathBuf>, StageError> {
     if !folder.is_dir() {
         return Ok(Vec::new());

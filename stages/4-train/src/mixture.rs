@@ -1,4 +1,4 @@
-//! Training on several corpora at once.
+//! Training on several corpora.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ pub const INDEX: &str = "index.json";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MixtureEntry {
-    /// The `index.json` of its shards, or the folder of that file, as another recipe packed them; without it the
+    /// The `index.json` of its shards, as another recipe packed them, or the folder of that file; by default the
     /// training split of this recipe.
     #[serde(default)]
     pub index: Option<String>,
@@ -25,12 +25,12 @@ fn one() -> f64 {
     1.0
 }
 
-/// The entries, or none for null.
+/// Reads the entries; null means none.
 pub fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MixtureEntry>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A corpus to train on.
+/// A training corpus.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weighted {
     /// `index.json` of its shards.
@@ -39,7 +39,8 @@ pub struct Weighted {
     pub weight: f64,
 }
 
-/// The corpora that the entries name, of none the recipe's own alone. `own` is its index, `resolve` makes paths whole.
+/// Returns the corpora in the entries; without entries, only the recipe's own. `own` is its index; `resolve` makes
+/// paths absolute.
 pub fn corpora(entries: &[MixtureEntry], own: &Path, resolve: &dyn Fn(&str) -> PathBuf) -> Vec<Weighted> {
     if entries.is_empty() {
         return vec![Weighted { index: own.to_owned(), weight: 1.0 }];
@@ -49,15 +50,15 @@ pub fn corpora(entries: &[MixtureEntry], own: &Path, resolve: &dyn Fn(&str) -> P
     entries.iter().map(|entry| Weighted { index: index(entry), weight: entry.weight }).collect()
 }
 
-/// The index that a path stands for: itself, or the one in that folder.
+/// Returns the index for a path: itself, or the one in that folder.
 fn index_file(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(INDEX) } else { path.to_owned() }
 }
 
-/// Whether the entries can be mixed.
+/// Checks that the entries can be mixed.
 ///
 /// # Errors
-/// The key that is wrong, below the list's own name, and what is wrong with it.
+/// Returns the invalid key, below the list's own name, and the reason.
 pub fn check(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Result<(), (String, String)> {
     let mut seen: Vec<Option<PathBuf>> = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -66,26 +67,23 @@ pub fn check(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Res
         }
         let index = entry.index.as_deref().map(|path| index_file(&resolve(path)));
         if seen.contains(&index) {
-            return Err((
-                format!("[{at}]"),
-                "names a corpus for the second time; give it one entry with a larger weight".to_owned(),
-            ));
+            return Err((format!("[{at}]"), "names a corpus again; use one entry with a larger weight".to_owned()));
         }
         seen.push(index);
     }
     Ok(())
 }
 
-/// Refuses corpora that are not there.
+/// Checks that the corpora exist.
 ///
 /// # Errors
-/// The key that names the first one, below the list's own name, and what is wrong with it.
+/// Returns the key of the first missing one, below the list's own name, and the reason.
 pub fn check_files(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Result<(), (String, String)> {
     let named =
         entries.iter().enumerate().filter_map(|(at, entry)| Some((at, index_file(&resolve(entry.index.as_deref()?)))));
     match named.into_iter().find(|(_, file)| !file.is_file()) {
         Some((at, file)) => {
-            Err((format!("[{at}].index"), format!("there is no {}; pack that corpus first", file.display())))
+            Err((format!("[{at}].index"), format!("{} does not exist; pack that corpus first", file.display())))
         }
         None => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! The memory that a recipe's training will take, without leaving anything.
+//! The memory that a recipe's training will need. Nothing is written.
 
 use std::panic::resume_unwind;
 use std::path::PathBuf;
@@ -12,11 +12,12 @@ use flowmill_train::{MemoryPlan, Observer};
 use crate::TrainSection;
 use crate::work::Training;
 
-/// Trains the recipe's model on the largest batch of its data and measures; see [`flowmill_train::plan_memory`]. `folder` gives the folder
-/// of a stage by number, of which those up to packing must be finished; `usable` is the memory there is, in bytes.
+/// Trains the recipe's model on the largest batch of its data and measures the memory; see
+/// [`flowmill_train::plan_memory`]. `folder` returns the folder of a stage by number; stages up to packing must be
+/// finished. `usable` is the available memory in bytes.
 ///
 /// # Errors
-/// When data or start do not fit the model, or whatever the plan reports.
+/// Returns an error if data or initial weights do not match the model, and the errors of the plan.
 pub fn plan_memory(
     registry: &Registry,
     recipe: &Recipe,
@@ -26,7 +27,8 @@ pub fn plan_memory(
 ) -> Result<MemoryPlan, StageError> {
     let section = TrainSection::read(recipe, registry).map_err(StageError::other)?;
     let training = Training::new(section, recipe, folder);
-    // On a thread of a pool, as the runner trains: allocators keep memory by threads, so which ones take part decides how much it is.
+    // On a thread of a pool, like the runner: allocators keep memory per thread, so the threads that take part
+    // determine its amount.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(rayon::current_num_threads()).build();
     let pool = pool.map_err(StageError::other)?;
     let (tell, told) = channel();
@@ -45,7 +47,7 @@ fn plan(training: &Training, usable: Option<u64>, observer: &mut Teller) -> Resu
     plan.map_err(StageError::other)
 }
 
-/// Passes messages on to another thread.
+/// A sender of messages to another thread.
 struct Teller(Sender<String>);
 
 impl Teller {

@@ -14,31 +14,31 @@ use serde_json::Value;
 
 use crate::CONFIG_FILE;
 
-/// Everything besides the weights that it takes to generate and to export.
+/// Everything except the weights that is needed to generate and to export.
 pub struct Preview {
     /// Validation examples; none without a validation split.
     pub examples: Option<Examples>,
-    /// Key of the noise.
+    /// The seed of the noise.
     pub seed: u64,
     /// The description of the model for `config.json`.
     pub description: Value,
-    /// The scale of the adapters that the weights hold, if they do.
+    /// The scale of the adapters in the weights, if any.
     pub adapter_scale: Option<f32>,
     /// The fitted extractors that belong to the model, and their names in its folder.
     pub extractors: Vec<(PathBuf, &'static str)>,
 }
 
 impl Preview {
-    /// Samples of the examples, from noise that is the same every time.
+    /// Generates samples of the examples, from noise that is always the same.
     pub fn samples(&self, model: &dyn AnyModel, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
-        let examples = self.examples.as_ref().ok_or("there is no validation split to take utterances from")?;
+        let examples = self.examples.as_ref().ok_or("there is no validation split with utterances to sample")?;
         let (context, draw) = (Context::inference(parameters), Draw::new(self.seed).purpose("samples"));
         let made = model.preview(&context, examples, &self.description, draw)?;
         let files = made.par_iter().map(|made| made.files(&file_name(&made.name)));
         Ok(files.collect::<Result<Vec<_>, BoxError>>()?.into_iter().flatten().collect())
     }
 
-    /// Writes a folder that `flowmill synth --model` takes.
+    /// Writes a model folder for `flowmill synth --model`.
     pub fn export(&self, parameters: &Parameters, folder: &Path) -> Result<(), BoxError> {
         let mut tensors: BTreeMap<_, _> = parameters.named_tensors().into_iter().collect();
         if let Some(scale) = self.adapter_scale {
@@ -54,7 +54,7 @@ impl Preview {
     }
 }
 
-/// An utterance's id as a file name: anything but letters, digits, `-`, `_` and `.` becomes `_`.
+/// Returns an utterance's id as a file name: anything but letters, digits, `-`, `_` and `.` becomes `_`.
 pub fn file_name(utt: &str) -> String {
     let safe = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     utt.trim_start_matches('.').chars().map(safe).collect()

@@ -1,4 +1,4 @@
-//! How a training goes on: how far it got, what its settings were, and what another end means to it.
+//! Resuming of a training: its progress, its settings, and the effect of a different end.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use serde_json::Value;
 use crate::look::checkpoints_in;
 use crate::{CHECKPOINTS, SAMPLES, identity};
 
-/// How a training goes on from its folder, and from its results.
+/// Returns the rules for resuming a training from its folder or from its results.
 pub fn resumable(registry: &Registry) -> Resumable {
     let registry = registry.clone();
     Resumable {
         reached,
-        on_stop: "saving and stopping after the present step; once more stops at once, and loses what came after the newest checkpoint",
+        on_stop: "saving and stopping after the present step; a second Ctrl-C stops immediately and loses the steps after the newest checkpoint",
         recorded: Arc::new(move |then, now| identity::of_record(&registry, then, now)),
         record,
         ends: &identity::ENDS,
@@ -28,11 +28,11 @@ pub fn resumable(registry: &Registry) -> Resumable {
     }
 }
 
-/// The checkpoints of a training, by step: in its own folder, or in a folder of the stage's results.
+/// Returns the checkpoints of a training, by step, in its own folder or in a folder of the stage's results.
 fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StageError> {
     let mut found = checkpoints_in(folder)?;
     found.extend(checkpoints_in(&folder.join(CHECKPOINTS))?);
-    // Of an empty folder nothing would be lost.
+    // Nothing would be lost with an empty folder.
     found.retain(|path| std::fs::read_dir(path).map_or(true, |mut entries| entries.next().is_some()));
     let step = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).and_then(step_of);
     let mut found: Vec<(u64, PathBuf)> = found.into_iter().filter_map(|path| Some((step(&path)?, path))).collect();
@@ -40,12 +40,12 @@ fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>, StageError> {
     Ok(found)
 }
 
-/// The newest checkpoint, whatever state it is in: one that cannot be read may still be sound.
+/// Returns the newest checkpoint, in any state: one that cannot be read may still be intact.
 fn reached(folder: &Path) -> Result<Option<Reached>, StageError> {
     let found = checkpoints(folder)?;
     let Some((step, newest)) = found.last() else { return Ok(None) };
     let state = read_state(newest).ok();
-    // Adapters are gone on from once they are exported, not from a checkpoint.
+    // Adapters continue from their exported form, not from a checkpoint.
     let weights = state.as_ref().is_none_or(|state| state.base.is_none());
     let at = newest.display();
     let steps: Vec<String> = found.iter().map(|(step, _)| step.to_string()).collect();
@@ -58,12 +58,14 @@ fn reached(folder: &Path) -> Result<Option<Reached>, StageError> {
         },
         holds: format!("{many} {}", steps.join(", ")),
         reuse: weights.then(|| {
-            format!("to start other settings from its weights, copy {at} elsewhere and set train.init_from to the copy")
+            format!(
+                "to start with other settings from its weights, copy {at} elsewhere and set train.init_from to the copy"
+            )
         }),
     }))
 }
 
-/// The keys of a configuration that say where a training ends, and how its rate depends on that.
+/// The keys of a configuration that determine where a training ends, and how its learning rate depends on that.
 #[derive(serde::Deserialize)]
 struct Ends {
     max_steps: Option<u64>,
@@ -72,7 +74,7 @@ struct Ends {
     schedule: ScheduleConfig,
 }
 
-/// What the end that a configuration asks for means to a training that was begun with another.
+/// Returns the effect of the end in a configuration on a training that started with another.
 fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
     if identity::ENDS.iter().all(|key| then.get(*key) == now.get(*key)) {
         return Ok(End::Same);
@@ -90,8 +92,8 @@ fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
     if limits.passed(state.step, state.epoch, state.position) {
         let steps: Vec<String> = found.iter().map(|(step, _)| step.to_string()).collect();
         return Ok(End::Passed(format!(
-            "{changes}, but {} steps are done: to end earlier, go back first with `flowmill train RECIPE --rollback STEP` (there are \
-             checkpoints of step {})",
+            "{changes}, but {} steps are done: to end earlier, go back first with `flowmill train RECIPE --rollback STEP` (there \
+             are checkpoints of step {})",
             state.step,
             steps.join(", ")
         )));
@@ -103,7 +105,7 @@ fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
     if state.patience.exhausted {
         let State { step, steps, .. } = state;
         return Ok(End::Stays(format!(
-            "stopped early at step {step} of {steps}: {} nothing; raise train.early_stopping.patience or set it to null to go on ({changes})",
+            "stopped early at step {step} of {steps}: {} nothing; raise train.early_stopping.patience or set it to null to continue ({changes})",
             if then.get("max_steps") == now.get("max_steps") { "this change changes" } else { "max_steps changes" }
         )));
     }
@@ -113,11 +115,11 @@ fn end(folder: &Path, then: &Value, now: &Value) -> Result<End, StageError> {
     Ok(End::Further(format!("{changes}{spread}")))
 }
 
-/// What a training was begun with, by its newest sound checkpoint.
+/// Returns the conditions under which a training started, from its newest intact checkpoint.
 fn record(folder: &Path, now: &Value) -> Result<Option<WorkRecord>, StageError> {
     let Some(state) = newest_sound(&checkpoints(folder)?)? else { return Ok(None) };
     let kept = state.record.and_then(|record| serde_json::from_value(record).ok());
-    // Earlier versions kept only the settings of the loop.
+    // Earlier versions stored only the settings of the loop.
     Ok(kept.or_else(|| {
         let RunIdentity::Listed(run) = state.run else { return None };
         let config = identity::of_run(now, &run, state.limits.as_ref());
@@ -125,7 +127,7 @@ fn record(folder: &Path, now: &Value) -> Result<Option<WorkRecord>, StageError> 
     }))
 }
 
-/// The state of the newest checkpoint whose state is not damaged: a training goes on from no other.
+/// Returns the state of the newest checkpoint with an undamaged state, from which a training continues.
 fn newest_sound(found: &[(u64, PathBuf)]) -> Result<Option<State>, StageError> {
     for (_, folder) in found.iter().rev() {
         match read_state(folder) {
@@ -141,7 +143,7 @@ fn shown(value: Option<&Value>) -> String {
     value.unwrap_or(&Value::Null).to_string()
 }
 
-/// Where an output belongs in the folder of a training that goes on from its results.
+/// Returns the place of an output in the folder of a training that continues from its results.
 fn restored(output: &str) -> Option<Restored> {
     if let Some(name) = output.strip_prefix(CHECKPOINTS).and_then(|rest| rest.strip_prefix('/')) {
         return Some(Restored::Linked(name.to_owned()));

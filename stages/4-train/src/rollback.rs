@@ -1,4 +1,4 @@
-//! Going back to an earlier checkpoint of a training that went bad.
+//! Going back to an earlier checkpoint of a training that went wrong.
 
 use std::path::Path;
 
@@ -9,11 +9,12 @@ use flowmill_train::{samples_step, steering};
 
 use crate::{PART, TrainStage, resume_status};
 
-/// Makes `step` the newest checkpoint of the training in an experiment, finished or not: the next run goes on from there and cuts the logs
-/// there. What is newer moves aside.
+/// Makes `step` the newest checkpoint of the training in an experiment, finished or not. The next run continues from
+/// there and truncates the logs there. Newer files are moved aside.
 ///
 /// # Errors
-/// When a run holds the experiment, there is no checkpoint of that step, or it is damaged or cannot be read.
+/// Returns an error if a run holds the experiment, there is no checkpoint of that step, or it is damaged or cannot be
+/// read.
 pub fn rollback(
     registry: &Registry,
     experiment: &Experiment,
@@ -47,11 +48,11 @@ pub fn rollback(
     )
 }
 
-/// Takes back the commands that were given for later steps.
+/// Removes the commands that were given for later steps.
 fn forget_commands(folder: &Path, step: u64) -> Result<Vec<String>, StageError> {
     let dropped = steering::forget_from(folder, step).map_err(StageError::other)?;
     Ok(dropped
         .into_iter()
-        .map(|command| format!("the command `{command}` is taken back; give it again if it is wanted"))
+        .map(|command| format!("the command `{command}` was removed; give it again if needed"))
         .collect())
 }

@@ -1,4 +1,5 @@
-//! Whether stage 3 packed the splits that the recipe names: said before training, not by the stage that misses them after it.
+//! The check that stage 3 packed the splits in the recipe. It runs before training, instead of in the stage after it
+//! that needs them.
 
 use std::path::Path;
 
@@ -8,10 +9,10 @@ use crate::TrainSection;
 use crate::data::DataPaths;
 use crate::leakage::splits_beside;
 
-/// Refuses names of splits that stage 0 does not make, before anything runs.
+/// Checks that stage 0 makes the named splits, before anything runs.
 ///
 /// # Errors
-/// The key, with the splits that there are.
+/// Returns the key, with the existing splits.
 pub fn check_names(section: &TrainSection, recipe: &Recipe) -> Result<(), RecipeError> {
     let trained =
         section.settings.mixture.is_empty() || section.settings.mixture.iter().any(|entry| entry.index.is_none());
@@ -22,10 +23,10 @@ pub fn check_names(section: &TrainSection, recipe: &Recipe) -> Result<(), Recipe
     validation.map_or(Ok(()), |split| flowmill_stage_prep::check_split(recipe, "train.validation_split", split))
 }
 
-/// Warns when stage 6 will find nothing to score, before the hours of training.
+/// Warns if stage 6 will have nothing to score, before the hours of training.
 ///
 /// # Errors
-/// When a folder of stage 3 cannot be listed.
+/// Returns an error if a folder of stage 3 cannot be listed.
 pub fn warn_of_scores(scored: &str, paths: &DataPaths, tell: &dyn Fn(String)) -> Result<(), StageError> {
     let index = paths.own.parent().and_then(Path::parent).unwrap_or(Path::new("")).join(scored).join("index.json");
     if !index.is_file() {
@@ -35,10 +36,10 @@ pub fn warn_of_scores(scored: &str, paths: &DataPaths, tell: &dyn Fn(String)) ->
     Ok(())
 }
 
-/// Refuses names of splits that are not there.
+/// Checks that the named splits exist.
 ///
 /// # Errors
-/// The key, the splits that are there, and what else can be done.
+/// Returns the key, the existing splits, and advice.
 pub fn check(section: &TrainSection, paths: &DataPaths) -> Result<(), StageError> {
     let trained = paths.train.iter().any(|corpus| corpus.index == paths.own);
     if trained && !paths.own.is_file() {
@@ -49,14 +50,14 @@ pub fn check(section: &TrainSection, paths: &DataPaths) -> Result<(), StageError
             "train.validation_split",
             split,
             index,
-            "; without one no checkpoint has a validation loss: name another, give it a larger share (prep.split), or train \
-             without on purpose, by train.validation_split: null",
+            "; without it no checkpoint has a validation loss: name another, increase its share (prep.split), or train \
+             without validation (train.validation_split: null)",
         )?),
         _ => Ok(()),
     }
 }
 
-/// What to say of a split that is not there.
+/// Returns the message about a missing split.
 fn absent(key: &str, split: &str, index: &Path, advice: &str) -> Result<StageError, StageError> {
     let folder = |path: &Path| path.parent()?.file_name()?.to_str().map(str::to_owned);
     let names: Vec<String> = splits_beside(index, &[])?.iter().filter_map(|path| folder(path)).collect();

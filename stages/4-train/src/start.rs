@@ -1,4 +1,4 @@
-//! Starting from the weights of a file.
+//! Loading of initial weights from a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,57 +11,57 @@ use flowmill_weights::{Archive, Naming, NamingError};
 
 use crate::{Adapted, CONFIG_FILE, TrainSection};
 
-/// The file in the folder of a checkpoint, an averaged or an exported model.
+/// The name of the weight file in the folder of a checkpoint, or of an averaged or exported model.
 const IN_FOLDERS: &str = "model.safetensors";
-/// How many names a message shows of each kind.
+/// The number of names of each kind in a message.
 const SHOWN: usize = 5;
 
-/// The weight file that a path stands for: itself, or the weights in that folder, where they should be if they are not there.
+/// Returns the weight file for a path: itself, or the weights in that folder, or where they should be.
 pub fn weight_file(path: &Path) -> PathBuf {
     flowmill_weights::locate(path).unwrap_or_else(|_| path.join(IN_FOLDERS))
 }
 
-/// Fails unless there is a weight file that a path stands for.
+/// Checks that there is a weight file for a path.
 ///
 /// # Errors
-/// What is missing.
+/// Returns the missing file.
 pub fn check_weight_file(path: &Path) -> Result<(), String> {
     let file = flowmill_weights::locate(path).map_err(|error| error.to_string())?;
     if file.is_file() { Ok(()) } else { Err(format!("there is no file {}", file.display())) }
 }
 
-/// All files that the weights are in which a path stands for: an index and its shards, or one file.
+/// Returns all weight files for a path: an index and its shards, or one file.
 pub fn weight_files(path: &Path) -> Vec<PathBuf> {
     flowmill_weights::files(path)
 }
 
-/// Weights that were taken over.
+/// Weights that were loaded.
 pub struct Start {
-    /// What fitted.
+    /// The tensors that matched.
     pub report: LoadReport,
-    /// Where in the file they were found.
+    /// The place in the file where they were found.
     origin: Origin,
 }
 
 impl Start {
-    /// A line for the log: which tensors of the file these are, how many fitted, and what was left out.
+    /// Returns a line for the log: the tensors of the file, the number that matched, and those that were left out.
     pub fn told(&self) -> String {
         format!("{}{}{}", told(&self.report), self.origin.found(), self.origin.left_out())
     }
 }
 
-/// Where in a file the weights of a model were found.
+/// The place in a file where the weights of a model were found.
 struct Origin {
-    /// The entry of a PyTorch file that they are in.
+    /// The entry of a PyTorch file that contains them.
     entry: Option<String>,
-    /// What was taken off their names.
+    /// The part that was removed from their names.
     naming: Option<Naming>,
-    /// What else the file holds: names and what they are.
+    /// Other content of the file: names and descriptions.
     left_out: Vec<(String, String)>,
 }
 
 impl Origin {
-    /// Which tensors of the file were taken, where these are not all of it under their own names.
+    /// Describes the tensors that were used, if they are not the whole file under their own names.
     fn found(&self) -> String {
         let entry = self.entry.as_ref().map_or(String::new(), |entry| format!(", of its entry `{entry}`"));
         let naming = self.naming.as_ref().map_or(String::new(), |naming| format!(", {naming}"));
@@ -78,16 +78,17 @@ impl Origin {
     }
 }
 
-/// A name of a file, short and without control characters.
+/// Shortens a name from a file and removes control characters.
 fn short(name: &str) -> String {
     name.chars().take(60).collect::<String>().replace(char::is_control, "?")
 }
 
-/// Takes over the weights of a file; only what fits by name and shape when `partial`, otherwise all must fit. A prefix before all
-/// names, or a wrapper in them, is taken off where the names explain themselves without it. Gives what fitted.
+/// Loads the weights of a file. With `partial` only those that match by name and shape, otherwise all must match. A
+/// prefix before all names, or a wrapper in them, is removed if the names match without it. Returns the matches.
 ///
 /// # Errors
-/// When the file cannot be read, holds a number that is not finite, does not fit the model, or holds it more than once.
+/// Returns an error if the file cannot be read, contains a number that is not finite, does not match the model, or
+/// contains it more than once.
 pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Result<Start, StageError> {
     let refuse = |problem: String| Err(StageError::new(format!("train.init_from: {}: {problem}", file.display())));
     let mut archive = match Archive::open(file) {
@@ -96,7 +97,7 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
     };
     if let Some((name, _)) = archive.tensors.iter().find(|(name, _)| low_rank::adapted_module(name).is_some()) {
         return refuse(format!(
-            "holds adapters (`{name}`); start from the exported model, where they are merged, or go on from an exported \
+            "contains adapters (`{name}`); start from the exported model, where they are merged, or continue from an exported \
              adapter with train.lora.init_from"
         ));
     }
@@ -115,56 +116,57 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
     let report = parameters.load(&read.tensors).map_err(StageError::other)?.with_integers(&read.integers);
     let told = format!("{}{}", told(&report), origin.found());
     if report.matched.is_empty() && !report.integers.is_empty() {
-        return refuse(format!("its tensors hold integers, the model's hold floats; save it as floats ({told})"));
+        return refuse(format!("its tensors are integers, but the model's are floats; save it as floats ({told})"));
     }
     if report.matched.is_empty() {
-        return refuse(format!("these are the weights of another model: none fits by name and shape ({told})"));
+        return refuse(format!("these are the weights of another model: none matches by name and shape ({told})"));
     }
     if !report.is_exact() && !partial {
-        let advice = "to take over what fits, set train.init_partial: true";
+        let advice = "to load only those that match, set train.init_partial: true";
         return refuse(format!("these weights are not for this model: {told}; {advice}"));
     }
     Ok(Start { report, origin })
 }
 
-/// How to choose one of several sets of weights in a file.
+/// Returns advice on choosing one of several sets of weights in a file.
 fn choose(NamingError::Ambiguous(prefixes): &NamingError, file: &Path) -> String {
     let prefix = prefixes.iter().find(|prefix| !prefix.is_empty()).map_or("", String::as_str);
     format!(
-        "choose one of them, such as with `flowmill convert {} chosen.safetensors --strip-prefix {}`, and start from that file",
+        "choose one of them, for example with `flowmill convert {} chosen.safetensors --strip-prefix {}`, and start from that file",
         file.display(),
         short(prefix)
     )
 }
 
-/// Refuses the exported weights of a model whose adapters lie apart from them: they alone are not what was trained.
+/// Checks that exported weights are not the base weights of adapters in a separate file, which alone are not the
+/// trained model.
 ///
 /// # Errors
-/// When `config.json` beside the file says so.
+/// Returns an error if `config.json` next to the file says so.
 pub fn refuse_apart(file: &Path) -> Result<(), StageError> {
-    /// What matters here of the description.
+    /// The relevant part of the description.
     #[derive(serde::Deserialize)]
     struct Description {
         lora: Option<Adapted>,
     }
     let described = std::fs::read(file.with_file_name(CONFIG_FILE)).unwrap_or_default();
-    // What is no description of ours says nothing about adapters.
+    // A file that is not our description says nothing about adapters.
     let lora = serde_json::from_slice(&described).ok().and_then(|description: Description| description.lora);
     if lora.is_none_or(|adapted| adapted.merged) {
         return Ok(());
     }
     Err(StageError::new(format!(
-        "train.init_from: {} are the weights that adapters were trained beside (export.merge_adapters: false): go on from the adapters too, with \
+        "train.init_from: {} are the base weights of adapters (export.merge_adapters: false): continue from the adapters too, with \
          train.lora.init_from, or export them merged",
         file.display()
     )))
 }
 
-/// Puts adapters beside the layers that `lora` names. All other weights are frozen, so all must be among those that were loaded. Gives
-/// what to tell about it.
+/// Adds adapters to the layers that `lora` names. All other weights are frozen, so all must be among those that were
+/// loaded. Returns a line for the log.
 ///
 /// # Errors
-/// When a target names no linear layer, the rank is too high for one, or a weight was not loaded.
+/// Returns an error if a target names no linear layer, the rank is too high for one, or a weight was not loaded.
 pub fn adapt(
     parameters: &mut Parameters,
     lora: &LoraConfig,
@@ -177,8 +179,8 @@ pub fn adapt(
     let random: Vec<&str> = frozen.filter(|name| !loaded.contains(name)).collect();
     if !random.is_empty() {
         return Err(StageError::new(format!(
-            "train.lora: {} tensors are not among the weights that were loaded, and beside adapters they stay frozen at random numbers: {}; \
-             start from a file that has them, or train them: without train.lora",
+            "train.lora: {} tensors were not loaded, and with adapters they would stay frozen at random values: {}; \
+             start from a file that has them, or train them by removing train.lora",
             random.len(),
             shorten(&random)
         )));
@@ -187,24 +189,24 @@ pub fn adapt(
     Ok(format!("adapters of rank {} on {layers} linear layers: {count} weights are trained", lora.rank))
 }
 
-/// The files of the adapter that the section goes on from.
+/// Returns the files of the adapter from which the section continues.
 pub fn adapter_files(section: &TrainSection, recipe: &Recipe) -> Option<AdapterFiles> {
     let path = section.settings.lora.as_ref()?.init_from.as_deref()?;
     Some(AdapterFiles::at(&recipe.resolve(path)))
 }
 
-/// Gives the adapters that were attached the values of one that was trained before. Gives what to tell about it.
+/// Loads the values of an earlier adapter into the attached adapters. Returns a line for the log.
 ///
 /// # Errors
-/// When it cannot be read, or is not of these layers, rank and scale.
+/// Returns an error if it cannot be read, or has other layers, another rank or scale.
 pub fn go_on_from(parameters: &mut Parameters, lora: &LoraConfig, files: &AdapterFiles) -> Result<String, StageError> {
     let saved = SavedAdapter::read(files).map_err(StageError::other)?;
     let layers = saved.load(lora, parameters).map_err(StageError::other)?;
-    let base = saved.base.map_or("weights that it does not name".to_owned(), |base| format!("`{base}`"));
-    Ok(format!("going on from the adapter {} of {layers} layers, trained on {base}", files.model.display()))
+    let base = saved.base.map_or("unnamed weights".to_owned(), |base| format!("`{base}`"));
+    Ok(format!("continuing from the adapter {} of {layers} layers, trained on {base}", files.model.display()))
 }
 
-/// The report with the first names of each kind of misfit.
+/// Formats the report with the first names of each kind of mismatch.
 fn told(report: &LoadReport) -> String {
     let mut text = format!("{} tensors matched", report.matched.len());
     let different =
@@ -222,7 +224,7 @@ fn told(report: &LoadReport) -> String {
     text
 }
 
-/// The first names of a list, and how many more there are.
+/// Formats the first names of a list, and the number of others.
 fn shorten(names: &[&str]) -> String {
     let more = names.len().saturating_sub(SHOWN);
     let shown = names[..names.len() - more].join(", ");

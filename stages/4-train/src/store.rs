@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use flowmill_runner::{PartWork, StageError};
 use flowmill_train::{CheckpointStore, TrainError};
 
-/// Keeps checkpoints where a rerun after a crash finds them.
+/// A store of checkpoints from which a rerun after a crash continues.
 pub struct StagedCheckpoints<'a>(pub &'a PartWork);
 
 impl StagedCheckpoints<'_> {

@@ -1,4 +1,4 @@
-//! A model of any family as something to train.
+//! A model of any family, for training.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::preview::Preview;
 pub struct FamilyTask {
     /// The model.
     pub model: Box<dyn AnyModel>,
-    /// What it takes to generate with it.
+    /// Everything that is needed to generate with it.
     pub preview: Preview,
 }
 

@@ -1,4 +1,4 @@
-//! Trying a recipe's training out on a few batches, without leaving anything.
+//! Overfitting on a few batches, to test a recipe's training. Nothing is written.
 
 use std::path::PathBuf;
 
@@ -9,11 +9,12 @@ use flowmill_train::{Observer, Overfit, OverfitOptions, overfit};
 use crate::TrainSection;
 use crate::look::prepared;
 
-/// Trains the recipe's model from its start on the same few batches of its data; see [`overfit`]. `folder` gives the folder of a stage
-/// by number, of which those up to packing must be finished. Runs on the threads of the caller's pool.
+/// Trains the recipe's model from its initial weights repeatedly on the same few batches; see [`overfit`]. `folder`
+/// returns the folder of a stage by number; stages up to packing must be finished. Runs on the threads of the
+/// caller's pool.
 ///
 /// # Errors
-/// When data or start do not fit the model, or whatever [`overfit`] reports.
+/// Returns an error if data or initial weights do not match the model, and the errors of [`overfit`].
 pub fn try_out(
     registry: &Registry,
     recipe: &Recipe,

@@ -1,4 +1,4 @@
-//! The loop's progress on the runner's bar, and the commands of those who watch it.
+//! The loop's progress on the runner's bar, and the commands of users.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,16 +14,16 @@ use crate::totals::Totals;
 /// What is made by command goes into this folder of the experiment: it is no result of a stage.
 pub const ASIDE: &str = "on-command";
 
-/// Time between two lines of figures, where they stand one below the other.
+/// The time between two lines of figures, if they are printed below each other.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
-/// Time between two looks at the figures, where they stand in one place.
+/// The time between two updates of figures that are shown in one place.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
-/// Passes steps and messages on to the person watching, and commands to the loop.
+/// The connection of the loop to the user: steps, messages and commands.
 pub struct Watch<'a> {
     work: &'a PartWork,
     shown: Instant,
-    /// Steps the bar has been told of.
+    /// The number of steps reported to the bar.
     advanced: u64,
     /// Sums since the last line.
     since: Totals,
@@ -39,8 +39,8 @@ pub struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches for the person behind `work`, and listens for commands in the experiment's folder and at the terminal. `results` is where
-    /// what the work leaves will lie.
+    /// Creates the connection for `work`, which listens for commands in the experiment's folder and at the terminal.
+    /// `results` is the place of the results.
     pub fn new(work: &'a PartWork, experiment: &Path, results: &'a Path, model: &dyn Configured) -> Self {
         let control = Control::open(experiment);
         if let Err(error) = &control {
@@ -67,7 +67,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Means since the last line.
+    /// Formats the means since the last line.
     fn means(&self, progress: &Progress) -> String {
         let Totals { steps, loss, parts, .. } = &self.since;
         let count = (*steps).max(1) as f64;
@@ -80,7 +80,7 @@ impl<'a> Watch<'a> {
         text + &format!(" · lr {:.2e} · gradient {:.2}", progress.rate, progress.grad_norm)
     }
 
-    /// Rates since the last line, and memory.
+    /// Formats the rates since the last line, and the memory.
     fn rates(&self) -> String {
         let Totals { items, weight, seconds, data_wait, .. } = &self.since;
         let seconds = seconds.max(1e-9);
@@ -93,7 +93,7 @@ impl<'a> Watch<'a> {
         text
     }
 
-    /// Where the run stands, for lines one below the other.
+    /// Formats the state of the run, for lines that are printed below each other.
     fn line(&self, progress: &Progress) -> String {
         let Progress { step, steps, epoch, .. } = progress;
         let rate = self.since.steps as f64 / self.since.seconds.max(1e-9);
@@ -105,7 +105,7 @@ impl<'a> Watch<'a> {
 impl Observer for Watch<'_> {
     fn step(&mut self, progress: &Progress) {
         if self.advanced == 0 {
-            // What an earlier process did.
+            // The steps of an earlier process.
             self.advanced = progress.step.saturating_sub(1);
             self.work.resume(self.advanced);
         }
@@ -153,7 +153,7 @@ impl Observer for Watch<'_> {
     }
 
     fn freeable(&self) -> Vec<Freeable> {
-        Freeable::at(self.aside.clone(), "made by `flowmill ctl`, no results").into_iter().collect()
+        Freeable::at(self.aside.clone(), "made by `flowmill ctl`, not results").into_iter().collect()
     }
 
     fn requests(&mut self) -> Vec<Request> {

@@ -32,13 +32,13 @@ pub const TRAIN: u8 = 4;
 /// Number of the packing stage.
 pub const PACK: u8 = 3;
 
-/// What other settings mean for the checkpoints of a training that has failed.
-const OTHER_SETTINGS: &str = "Other settings are another training. While this one has checkpoints they are refused here, so that nothing is \
-     lost: try them in another folder (--exp DIR), from the start or with train.init_from set to a copy of a checkpoint from before, or \
-     begin anew here with --force --stage train. The same command goes on from the newest checkpoint, where `flowmill ctl EXP lr RATE` \
-     lowers the rate within this training";
+/// The advice about other settings for a training that has failed and has checkpoints.
+const OTHER_SETTINGS: &str = "Other settings mean another training. They are refused here while this one has checkpoints, so that nothing is \
+     lost: try them in another folder (--exp DIR), from the start or with train.init_from set to a copy of an earlier checkpoint, or \
+     start again here with --force --stage train. The same command continues from the newest checkpoint, where `flowmill ctl EXP lr RATE` \
+     lowers the learning rate within this training";
 
-/// Everything the part reads.
+/// Everything that the part reads.
 pub struct Training {
     /// The recipe's section, completed.
     pub section: TrainSection,
@@ -48,19 +48,19 @@ pub struct Training {
     pub artifacts: Artifacts,
     /// The fitted extractors that belong to it.
     pub extractors: Vec<(PathBuf, &'static str)>,
-    /// The file that the weights start from, if any.
+    /// The file of the initial weights, if any.
     pub weights: Option<PathBuf>,
-    /// The adapter that the adapters start from, if any.
+    /// The adapter with the initial values of the adapters, if any.
     pub adapter: Option<AdapterFiles>,
-    /// The experiment, in which commands are heard.
+    /// The experiment, whose folder receives commands.
     pub experiment: PathBuf,
-    /// The stage's folder, where the results will lie.
+    /// The stage's folder, the place of the results.
     pub results: PathBuf,
     /// The split that stage 6 will score.
     pub scored: String,
 }
 
-/// The model at its start, and its data.
+/// The model with its initial weights, and its data.
 pub struct Prepared {
     /// The model, complete.
     pub config: Arc<dyn Configured>,
@@ -68,19 +68,19 @@ pub struct Prepared {
     pub data: TrainingData,
     /// The model's loss.
     pub task: FamilyTask,
-    /// The weights that training starts from.
+    /// The initial weights.
     pub parameters: Parameters,
 }
 
-/// What `config.json` says of adapters that the weights hold beside what they adapt.
+/// The description in `config.json` of adapters that are in the weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Adapted {
-    /// What they are like.
+    /// Their settings.
     #[serde(flatten)]
     pub settings: LoraConfig,
-    /// What they adapt, as the recipe calls it.
+    /// Their base weights, as named in the recipe.
     pub base: Option<String>,
-    /// Whether a model's weights have them merged in, rather than beside them in a file of their own.
+    /// True if they are merged into the model's weights; otherwise they are in a file of their own.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub merged: bool,
 }
@@ -94,7 +94,7 @@ fn is_yes(value: &bool) -> bool {
 }
 
 impl Training {
-    /// What a section of `recipe` asks for; `folder` knows where a stage's results lie.
+    /// Creates the work for a section of `recipe`; `folder` returns the folder of a stage's results.
     pub fn new(section: TrainSection, recipe: &Recipe, folder: &dyn Fn(u8) -> PathBuf) -> Self {
         let pack = folder(PACK);
         let index = |split: &str| pack.join(split).join("index.json");
@@ -113,10 +113,10 @@ impl Training {
         }
     }
 
-    /// Trains, resuming what an earlier attempt left, and makes the results outputs.
+    /// Trains, resuming an earlier attempt, and makes the results outputs.
     ///
     /// # Errors
-    /// Whatever stops training; [`StageError::Interrupted`] after saving when the person asked to stop.
+    /// Returns the error that stops training; [`StageError::Interrupted`] after saving if the user asked to stop.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
         let resumes = work.persisted()?.iter().any(|name| step_of(name).is_some());
         let mut prepared = self.prepare(resumes, &|message| work.message(message))?;
@@ -127,16 +127,16 @@ impl Training {
         }
         let published = self.publish(work, &prepared);
         published.map_err(|error| self.complete_but_unpublished(work, error))?;
-        // The best one that is reported is one that there is.
+        // The reported best checkpoint must be one that exists.
         let best = checkpoint::best(&StagedCheckpoints(work)).map_err(StageError::other)?;
         Ok(report(&Summary { best, ..summary }, weights, &prepared.data))
     }
 
-    /// Opens the data and makes the model, telling what a person should know of both. A model that `resumes` gets its weights from a
-    /// checkpoint, so those that training began with need not be there any more; adapters need what they are adapters of.
+    /// Opens the data and creates the model, and prints notes about both. A model that `resumes` gets its weights
+    /// from a checkpoint, so its initial weights need not exist any more; adapters need their base weights.
     ///
     /// # Errors
-    /// When data, statistics, codebook or weights cannot be read or do not fit.
+    /// Returns an error if data, statistics, codebook or weights cannot be read or do not match.
     pub fn prepare(&self, resumes: bool, tell: &dyn Fn(String)) -> Result<Prepared, StageError> {
         splits::check(&self.section, &self.data)?;
         let Self { artifacts, section, .. } = self;
@@ -189,7 +189,7 @@ impl Training {
         trained.map_err(with_ways_on)
     }
 
-    /// Makes checkpoints, metrics, the configuration and what adapters stand beside outputs.
+    /// Makes checkpoints, metrics, the configuration and the base weights of adapters outputs.
     fn publish(&self, work: &PartWork, Prepared { task, parameters, .. }: &Prepared) -> Result<(), StageError> {
         let mut logs: Vec<(String, String)> = [METRICS_FILE, EVENTS_FILE, SKIPPED_FOLDER, COMMANDS_FILE, WANDB_FOLDER]
             .iter()
@@ -211,7 +211,7 @@ impl Training {
             };
             if is_whole && let Err(error) = work.output_persisted(&name, &output) {
                 work.message(format!(
-                    "WARNING: {output} is left out of the results, which need it for nothing: {error}"
+                    "WARNING: {output} is left out of the results, which do not depend on it: {error}"
                 ));
             }
         }
@@ -223,31 +223,31 @@ impl Training {
             .map_err(|error| StageError::file(&path, error))
     }
 
-    /// Makes a checkpoint an output, or moves it aside when it was damaged since it was written.
+    /// Makes a checkpoint an output, or moves it aside if it was damaged since it was written.
     fn publish_checkpoint(&self, work: &PartWork, name: &str) -> Result<(), StageError> {
         match checkpoint::verify(&work.staging_dir().join(name)) {
             Ok(()) => work.output_persisted(name, &format!("{CHECKPOINTS}/{name}")),
             Err(error @ TrainError::Damaged { .. }) => {
                 let aside = work.set_aside(name, &format!("damaged-{name}"))?;
-                work.message(format!("WARNING: {error}; it is moved to {}, the others are whole", aside.display()));
+                work.message(format!("WARNING: {error}; it was moved to {}; the others are intact", aside.display()));
                 Ok(())
             }
             Err(error) => Err(StageError::other(error)),
         }
     }
 
-    /// Says of a failure after the last step that nothing is lost.
+    /// Adds to a failure after the last step that nothing is lost.
     fn complete_but_unpublished(&self, work: &PartWork, error: StageError) -> StageError {
         let (full, checkpoints) = (error.is_disk_full(), work.staging_dir());
         let told = format!(
-            "{error}. The training is complete and nothing of it is lost: all checkpoints are in {}. Run the same command again, which only \
-             puts the results in place",
+            "{error}. The training is complete and nothing is lost: all checkpoints are in {}. Run the same command again; it will only \
+             put the results in place",
             checkpoints.display()
         );
         if full { StageError::DiskFull(told) } else { StageError::new(told) }
     }
 
-    /// What it takes to use the weights.
+    /// Returns the description that is needed to use the weights.
     fn describe(&self, config: &dyn Configured) -> Result<Value, StageError> {
         // All corpora have the same columns.
         let first = self.data.indexes().next().unwrap_or(&self.data.own);
@@ -269,7 +269,8 @@ impl Training {
     }
 }
 
-/// The fitted extractors that belong to the model of a training, and their names in its folder; `folder` knows where a stage's results lie.
+/// Returns the fitted extractors that belong to the model of a training, and their names in its folder; `folder`
+/// returns the folder of a stage's results.
 pub fn extractors(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Vec<(PathBuf, &'static str)> {
     let Artifacts { embed, tokens, .. } = artifacts(section, folder);
     let path = |stage: u8| if stage == EMBED { embed.clone() } else { tokens.clone() };
@@ -286,22 +287,23 @@ fn artifacts(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Artifact
     }
 }
 
-/// What a description calls the weights that adapters are for: the path as the recipe has it, or the name alone of one that holds for
-/// this machine only.
+/// Returns the name of the base weights of adapters in a description: the path in the recipe, or only the file name
+/// of a path that is valid only on this machine.
 fn base_name(path: &str) -> String {
     let absolute = Path::new(path).is_absolute();
     let name = Path::new(path).file_name().filter(|_| absolute).map(|name| name.to_string_lossy().into_owned());
     name.unwrap_or_else(|| path.to_owned())
 }
 
-/// The split that stage 6 samples and scores: `export.split`, or the one that is validated on, or else the one that is trained on.
+/// Returns the split that stage 6 samples and scores: `export.split`, or the validation split, or else the training
+/// split.
 pub fn scored_split(section: &TrainSection, recipe: &Recipe) -> String {
-    // A value of another type is refused by stage 6, which reads the whole section.
+    // A value of another type is rejected by stage 6, which reads the whole section.
     let given: Option<String> = recipe.value("export.split").ok().flatten();
     given.or_else(|| section.settings.validation_split.clone()).unwrap_or_else(|| section.settings.train_split.clone())
 }
 
-/// Adds to a diagnosis that asks for other settings how they are tried without losing anything.
+/// Adds to a diagnosis that suggests other settings how to try them without losing anything.
 fn with_ways_on(error: TrainError) -> StageError {
     match error {
         TrainError::Diverged { .. } | TrainError::LossScale { .. } => {
@@ -314,7 +316,7 @@ fn with_ways_on(error: TrainError) -> StageError {
 fn announce(tell: &dyn Fn(String), data: &TrainingData) {
     if data.validation_len() == 0 {
         tell(
-            "nothing is held out: checkpoints have no validation loss, none is the best, and stage 5 averages the last"
+            "no validation split: checkpoints have no validation loss, so stage 5 averages the last ones instead of the best"
                 .to_owned(),
         );
     }
@@ -322,7 +324,7 @@ fn announce(tell: &dyn Fn(String), data: &TrainingData) {
     if let Some(first) = oversized.first() {
         let (count, unit) = (oversized.len(), data.cost_unit());
         tell(format!(
-            "{count} utterances cost more {unit} than train.batch.max_frames_in_batch, such as {first}; each is a batch of its own"
+            "{count} utterances cost more {unit} than train.batch.max_frames_in_batch, such as {first}; each gets its own batch"
         ));
     }
 }

@@ -1,4 +1,4 @@
-//! Which checkpoints go into the mean.
+//! The choice of checkpoints for the mean.
 
 use std::path::PathBuf;
 
@@ -12,45 +12,45 @@ use crate::config::{AverageSection, Which};
 pub struct Candidate {
     /// Its folder.
     pub folder: PathBuf,
-    /// Steps done.
+    /// The number of finished steps.
     pub step: u64,
     /// Validation loss.
     pub validation: Option<f64>,
 }
 
 impl Candidate {
-    /// Reads what the choice needs to know of a checkpoint's folder.
+    /// Reads the data for the choice from a checkpoint's folder.
     ///
     /// # Errors
-    /// When its state cannot be read.
+    /// Returns an error if its state cannot be read.
     pub fn read(folder: PathBuf) -> Result<Self, StageError> {
         let state = read_state(&folder).map_err(StageError::other)?;
         Ok(Self { folder, step: state.step, validation: state.validation })
     }
 
-    /// Where its state lies.
+    /// Returns the path of its state.
     pub fn state(&self) -> PathBuf {
         self.folder.join(STATE_FILE)
     }
 
-    /// Its weights' file: the moving average, when training kept one.
+    /// Returns the file of its weights: the moving average, if training has one.
     pub fn weights(&self) -> PathBuf {
         let average = self.folder.join(EMA_FILE);
         if average.exists() { average } else { self.folder.join(MODEL_FILE) }
     }
 }
 
-/// The order that the section wants, or the only one that there is: where nothing was held out, as training refuses unless it is
-/// asked for, no checkpoint has a validation loss and none is the best.
+/// Returns the order in the section. If there was no validation split (which training refuses unless it is explicit),
+/// no checkpoint has a validation loss, and the order is the newest first.
 pub fn order(section: &AverageSection, candidates: &[Candidate]) -> Which {
     let scored = candidates.iter().any(|candidate| candidate.validation.is_some());
     if scored { section.which } else { Which::Last }
 }
 
-/// The candidates that the section wants, oldest first.
+/// Returns the chosen checkpoints, oldest first.
 ///
 /// # Errors
-/// When there is none to choose from.
+/// Returns an error if there is none to choose from.
 pub fn choose(section: &AverageSection, mut candidates: Vec<Candidate>) -> Result<Vec<Candidate>, StageError> {
     if candidates.is_empty() {
         return Err(StageError::new("there are no checkpoints; run the training stage again with --force"));

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AverageSection {
-    /// The order that checkpoints are chosen by. Without validation losses the last ones are taken.
+    /// The order by which checkpoints are chosen. Without validation losses the last ones are taken.
     pub which: Which,
-    /// Number of checkpoints; fewer where fewer exist.
+    /// Number of checkpoints; fewer if fewer exist.
     ///
     /// Counterparts: `average_num`.
     pub count: usize,
@@ -21,7 +21,7 @@ pub struct AverageSection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Which {
-    /// The lowest validation losses; of equal ones the earlier.
+    /// The lowest validation losses; the earlier of equal ones.
     Best,
     /// The newest.
     Last,
@@ -37,7 +37,7 @@ impl AverageSection {
     /// Reads and checks the section.
     ///
     /// # Errors
-    /// The first key that cannot be used.
+    /// Returns the first invalid key.
     pub fn read(recipe: &Recipe) -> Result<Self, RecipeError> {
         let section: Self = recipe.section("average")?;
         if section.count == 0 {
@@ -47,10 +47,10 @@ impl AverageSection {
     }
 }
 
-/// Warnings about averages of more checkpoints than there will be.
+/// Returns warnings about averages of more checkpoints than there will be.
 ///
 /// # Errors
-/// When a section does not parse.
+/// Returns an error if a section does not parse.
 pub fn warnings(recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
     let AverageSection { which, count } = AverageSection::read(recipe)?;
     let keep: KeepConfig = recipe.value("train.keep")?.unwrap_or_default();
@@ -62,7 +62,7 @@ pub fn warnings(recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
     let mut found = Vec::new();
     if count > kept {
         found.push(format!(
-            "average.count is {count}, and train.keep.{key} keeps {kept}: the average is of fewer checkpoints, or of others than the {key} \
+            "average.count is {count}, but train.keep.{key} keeps {kept}: the average is of fewer checkpoints, or of others than the {key} \
              {count}; raise train.keep.{key}"
         ));
     }
@@ -72,7 +72,7 @@ pub fn warnings(recipe: &Recipe) -> Result<Vec<String>, RecipeError> {
     let made = save_every.and_then(|every| Some(length.times(every)?.saturating_add(1)));
     if let Some(made) = made.filter(|made| key == "last" && (count as u64) > *made && count <= kept) {
         found.push(format!(
-            "average.count is {count}, and training makes at most {made} checkpoints (train.save_every)"
+            "average.count is {count}, but training makes at most {made} checkpoints (train.save_every)"
         ));
     }
     Ok(found)

@@ -1,7 +1,7 @@
 //! Stage 5, average: the mean of the last or the best checkpoints, in double precision.
 //!
-//! Reads `4-train/checkpoints`, writes `5-average/model.safetensors` (F32) and `average.json`, which says what went into it. May not
-//! know what the weights are weights of.
+//! Reads `4-train/checkpoints`, writes `5-average/model.safetensors` (F32) and `average.json`, which lists the
+//! averaged checkpoints. Does not depend on the kind of model.
 
 mod choice;
 mod config;
@@ -20,7 +20,7 @@ use schemars::{Schema, SchemaGenerator};
 const TRAIN: u8 = 4;
 /// The averaged weights.
 pub const WEIGHTS: &str = "model.safetensors";
-/// What went into them.
+/// The list of averaged checkpoints.
 pub const RECORD: &str = "average.json";
 
 /// The stage.
@@ -76,7 +76,7 @@ impl Stage for AverageStage {
     }
 }
 
-/// The checkpoints in a folder.
+/// Returns the checkpoints in a folder.
 fn checkpoints(folder: &Path) -> Result<Vec<Candidate>, StageError> {
     let entries = std::fs::read_dir(folder).map_err(|error| StageError::file(folder, error))?;
     let mut candidates = Vec::new();
@@ -97,11 +97,11 @@ fn average(
     chosen: &[Candidate],
 ) -> Result<PartReport, StageError> {
     if which != section.which {
-        work.message("no checkpoint has a validation loss: the last are averaged instead of the best");
+        work.message("no checkpoint has a validation loss: the last ones are averaged instead of the best");
     }
     if chosen.len() < section.count {
         let (have, want) = (chosen.len(), section.count);
-        work.message(format!("{have} checkpoints are there to average where the recipe asks for {want}"));
+        work.message(format!("only {have} checkpoints exist to average, but the recipe asks for {want}"));
     }
     let files: Vec<PathBuf> = chosen.iter().map(Candidate::weights).collect();
     average_weights(&files, &work.output(WEIGHTS)?).map_err(StageError::other)?;

@@ -13,7 +13,7 @@ use flowmill_train::checkpoint::{EMA_FILE, MODEL_FILE, STATE_FILE, State, name};
 use flowmill_train::{Identity, Limits};
 use serde_json::{Value, json};
 
-/// Leaves checkpoints whose only weight is their step, scored as the recipe says.
+/// Writes checkpoints whose only weight is their step, with the scores in the recipe.
 struct ToyTrain;
 
 impl Stage for ToyTrain {
@@ -75,7 +75,7 @@ fn checkpoint(work: &PartWork, step: u64, loss: f64, scored: bool, ema: bool) ->
     let state = State { step, validation: scored.then_some(loss), ..State::new(Identity::default(), limits, 4) };
     let state = json!(state).to_string();
     std::fs::write(file(STATE_FILE)?, &state)?;
-    // A state is believed by its checksum only.
+    // A state is accepted only with its checksum.
     let checksum = format!("{}  {STATE_FILE}\n", blake3::hash(state.as_bytes()).to_hex());
     std::fs::write(file("checksums.b3")?, checksum)?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Adapters that stage 4 trained: merged into the weights that they stand beside or not, and written beside them as PEFT reads them.
+//! Adapters that stage 4 trained. They are merged into their base weights or not, and written next to them in PEFT's
+//! format.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,21 +13,21 @@ use serde::Deserialize;
 
 use crate::model_folder::WEIGHTS;
 
-/// What `config.json` says of adapters.
+/// The description of adapters in `config.json`.
 #[derive(Deserialize)]
 struct Description {
     lora: Option<Adapted>,
 }
 
-/// The adapters that were trained, by the description of stage 4.
+/// Returns the trained adapters, from the description of stage 4.
 pub fn described(description: &Path) -> Result<Option<Adapted>, StageError> {
     let text = fs::read_to_string(description).map_err(|error| StageError::file(description, error))?;
     let read: Result<Description, _> = serde_json::from_str(&text);
     read.map(|read| read.lora).map_err(|error| StageError::new(format!("{}: {error}", description.display())))
 }
 
-/// Writes the weights, merged with their adapters when `merge` says so, and the adapters alone. `base` is what the adapters were
-/// trained beside, `trained` the adapters.
+/// Writes the weights, merged with their adapters if `merge` is true, and the adapters alone. `base` are the weights
+/// with which the adapters were trained, `trained` the adapters.
 pub fn write(base: &Path, trained: &Path, adapted: &Adapted, merge: bool, work: &PartWork) -> Result<(), StageError> {
     let adapters = read_adapter(trained).map_err(StageError::other)?;
     let model = work.output(WEIGHTS)?;

@@ -1,17 +1,17 @@
-//! The model card: a README next to the weights that says what the model is, what it was made of, and how well it does.
+//! The model card: a README next to the weights that describes the model, its data and its scores.
 
 use std::fmt::Write as _;
 
 use flowmill_family::Card;
 use serde_json::Value;
 
-/// What the card tells besides the scores.
+/// The content of the card except the scores.
 pub struct CardFacts<'a> {
     /// The recipe's name.
     pub recipe: &'a str,
     /// Trainable parameters.
     pub parameters: usize,
-    /// What every stage was told, section by section.
+    /// The settings of every stage, section by section.
     pub recipe_settings: &'a Value,
     /// Rows and seconds of each split, `(split, utterances, seconds)`.
     pub splits: &'a [(String, u64, f64)],
@@ -19,7 +19,7 @@ pub struct CardFacts<'a> {
     pub averaged_steps: &'a [u64],
 }
 
-/// The card as Markdown; `card` is what the family says.
+/// Returns the card as Markdown; `card` is the family's part.
 pub fn render(facts: &CardFacts, card: &Card) -> String {
     let mut text = format!(
         "# {}\n\nA {} of {} parameters, made by Flowmill {}. {}\n\n",

@@ -1,4 +1,4 @@
-//! The recipe's `export` section, whose keys the stage and the family read.
+//! The recipe's `export` section, which the stage and the family read.
 
 use flowmill_family::Registry;
 use flowmill_runner::{Recipe, RecipeError, joined_schema, keys_of};
@@ -25,13 +25,13 @@ pub struct ExportSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StageSettings {
-    /// The split that is sampled and scored; without it the validation split, or without that the training split.
+    /// The split that is sampled and scored; by default the validation split, or else the training split.
     pub split: Option<String>,
-    /// Utterances to sample, in the order of the split; 0 is all of them.
+    /// Number of utterances to sample, in the order of the split; 0 for all of them.
     pub max_utterances: usize,
-    /// Writes the weights as `flow.pt` too, the state dict that public inference code loads. Code that does not know
-    /// `normalise_mel: true`, `gaussian_skip` or `direct_mel_kernel` needs a model trained without them; the model
-    /// card says so.
+    /// Also writes the weights as `flow.pt`, the state dict that public inference code loads. Code without support
+    /// for `normalise_mel: true`, `gaussian_skip` or `direct_mel_kernel` needs a model trained without them, as the
+    /// model card says.
     pub write_pt: bool,
     /// Merges adapters (`train.lora`) into the exported weights. The adapters are written next to the weights in the
     /// format of PEFT in either case.
@@ -54,10 +54,10 @@ impl Default for StageSettings {
 }
 
 impl ExportSection {
-    /// The section, checked and with its split.
+    /// Reads and checks the section, and determines its split.
     ///
     /// # Errors
-    /// The first key that cannot be used.
+    /// Returns the first invalid key.
     pub fn read(recipe: &Recipe, registry: &Registry) -> Result<Self, RecipeError> {
         let train = TrainSection::read(recipe, registry)?;
         let known = [keys_of::<StageSettings>(), train.model.export_keys()].concat();
@@ -67,7 +67,7 @@ impl ExportSection {
         Ok(Self { settings, options, train })
     }
 
-    /// The section with all keys.
+    /// Returns the section with all keys.
     pub fn to_json(&self) -> Map<String, Value> {
         let mut section = Map::new();
         for keys in [&json!(self.settings), &self.options] {

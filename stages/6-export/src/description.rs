@@ -1,4 +1,4 @@
-//! `config.json`: stage 4's description of the model, and what exporting adds to it.
+//! `config.json`: stage 4's description of the model, and the additions of the export.
 
 use std::fs;
 use std::path::Path;
@@ -6,19 +6,20 @@ use std::path::Path;
 use flowmill_runner::StageError;
 use serde_json::Value;
 
-/// Where the adapters of an exported model are.
+/// The place of the adapters of an exported model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adapters {
     /// In the weights, or there are none.
     Merged,
-    /// Beside the weights.
+    /// Next to the weights.
     Apart,
 }
 
-/// Writes the description `source` of stage 4 as that of the exported model, which is sampled as `sampling` says unless one says otherwise.
+/// Writes stage 4's description `source` as that of the exported model. Its default settings of sampling are
+/// `sampling`.
 ///
 /// # Errors
-/// When it cannot be read or written.
+/// Returns an error if it cannot be read or written.
 pub fn write(source: &Path, target: &Path, sampling: &Value, adapters: Adapters) -> Result<(), StageError> {
     let text = fs::read_to_string(source).map_err(|error| StageError::file(source, error))?;
     let read = serde_json::from_str(&text);

@@ -1,10 +1,10 @@
-//! What can go wrong with an exported model.
+//! Errors of an exported model.
 
 use std::path::{Path, PathBuf};
 
 use flowmill_family::BoxError;
 
-/// Why a model could not be exported or used.
+/// The reason why a model could not be exported or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
@@ -13,7 +13,7 @@ pub enum ExportError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// `config.json` does not describe a model.
@@ -21,7 +21,7 @@ pub enum ExportError {
     Description {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
     /// The weights do not belong to the model.
@@ -29,19 +29,19 @@ pub enum ExportError {
     Weights {
         /// The file.
         path: PathBuf,
-        /// What is wrong with them.
+        /// The problem.
         reason: String,
     },
     /// The device cannot be used, or has no memory for the model.
     #[error(transparent)]
     Device(#[from] flowmill_nn::NnError),
-    /// The model could not be used as asked for.
+    /// The model could not be used in the requested way.
     #[error(transparent)]
     Model(BoxError),
 }
 
 impl ExportError {
-    /// An error of the file system about `path`.
+    /// Creates an error of the file system about `path`.
     pub fn file(path: &Path, source: std::io::Error) -> Self {
         Self::File { path: path.to_owned(), source }
     }

@@ -1,4 +1,4 @@
-//! The held-out split, sampled and scored.
+//! Sampling and scoring of the held-out split.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,20 +16,20 @@ use crate::model_folder;
 
 /// Memory for decoded rows.
 const CACHE_BYTES: usize = 64 << 20;
-/// Rows read at a time.
+/// The number of rows read at a time.
 const ROWS_AT_ONCE: usize = 32;
 
-/// What the part reads.
+/// The inputs of the part.
 pub struct HeldOut {
     /// The families.
     pub registry: Registry,
     /// The family's options of the section.
     pub options: Value,
-    /// Utterances to sample; 0 for all.
+    /// The number of utterances to sample; 0 for all.
     pub max_utterances: usize,
-    /// Key of the noise.
+    /// The seed of the noise.
     pub seed: u64,
-    /// What computes the model.
+    /// The device of the model.
     pub device: DeviceName,
     /// True if products in single precision may be rounded there.
     pub tf32: bool,
@@ -39,7 +39,7 @@ pub struct HeldOut {
     pub weights: PathBuf,
     /// The held-out split.
     pub split: String,
-    /// Indexes of what the trivial answers are learned from.
+    /// The indexes of the splits from which the trivial answers are learned.
     pub train_indexes: Vec<PathBuf>,
     /// Index of the held-out split.
     pub index: PathBuf,
@@ -49,7 +49,8 @@ impl HeldOut {
     /// Writes `samples/UTT.*` and `scores.json`; prints the scores.
     ///
     /// # Errors
-    /// When the model or the shards cannot be read; a single utterance that cannot be used is rejected.
+    /// Returns an error if the model or the shards cannot be read. A single utterance that cannot be used is
+    /// rejected.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
         let device = device::open(self.device).map_err(StageError::other)?;
         device::allow_tf32(self.tf32);
@@ -68,7 +69,7 @@ impl HeldOut {
         Ok(facts.into_iter().fold(report, |report, (name, value)| report.fact(name, round(value))))
     }
 
-    /// Samples and scores the split; gives the number of its rows.
+    /// Samples and scores the split. Returns the number of its rows.
     fn score(&self, scorer: &mut dyn Scorer, work: &PartWork) -> Result<u64, StageError> {
         let shards = open(&self.index, &scorer.columns())?;
         let wanted = if self.max_utterances == 0 { usize::MAX } else { self.max_utterances };
@@ -86,7 +87,7 @@ impl HeldOut {
     }
 }
 
-/// Writes what was made of a row, or rejects it.
+/// Writes the result of a row, or rejects it.
 fn publish(work: &PartWork, row: &str, scored: Scored) -> Result<(), StageError> {
     match scored {
         Ok(made) => made.iter().try_for_each(|made| write(work, made))?,
@@ -104,7 +105,7 @@ fn write(work: &PartWork, made: &Made) -> Result<(), StageError> {
     Ok(())
 }
 
-/// Learns the trivial answers from a split that was trained on.
+/// Learns the trivial answers from a training split.
 fn learn(scorer: &mut dyn Scorer, index: &Path, work: &PartWork) -> Result<(), StageError> {
     let shards = open(index, &scorer.columns())?;
     let items: Vec<u32> = (0..shards.len() as u32).collect();

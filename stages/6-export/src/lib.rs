@@ -1,12 +1,12 @@
-//! Stage 6, `export`: averaged weights in, a self-contained model with its card, samples and scores out.
+//! Stage 6, `export`: reads averaged weights and writes a self-contained model with its card, samples and scores.
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
-//! | model | `model` | `model.safetensors`, what public code reads (`flow.pt`), `config.json`, the fitted extractors; of adapters `adapter_model.safetensors` and `adapter_config.json` |
-//! | samples | `samples` | `samples/UTT.wav`, `samples/UTT.png` (or what else the family makes), `scores.json` |
+//! | model | `model` | `model.safetensors`, the weights for public code (`flow.pt`), `config.json`, the fitted extractors; for adapters `adapter_model.safetensors` and `adapter_config.json` |
+//! | samples | `samples` | `samples/UTT.wav`, `samples/UTT.png` (or other outputs of the family), `scores.json` |
 //! | card | `card` | `README.md` |
 //!
-//! [`Synth`] uses such a folder.
+//! [`Synth`] loads such a folder.
 
 mod adapters;
 mod card;
@@ -47,7 +47,7 @@ pub struct Export {
 }
 
 impl Export {
-    /// The stage with the families that a recipe can name.
+    /// Creates the stage with the families that a recipe can name.
     pub fn new(registry: Registry) -> Self {
         Self { registry }
     }
@@ -92,8 +92,8 @@ impl Stage for Export {
         let trained = settings.split.filter(|split| *split == train.settings.train_split);
         let warning = |split| {
             format!(
-                "export.split: stage 6 samples and scores `{split}`, which is trained on: the scores say how well the model remembers, not \
-                 how good it is; name a split that is held out"
+                "export.split: stage 6 samples and scores `{split}`, which is the training split: the scores measure how well the model remembers, not \
+                 how good it is; name a held-out split"
             )
         };
         Ok(trained.map(warning).into_iter().collect())
@@ -114,7 +114,7 @@ impl Stage for Export {
     }
 }
 
-/// What it takes to load the exported model.
+/// Returns the files that are needed to load the exported model.
 fn model_files(context: &PlanContext, section: &ExportSection) -> Vec<PathBuf> {
     let mut names = vec![CONFIG, WEIGHTS];
     if section.train.settings.lora.is_some() && !section.settings.merge_adapters {
@@ -124,7 +124,8 @@ fn model_files(context: &PlanContext, section: &ExportSection) -> Vec<PathBuf> {
 }
 
 impl Export {
-    /// Phase 0: everything it takes to generate, in one folder; with `write_pt` also what public inference code loads.
+    /// Plans phase 0: everything that is needed to generate, in one folder; with `write_pt` also the weights for
+    /// public inference code.
     fn model(&self, context: &PlanContext, section: &ExportSection) -> Result<Phase, StageError> {
         let ExportSection { settings, options, train } = section;
         let (trained, adapted) = (context.stage_dir(4), train.settings.lora.is_some());
@@ -161,7 +162,7 @@ impl Export {
         Ok(Phase::new("collecting the model", vec![part]))
     }
 
-    /// Phase 1: samples and scores of the held-out split.
+    /// Plans phase 1: samples and scores of the held-out split.
     fn samples(&self, context: &PlanContext, section: ExportSection) -> Result<Phase, StageError> {
         let own = |name: &str| context.stage_dir(6).join(name);
         let split = section.settings.split.clone().unwrap_or_default();
@@ -170,7 +171,7 @@ impl Export {
         if !held_out.exists() {
             let receipts = context.receipts(3)?;
             let splits: Vec<&str> = receipts.iter().filter_map(|receipt| receipt.key.strip_suffix("/index")).collect();
-            let message = format!("stage 3 packed no split {split:?}; there are: {}", splits.join(", "));
+            let message = format!("stage 3 packed no split {split:?}; existing splits: {}", splits.join(", "));
             return Err(context.recipe().error("export.split", message).into());
         }
         let max_utterances = section.settings.max_utterances;
@@ -202,14 +203,14 @@ impl Export {
     }
 }
 
-/// The settings that samples depend on: all but the form of the weights.
+/// Returns the settings that samples depend on: all except the form of the weights.
 fn sampling(section: &ExportSection) -> Map<String, Value> {
     let mut settings = section.to_json();
     settings.retain(|key, _| !["write_pt", "merge_adapters"].contains(&key.as_str()));
     settings
 }
 
-/// An index and its shards.
+/// Returns an index and its shards.
 fn shard_files(index: &Path) -> Result<Vec<PathBuf>, StageError> {
     let shards = ShardIndex::read(index).map_err(StageError::other)?.shards;
     let folder = index.parent().unwrap_or(Path::new(""));

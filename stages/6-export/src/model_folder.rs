@@ -1,4 +1,4 @@
-//! The exported model: a folder that holds everything it takes to generate, and nothing else.
+//! The exported model: a folder with everything that is needed to generate, and nothing else.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::ExportError;
 
 /// The weights.
 pub const WEIGHTS: &str = "model.safetensors";
-/// What the weights belong to; as stage 4 describes it.
+/// The description of the model, as written by stage 4.
 pub const CONFIG: &str = "config.json";
 
 /// The part of `config.json` that is the same for all families.
@@ -29,12 +29,12 @@ struct ModelDescription {
     lora: Option<Adapted>,
 }
 
-/// Loads the weights at `weights` for the model that `config` describes, onto a device; every weight must be there, in its shape.
-/// Adapters that are not merged into them are read from the file in the same folder.
+/// Loads the weights at `weights` for the model that `config` describes onto a device. Every weight must exist with
+/// the right shape. Adapters that are not merged into them are read from the file in the same folder.
 ///
 /// # Errors
-/// [`ExportError::Description`] and [`ExportError::Weights`] name the file; [`ExportError::Device`] when the weights cannot be copied
-/// there.
+/// [`ExportError::Description`] and [`ExportError::Weights`] name the file; [`ExportError::Device`] if the weights
+/// cannot be copied to the device.
 pub fn load(
     registry: &Registry,
     config: &Path,
@@ -58,7 +58,8 @@ pub fn load(
     loaded.map_err(|error| error.downcast().map_or_else(|error| describe(error.to_string()), |own| *own))
 }
 
-/// Sets every parameter from the weights at `path`, merged with the adapters in the same folder where `adapters` says that there are some.
+/// Sets every parameter from the weights at `path`, merged with the adapters in the same folder if there are any
+/// according to `adapters`.
 fn load_weights(parameters: &mut Parameters, path: &Path, adapters: Option<&Adapted>) -> Result<(), ExportError> {
     let refuse = |reason: String| ExportError::Weights { path: path.to_owned(), reason };
     tracing::info!(path = %path.display(), adapters = adapters.is_some(), "loading an exported model");

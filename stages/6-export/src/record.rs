@@ -1,4 +1,4 @@
-//! Phase 2: the model card, from what the stages left.
+//! Phase 2: the model card, from the results of all stages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,18 @@ use serde_json::{Map, Value};
 use crate::card::{CardFacts, render};
 use crate::model_folder::{self, CONFIG, WEIGHTS};
 
-/// Stages whose configuration the card repeats.
+/// The stages whose configuration is in the card.
 const STAGES: [(u8, &str); 7] =
     [(0, "prep"), (1, "embed"), (2, "tokens"), (3, "pack"), (4, "train"), (5, "average"), (6, "export")];
 
-/// What receipts record besides settings of the recipe: digests of folders, stretches of rows, and where lists point to.
+/// Entries of receipts that are not settings of the recipe: digests of folders, stretches of rows, and the paths in
+/// lists.
 const NO_SETTINGS: [&str; 3] = ["recordings", "rows", "list_prefix"];
 
 /// Plans the card; `model` are the files of the exported model.
 ///
 /// # Errors
-/// When a stage's receipts cannot be read.
+/// Returns an error if a stage's receipts cannot be read.
 pub fn phase(context: &PlanContext, registry: &Registry, model: Vec<PathBuf>) -> Result<Phase, StageError> {
     let own = context.stage_dir(6);
     let scores = own.join("scores.json");
@@ -55,7 +56,7 @@ pub fn phase(context: &PlanContext, registry: &Registry, model: Vec<PathBuf>) ->
     Ok(Phase::new("writing the card", vec![part]))
 }
 
-/// The index of every packed split.
+/// Returns the index of every packed split.
 fn indexes(context: &PlanContext) -> Result<Vec<(String, PathBuf)>, StageError> {
     let receipts = context.receipts(3)?;
     let splits = receipts.iter().filter_map(|receipt| receipt.key.strip_suffix("/index"));
@@ -70,8 +71,8 @@ fn splits(indexes: &[(String, PathBuf)]) -> Result<Vec<(String, u64, f64)>, Stag
     indexes.iter().map(read).collect()
 }
 
-/// The settings that every stage was run with, as its receipts recorded them: the configurations of a stage's parts merged, without
-/// what holds for this machine alone or was not used.
+/// Returns the settings of every stage as recorded in its receipts: the configurations of a stage's parts merged,
+/// without entries that hold only for this machine or were not used.
 fn configuration(context: &PlanContext) -> Result<Value, StageError> {
     let mut stages = Map::new();
     for (number, name) in STAGES {
@@ -83,7 +84,7 @@ fn configuration(context: &PlanContext) -> Result<Value, StageError> {
         }
         NO_SETTINGS.iter().for_each(|key| drop(merged.shift_remove(*key)));
         if name == "train" {
-            // Digests of its corpora. (`prep.data` is a setting.)
+            // The digests of its corpora. (`prep.data` is a setting.)
             merged.shift_remove("data");
         }
         if let Some(split) = merged.get_mut("split").and_then(Value::as_object_mut) {
@@ -94,7 +95,8 @@ fn configuration(context: &PlanContext) -> Result<Value, StageError> {
     Ok(Value::Object(stages))
 }
 
-/// Removes what the way of dividing the rows into splits does not look at, such as the lists of a base recipe.
+/// Removes settings that the chosen way of dividing rows into splits does not use, such as the lists of a base
+/// recipe.
 fn drop_unused(split: &mut Map<String, Value>) {
     let unused: &[&str] = match split.get("by").and_then(Value::as_str) {
         Some("list") => &["fractions", "unit"],
@@ -105,7 +107,7 @@ fn drop_unused(split: &mut Map<String, Value>) {
     unused.iter().for_each(|key| drop(split.shift_remove(*key)));
 }
 
-/// The value with file names in place of absolute paths, which hold for one machine only.
+/// Replaces absolute paths, which are valid on one machine only, by file names.
 fn portable(value: Value) -> Value {
     match value {
         Value::String(text) if Path::new(&text).is_absolute() => {

@@ -1,4 +1,4 @@
-//! An exported model, used on what a person gives.
+//! The use of an exported model on a user's inputs.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 use crate::ExportError;
 use crate::model_folder::{self, CONFIG, WEIGHTS};
 
-/// Options of using a model.
+/// The options of using a model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SynthOptions {
-    /// Options of the family, a mapping; absent ones are the model's own.
+    /// The options of the family, a mapping; by default the model's own.
     pub options: Value,
-    /// Key of the noise.
+    /// The seed of the noise.
     pub seed: u64,
-    /// What computes the model.
+    /// The device of the model.
     pub device: DeviceName,
 }
 
@@ -26,7 +26,7 @@ pub struct SynthOptions {
 pub struct Synthesized {
     /// The files, the main one first.
     pub files: Vec<PathBuf>,
-    /// Figures about it, in words.
+    /// Figures about it, as text.
     pub figures: Vec<String>,
 }
 
@@ -37,7 +37,7 @@ impl Synth {
     /// Opens a folder that stage 6 wrote.
     ///
     /// # Errors
-    /// [`ExportError`] naming the file that is missing or wrong, or the device or option that cannot be used.
+    /// [`ExportError`] with the missing or invalid file, or the device or option that cannot be used.
     pub fn open(registry: &Registry, folder: &Path, options: SynthOptions) -> Result<Self, ExportError> {
         let device = device::open(options.device)?;
         let config = folder.join(CONFIG);
@@ -46,10 +46,10 @@ impl Synth {
         Ok(Self(synthesizer.map_err(ExportError::Model)?))
     }
 
-    /// Does a request, into files `NAME.*` in `folder`.
+    /// Runs a request and writes the files `NAME.*` in `folder`.
     ///
     /// # Errors
-    /// [`ExportError::Model`] when an input cannot be read or the model fails, [`ExportError::File`].
+    /// [`ExportError::Model`] if an input cannot be read or the model fails; [`ExportError::File`].
     pub fn run(&self, request: &Request, folder: &Path) -> Result<Synthesized, ExportError> {
         let Synthesis { made, figures } = self.0.run(request).map_err(ExportError::Model)?;
         let mut files = Vec::new();
@@ -62,7 +62,7 @@ impl Synth {
     }
 }
 
-/// Writes a file that is never seen half-written.
+/// Writes a file in one step, so that no reader sees an incomplete one.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     let failed = |source| ExportError::file(path, source);
     let file = WholeFile::beside(path).map_err(failed)?;

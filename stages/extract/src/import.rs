@@ -19,7 +19,7 @@ pub(crate) fn check_files(import: &ImportConfig, recipe: &Recipe, section: &str)
         let path = recipe.dir().join(file);
         if !path.is_file() {
             let message = format!(
-                "there is no file {}; paths count from the folder of the recipe that writes them",
+                "there is no file {}; relative paths start from the folder of the recipe that contains them",
                 path.display()
             );
             return Err(recipe.error(&format!("{section}.extractor.{key}"), message));
@@ -31,7 +31,8 @@ pub(crate) fn check_files(import: &ImportConfig, recipe: &Recipe, section: &str)
 /// The role of imported files among the inputs.
 const IMPORTED: &str = "imported";
 
-/// The part that imports, without its work: it depends on the content of the files and on these columns of the rows.
+/// Creates the part that imports, without its work. It depends on the content of the files and on these columns of
+/// the rows.
 ///
 /// # Errors
 /// When a table cannot be read.
@@ -49,17 +50,17 @@ pub(crate) fn part(
         .starting(|part| part.inputs_as(IMPORTED, files.iter().map(|file| context.recipe_dir().join(file)))))
 }
 
-/// What files are said to lack: "a.pt does not have it", "a.pt and b.pt do not have it".
+/// Formats the statement that files lack something: "a.pt does not have it", "a.pt and b.pt do not have it".
 pub fn lacks(files: &Files, what: &str) -> String {
     let does = if files.iter().count() > 1 { "do" } else { "does" };
     format!("{files} {does} not have {what}")
 }
 
-/// Looks up the rows of all tables. `judge` gives what to keep of an utterance, from what `values` has for its id, or the
-/// reason why it is rejected; `write` takes the kept rows of a table. Ids that no row has are counted.
+/// Looks up the rows of all tables. `judge` returns the value to keep for an utterance, given the value in `values`
+/// for its id, or the reason for rejecting it. `write` takes the kept rows of a table. Ids without a row are counted.
 ///
 /// # Errors
-/// When a table cannot be read, those of `judge` and `write`, or when interrupted.
+/// Returns an error if a table cannot be read, the errors of `judge` and `write`, or an error if interrupted.
 pub fn look_up<T, K>(
     work: &PartWork,
     tables: &[Table],
@@ -86,7 +87,7 @@ pub fn look_up<T, K>(
         (rows_in, rows_out) = (rows_in + count, rows_out + kept.len() as u64);
     }
     if let Some(first) = values.keys().next() {
-        work.message(format!("{} imported ids are of no utterance here (first: {first})", values.len()));
+        work.message(format!("{} imported ids belong to no utterance of this recipe (first: {first})", values.len()));
     }
     Ok(PartReport::rows(rows_in, rows_out).fact("ids of no utterance", values.len()))
 }

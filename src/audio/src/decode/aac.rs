@@ -1,5 +1,5 @@
-//! Features of an AAC stream beyond AAC-LC: its object type, its channels, and SBR and PS (HE-AAC), which a stream may carry
-//! without its header saying so.
+//! Features of an AAC stream beyond AAC-LC: its object type, its channels, and SBR and PS (HE-AAC), which a stream may contain
+//! without announcing them in its header.
 
 use super::aac_packet::carries_sbr;
 
@@ -7,11 +7,11 @@ const LC: u32 = 2;
 const SBR: u32 = 5;
 const PS: u32 = 29;
 
-/// Sampling rates by their index.
+/// Sampling rates by their code.
 const RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
 
-/// The AudioSpecificConfig of a stream (ISO/IEC 14496-3, 1.6.2.1), as far as it decides what can be decoded.
+/// The AudioSpecificConfig of a stream (ISO/IEC 14496-3, 1.6.2.1), limited to the fields that decide whether it can be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Config {
     object_type: u32,
@@ -46,8 +46,8 @@ impl Config {
             bits.read(14)?;
         }
         bits.read(1)?;
-        // The backward compatible way to announce SBR and PS stands behind what older decoders read. It cannot be found behind
-        // a program config element, which is refused for itself.
+        // The backward compatible announcement of SBR and PS comes after the fields that older decoders read. It cannot be found after
+        // a program config element, which is rejected anyway.
         if channel_configuration != 0 && !sbr {
             sbr = announced(&mut bits, 0x2b7, |bits| (object_type_is_sbr(bits)? && bits.read(1)? == 1).then_some(()));
             if sbr {
@@ -58,7 +58,7 @@ impl Config {
         Some(Self { sbr, ps, ..config })
     }
 
-    /// The name of what is not plain AAC-LC in mono or stereo; `None` when it is.
+    /// Returns the name of a stream that is not plain AAC-LC in mono or stereo; `None` if it is.
     pub(super) fn unsupported(&self) -> Option<String> {
         let name = match (self.sbr, self.ps, self.object_type) {
             (_, true, _) => "HE-AAC v2 (AAC with SBR and PS)".to_owned(),
@@ -90,7 +90,7 @@ fn multichannel(configuration: u32) -> String {
     format!("AAC-LC with {channels} channels")
 }
 
-/// The name of what the first header of an ADTS file announces, unless it is AAC-LC in mono or stereo.
+/// Returns the name of the codec in the first header of an ADTS file, unless it is AAC-LC in mono or stereo.
 pub(super) fn unsupported_adts(bytes: &[u8]) -> Option<String> {
     let mut bits = Bits::new(bytes);
     let (sync, _, profile) = (bits.read(12)?, bits.read(4)?, bits.read(2)?);
@@ -108,7 +108,7 @@ pub(super) fn unsupported_adts(bytes: &[u8]) -> Option<String> {
     }
 }
 
-/// Looks at the first packets of a stream that is announced as AAC-LC for SBR data.
+/// A search for SBR data in the first packets of a stream that is announced as AAC-LC.
 pub(super) struct SbrSearch {
     sample_rate: u32,
     seen: u32,
@@ -121,12 +121,12 @@ const PACKETS_LOOKED_AT: u32 = 16;
 const PACKETS_NEEDED: u32 = 2;
 
 impl SbrSearch {
-    /// A search in packets whose core has the given sampling rate.
+    /// Creates a search in packets whose core has the given sampling rate.
     pub(super) fn new(sample_rate: u32) -> Self {
         Self { sample_rate, seen: 0, with_sbr: 0 }
     }
 
-    /// Looks at a packet; the codec's name once it is sure.
+    /// Examines a packet; returns the codec's name once it is certain.
     pub(super) fn look(&mut self, packet: &[u8]) -> Option<&'static str> {
         if self.seen < PACKETS_LOOKED_AT {
             self.seen += 1;
@@ -135,7 +135,7 @@ impl SbrSearch {
         (self.with_sbr >= PACKETS_NEEDED).then_some(HE_AAC)
     }
 
-    /// The codec's name, judged by all packets there were.
+    /// Returns the codec's name, judged by all packets so far.
     pub(super) fn at_end(&self) -> Option<&'static str> {
         (self.with_sbr > 0 && self.seen < PACKETS_LOOKED_AT).then_some(HE_AAC)
     }
@@ -159,7 +159,7 @@ fn sample_rate(bits: &mut Bits<'_>) -> Option<u32> {
     }
 }
 
-/// Returns whether a sync word of 11 bits follows, and what it announces is there.
+/// Returns whether a sync word of 11 bits follows, and the announced data is there.
 fn announced(bits: &mut Bits<'_>, sync: u32, there: impl Fn(&mut Bits<'_>) -> Option<()>) -> bool {
     bits.read(11) == Some(sync) && there(bits).is_some()
 }
@@ -191,19 +191,19 @@ fn object_type_name(object_type: u32) -> Option<&'static str> {
     })
 }
 
-/// Bits of a byte string, the highest first.
+/// A reader of bits, the highest of each byte first.
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl<'a> Bits<'a> {
-    /// From the first bit on.
+    /// Starts at the first bit.
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
 
-    /// The next `count` bits, 32 at most, as a number; `None` behind the end.
+    /// Reads the next `count` bits, 32 at most, as a number; `None` past the end.
     pub(super) fn read(&mut self, count: usize) -> Option<u32> {
         let end = self.at.checked_add(count).filter(|end| *end <= self.bytes.len() * 8)?;
         let value = (self.at..end).fold(0u32, |value, at| {
@@ -214,13 +214,13 @@ impl<'a> Bits<'a> {
         Some(value)
     }
 
-    /// Goes forward by `count` bits.
+    /// Skips `count` bits.
     pub(super) fn skip(&mut self, count: usize) -> Option<()> {
         self.at = self.at.checked_add(count).filter(|end| *end <= self.bytes.len() * 8)?;
         Some(())
     }
 
-    /// Goes forward to the next whole byte.
+    /// Skips to the next whole byte.
     pub(super) fn align(&mut self) {
         self.at = self.at.next_multiple_of(8);
     }
@@ -239,7 +239,7 @@ mod tests {
         assert!(named(&[0x2b, 0x92, 0x08, 0x00]).unwrap().contains("SBR"));
         // Object type 29.
         assert!(named(&[0xeb, 0x8a, 0x08, 0x00]).unwrap().contains("PS"));
-        // Backward compatible: AAC-LC with the sync words behind it.
+        // Backward compatible: AAC-LC followed by the sync words.
         assert!(named(&[0x13, 0x90, 0x56, 0xe5, 0xa0]).unwrap().contains("HE-AAC (AAC"));
         // The same with SBR denied.
         assert_eq!(named(&[0x13, 0x90, 0x56, 0xe5, 0x00]), None);

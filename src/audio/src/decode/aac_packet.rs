@@ -1,5 +1,5 @@
-//! A walk over the syntax of an AAC packet (raw_data_block, ISO/IEC 14496-3, 4.4.2) that decodes nothing: it finds out whether a
-//! fill element carries SBR data. Elements have no length, so everything before has to be read.
+//! A parser of the syntax of an AAC packet (raw_data_block, ISO/IEC 14496-3, 4.4.2) that decodes nothing: it finds out whether a
+//! fill element contains SBR data. Elements have no length field, so everything before has to be parsed.
 
 use super::aac::Bits;
 use super::aac_tables::{BANDS, Bands, Codebook, SCALE_FACTORS, SPECTRUM};
@@ -36,7 +36,7 @@ pub(super) fn carries_sbr(packet: &[u8], sample_rate: u32) -> Option<bool> {
 #[derive(Clone, Copy)]
 struct Windows {
     short: bool,
-    /// Scale factor bands that are sent.
+    /// Number of transmitted scale factor bands.
     max_band: usize,
     /// Number of windows of each group.
     groups: [usize; 8],
@@ -49,7 +49,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// A fill element; whether it holds SBR data.
+    /// Skips a fill element; returns whether it contains SBR data.
     fn fill(&mut self) -> Option<bool> {
         let count = match self.bits.read(4)? as usize {
             15 => 14 + self.bits.read(8)? as usize,
@@ -94,7 +94,7 @@ impl Walk<'_> {
         self.channel(common)
     }
 
-    /// The stream of one channel.
+    /// Skips the stream of one channel.
     fn channel(&mut self, common: Option<Windows>) -> Option<()> {
         self.bits.skip(8)?;
         let windows = match common {
@@ -145,7 +145,7 @@ impl Walk<'_> {
         if windows.short { self.bands.short } else { self.bands.long }
     }
 
-    /// The codebook of every band of every group.
+    /// Reads the codebook of every band of every group.
     fn sections(&mut self, windows: &Windows) -> Option<Vec<u8>> {
         let width = if windows.short { 3 } else { 5 };
         let most = (1 << width) - 1;
@@ -225,10 +225,10 @@ impl Walk<'_> {
         Some(())
     }
 
-    /// The codes of so many coefficients, with their signs and escapes.
+    /// Skips the codes of `count` coefficients, with their signs and escapes.
     fn coefficients(&mut self, book: u8, count: usize) -> Option<()> {
         let codebook = &SPECTRUM[usize::from(book) - 1];
-        // How many coefficients a code has, and how many values each of them.
+        // Number of coefficients per code, and number of values per coefficient.
         let (dimension, base) = match book {
             1 | 2 => (4, 0),
             3 | 4 => (4, 3),
@@ -239,7 +239,7 @@ impl Walk<'_> {
         };
         for _ in 0..count / dimension {
             let mut symbol = self.symbol(codebook)?;
-            // Books with signs in the codes have nothing behind them.
+            // Codebooks with signs in the codes have no bits after them.
             if base == 0 {
                 continue;
             }

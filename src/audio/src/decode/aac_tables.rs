@@ -1,7 +1,7 @@
-//! Tables of ISO/IEC 14496-3 that the walk over an AAC packet needs: Huffman codebooks and the widths of scale factor bands.
+//! Tables of ISO/IEC 14496-3 for parsing AAC packets: Huffman codebooks and the widths of scale factor bands.
 
-/// A Huffman codebook. The codes of a length follow each other numerically, so the number of codes per length and the
-/// order of the symbols say everything.
+/// A Huffman codebook. The codes of each length are consecutive numbers, so the number of codes per length and the
+/// order of the symbols define the codebook.
 pub(super) struct Codebook {
     /// Number of codes of 0, 1, 2 ... bits.
     pub(super) counts: &'static [u8],
@@ -131,13 +131,13 @@ pub(super) static SCALE_FACTORS: Codebook = Codebook {
     ],
 };
 
-/// Starts of scale factor bands, for long and for short windows, of sampling rates from `from` hertz on.
+/// Starts of scale factor bands, for long and for short windows, at sampling rates of at least `from` hertz.
 pub(super) struct Bands {
     /// The lowest sampling rate that uses them.
     pub(super) from: u32,
-    /// Of a window of 1024 coefficients.
+    /// Starts in a window of 1024 coefficients.
     pub(super) long: &'static [u16],
-    /// Of a window of 128 coefficients.
+    /// Starts in a window of 128 coefficients.
     pub(super) short: &'static [u16],
 }
 

@@ -1,4 +1,4 @@
-//! Microsoft and IMA ADPCM in WAV files: blocks cut here, decoded by Symphonia.
+//! Microsoft and IMA ADPCM in WAV files: split into blocks here, decoded by Symphonia.
 
 use symphonia::core::audio::{Channels, Position};
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_ADPCM_IMA_WAV, CODEC_ID_ADPCM_MS};
@@ -43,7 +43,7 @@ pub(super) fn decode(header: &WavHeader, data: &[u8]) -> Result<Decoded, Fault> 
     })
 }
 
-/// The content of a block.
+/// The contents of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     /// Frames of a block.

@@ -1,4 +1,4 @@
-//! Frames of AAC in ADTS, and the bytes between them that are none.
+//! Frames of AAC in ADTS, and other bytes between them.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -6,10 +6,10 @@ use std::ops::Range;
 use super::readable::Readable;
 use super::tags;
 
-/// Finds the frames; what lies between them is left out, and so are tags.
+/// Finds the frames; the bytes between them are left out, and so are tags.
 pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
     let bytes = tags::without_trailing(bytes);
-    // Zeros that fill up the end of a file are no damage.
+    // Zeros that pad the end of a file are not damage.
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let mut kept: Vec<Range<usize>> = Vec::new();
     let (mut at, mut junk, mut previous) = (0, 0, None);
@@ -38,7 +38,7 @@ pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
     Readable::mended(bytes, false, junk)
 }
 
-/// A frame by its header.
+/// A frame, described by its header.
 struct Frame {
     /// Profile, sampling rate and channels, as they are coded.
     kind: [u8; 2],

@@ -1,4 +1,4 @@
-//! Chunks of AIFF files whose sizes were never filled in, as programs leave them that write to a pipe.
+//! Chunks of AIFF files whose sizes were never filled in, as left by programs that write to a pipe.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ const CHUNK_HEADER: usize = 8;
 /// Bytes of the sound chunk before the samples.
 const SOUND_HEADER: usize = 8;
 
-/// A file whose sizes are those of what it holds, where they are 0.
+/// Replaces sizes of 0 by the real ones.
 pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
     let size_at = |at: usize| bytes.get(at..)?.first_chunk().map(|size| u32::from_be_bytes(*size) as usize);
     let form = size_at(4).unwrap_or(usize::MAX);

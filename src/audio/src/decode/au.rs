@@ -5,10 +5,10 @@ use super::{Decoded, MAX_SAMPLES, check_format, over_range, within};
 use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
-/// The first bytes of AU files, the highest byte first and the lowest byte first; and the same of DEC's variant.
+/// The first bytes of AU files, with the highest and with the lowest byte first; and those of DEC's variant.
 pub(super) const SIGNATURES: [&[u8; 4]; 4] = [b".snd", b"dns.", b".sd\0", b"\0ds."];
 const CONTAINER: &str = "AU";
-/// The size of a file that was written to a pipe.
+/// The size field of a file that was written to a pipe.
 const UNKNOWN_SIZE: u32 = u32::MAX;
 
 /// Decodes a whole AU file.
@@ -36,7 +36,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
         other => return Err(unsupported(&format!("a codec with the AU number {other}"))),
     };
     let data = bytes.get(start as usize..).filter(|_| start >= 24);
-    let data = data.ok_or_else(|| malformed("its audio starts behind the end of the file"))?;
+    let data = data.ok_or_else(|| malformed("its audio starts after the end of the file"))?;
     let frame_bytes = encoding.bytes() * channels as usize;
     let (mut warnings, mut data) = (Vec::new(), data);
     let claimed = size as usize;

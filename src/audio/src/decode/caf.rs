@@ -15,11 +15,11 @@ struct Chunk<'a> {
     name: &'a [u8; 4],
     /// Start of its content.
     start: usize,
-    /// End of its content by its size; -1 reaches to the end of the file.
+    /// End of its content according to its size; a size of -1 reaches to the end of the file.
     end: usize,
 }
 
-/// The chunks of a file; the last one may end behind it.
+/// Iterates over the chunks of a file; the last one may exceed it.
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     let mut at = HEADER;
     std::iter::from_fn(move || {
@@ -32,13 +32,13 @@ fn chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
-/// The content of a chunk, as far as it is there.
+/// Returns the content of a chunk, as far as it exists.
 pub(super) fn chunk<'a>(bytes: &'a [u8], name: &[u8; 4]) -> Option<&'a [u8]> {
     let chunk = chunks(bytes).find(|chunk| chunk.name == name)?;
     bytes.get(chunk.start..chunk.end.min(bytes.len()))
 }
 
-/// A file whose audio has a size that is there: up to the last whole packet, where all have the same size.
+/// Limits the size of the audio to the existing bytes, at a packet boundary if all packets have the same size.
 pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
     let mut end = HEADER;
     for found in chunks(bytes) {
@@ -48,7 +48,7 @@ pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
         if found.name == b"data" && (found.end > bytes.len() || open) && there > EDIT_COUNT {
             let packet = chunk(bytes, b"desc").and_then(|description| description.get(16..)?.first_chunk());
             let packet = packet.map_or(0, |size| u32::from_be_bytes(*size) as usize);
-            // Packets of different sizes are where their table says, which need not be there any more.
+            // Packets of different sizes are located by their table, which may be missing.
             if packet == 0 && !open && chunk(bytes, b"pakt").is_none() {
                 return Readable::whole(bytes, true);
             }

@@ -1,7 +1,7 @@
-//! Channels of recordings that are put together from parts.
+//! Channels of recordings that are assembled from parts.
 
-/// Adds a part to a recording, both as `[channel][frame]`. A part with another number of channels comes in as the mean
-/// of its channels, in every channel of the recording.
+/// Appends a part to a recording, both as `[channel][frame]`. If a part has another number of channels, the mean
+/// of its channels is appended to every channel of the recording.
 pub(super) fn append(recording: &mut [Vec<f32>], part: &[Vec<f32>]) {
     if recording.len() == part.len() {
         recording.iter_mut().zip(part).for_each(|(channel, own)| channel.extend_from_slice(own));
@@ -15,10 +15,10 @@ pub(super) fn append(recording: &mut [Vec<f32>], part: &[Vec<f32>]) {
     }
 }
 
-/// Puts channels in the order of Vorbis (front left, center, front right ...; LFE last) into that of WAV files, which
-/// all other decoders give: front left, front right, center, LFE, back, side.
+/// Reorders channels from the order of Vorbis (front left, center, front right ...; LFE last) to that of WAV files, which
+/// all other decoders return: front left, front right, center, LFE, back, side.
 pub(super) fn from_vorbis_order(channels: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
-    // Where the channels of the new order are in the old one.
+    // Index in the old order of each channel in the new one.
     let sources: &[usize] = match channels.len() {
         3 => &[0, 2, 1],
         5 => &[0, 2, 1, 3, 4],
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn channels_of_vorbis_come_in_the_order_of_wav() {
-        // The number of each channel's place in WAV files.
+        // Each channel's value is its index in the order of WAV files.
         let surround: Vec<Vec<f32>> = [0.0, 2.0, 1.0, 4.0, 5.0, 3.0].into_iter().map(|place| vec![place]).collect();
         assert_eq!(from_vorbis_order(surround).concat(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         let seven_one = [0.0, 2.0, 1.0, 6.0, 7.0, 4.0, 5.0, 3.0].into_iter().map(|place| vec![place]).collect();

@@ -1,5 +1,5 @@
-//! Names of codecs in words, by the ids that containers use. They are for messages: what is decoded here is decided by the
-//! decoders.
+//! Names of codecs for messages, by the ids that containers use. The decoders, not these names, determine what is
+//! decoded.
 
 /// The codec of a RIFF format tag (WAV, AVI, ASF, Matroska's `A_MS/ACM`).
 pub(super) fn riff(tag: u16) -> String {
@@ -181,7 +181,7 @@ pub(super) fn aiff(id: [u8; 4]) -> String {
     name.to_owned()
 }
 
-/// The codec that the first packet of an Ogg stream names; `None` if it names none that is known.
+/// The codec that the first packet of an Ogg stream names; `None` if it is unknown.
 pub(super) fn ogg(packet: &[u8]) -> Option<&'static str> {
     let table: [(&[u8], &str); 12] = [
         (b"\x01vorbis", "Vorbis"),
@@ -200,7 +200,7 @@ pub(super) fn ogg(packet: &[u8]) -> Option<&'static str> {
     table.into_iter().find(|(beginning, _)| packet.starts_with(beginning)).map(|(_, name)| name)
 }
 
-/// Four characters as they can be printed.
+/// Formats four characters, if they are printable.
 fn four_characters(id: [u8; 4]) -> String {
     let printable = id.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ');
     if printable { format!("{:?}", String::from_utf8_lossy(&id)) } else { format!("{:#010x}", u32::from_be_bytes(id)) }

@@ -1,18 +1,18 @@
-//! Formats that are recognized, but not decoded here: which container and which codec they are, for messages and for the fallback.
+//! Formats that are recognized but not decoded here: their container and codec, for messages and for the fallback.
 
 use super::codec_names;
 use super::program_streams::{self, UNKNOWN};
 use crate::error::Fault;
 
-/// The format of `bytes`, the beginning of a file, as the fault that it is not decoded here; `None` if it is not known.
+/// Returns the format of `bytes`, the beginning of a file, as a fault of an undecodable codec; `None` if it is unknown.
 pub(super) fn recognized(bytes: &[u8]) -> Option<Fault> {
     let (codec, container) = by_signature(bytes).or_else(|| by_structure(bytes))?;
     Some(Fault::UnsupportedCodec { container: container.to_owned(), codec })
 }
 
-/// Formats whose first bytes say what they are.
+/// Formats with a signature in their first bytes.
 fn by_signature(bytes: &[u8]) -> Option<(String, &'static str)> {
-    // The codec, and the container where it has another name.
+    // The codec, and the container if it has another name.
     const TABLE: [(&[u8], &str, &str); 37] = [
         (b"#!AMR-WB\n", "AMR-WB", "AMR"),
         (b"#!AMR-WB_MC", "AMR-WB", "AMR"),
@@ -81,10 +81,10 @@ fn named(codec: Option<String>) -> String {
     codec.unwrap_or_else(|| UNKNOWN.to_owned())
 }
 
-/// Formats that only the distance between repeated marks gives away.
+/// Formats that are only recognizable by the distance between repeated marks.
 fn by_structure(bytes: &[u8]) -> Option<(String, &'static str)> {
     const GSM_FRAME: usize = 33;
-    // A mark that is missing behind the end of a short file says nothing.
+    // A mark that would be after the end of a short file decides nothing.
     let repeats = |step: usize, least: usize, mark: &dyn Fn(u8) -> bool| {
         let marks = || bytes.iter().step_by(step).take(64);
         marks().count() >= least && marks().all(|byte| mark(*byte))
@@ -98,7 +98,7 @@ fn by_structure(bytes: &[u8]) -> Option<(String, &'static str)> {
     repeats(GSM_FRAME, 8, &|byte| byte >> 4 == 0xd).then(|| ("GSM 06.10".into(), "GSM"))
 }
 
-/// Number of LOAS frames that follow each other, up to a bound.
+/// Number of consecutive LOAS frames, up to a limit.
 fn loas_frames(bytes: &[u8]) -> usize {
     let (mut at, mut count) = (0, 0);
     while let Some([0x56, second, third, ..]) = bytes.get(at..) {
@@ -108,7 +108,7 @@ fn loas_frames(bytes: &[u8]) -> usize {
         count += 1;
         at += 3 + (usize::from(second & 0x1f) << 8 | usize::from(*third));
     }
-    // The frame after the last must begin where the last ends, unless the file does.
+    // The frame after the last must begin where the last ends, unless the file ends there.
     if bytes.get(at..).is_some_and(|rest| rest.len() >= 2 && !rest.starts_with(&[0x56])) { 0 } else { count }
 }
 
@@ -117,7 +117,7 @@ const ASF_HEADER: [u8; 8] = [0x30, 0x26, 0xb2, 0x75, 0x8e, 0x66, 0xcf, 0x11];
 const ASF_AUDIO: [u8; 16] =
     [0x40, 0x9e, 0x69, 0xf8, 0x4d, 0x5b, 0xcf, 0x11, 0xa8, 0xfd, 0x00, 0x80, 0x5f, 0x5c, 0x44, 0x2b];
 
-/// The codec of the first audio stream of an ASF file: its format tag stands 54 bytes behind the type of the stream.
+/// The codec of the first audio stream of an ASF file: its format tag is 54 bytes after the type of the stream.
 fn asf_codec(bytes: &[u8]) -> String {
     let header = &bytes[..bytes.len().min(1 << 16)];
     let place = header.windows(ASF_AUDIO.len()).position(|window| window == ASF_AUDIO);

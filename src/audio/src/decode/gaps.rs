@@ -1,15 +1,15 @@
-//! Holes in time: places where the timestamps of a container run ahead of the sound that its packets hold.
+//! Gaps: places where a container's timestamps run ahead of the sound in its packets.
 
 use symphonia::core::units::{TimeBase, Timestamp};
 
 use crate::audio::DecodeWarning;
 
-/// Shortest hole that is one, in parts of a second. Timestamps of live recordings jitter, and Matroska rounds them to milliseconds.
+/// Shortest gap, in parts of a second. Timestamps of live recordings jitter, and Matroska rounds them to milliseconds.
 const PARTS_OF_A_SECOND: i64 = 20;
 
-/// Shortest hole where the packet before could not be decoded: no packet is longer than 120 ms, but for lossless codecs at low rates.
+/// Shortest gap after a packet that could not be decoded: no packet is longer than 120 ms, except of lossless codecs at low rates.
 const PARTS_WITH_A_PACKET: i64 = 5;
-/// Drift that clocks of live recordings may have: one part in this number of the time.
+/// Allowed drift of the clocks of live recordings: one part in this number of the time.
 const DRIFT: i64 = 1000;
 
 /// One comparison of a timestamp with the frames before it.
@@ -25,7 +25,7 @@ struct Reading {
 pub(super) struct Clock {
     time_base: Option<TimeBase>,
     last: Option<Reading>,
-    /// The first reading, or the one at the last hole.
+    /// The first reading, or the one at the last gap.
     base: Option<Reading>,
     /// True after a packet that could not be decoded.
     lost: bool,
@@ -34,7 +34,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// A clock for packets of a track with the given time base; without one it notices nothing.
+    /// Creates a clock for packets of a track with the given time base; without one it detects nothing.
     pub(super) fn new(time_base: Option<TimeBase>) -> Self {
         Self { time_base, last: None, base: None, lost: false, places: 0, frames: 0 }
     }
@@ -48,7 +48,7 @@ impl Clock {
         let (last, base) = (*self.last.get_or_insert(now), *self.base.get_or_insert(now));
         let lost = std::mem::take(&mut self.lost);
         let least = i64::from(sample_rate) / if lost { PARTS_WITH_A_PACKET } else { PARTS_OF_A_SECOND };
-        // Many short holes are one long one.
+        // Many short gaps are one long one.
         let jump = now.ahead.saturating_sub(last.ahead);
         let sum = if lost { jump } else { now.ahead.saturating_sub(base.ahead) };
         let drift = now.time.saturating_sub(base.time).max(0) / DRIFT;
@@ -62,17 +62,17 @@ impl Clock {
         self.last = Some(now);
     }
 
-    /// Notes that the last packet could not be decoded, so that the next one may be ahead by its length.
+    /// Records that the last packet could not be decoded, so that the next one may be ahead by its length.
     pub(super) fn lost(&mut self) {
         self.lost = true;
     }
 
-    /// Frames that are missing.
+    /// Returns the number of missing frames.
     pub(super) fn missing(&self) -> u64 {
         self.frames
     }
 
-    /// A warning if there are holes.
+    /// A warning if there are gaps.
     pub(super) fn warning(&self) -> Option<DecodeWarning> {
         (self.places > 0).then_some(DecodeWarning::Gaps { places: self.places, frames: self.frames })
     }

@@ -1,5 +1,5 @@
-//! The codec of a file of a known container, before anything is decoded: what is not decoded here is refused by name, and not by
-//! the first thing in it that surprises a decoder.
+//! Identification of the codec of a known container before anything is decoded, so that an unsupported codec is reported by name and not
+//! by the first data that a decoder cannot handle.
 
 use super::aac::Config;
 use super::sniff::Content;
@@ -10,37 +10,37 @@ use crate::error::Fault;
 pub(super) struct Identity {
     /// The kind of container.
     pub(super) content: Content,
-    /// The container in words.
+    /// Name of the container.
     pub(super) container: &'static str,
-    /// The codec in words, where it could be found out.
+    /// Name of the codec, if it could be determined.
     pub(super) codec: Option<String>,
-    /// Whether the codec is known not to be decoded here.
+    /// True if the codec is known not to be decoded here.
     unsupported: bool,
-    /// Whether it is PCM with the highest byte first, which Symphonia takes for the opposite.
+    /// True for PCM with the highest byte first, which Symphonia reads in the opposite order.
     pub(super) big_endian: bool,
 }
 
 impl Identity {
-    /// The fault of a codec that is not decoded here.
+    /// Returns the fault of a codec that is not decoded here.
     pub(super) fn refusal(&self) -> Fault {
         self.refusal_of(self.codec.as_deref().unwrap_or("an unknown codec"))
     }
 
-    /// The fault of a codec that only its packets gave away.
+    /// Returns the fault of a codec that was only recognized by its packets.
     pub(super) fn refusal_of(&self, codec: &str) -> Fault {
         Fault::UnsupportedCodec { container: self.container.to_owned(), codec: codec.to_owned() }
     }
 
-    /// This, unless the codec is known not to be decoded here.
+    /// Returns this, or the fault if the codec is known not to be decoded here.
     pub(super) fn checked(self) -> Result<Self, Fault> {
         if self.unsupported { Err(self.refusal()) } else { Ok(self) }
     }
 }
 
-/// Findings about a file: its container, its codec in words, and whether that is decoded here.
+/// Findings about a file: its container, the name of its codec, and whether that is decoded here.
 type Found = (&'static str, Option<String>, bool);
 
-/// Finds out what a file holds.
+/// Identifies the contents of a file.
 pub(super) fn identify(bytes: &[u8], content: Content) -> Identity {
     let (container, codec, supported) = match content {
         Content::Mp4 => mp4(bytes),
@@ -56,7 +56,7 @@ pub(super) fn identify(bytes: &[u8], content: Content) -> Identity {
     Identity { content, container, codec, unsupported: !supported, big_endian }
 }
 
-/// A codec that is not decoded here when it has a name.
+/// Findings for a codec that is not decoded here if it has a name.
 fn named(container: &'static str, codec: Option<String>) -> Found {
     let supported = codec.is_none();
     (container, codec, supported)
@@ -92,7 +92,7 @@ fn matroska(bytes: &[u8]) -> Found {
 }
 
 fn core_audio(bytes: &[u8]) -> Found {
-    // The description is the first chunk; its format id stands behind the sampling rate.
+    // The description is the first chunk; its format id is after the sampling rate.
     let id = bytes.get(28..32).and_then(|id| id.first_chunk::<4>()).filter(|_| bytes.get(8..12) == Some(b"desc"));
     match id {
         None => ("CAF", None, true),
@@ -108,7 +108,7 @@ fn core_audio(bytes: &[u8]) -> Found {
     }
 }
 
-/// Name of the AAC of a CAF file by its configuration, unless that is plain AAC-LC.
+/// Returns the name of the AAC of a CAF file by its configuration, unless that is plain AAC-LC.
 fn odd_aac_in_caf(bytes: &[u8]) -> Option<String> {
     let cookie = caf::chunk(bytes, b"kuki")?;
     let config = match mp4_codec::descriptor_of(cookie) {
@@ -139,7 +139,7 @@ fn aiff(bytes: &[u8]) -> Found {
     ("AIFF-C", None, true)
 }
 
-/// The codec of a stream that was found to be decoded here.
+/// Findings for an Ogg file, whose codec was found to be decoded here.
 fn ogg(bytes: &[u8]) -> Found {
     let first = ogg_pages::Pages::new(bytes).next();
     (Content::Ogg.title(), first.and_then(|page| codec_names::ogg(page.body)).map(str::to_owned), true)

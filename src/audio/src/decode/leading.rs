@@ -1,4 +1,4 @@
-//! Bytes before a recording: tags, zeros, and the rest of a frame where a stream was cut.
+//! Bytes before a recording: tags, zeros, and the rest of a frame if a stream was cut.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -23,13 +23,13 @@ impl Start {
     }
 }
 
-/// Tags and runs of zeros that are skipped before giving up; real files have one or two.
+/// Largest number of tags and runs of zeros that are skipped; real files have one or two.
 const MOST_SKIPS: usize = 64;
-/// Bytes behind the tags in which MPEG audio frames are looked for.
+/// Number of bytes after the tags that are searched for MPEG audio frames.
 const SEARCHED_BYTES: u64 = 1 << 17;
 const BLOCK_BYTES: usize = 1 << 16;
 
-/// Finds where the recording in a source of `length` bytes starts; at 0 if nothing is recognized anywhere.
+/// Finds the start of the recording in a source of `length` bytes; 0 if nothing is recognized anywhere.
 pub(super) fn start(source: &mut (impl Read + Seek), length: u64) -> Result<Start, Fault> {
     let mut at = 0;
     for _ in 0..MOST_SKIPS {
@@ -53,7 +53,7 @@ pub(super) fn start(source: &mut (impl Read + Seek), length: u64) -> Result<Star
     Ok(found.map_or_else(Start::default, |junk| Start { at: at + junk as u64, junk: junk as u64 }))
 }
 
-/// Up to `count` bytes from `at` on.
+/// Reads up to `count` bytes starting at `at`.
 fn read_at(source: &mut (impl Read + Seek), at: u64, count: usize) -> Result<Vec<u8>, Fault> {
     source.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();
@@ -61,7 +61,7 @@ fn read_at(source: &mut (impl Read + Seek), at: u64, count: usize) -> Result<Vec
     Ok(bytes)
 }
 
-/// The first byte from `at` on that is not zero, or the end of the source.
+/// Returns the position of the first nonzero byte at or after `at`, or the end of the source.
 fn behind_zeros(source: &mut (impl Read + Seek), mut at: u64) -> Result<u64, Fault> {
     loop {
         let block = read_at(source, at, BLOCK_BYTES)?;

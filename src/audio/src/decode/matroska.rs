@@ -1,5 +1,5 @@
-//! The parts of Matroska and WebM files that Symphonia does not hand on: the codec id as it is written, the type of document, and
-//! how much of the last packet is padding.
+//! The parts of Matroska and WebM files that Symphonia does not return: the codec id as written, the type of document, and
+//! the padding of the last packet.
 
 const DOC_TYPE: u32 = 0x4282;
 pub(super) const EBML: u32 = 0x1a45_dfa3;
@@ -82,11 +82,11 @@ fn padding_at_end(bytes: &[u8], track: &Track<'_>) -> u64 {
             _ => {}
         }
     }
-    // A negative padding is at the beginning of its packet, and no packet has two seconds.
+    // A negative padding is at the beginning of its packet, and no packet is as long as two seconds.
     if padding >> 31 == 0 { padding } else { 0 }
 }
 
-/// The length in frames that the header gives the only track of a file. A file of several tracks is as long as the longest.
+/// The length in frames that the header states, for a file with one track. A file with several tracks is as long as the longest.
 pub(super) fn claimed_frames(bytes: &[u8], sample_rate: u32) -> Option<u64> {
     let top = || Elements::new(bytes).descending(&[SEGMENT]);
     let tracks = top().find(|element| element.id == TRACKS)?;
@@ -104,7 +104,7 @@ pub(super) fn claimed_frames(bytes: &[u8], sample_rate: u32) -> Option<u64> {
         }
     }
     let claimed = duration * scale as f64 * 1e-9 * f64::from(sample_rate);
-    // What is not finite or too long is no claim.
+    // A value that is not finite or too large is ignored.
     (claimed < (1u64 << 40) as f64).then_some(claimed as u64)
 }
 
@@ -113,7 +113,7 @@ struct Element<'a> {
     content: &'a [u8],
 }
 
-/// Walks over elements; those that it descends into come without their content, which follows.
+/// Iterates over elements; elements that it descends into are returned without their content, which follows.
 struct Elements<'a> {
     bytes: &'a [u8],
     descended: &'static [u32],

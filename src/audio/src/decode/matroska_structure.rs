@@ -1,4 +1,4 @@
-//! The chain of elements of a Matroska file, and how to read on behind a break of it.
+//! The chain of elements of a Matroska file, and how to continue reading after a break in it.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -29,11 +29,11 @@ const KNOWN: [u32; 19] = [
     0x1941_a469,
     0x1043_a770,
 ];
-/// Elements that stand outside of clusters.
+/// Elements outside of clusters.
 const OUTSIDE: [u32; 8] =
     [CLUSTER, matroska::INFO, matroska::TRACKS, 0x1c53_bb6b, 0x1254_c367, 0x114d_9b74, 0x1941_a469, 0x1043_a770];
 
-/// Checks that the elements of the segment and its clusters follow each other up to the end of the file. Where they do not, everything
+/// Checks that the elements of the segment and its clusters follow each other up to the end of the file. After a break, everything
 /// up to the next cluster is left out.
 pub(super) fn readable(bytes: &[u8]) -> Readable<'_> {
     let walk = Walk::over(bytes);
@@ -85,7 +85,7 @@ impl Walk {
                         walk.cut = true;
                         return walk;
                     } else {
-                        // A block begins with the number of its track, a group with an element: neither is zero.
+                        // A block begins with the number of its track, a group with an element id: neither is zero.
                         if matches!(id, matroska::BLOCK_GROUP | matroska::SIMPLE_BLOCK)
                             && bytes.get(content) == Some(&0)
                         {
@@ -104,7 +104,7 @@ impl Walk {
         walk
     }
 
-    /// Leaves out everything from `at` to the next cluster; where that is.
+    /// Leaves out everything from `at` to the next cluster; returns its position.
     fn skip(&mut self, bytes: &[u8], at: usize) -> usize {
         let marker = CLUSTER.to_be_bytes();
         let next = bytes[at + 1..].windows(marker.len()).position(|window| window == marker);

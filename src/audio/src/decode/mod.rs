@@ -1,10 +1,9 @@
-//! Decoding by content: whatever a file is called, its first bytes decide how it is read.
+//! Decoding by content: the first bytes of a file decide how it is read, whatever its name.
 //!
-//! RIFF (WAV) headers are read here, since many of them are wrong; plain PCM is converted here, FLAC is decoded here.
-//! MP3 frames are counted here and decoded by Symphonia; AAC, Vorbis and their containers go through Symphonia whole;
-//! Opus goes through a decoder of its own.
-//! Lengths are counted, never estimated: what a header claims is compared with what is there.
-//! Hostile input ends in an error: memory is bounded by [`MAX_SAMPLES`] and the size of the file.
+//! RIFF (WAV) headers are parsed here, because many of them are wrong; plain PCM is converted here, FLAC is decoded here. MP3 frames are
+//! counted here and decoded by Symphonia; AAC, Vorbis and their containers are read by Symphonia entirely; Opus has its own decoder.
+//! Lengths are counted, never estimated: the length in a header is compared with the existing audio. Malicious input ends in an error:
+//! memory is bounded by [`MAX_SAMPLES`] and the size of the file.
 
 mod aac;
 mod aac_packet;
@@ -59,9 +58,9 @@ use crate::decoder::Decoder;
 use crate::error::{AudioError, Fault};
 use sniff::Content;
 
-/// Lowest sampling rate that is taken seriously, in hertz.
+/// Lowest accepted sampling rate, in hertz.
 pub const MIN_SAMPLE_RATE: u32 = 1000;
-/// Highest sampling rate that is taken seriously, in hertz.
+/// Highest accepted sampling rate, in hertz.
 pub const MAX_SAMPLE_RATE: u32 = 768_000;
 /// Most channels a recording may have.
 pub const MAX_CHANNELS: u32 = 64;
@@ -70,7 +69,7 @@ pub const MAX_SAMPLES: u64 = 1 << 29;
 /// Largest file that is read into memory, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 32;
 
-/// Decodes a file, whatever its name says.
+/// Decodes a file by its content, whatever its name.
 ///
 /// # Errors
 /// [`AudioError::File`] with the path and what is wrong; all samples of a success are finite.
@@ -86,7 +85,7 @@ pub fn decode_bytes(bytes: &[u8], hint_name: &str) -> Result<Audio, AudioError> 
     Decoder::builtin().decode(bytes, hint_name)
 }
 
-/// A recording and what it was made from.
+/// A recording and its origin.
 pub(crate) struct Decoded {
     pub(crate) audio: Audio,
     pub(crate) codec: String,
@@ -108,11 +107,11 @@ impl Decoded {
     }
 }
 
-/// Says what a file holds: rate, channels, frames, codec, container.
+/// Returns facts about a file: rate, channels, frames, codec, container.
 ///
-/// Integer WAV files are judged by their header against the size of the file, which is exact. The frames of MPEG audio
-/// and FLAC and the packets of Opus are counted. Everything else is decoded: the lengths that compressed files claim are
-/// too often wrong. So damage inside a packet of MPEG audio or Opus is noticed by [`decode_file`] only; it changes no length.
+/// For integer WAV files the header is compared with the size of the file, which is exact. The frames of MPEG audio
+/// and FLAC and the packets of Opus are counted. Everything else is decoded, because the lengths in compressed files are
+/// too often wrong. Damage inside a packet of MPEG audio or Opus is therefore detected by [`decode_file`] only; it changes no length.
 ///
 /// # Errors
 /// [`AudioError::File`] with the path and what is wrong.
@@ -120,7 +119,7 @@ pub fn probe(path: impl AsRef<Path>) -> Result<AudioInfo, AudioError> {
     Decoder::builtin().probe(path)
 }
 
-/// As [`probe`], of the bytes of a file; `hint_name` is its name, used in messages.
+/// Like [`probe`], for the bytes of a file; `hint_name` is its name, used in messages.
 ///
 /// # Errors
 /// [`AudioError::File`] with `hint_name` and what is wrong.
@@ -150,17 +149,17 @@ pub(crate) fn decode_named(bytes: &[u8], name: &str) -> Result<Decoded, Fault> {
     Ok(decoded)
 }
 
-/// Runs a decoder. None is known to panic, but some are not ours: should one do so on damaged input, then that file is
-/// refused and the program continues.
+/// Runs a decoder. None is known to panic, but some are third-party code: if one panics on damaged input, that file is
+/// rejected and the program continues.
 fn guarded(content: Content, decode: impl FnOnce() -> Result<Decoded, Fault>) -> Result<Decoded, Fault> {
-    // The decoder's state is its own and is thrown away.
+    // The decoder's state is local and is discarded.
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
         let problem = "its decoder failed on the damaged data".into();
         Err(Fault::Malformed { container: content.name().into(), problem })
     })
 }
 
-/// Bits per sample of a FLAC file; 0 if its metadata cannot be read, which the decoder will say better.
+/// Returns the bits per sample of a FLAC file; 0 if its metadata cannot be read, which the decoder reports in more detail.
 fn flac_bits(bytes: &[u8]) -> u32 {
     flac::parse_metadata(bytes).map_or(0, |(info, _)| info.bits)
 }
@@ -179,7 +178,7 @@ fn within(what: &'static str, value: u64, limit: u64) -> Result<(), Fault> {
     if value <= limit { Ok(()) } else { Err(Fault::Limit { what, value, limit }) }
 }
 
-/// Refuses rates and channel counts that no recording has.
+/// Rejects sampling rates and channel counts that no recording has.
 fn check_format(sample_rate: u64, channels: u64) -> Result<(), Fault> {
     let rates = u64::from(MIN_SAMPLE_RATE)..=u64::from(MAX_SAMPLE_RATE);
     if !rates.contains(&sample_rate) {
@@ -193,7 +192,7 @@ fn check_format(sample_rate: u64, channels: u64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses empty recordings and samples that are not finite.
+/// Rejects empty recordings and samples that are not finite.
 fn check_samples(samples: &[Vec<f32>]) -> Result<(), Fault> {
     if samples.first().is_none_or(Vec::is_empty) {
         return Err(Fault::NoSamples);

@@ -1,4 +1,4 @@
-//! The codec of an MP4 or QuickTime file's first sound track, as its sample entry has it.
+//! The codec of an MP4 or QuickTime file's first sound track, according to its sample entry.
 
 use super::aac::Config;
 use super::codec_names;
@@ -8,11 +8,11 @@ use super::mp4_edits::{boxes, child, first_sound_track};
 pub(super) struct SampleEntry {
     id: [u8; 4],
     bits_per_sample: u16,
-    /// Whether a QuickTime file says that the lowest byte of samples comes first.
+    /// True if a QuickTime file states that samples have the lowest byte first.
     little_endian: bool,
     /// The object type indication of its elementary stream descriptor.
     object_type: Option<u8>,
-    /// The AAC configuration, when the object type says MPEG-4 audio.
+    /// The AAC configuration, if the object type is MPEG-4 audio.
     config: Option<Config>,
 }
 
@@ -33,7 +33,7 @@ pub(super) fn sample_entry(bytes: &[u8]) -> Option<SampleEntry> {
 }
 
 impl SampleEntry {
-    /// The codec's name, when it is known not to be decoded here.
+    /// Returns the codec's name if it is known not to be decoded here.
     pub(super) fn unsupported(&self) -> Option<String> {
         match (&self.id, self.object_type) {
             (b"mp4a", Some(0x40 | 0x67)) => self.config.and_then(|config| config.unsupported()),
@@ -46,7 +46,7 @@ impl SampleEntry {
         }
     }
 
-    /// Returns whether it is PCM with the highest byte first, which Symphonia takes for the opposite.
+    /// Returns whether it is PCM with the highest byte first, which Symphonia reads in the opposite order.
     pub(super) fn is_big_endian(&self) -> bool {
         matches!(&self.id, b"in24" | b"in32" | b"fl32" | b"fl64") && !self.little_endian
     }
@@ -58,7 +58,7 @@ impl SampleEntry {
     }
 }
 
-/// The container's name by its brand.
+/// Returns the container's name by its brand.
 pub(super) fn container(bytes: &[u8]) -> &'static str {
     match bytes.get(8..12) {
         Some(b"qt  ") => "QuickTime (MOV)",
@@ -70,7 +70,7 @@ pub(super) fn container(bytes: &[u8]) -> &'static str {
 
 /// The boxes in a sample entry.
 fn children(entry: &[u8]) -> Option<&[u8]> {
-    // QuickTime puts more fields into later versions of the entry.
+    // QuickTime adds fields in later versions of the entry.
     let fields = match entry.get(9)? {
         1 => 28 + 16,
         2 => 28 + 36,
@@ -86,7 +86,7 @@ fn elementary_stream(entry: &[u8]) -> Option<(u8, Option<&[u8]>)> {
     descriptor_of(descriptor.get(4..)?)
 }
 
-/// Object type and decoder configuration in an elementary stream descriptor, wherever one comes without its box.
+/// Finds object type and decoder configuration in an elementary stream descriptor that is not in a box.
 pub(super) fn descriptor_of(bytes: &[u8]) -> Option<(u8, Option<&[u8]>)> {
     const STREAM: u8 = 3;
     const CONFIG: u8 = 4;
@@ -108,7 +108,7 @@ pub(super) fn descriptor_of(bytes: &[u8]) -> Option<(u8, Option<&[u8]>)> {
     Some((*config.first()?, specific.map(|(_, content)| content)))
 }
 
-/// Tag and content of the descriptor that `bytes` begin with.
+/// Returns tag and content of the descriptor at the beginning of `bytes`.
 fn descriptor(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let (tag, rest) = bytes.split_first()?;
     let (mut length, mut at) = (0usize, 0);

@@ -1,8 +1,9 @@
-//! Boxes of MP4 files: which frames at the beginning are the encoder's by the edit list, and how long the sound is by the tables.
+//! Boxes of MP4 files: the encoder's frames at the beginning according to the edit list, and the length of the sound according to the
+//! tables.
 
-/// Boxes looked at per level; real files have a dozen.
+/// Largest number of boxes examined per level; real files have a dozen.
 const MAX_BOXES: usize = 1000;
-/// Boxes looked at in the file itself; fragmented files have two per fragment.
+/// Largest number of boxes examined at the top level; fragmented files have two per fragment.
 const MAX_TOP_BOXES: usize = 1 << 20;
 
 /// The children of a box's content, as type and content.
@@ -33,14 +34,14 @@ fn chain(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     std::iter::from_fn(next)
 }
 
-/// True for a cut file: its last box reaches beyond its end.
+/// Returns whether a file is cut: its last box exceeds its end.
 pub(super) fn is_cut(bytes: &[u8]) -> bool {
     let mut at = 0usize;
     for _ in 0..MAX_TOP_BOXES {
         let rest = bytes.get(at..).unwrap_or_default();
         match (rest.first_chunk::<4>(), rest.get(8..16).and_then(|size| size.first_chunk::<8>())) {
             (None, _) => return !rest.is_empty(),
-            // The box reaches to the end of the file, or zeros stand where boxes were.
+            // The box reaches to the end of the file, or zeros replace boxes.
             (Some([0, 0, 0, 0]), _) if rest.get(4..8) == Some(&[0; 4]) => return rest.iter().any(|byte| *byte != 0),
             (Some([0, 0, 0, 0]), _) => return false,
             (Some([0, 0, 0, 1]), None) => return true,
@@ -93,14 +94,14 @@ pub(super) fn ticks_per_second(track: &[u8]) -> Option<u32> {
     Some(u32::from_be_bytes(*media_header.get(at..)?.first_chunk()?))
 }
 
-/// Ticks in frames.
+/// Converts ticks to frames.
 pub(super) fn in_frames(ticks: u64, ticks_per_second: u32, sample_rate: u32) -> Option<u64> {
     let frames = u128::from(ticks) * u128::from(sample_rate) / u128::from(ticks_per_second.max(1));
     u64::try_from(frames).ok()
 }
 
-/// Frames at `sample_rate` of all packets of the first sound track, by its table of durations; `None` where that is empty, as in
-/// fragmented files.
+/// Returns the frames at `sample_rate` of all packets of the first sound track, by its table of durations; `None` if that is empty,
+/// as in fragmented files.
 pub(super) fn media_frames(bytes: &[u8], sample_rate: u32) -> Option<u64> {
     let track = first_sound_track(bytes)?;
     let table = child(track, &[b"mdia", b"minf", b"stbl", b"stts"])?;

@@ -1,12 +1,12 @@
-//! Fragments of MP4 files: where one of the first sound track does not begin where the one before it ends.
+//! Gaps between fragments of MP4 files, where a fragment of the first sound track does not begin at the end of the previous one.
 
 use super::mp4_edits::{boxes, child, first_sound_track, in_frames, ticks_per_second, top_boxes};
 use crate::audio::DecodeWarning;
 
-/// Shortest time between two fragments that is a hole, in parts of a second.
+/// Shortest gap between two fragments, in parts of a second.
 const PARTS_OF_A_SECOND: u64 = 20;
 
-/// A warning if fragments are missing by the times at which the others begin.
+/// A warning if fragments are missing according to the start times of the others.
 pub(super) fn gaps(bytes: &[u8], sample_rate: u32) -> Option<DecodeWarning> {
     let track = first_sound_track(bytes)?;
     let ticks = ticks_per_second(track)?;
@@ -35,7 +35,7 @@ pub(super) fn gaps(bytes: &[u8], sample_rate: u32) -> Option<DecodeWarning> {
 /// The part of a fragment that belongs to one track.
 struct Run {
     track: u32,
-    /// Its start, in ticks, if it says so.
+    /// Its start in ticks, if it is stated.
     start: Option<u64>,
     /// Its length, in ticks.
     duration: u64,
@@ -45,7 +45,7 @@ impl Run {
     fn parse(fragment: &[u8], default_duration: u32) -> Option<Self> {
         let header = child(fragment, &[b"tfhd"])?;
         let flags = number(header, 0)?;
-        // An offset, a description and a duration: each there if its flag is.
+        // An offset, a description and a duration: each is present if its flag is set.
         let at = 8 + if flags & 1 != 0 { 8 } else { 0 } + if flags & 2 != 0 { 4 } else { 0 };
         let default_duration = if flags & 8 != 0 { number(header, at)? } else { default_duration };
         let start = child(fragment, &[b"tfdt"]).and_then(|time| match time.first()? {
@@ -60,7 +60,7 @@ impl Run {
                 continue;
             }
             let at = 8 + if flags & 1 != 0 { 4 } else { 0 } + if flags & 4 != 0 { 4 } else { 0 };
-            // Duration, size, flags and offset of every sample: each there if its flag is.
+            // Duration, size, flags and offset of every sample: each is present if its flag is set.
             let entry = 4 * (flags >> 8 & 0xf).count_ones() as usize;
             let entries = table.get(at..)?.chunks_exact(entry).take(count as usize);
             duration = entries.filter_map(|entry| number(entry, 0)).fold(duration, |sum, own| sum + u64::from(own));
@@ -69,7 +69,7 @@ impl Run {
     }
 }
 
-/// The duration of samples of a track for fragments that give none.
+/// The duration of a track's samples in fragments that do not state one.
 fn default_duration(bytes: &[u8], track: u32) -> Option<u32> {
     let extends = child(bytes, &[b"moov", b"mvex"])?;
     let own = boxes(extends).find(|(kind, content)| kind == b"trex" && number(content, 4) == Some(track))?;

@@ -1,6 +1,6 @@
-//! MPEG audio (MP1, MP2, MP3): frames counted and cut here, decoded by Symphonia.
+//! MPEG audio (MP1, MP2, MP3): frames are counted and cut here, and decoded by Symphonia.
 //!
-//! Lengths come from the frames that are there. Bit rates and the tag of the first frame are claims: the tag says how
+//! Lengths are computed from the existing frames. Bit rates and the tag of the first frame are only claims: the tag states how
 //! much the encoder added at both ends, and whether frames are missing.
 
 use symphonia::core::codecs::audio::well_known::{CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3};
@@ -50,12 +50,12 @@ pub(super) fn count(bytes: &[u8]) -> Result<AudioInfo, Fault> {
     })
 }
 
-/// Findings of a walk over all frames; lengths in frames of audio.
+/// Result of a walk over all frames; lengths in frames of audio.
 struct Survey {
     codec: &'static str,
     sample_rate: u32,
     channels: usize,
-    /// Length of what is decoded.
+    /// Length of the decoded audio.
     decoded: u64,
     /// Start of the recording in it.
     start: u64,
@@ -64,8 +64,8 @@ struct Survey {
     warnings: Vec<DecodeWarning>,
 }
 
-/// The frames that hold audio. Only the first frame's tag is left out: where files were joined, players take the tags
-/// in the middle for frames of silence.
+/// Iterates over the frames with audio. Only the first frame's tag is left out: in joined files, players treat the tags
+/// in the middle as frames of silence.
 fn audio_frames(bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
     let is_audio =
         |(index, (header, frame)): &(usize, (Header, &[u8]))| *index > 0 || info_tag(header, frame).is_none();
@@ -143,10 +143,10 @@ fn warnings(frames: &Frames<'_>, first: &Header, tag: &InfoTag, count: u32, kept
     warnings
 }
 
-/// Decodes frames; a new decoder starts where the kind of frames changes.
+/// A decoder of frames; it is replaced when the kind of frames changes.
 #[derive(Default)]
 struct FrameDecoder {
-    /// The decoder, with the layer and the number of channels that it is for.
+    /// The decoder, with its layer and number of channels.
     current: Option<((u8, usize), MpaDecoder)>,
     /// The last frame as `[channel][frame]`.
     block: Vec<Vec<f32>>,
@@ -155,7 +155,7 @@ struct FrameDecoder {
 }
 
 impl FrameDecoder {
-    /// The frame's audio; silence if it is damaged.
+    /// Returns the frame's audio; silence if it is damaged.
     fn decode(&mut self, header: &Header, frame: &[u8]) -> Result<&[Vec<f32>], Fault> {
         self.block.resize(header.channels, Vec::new());
         self.block.iter_mut().for_each(Vec::clear);

@@ -1,4 +1,4 @@
-//! The frame structure of MPEG audio (MP1, MP2, MP3): where the frames are, what they hold, and what lies between.
+//! The frame structure of MPEG audio (MP1, MP2, MP3): position and contents of the frames, and the bytes between them.
 
 use super::tags;
 
@@ -24,7 +24,7 @@ const MPEG_1: u8 = 3;
 const MPEG_2: u8 = 2;
 
 impl Header {
-    /// Reads the header at the beginning of `bytes`. Free-format streams, whose headers give no length, have none.
+    /// Reads the header at the beginning of `bytes`. Free-format streams, whose headers state no length, return `None`.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let [0xff, second, third, fourth, ..] = *bytes else { return None };
         let (version, layer_code, rate_code) = ((second >> 3) & 3, (second >> 1) & 3, usize::from((third >> 2) & 3));
@@ -54,7 +54,7 @@ impl Header {
         Some(Self { version, layer, sample_rate, channels, has_checksum: second & 1 == 0, kilobits, length })
     }
 
-    /// Frames of audio in the frame, one value per channel each.
+    /// Number of audio frames in the frame, one value per channel each.
     pub(super) fn samples(&self) -> usize {
         match self.layer {
             1 => 384,
@@ -63,7 +63,7 @@ impl Header {
         }
     }
 
-    /// Returns whether layer 2 forbids the bit rate for the number of channels; decoders that keep to the standard refuse it.
+    /// Returns whether layer 2 forbids the bit rate for the number of channels; decoders that follow the standard reject it.
     pub(super) fn forbidden_bit_rate(&self) -> bool {
         let forbidden: &[u16] = if self.channels == 1 { &[224, 256, 320, 384] } else { &[32, 48, 56, 80] };
         self.layer == 2 && forbidden.contains(&self.kilobits)
@@ -106,9 +106,9 @@ pub(super) struct Frames<'a> {
     previous: Option<Header>,
     /// Header of the last frame.
     last: Option<Header>,
-    /// Bytes so far that belong to no frame and no tag.
+    /// Number of bytes so far that belong to no frame or tag.
     pub(super) skipped: u64,
-    /// Bytes of a last frame that is cut off.
+    /// Number of bytes of a last frame that is cut off.
     pub(super) cut: u64,
 }
 
@@ -117,7 +117,7 @@ impl<'a> Frames<'a> {
         Self { bytes: tags::without_trailing(bytes), at: 0, previous: None, last: None, skipped: 0, cut: 0 }
     }
 
-    /// The header at `at`, if there is a whole frame that fits to what surrounds it.
+    /// Returns the header at `at`, if there is a whole frame that matches its surroundings.
     fn frame(&self) -> Option<Header> {
         let header = Header::parse(&self.bytes[self.at..])?;
         let end = self.at + header.length;
@@ -128,7 +128,7 @@ impl<'a> Frames<'a> {
         (continues || followed(self.bytes, end, &header)).then_some(header)
     }
 
-    /// Returns whether a frame that fits to the previous one starts at `at` and is cut off.
+    /// Returns whether a frame that matches the previous one starts at `at` and is cut off.
     fn cut_off(&self) -> bool {
         let fits = |header: Header| {
             let continues = self.previous.is_some_and(|previous| previous.same_stream(&header));
@@ -168,22 +168,22 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// Returns whether the file continues at `end` as it does behind a frame: with a frame of the same stream, a tag, or not at all.
+/// Returns whether the file continues at `end` like after a frame: with a frame of the same stream, a tag, or its end.
 fn followed(bytes: &[u8], end: usize, header: &Header) -> bool {
     let rest = &bytes[end..];
     rest.is_empty() || Header::parse(rest).is_some_and(|next| next.same_stream(header)) || tags::length(rest).is_some()
 }
 
-/// Returns whether a stream starts with a header that leaves the bit rate free.
+/// Returns whether a stream starts with a header of free bit rate.
 pub(super) fn is_free_format(bytes: &[u8]) -> bool {
     matches!(bytes, [0xff, second, third, ..] if second & 0xe0 == 0xe0 && third >> 4 == 0)
 }
 
-/// Frames in a row that make bytes of an unknown kind MPEG audio.
+/// Number of consecutive frames that identify bytes of an unknown kind as MPEG audio.
 const MANY_FRAMES: usize = 8;
 
-/// Start of the first of many frames in a row. With `whole`, the bytes reach to the end of the file, and fewer
-/// frames that reach there too are enough.
+/// Returns the start of the first of many consecutive frames. With `whole`, the bytes reach to the end of the file, and fewer
+/// frames that reach to the end suffice too.
 pub(super) fn first_of_many(bytes: &[u8], whole: bool) -> Option<usize> {
     let many = |start: &usize| {
         let Some(first) = Header::parse(&bytes[*start..]) else { return false };
@@ -203,21 +203,21 @@ pub(super) fn first_of_many(bytes: &[u8], whole: bool) -> Option<usize> {
     (0..bytes.len()).filter(|at| bytes[*at] == 0xff).find(many)
 }
 
-/// Facts that the first frame of a file may give of the others (Xing, Info and LAME, VBRI).
+/// Information about the other frames in the first frame of a file (Xing, Info and LAME, VBRI).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct InfoTag {
     /// Number of frames that follow.
     pub(super) frames: Option<u32>,
-    /// Frames of audio at the beginning that the encoder and a decoder added.
+    /// Number of audio frames at the beginning that the encoder and a decoder added.
     pub(super) delay: usize,
-    /// Frames of audio at the end that the encoder added.
+    /// Number of audio frames at the end that the encoder added.
     pub(super) padding: usize,
 }
 
-/// Frames of audio by which a decoder of layer 3 is late.
+/// Delay of a decoder of layer 3, in frames of audio.
 const DECODER_DELAY: usize = 529;
 
-/// Reads the tag that a frame holds instead of audio; `None` for a frame of audio.
+/// Reads the tag in a frame that has one instead of audio; `None` for a frame of audio.
 pub(super) fn info_tag(header: &Header, frame: &[u8]) -> Option<InfoTag> {
     if header.layer != 3 {
         return None;
@@ -230,7 +230,7 @@ pub(super) fn info_tag(header: &Header, frame: &[u8]) -> Option<InfoTag> {
     match (frame.get(xing_at..), frame.get(VBRI_AT..)) {
         (Some(tag @ [b'X', b'i', b'n', b'g', ..] | tag @ [b'I', b'n', b'f', b'o', ..]), _) if silent_until(xing_at) => {
             let flags = number(tag, 4)?;
-            // Frames, bytes, a table of contents, a quality: each there if its flag is.
+            // Frames, bytes, a table of contents, a quality: each is present if its flag is set.
             let size = |flag: u32, bytes: usize| if flags & flag != 0 { bytes } else { 0 };
             let frames = number(tag, 8).filter(|_| flags & 1 != 0);
             let encoder = tag.get(8 + size(1, 4) + size(2, 4) + size(4, 100) + size(8, 4)..).unwrap_or_default();
@@ -244,7 +244,7 @@ pub(super) fn info_tag(header: &Header, frame: &[u8]) -> Option<InfoTag> {
     }
 }
 
-/// The frames of audio that were added, by the encoder's part of a tag, as they are after decoding.
+/// Returns the number of added audio frames after decoding, from the encoder's part of a tag.
 fn delay_and_padding(encoder: &[u8]) -> Option<(usize, usize)> {
     if ![b"LAME", b"Lavf", b"Lavc"].iter().any(|name| encoder.starts_with(*name)) {
         return None;

@@ -1,7 +1,7 @@
-//! Vorbis of more than two channels, through Lewton.
+//! Vorbis with more than two channels, decoded by Lewton.
 //!
-//! Symphonia 0.6 is 20 dB off where channels are coded apart (it lets the classes of one channel's residue run into the
-//! next channel's) and undoes chained couplings in the wrong order. Both need three channels or more.
+//! Symphonia 0.6 is off by 20 dB if channels are coded separately (it continues the classes of one channel's residue in the
+//! next channel) and undoes chained couplings in the wrong order. Both need three channels or more.
 
 use lewton::audio::{PreviousWindowRight, read_audio_packet_generic};
 use lewton::header::{IdentHeader, SetupHeader, read_header_ident, read_header_setup};
@@ -17,7 +17,7 @@ use symphonia::default::codecs::VorbisDecoder;
 
 use super::channels::from_vorbis_order;
 
-/// A decoder in Symphonia's manner.
+/// A decoder with Symphonia's interface.
 pub(super) struct MultichannelVorbis {
     parameters: AudioCodecParameters,
     ident: IdentHeader,
@@ -26,11 +26,11 @@ pub(super) struct MultichannelVorbis {
     buffer: AudioBuffer<f32>,
 }
 
-/// Bytes of an identification header.
+/// Number of bytes of an identification header.
 const IDENT_BYTES: usize = 30;
 
 impl MultichannelVorbis {
-    /// Makes a decoder; `None` if the stream has two channels at most.
+    /// Creates a decoder; `None` if the stream has at most two channels.
     ///
     /// # Errors
     /// When the headers are damaged.
@@ -50,8 +50,8 @@ impl MultichannelVorbis {
     }
 }
 
-/// The identification and the setup header: one behind the other, or laced with the comment between them as Matroska
-/// has them.
+/// Returns the identification and the setup header: either one after the other, or laced with the comment header between them as in
+/// Matroska.
 fn headers(private: &[u8]) -> (&[u8], &[u8]) {
     let [2, lacing @ ..] = private else { return private.split_at(IDENT_BYTES.min(private.len())) };
     let (mut lengths, mut rest) = ([0; 2], lacing);

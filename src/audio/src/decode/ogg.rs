@@ -1,4 +1,4 @@
-//! Ogg files: the streams that hold sound, one behind the other where a file is chained, whatever codec each of them has.
+//! Ogg files: their streams of sound, which are concatenated in chained files, whatever the codec of each.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     })
 }
 
-/// Lengths that the packets of Opus streams state; `None` if there are streams of other codecs.
+/// Counts the lengths stated in the packets of Opus streams; `None` if there are streams of other codecs.
 pub(super) fn count(bytes: &[u8]) -> Result<Option<AudioInfo>, Fault> {
     let links = links(bytes)?;
     if links.iter().any(|link| link.codec != OPUS) {
@@ -44,12 +44,12 @@ const OPUS: &str = "Opus";
 /// Codecs that are decoded here.
 const DECODED: [&str; 3] = ["Vorbis", OPUS, "FLAC"];
 
-/// The pages of the stream of sound that one link of a chain holds.
+/// The pages of the sound stream in one link of a chain.
 struct Link<'a> {
     codec: &'static str,
     serial: u32,
     pages: Vec<Page<'a>>,
-    /// Whether pages have come that begin no stream.
+    /// True if pages have come that do not begin a stream.
     begun: bool,
 }
 
@@ -61,7 +61,7 @@ fn links(bytes: &[u8]) -> Result<Vec<Link<'_>>, Fault> {
         let codec = if page.begins_stream() { codec_names::ogg(page.body) } else { None };
         let last = links.last_mut();
         match (codec.filter(|codec| !is_video(codec)), last) {
-            // Of streams that begin together the first is taken, unless only another is decoded here.
+            // The first of several streams that begin together is used, unless only another one is decoded here.
             (Some(codec), Some(last)) if !last.begun => {
                 if !DECODED.contains(&last.codec) && DECODED.contains(&codec) {
                     *last = Link { codec, serial: page.serial, pages: vec![page], begun: false };
@@ -81,14 +81,14 @@ fn links(bytes: &[u8]) -> Result<Vec<Link<'_>>, Fault> {
         |codec: &str| Fault::UnsupportedCodec { container: Content::Ogg.title().into(), codec: codec.into() };
     let Some(first) = links.first() else {
         return Err(match other {
-            Some(video) => malformed(format!("it holds no stream of sound, only {video}")),
-            None => malformed("no whole page of it begins a stream of sound"),
+            Some(video) => malformed(format!("it contains no audio stream, only {video}")),
+            None => malformed("none of its complete pages begins an audio stream"),
         });
     };
     let foreign = links.iter().find(|link| !DECODED.contains(&link.codec));
     match foreign {
         None => Ok(links),
-        // The fallback gives up a chain where its codec changes.
+        // The fallback stops at a change of the codec in a chain.
         Some(_) if links.iter().any(|link| link.codec != first.codec) => {
             let codecs: Vec<&str> = links.iter().map(|link| link.codec).take(MOST_NAMED).collect();
             Err(unsupported(&format!("{MIXED_CHAIN} ({})", codecs.join(", then "))))
@@ -97,7 +97,7 @@ fn links(bytes: &[u8]) -> Result<Vec<Link<'_>>, Fault> {
     }
 }
 
-/// Streams that a message names.
+/// Largest number of streams that a message names.
 const MOST_NAMED: usize = 5;
 
 fn is_video(codec: &str) -> bool {
@@ -109,7 +109,7 @@ fn malformed(problem: impl Into<String>) -> Fault {
 }
 
 impl Link<'_> {
-    /// The link as a file of its own.
+    /// Returns the link as a separate file.
     fn bytes(&self) -> Cow<'_, [u8]> {
         match self.pages.as_slice() {
             [page] => Cow::Borrowed(page.bytes),
@@ -130,7 +130,7 @@ pub(super) struct Part {
     pub(super) channels: usize,
     pub(super) frames: u64,
     pub(super) sample_rate: u32,
-    /// As `[channel][frame]`; empty if packets were only counted.
+    /// Samples as `[channel][frame]`; empty if packets were only counted.
     pub(super) samples: Vec<Vec<f32>>,
     /// Short name of the codec.
     pub(super) codec: String,
@@ -148,7 +148,7 @@ struct Recording {
 }
 
 impl Recording {
-    /// Puts together what `part` makes of every link.
+    /// Assembles the results of `part` for every link.
     fn of(
         links: &[Link<'_>],
         scan: &Scan,
@@ -163,7 +163,7 @@ impl Recording {
                 // The file ends before the sound of its last stream begins.
                 (Err(Fault::Malformed { .. }), Some(_)) if scan.breaks_off() && index + 1 == links.len() => {}
                 (Err(_), None) if scan.breaks_off() && links.len() == 1 => {
-                    return Err(malformed("the file breaks off before its first stretch of audio is complete"));
+                    return Err(malformed("the file ends abruptly before its first section of audio is complete"));
                 }
                 (Err(fault), _) => return Err(fault),
             }
@@ -184,7 +184,7 @@ impl Recording {
     fn append(&mut self, part: Part) -> Result<(), Fault> {
         if part.sample_rate != self.sample_rate {
             return Err(malformed(format!(
-                "it is a chain of streams of different sampling rates ({} at {} Hz, then {} at {} Hz); part it into one file per \
+                "it is a chain of streams of different sampling rates ({} at {} Hz, then {} at {} Hz); split it into one file per \
                  stream, or convert them to one rate",
                 self.codec, self.sample_rate, part.codec, part.sample_rate
             )));
@@ -202,7 +202,7 @@ impl Recording {
     }
 }
 
-/// Adds a warning of a later link to those of earlier ones.
+/// Merges a warning of a later link into those of earlier ones.
 fn add_warning(warnings: &mut Vec<DecodeWarning>, new: DecodeWarning) {
     for old in warnings.iter_mut() {
         match (old, &new) {

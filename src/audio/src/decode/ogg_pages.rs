@@ -34,11 +34,11 @@ impl Page<'_> {
     }
 }
 
-/// Walks over the pages of a file, looking for the next one wherever bytes are not a page.
+/// An iterator over the pages of a file, which searches for the next one if bytes are not a page.
 pub(super) struct Pages<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// Bytes that belong to no page.
+    /// Number of bytes that belong to no page.
     pub(super) skipped: u64,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Iterator for Pages<'a> {
     }
 }
 
-/// The page at the beginning of `bytes` and its length, if there is a whole one with a right checksum.
+/// Parses the page at the beginning of `bytes` and returns its length, if it is whole and has the right checksum.
 fn parse(bytes: &[u8]) -> Option<(Page<'_>, usize)> {
     let header = bytes.get(..HEADER_BYTES)?;
     if !header.starts_with(b"OggS\0") {
@@ -98,13 +98,13 @@ fn checksum(page: &[u8]) -> u32 {
     digest.finalize()
 }
 
-/// Puts packets together from the pages of one stream.
+/// Assembles packets from the pages of one stream.
 #[derive(Default)]
 pub(super) struct Packets {
     unfinished: Vec<u8>,
 }
 
-/// A packet longer than this is taken for damage; real ones are far below.
+/// Largest accepted packet; a longer one is damage, real ones are far shorter.
 const MAX_PACKET_BYTES: usize = 1 << 24;
 
 impl Packets {
@@ -114,7 +114,7 @@ impl Packets {
         if !continued {
             self.unfinished.clear();
         }
-        // The tail of a packet whose beginning was lost.
+        // The rest of a packet whose beginning was lost.
         let mut orphan = continued && self.unfinished.is_empty();
         let mut body = page.body;
         for lace in page.lacing {
@@ -134,12 +134,12 @@ impl Packets {
     }
 }
 
-/// Findings of a walk over all pages of a file.
+/// Result of a walk over all pages of a file.
 pub(super) struct Scan {
     ended: bool,
     /// Bytes between pages.
     skipped: u64,
-    /// Bytes behind the last page.
+    /// Bytes after the last page.
     left_over: u64,
 }
 
@@ -160,8 +160,8 @@ impl Scan {
         !self.ended && self.left_over > 0
     }
 
-    /// A warning if the file breaks off inside a page, or if bytes lie between the pages. (Browsers never mark the
-    /// end of a stream, so the lack of a mark alone means nothing.)
+    /// A warning if the file ends inside a page, or if there are other bytes between the pages. (Browsers never mark the
+    /// end of a stream, so a missing mark alone means nothing.)
     pub(super) fn warning(&self, frames: u64) -> Option<DecodeWarning> {
         if self.breaks_off() {
             return Some(DecodeWarning::Truncated { claimed_frames: None, frames });

@@ -9,12 +9,12 @@ use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
 const RATE: u32 = 48_000;
-/// Fewest frames between two pages that are a gap where no page is missing, 100 ms.
+/// Smallest number of frames, 100 ms, that counts as a gap between two pages if no page is missing.
 const LEAST_GAP: i64 = 4800;
 /// Frames of the longest packet, 120 ms.
 const MAX_PACKET_FRAMES: usize = 5760;
 
-/// Decodes the pages of one Opus stream, or counts the frames that its packets state; packets with damaged content count: they are
+/// Decodes the pages of one Opus stream, or counts the frames that its packets state. Packets with damaged content count: they are
 /// silent. `None` if the pages end before any audio.
 pub(super) fn link(pages: &[Page<'_>], counts_only: bool) -> Result<Option<Part>, Fault> {
     let mut stream = Stream { counts_only, ..Stream::new() };
@@ -44,7 +44,7 @@ struct Head {
     streams: usize,
     coupled: usize,
     mapping: Vec<u8>,
-    /// Whether the channels are those of Vorbis, in its order.
+    /// True if the channels are those of Vorbis, in its order.
     vorbis_order: bool,
 }
 
@@ -65,7 +65,7 @@ impl Head {
             (1 | 2 | 255, [streams, coupled, mapping @ ..]) if mapping.len() >= channels => {
                 (usize::from(*streams), usize::from(*coupled), mapping[..channels].to_vec())
             }
-            _ => return Err(malformed("its Opus channel mapping makes no sense")),
+            _ => return Err(malformed("its Opus channel mapping is invalid")),
         };
         let gain = f32::from(i16::from_le_bytes([*g0, *g1]));
         let pre_skip = usize::from(u16::from_le_bytes([*s0, *s1]));
@@ -86,7 +86,7 @@ impl Head {
 pub(super) struct DecodedPackets {
     /// Samples as `[channel][frame]`.
     pub(super) samples: Vec<Vec<f32>>,
-    /// Frames at the beginning that the encoder added.
+    /// Number of frames at the beginning that the encoder added.
     pub(super) pre_skip: usize,
     pub(super) warnings: Vec<DecodeWarning>,
 }
@@ -97,24 +97,25 @@ enum State {
     Decodes(Head, Box<OpusMSDecoder>),
 }
 
-/// Packets of one Opus stream, decoded as they come: identification header, comment header, audio.
+/// Packets of one Opus stream, decoded as they arrive: identification header, comment header, audio.
 pub(super) struct Stream {
     state: State,
     counts_only: bool,
-    /// As `[channel][frame]`; empty if packets are only counted.
+    /// Samples as `[channel][frame]`; empty if packets are only counted.
     samples: Vec<Vec<f32>>,
-    /// Frames so far, those at both ends that will be cut off included.
+    /// Number of frames so far, including those at both ends that will be cut off.
     frames: usize,
     buffer: Vec<i16>,
-    /// Position of the first frame, as the first page of audio counts; above 0 where a broadcast was cut, below where a stream was.
+    /// Position of the first frame in the count of the first page of audio: above 0 if a broadcast was joined late, below if a stream was
+    /// cut.
     first_granule: Option<i64>,
-    /// Position at the end of the last page that has one, and the frames up to there.
+    /// Position at the end of the last page that has one, and the number of frames up to there.
     last_position: Option<(i64, usize)>,
     /// Number of the last page.
     last_page: Option<u32>,
-    /// Whether pages are missing since the last position.
+    /// True if pages are missing since the last position.
     pages_lost: bool,
-    /// Places where frames are missing, and how many are.
+    /// Number of gaps, and of missing frames.
     gaps: (u64, u64),
     ended: bool,
     corrupt: u64,
@@ -122,7 +123,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// A stream of which nothing has come yet.
+    /// Creates a stream without packets.
     pub(super) fn new() -> Self {
         Self {
             state: State::WantsHead,
@@ -141,19 +142,19 @@ impl Stream {
         }
     }
 
-    /// Frames so far, those at both ends that will be cut off included.
+    /// Returns the number of frames so far, including those at both ends that will be cut off.
     pub(super) fn frames(&self) -> usize {
         self.frames
     }
 
-    /// Takes the next packet.
+    /// Processes the next packet.
     pub(super) fn packet(&mut self, packet: &[u8]) -> Result<(), Fault> {
         match std::mem::replace(&mut self.state, State::WantsHead) {
             State::WantsHead => self.state = State::WantsComment(Head::parse(packet)?),
             State::WantsComment(head) => {
                 let (channels, streams, coupled) = (head.channels as i32, head.streams as i32, head.coupled as i32);
                 let decoder = OpusMSDecoder::new(RATE as i32, channels, streams, coupled, &head.mapping);
-                let unusable = |code| malformed(format!("its Opus channel mapping is refused (code {code})"));
+                let unusable = |code| malformed(format!("its Opus channel mapping is not supported (code {code})"));
                 let decoder = decoder.map_err(unusable)?;
                 self.samples = vec![Vec::new(); head.channels];
                 self.buffer = vec![0; MAX_PACKET_FRAMES * head.channels];
@@ -194,7 +195,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Everything that was decoded, nothing cut off.
+    /// Returns everything that was decoded, without cutting the ends.
     pub(super) fn into_decoded(self) -> Result<DecodedPackets, Fault> {
         let State::Decodes(head, _) = self.state else {
             return Err(malformed("the file ends before the first audio packet"));
@@ -203,7 +204,7 @@ impl Stream {
         Ok(DecodedPackets { samples: self.samples, pre_skip: head.pre_skip, warnings: corrupt.into_iter().collect() })
     }
 
-    /// Notes what a page of the stream says of its place.
+    /// Records the position that a page of the stream states.
     fn end_page(&mut self, page: &Page<'_>) {
         self.ended |= page.ends_stream();
         let lost_pages = self.last_page.is_some_and(|last| page.number > last.saturating_add(1));
@@ -212,7 +213,7 @@ impl Stream {
         if page.granule < 0 || self.frames == 0 {
             return;
         }
-        // The last page may end before its packets do, and then says nothing of the beginning.
+        // The last page may end before its packets do, and then does not determine the beginning.
         if !page.ends_stream() {
             self.first_granule.get_or_insert(page.granule - self.frames as i64);
         }
@@ -226,10 +227,10 @@ impl Stream {
         self.last_position = Some((page.granule, self.frames));
     }
 
-    /// Cuts off what the encoder added at both ends; `None` if the file ends before any audio.
+    /// Cuts off the encoder's frames at both ends; `None` if the file ends before any audio.
     fn finish(mut self) -> Option<Part> {
         let State::Decodes(head, _) = &self.state else { return None };
-        // The last page's position says where the audio ends, the pre-skip included.
+        // The last page's position marks the end of the audio, including the pre-skip.
         let last = self.last_position.map_or(0, |(granule, _)| granule);
         let position = last.saturating_sub(self.first_granule.unwrap_or(0));
         let position = position.saturating_sub(i64::try_from(self.gaps.1).unwrap_or(i64::MAX));
@@ -266,7 +267,7 @@ impl Stream {
     }
 }
 
-/// Frames of audio in a packet, by its first two bytes (RFC 6716, section 3.1); 0 for a packet that is none.
+/// Returns the number of audio frames in a packet, from its first two bytes (RFC 6716, section 3.1); 0 if it is not a packet.
 fn packet_frames(packet: &[u8]) -> usize {
     let [toc, rest @ ..] = packet else { return 0 };
     let frame = match toc >> 3 {

@@ -1,4 +1,5 @@
-//! Opus in MP4, Matroska, WebM and CAF: the containers' packets through the decoder of Ogg Opus, cut to what each says is sound.
+//! Opus in MP4, Matroska, WebM and CAF: decodes the containers' packets with the decoder of Ogg Opus, and cuts both ends as each
+//! container states.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::formats::{FormatReader, Track};
@@ -12,7 +13,7 @@ use crate::audio::{Audio, DecodeWarning};
 use crate::error::Fault;
 
 const RATE: u32 = 48_000;
-/// Number of frames by which sound must be shorter than it should be: claims may count what an encoder adds at both ends.
+/// Number of frames by which sound must be too short to count as truncated: stated lengths may include an encoder's frames at both ends.
 const CLEARLY_SHORTER: u64 = 7200;
 const SIGNATURE: &[u8] = b"OpusHead";
 
@@ -66,7 +67,7 @@ pub(super) fn decode(
     };
     let short = claimed.filter(|claimed| *claimed > there + CLEARLY_SHORTER);
     if broke_off || short.is_some() {
-        // What is missing inside has a warning of its own.
+        // Missing frames inside the recording have a warning of their own.
         let claimed_frames = short.map(|claimed| (claimed - there).saturating_add(frames));
         decoded.warnings.push(DecodeWarning::Truncated { claimed_frames, frames });
     }
@@ -78,7 +79,7 @@ pub(super) fn decode(
     })
 }
 
-/// The identification header as it stands in Ogg.
+/// Returns the identification header in the form of Ogg.
 fn head(bytes: &[u8], content: Content, parameters: &AudioCodecParameters) -> Option<Vec<u8>> {
     let private = parameters.extra_data.as_deref().unwrap_or_default();
     match content {
@@ -93,7 +94,7 @@ fn head(bytes: &[u8], content: Content, parameters: &AudioCodecParameters) -> Op
             Some(head)
         }
         _ if private.starts_with(SIGNATURE) => Some(private.to_vec()),
-        // Apple's CAF files have a header of their own kind; what it would say stands in the description and packet table.
+        // Apple's CAF files have another kind of header; the needed values are in the description and the packet table.
         Content::Caf => {
             let channels = *caf::chunk(bytes, b"desc")?.get(27)?;
             let simple = matches!(channels, 1 | 2);
@@ -104,7 +105,7 @@ fn head(bytes: &[u8], content: Content, parameters: &AudioCodecParameters) -> Op
     }
 }
 
-/// The decoded frames that are sound, as a range.
+/// Returns the range of the decoded frames that are sound.
 fn sound(bytes: &[u8], content: Content, pre_skip: usize, decoded: usize) -> std::ops::Range<usize> {
     let frames = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     match content {
@@ -113,7 +114,7 @@ fn sound(bytes: &[u8], content: Content, pre_skip: usize, decoded: usize) -> std
                 0 => pre_skip,
                 edited => frames(edited),
             };
-            // The durations of all packets; the last one is shorter than what it decodes to.
+            // The sum of the durations of all packets; the last duration is shorter than its decoded packet.
             let end = mp4_edits::media_frames(bytes, RATE).map_or(decoded, frames);
             start..end
         }

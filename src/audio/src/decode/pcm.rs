@@ -1,4 +1,4 @@
-//! Uncompressed and G.711 samples to 32-bit float.
+//! Conversion of uncompressed and G.711 samples to 32-bit float.
 
 /// The encoding of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Encoding {
         }
     }
 
-    /// Short name, as FFmpeg has it.
+    /// Short name, like in FFmpeg.
     pub(super) fn name(self, big_endian: bool) -> String {
         let stem = match self {
             Self::Unsigned8 => return "pcm_u8".into(),
@@ -50,7 +50,7 @@ impl Encoding {
     }
 }
 
-/// Interleaved samples to `[channel][frame]`; full scale becomes 1. Bytes behind the last whole frame are ignored.
+/// Converts interleaved samples to `[channel][frame]`; full scale becomes 1. Bytes after the last whole frame are ignored.
 pub(super) fn to_planar(bytes: &[u8], encoding: Encoding, big_endian: bool, channels: usize) -> Vec<Vec<f32>> {
     match encoding {
         Encoding::Unsigned8 => planar(bytes, channels, big_endian, |[byte]| (f32::from(byte) - 128.0) / 128.0),

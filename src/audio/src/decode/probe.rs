@@ -1,4 +1,4 @@
-//! Facts about a file, from its header where the header can be trusted.
+//! Facts about a file, read from its header if that can be trusted.
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
@@ -30,14 +30,14 @@ pub(crate) fn probe_file(path: &Path) -> Result<AudioInfo, Fault> {
     }
 }
 
-/// The answer that a file's beginning and its size give, where they can be trusted.
+/// Returns the facts from a file's beginning and its size, if these can be trusted.
 fn from_header(file: &mut (impl Read + Seek), length: u64, name: &str) -> Result<Option<AudioInfo>, Fault> {
     let start = leading::start(file, length)?;
     let mut beginning = Vec::new();
     file.seek(SeekFrom::Start(start.at))?;
     file.by_ref().take(SIGNATURE_BYTES as u64).read_to_end(&mut beginning)?;
     let content = match sniff::content(&beginning) {
-        // The whole file says more of its codec.
+        // The whole file reveals more about its codec.
         Err(Fault::UnsupportedCodec { .. }) => return Ok(None),
         content => content?,
     };
@@ -53,7 +53,7 @@ fn with_name(mut info: AudioInfo, name: &str, content: Content) -> AudioInfo {
     info
 }
 
-/// The answer that the whole file gives: by counting where the format states the length of every packet.
+/// Returns the facts from the whole file, by counting if the format states the length of every packet.
 fn counted_or_decoded(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
     let start = leading::start(&mut Cursor::new(bytes), bytes.len() as u64)?;
     let recording = bytes.get(start.at as usize..).unwrap_or_default();
@@ -73,7 +73,7 @@ fn counted_or_decoded(bytes: &[u8], name: &str) -> Result<AudioInfo, Fault> {
     }
 }
 
-/// The answer for WAV files whose codec has a fixed size.
+/// Returns the facts for WAV files whose codec has a fixed size.
 fn from_wav_header(header: &WavHeader) -> Result<Option<AudioInfo>, Fault> {
     let (frames, codec, warnings): (u64, String, Vec<DecodeWarning>) = match wav::codec(header)? {
         Codec::Pcm(encoding) if encoding.is_float() => return Ok(None),

@@ -1,17 +1,17 @@
-//! The codec of the first audio track of MPEG transport streams, MPEG program streams and NUT files, by the tables and headers at their
-//! beginning. Nothing of them is decoded here.
+//! The codec of the first audio track of MPEG transport streams, MPEG program streams and NUT files, from the tables and headers at their
+//! beginning. None of them are decoded here.
 
 use super::codec_names;
 
-/// Bytes of a file that are searched.
+/// Number of bytes of a file that are searched.
 const SEARCHED_BYTES: usize = 1 << 20;
-/// Name of a codec that was not found.
+/// Name for a codec that was not found.
 pub(super) const UNKNOWN: &str = "an unknown codec";
 
 const TS_SYNC: u8 = 0x47;
 const TS_PACKET: usize = 188;
 
-/// Size of the packets of a transport stream and where the first one starts; `None` if `bytes` are none.
+/// Size of the packets of a transport stream and the start of the first one; `None` if `bytes` are not a transport stream.
 pub(super) fn transport_packets(bytes: &[u8]) -> Option<(usize, usize)> {
     // Blu-ray puts four bytes before every packet.
     [(TS_PACKET, 0), (TS_PACKET + 4, 4)].into_iter().find(|(size, start)| {
@@ -20,7 +20,7 @@ pub(super) fn transport_packets(bytes: &[u8]) -> Option<(usize, usize)> {
     })
 }
 
-/// The codec of a transport stream: its association table names the programs' maps, and these list the tracks.
+/// The codec of a transport stream: its association table refers to the programs' maps, which list the tracks.
 pub(super) fn transport(bytes: &[u8]) -> Option<String> {
     let (size, start) = transport_packets(bytes)?;
     let bytes = bytes.get(start..bytes.len().min(SEARCHED_BYTES))?;
@@ -30,7 +30,7 @@ pub(super) fn transport(bytes: &[u8]) -> Option<String> {
         let (pid, begins) = (u16::from_be_bytes([high & 0x1f, low]), high & 0x40 != 0);
         let content = match control >> 4 & 3 {
             1 => packet.get(4..TS_PACKET.min(packet.len())),
-            // An adaptation field stands before the content.
+            // An adaptation field precedes the content.
             3 => packet.get(4).and_then(|length| packet.get(5 + usize::from(*length)..TS_PACKET.min(packet.len()))),
             _ => None,
         };
@@ -69,7 +69,7 @@ fn audio_of_map(section: &[u8]) -> Option<String> {
     None
 }
 
-/// The codec of a type of track; `None` if it is no audio.
+/// The codec of a type of track; `None` if it is not audio.
 fn transport_codec(kind: u8, mut descriptors: &[u8]) -> Option<&'static str> {
     match kind {
         0x03 | 0x04 => return Some("MPEG audio"),
@@ -99,7 +99,7 @@ fn transport_codec(kind: u8, mut descriptors: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// The codec of a program stream: the numbers of its packets, and of what is in those of private kind.
+/// The codec of a program stream, from the stream numbers of its packets and the contents of private ones.
 pub(super) fn program(bytes: &[u8]) -> Option<String> {
     let bytes = &bytes[..bytes.len().min(SEARCHED_BYTES)];
     let mut at = 0;
@@ -124,7 +124,7 @@ pub(super) fn program(bytes: &[u8]) -> Option<String> {
             return Some(name.to_owned());
         }
         at = match number {
-            // Packs have no length but that of their version; what follows begins with the next mark.
+            // The length of a pack depends on its version only; its content begins with the next mark.
             0xba => at + 4 + rest.windows(3).position(|mark| mark == [0, 0, 1])?,
             _ => at + 6 + length,
         };
@@ -132,7 +132,7 @@ pub(super) fn program(bytes: &[u8]) -> Option<String> {
     None
 }
 
-/// The codec of a NUT file: its stream headers give the tag.
+/// The codec of a NUT file, from the tag in its stream headers.
 pub(super) fn nut(bytes: &[u8]) -> Option<String> {
     const STREAM: &[u8] = b"NS\x11\x40\x5b\xf2\xf9\xdb";
     const AUDIO: u64 = 1;
@@ -160,7 +160,7 @@ pub(super) fn nut(bytes: &[u8]) -> Option<String> {
     None
 }
 
-/// A number of seven bits a byte, the highest first.
+/// Reads a number with seven bits per byte, the highest first.
 fn variable(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for _ in 0..9 {

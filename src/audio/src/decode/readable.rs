@@ -1,5 +1,5 @@
-//! Containers as a reader needs them: without stretches that are no part of their structure, and with sizes that end where the file
-//! does. A reader would stop at the first of these, though good sound follows it.
+//! Containers in a form that a reader needs: without sections that are not part of their structure, and with sizes that end with the
+//! file. A reader would stop at the first of these, although good sound follows.
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use super::sniff::Content;
 use super::{adts, aiff, caf, matroska_structure, mp4_edits};
 use crate::audio::DecodeWarning;
 
-/// A container to be read, and what is wrong with its structure.
+/// A container in readable form, and the problems of its structure.
 #[derive(Debug)]
 pub(super) struct Readable<'b> {
     pub(super) bytes: Cow<'b, [u8]>,
-    /// Whether the structure promises more bytes than there are.
+    /// True if the structure promises more bytes than exist.
     pub(super) is_cut: bool,
-    /// Bytes that were left out.
+    /// Number of bytes that were left out.
     pub(super) junk: u64,
-    /// Whether sizes were never filled in.
+    /// True if sizes were never filled in.
     pub(super) streamed: bool,
 }
 
@@ -32,12 +32,12 @@ impl<'b> Readable<'b> {
         }
     }
 
-    /// A file of which nothing is left out.
+    /// Creates a file of which nothing is left out.
     pub(super) fn whole(bytes: &'b [u8], is_cut: bool) -> Self {
         Self::mended(Cow::Borrowed(bytes), is_cut, 0)
     }
 
-    /// A file without `junk` bytes of it.
+    /// Creates a file without `junk` of its bytes.
     pub(super) fn mended(bytes: Cow<'b, [u8]>, is_cut: bool, junk: u64) -> Self {
         Self { bytes, is_cut, junk, streamed: false }
     }

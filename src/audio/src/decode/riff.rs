@@ -1,4 +1,4 @@
-//! RIFF headers of WAV files: RIFF, big-endian RIFX, RF64/BW64, with all the sizes that programs get wrong.
+//! RIFF headers of WAV files: RIFF, big-endian RIFX, RF64/BW64, including wrong sizes that programs write.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -10,19 +10,19 @@ use crate::error::Fault;
 /// The fields of a WAV file's header, and the place of the audio.
 #[derive(Debug, Clone)]
 pub(super) struct WavHeader {
-    /// Format tag, the extensible format already looked through.
+    /// Format tag; for the extensible format that of its sub-format.
     pub(super) tag: u16,
     pub(super) big_endian: bool,
     pub(super) channels: u16,
     pub(super) sample_rate: u32,
-    /// Bytes of a frame, or of a block of frames where the codec works in blocks.
+    /// Bytes per frame, or per block of frames for block codecs.
     pub(super) block_align: u16,
     pub(super) bits_per_sample: u16,
-    /// Frames of a block, for the codecs whose format chunk says so.
+    /// Frames per block, for codecs whose format chunk states it.
     pub(super) frames_per_block: Option<u16>,
     /// Start of the audio, in bytes.
     pub(super) data_start: u64,
-    /// The number of bytes of audio that the file really holds in its first data chunk.
+    /// The number of bytes of audio that the first data chunk really contains.
     pub(super) data_bytes: u64,
     /// Start and length of further data chunks.
     pub(super) more: Vec<(u64, u64)>,
@@ -53,14 +53,14 @@ pub(super) const TAG_ADPCM_IMA: u16 = 0x0011;
 pub(super) const TAG_MP3: u16 = 0x0055;
 const TAG_EXTENSIBLE: u16 = 0xfffe;
 
-/// Chunks looked at before giving up; real files have a handful.
+/// Largest number of chunks examined; real files have a handful.
 const MAX_CHUNKS: usize = 1000;
 const UNKNOWN_SIZE: u32 = u32::MAX;
-/// Bytes looked at per place where fields contradict each other.
+/// Number of bytes examined at each place if fields contradict each other.
 const EXCERPT_BYTES: u64 = 1 << 16;
 
-/// Returns whether a size is one that programs write when they cannot know it: the largest signed or unsigned one, less the
-/// headers and what rounding to whole frames or blocks takes off.
+/// Returns whether a size is one that programs write when the size is unknown: the largest signed or unsigned number, minus the
+/// headers and rounding to whole frames or blocks.
 fn is_open_end(size: u32) -> bool {
     const ROUNDING: u32 = 1 << 16;
     (0x8000_0000 - ROUNDING..=0x8000_0000).contains(&size) || size >= u32::MAX - ROUNDING
@@ -190,7 +190,7 @@ impl<S: Read + Seek> Reader<'_, S> {
             warnings.extend(self.settle(&mut format, start, data_bytes)?);
         }
         if !data_bytes.is_multiple_of(u64::from(format.block_align.max(1))) && !more.is_empty() {
-            // What follows half a frame cannot be put behind it.
+            // If the data ends with a part of a frame, later chunks cannot be appended to it.
             let bytes = more.iter().map(|(_, bytes)| bytes).sum();
             warnings.push(DecodeWarning::TrailingBytes { bytes });
             more.clear();
@@ -211,7 +211,7 @@ impl<S: Read + Seek> Reader<'_, S> {
         })
     }
 
-    /// Puts the format right where its fields contradict each other.
+    /// Corrects the format if its fields contradict each other.
     fn settle(&mut self, format: &mut Format, start: u64, data_bytes: u64) -> Result<Option<DecodeWarning>, Fault> {
         let claims = Claims {
             tag: format.tag,
@@ -241,7 +241,7 @@ impl<S: Read + Seek> Reader<'_, S> {
         Ok(claims.mended(settled))
     }
 
-    /// Samples from three places, or all of them if there are few; every excerpt starts at a multiple of `unit`.
+    /// Reads samples from three places, or all of them if there are few; every excerpt starts at a multiple of `unit`.
     fn excerpts(&mut self, start: u64, bytes: u64, unit: u64) -> Result<Vec<Vec<u8>>, Fault> {
         let places = if bytes < 4 * EXCERPT_BYTES {
             vec![(0, bytes)]
@@ -258,12 +258,12 @@ impl<S: Read + Seek> Reader<'_, S> {
         Ok(excerpts)
     }
 
-    /// Returns whether the bytes from `at` on are something else than a chain of chunks.
+    /// Returns whether the bytes from `at` on are not a chain of chunks.
     fn junk_follows(&mut self, at: u64) -> Result<bool, Fault> {
         Ok(self.following(at)?.unaccounted > 0)
     }
 
-    /// Looks at the chunks from `at` on.
+    /// Examines the chunks from `at` on.
     fn following(&mut self, mut at: u64) -> Result<Following, Fault> {
         let mut data = Vec::new();
         for _ in 0..MAX_CHUNKS {
@@ -287,9 +287,9 @@ impl<S: Read + Seek> Reader<'_, S> {
     }
 }
 
-/// The chunks behind the first data chunk.
+/// The chunks after the first data chunk.
 struct Following {
-    /// Bytes that do not belong to a well-formed chain of chunks that ends with the file.
+    /// Number of bytes that do not belong to a well-formed chain of chunks that ends with the file.
     unaccounted: u64,
     /// Start and length of further data chunks.
     data: Vec<(u64, u64)>,

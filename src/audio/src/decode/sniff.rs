@@ -7,7 +7,7 @@ use super::{au, foreign, sphere, w64};
 use crate::audio::DecodeWarning;
 use crate::error::Fault;
 
-/// The formats that are told apart before decoding.
+/// The formats that are distinguished before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Content {
     Riff,
@@ -44,7 +44,7 @@ impl Content {
         }
     }
 
-    /// The container in words, for messages.
+    /// Name of the container, for messages.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Riff => "WAV",
@@ -62,7 +62,7 @@ impl Content {
         }
     }
 
-    /// Extensions under which one expects it.
+    /// Usual file extensions of the container.
     fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::Riff => &["wav", "wave", "rf64", "bwf"],
@@ -98,7 +98,7 @@ const ALL: [Content; 13] = [
     Content::Wave64,
 ];
 
-/// The usual file extension of a recording, by its bytes; `None` when they are not audio.
+/// Returns the usual file extension of a recording, by its bytes; `None` if they are not audio.
 pub fn extension(bytes: &[u8]) -> Option<&'static str> {
     let start = super::leading::start(&mut std::io::Cursor::new(bytes), bytes.len() as u64).ok()?;
     let content = content(bytes.get(start.at as usize..)?).ok()?;
@@ -113,7 +113,7 @@ pub fn begins_recording(head: &[u8]) -> bool {
     signature(head).is_some()
 }
 
-/// Returns whether a source of `length` bytes holds a recording, behind tags, zeros or the rest of a frame too.
+/// Returns whether a source of `length` bytes contains a recording, even after tags, zeros or the rest of a frame.
 ///
 /// # Errors
 /// An error of reading the source.
@@ -129,7 +129,7 @@ pub fn holds_recording(source: &mut (impl Read + Seek), length: u64) -> std::io:
     Ok(signature(&head).is_some())
 }
 
-/// The format of `bytes`, a file from where its recording starts; or why they are not audio.
+/// Returns the format of `bytes`, a file from the start of its recording; or the reason why they are not audio.
 pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     if bytes.is_empty() {
         return Err(Fault::Empty);
@@ -140,10 +140,10 @@ pub(super) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     signature(bytes).ok_or_else(|| foreign::recognized(bytes).unwrap_or_else(|| unknown(bytes)))
 }
 
-/// Bytes from where a recording starts that tell what it is.
+/// Number of bytes from the start of a recording that identify its format.
 pub(super) const SIGNATURE_BYTES: usize = 4096;
 
-/// The format of `bytes`, which start where a recording does.
+/// Returns the format of `bytes`, which start at a recording.
 pub(super) fn signature(bytes: &[u8]) -> Option<Content> {
     let at = |from: usize, what: &[u8]| bytes.get(from..).is_some_and(|rest| rest.starts_with(what));
     let riff = at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64") || at(0, b"BW64");
@@ -151,7 +151,7 @@ pub(super) fn signature(bytes: &[u8]) -> Option<Content> {
         return Some(Content::Riff);
     }
     if at(0, b"OggS") {
-        // The first packet of the first page starts behind the page's segment table.
+        // The first packet of the first page starts after the page's segment table.
         let packet = 27 + usize::from(*bytes.get(26)?);
         return Some(if at(packet, b"OpusHead") { Content::OggOpus } else { Content::Ogg });
     }

@@ -8,12 +8,13 @@ use crate::error::Fault;
 /// The first bytes of SPHERE files.
 pub(super) const SIGNATURE: &[u8] = b"NIST_1A\n";
 const CONTAINER: &str = "NIST SPHERE";
-/// A header longer than this is not believed; real ones have 1024 bytes.
+/// Largest accepted header; real ones have 1024 bytes.
 const MAX_HEADER_BYTES: usize = 1 << 20;
 
 /// Decodes a whole SPHERE file.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
-    let length = header_length(bytes).ok_or_else(|| malformed("its first lines do not say how long its header is"))?;
+    let length =
+        header_length(bytes).ok_or_else(|| malformed("its first lines do not state the length of its header"))?;
     let text = bytes.get(..length).ok_or_else(|| malformed("the file ends inside its header"))?;
     let fields = Fields::parse(text);
     let sample_rate = fields.number("sample_rate")?.ok_or_else(|| malformed("its header has no sample_rate"))?;
@@ -86,12 +87,12 @@ impl Fields {
 
     fn number(&self, name: &'static str) -> Result<Option<u64>, Fault> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        // Some writers put a fraction behind the rate.
+        // Some writers append a fraction to the rate.
         let number = text.parse::<f64>().ok().filter(|value| *value >= 0.0 && value.fract() == 0.0 && *value < 1e15);
         number.map(|value| Some(value as u64)).ok_or_else(|| malformed(&format!("its header says {name} = {text:?}")))
     }
 
-    /// The encoding of samples, and whether the highest byte comes first.
+    /// Returns the encoding of samples, and whether the highest byte comes first.
     fn encoding(&self, data: &[u8]) -> Result<(Encoding, bool), Fault> {
         let coding = self.text("sample_coding").unwrap_or("pcm").to_ascii_lowercase();
         let bytes = self.number("sample_n_bytes")?;
@@ -108,7 +109,7 @@ impl Fields {
             ("pcm", Some(1)) => Ok((Encoding::Signed8, false)),
             ("pcm", Some(count @ 2..=4)) => {
                 let encoding = [Encoding::Signed16, Encoding::Signed24, Encoding::Signed32][count as usize - 2];
-                // "01", "012" and "0123" say that the lowest byte comes first; some writers put "01" for any size.
+                // "01", "012" and "0123" mean that the lowest byte comes first; some writers put "01" for any size.
                 match order {
                     "01" | "012" | "0123" => Ok((encoding, false)),
                     "10" | "210" | "3210" => Ok((encoding, true)),

@@ -1,4 +1,4 @@
-//! Compressed streams and their containers, through Symphonia.
+//! Compressed streams and their containers, decoded by Symphonia.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -49,7 +49,7 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     let most_packets = bytes.len() as u64;
     collected.run(reader.as_mut(), &mut decoder, &identity, most_packets)?;
     match content {
-        // Files whose last size is unknown end without a sign that they do.
+        // Files whose last size is unknown end without a mark.
         Content::Matroska | Content::Mp4 => collected.broke_off = file.is_cut,
         _ => collected.broke_off |= file.is_cut,
     }
@@ -66,7 +66,7 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
         warnings.extend(mp4_fragments::gaps(bytes, decoder.sample_rate));
     }
     warnings.extend(end_warning(&file, content, &collected, &decoder, whole));
-    // The checksum is that of the whole, which need not be here where a stream was cut.
+    // The checksum covers the whole recording, of which a cut stream is only a part.
     let is_whole = decoder.checked_frames.is_none_or(|frames| frames == whole);
     if decoder.inner.finalize().verify_ok == Some(false) && collected.corrupt == 0 && is_whole {
         warnings.push(DecodeWarning::ChecksumMismatch);
@@ -81,7 +81,7 @@ pub(super) fn decode(bytes: &[u8], content: Content) -> Result<Decoded, Fault> {
     })
 }
 
-/// The fault of an error of Symphonia: the codec by its name where it is not supported, damage otherwise.
+/// Converts an error of Symphonia: names the codec if it is not supported, otherwise reports damage.
 fn malformed(identity: &Identity, error: &Error) -> Fault {
     match error {
         Error::Unsupported(_) => identity.refusal(),
@@ -89,8 +89,8 @@ fn malformed(identity: &Identity, error: &Error) -> Fault {
     }
 }
 
-/// A warning if a file ends before its sound does; `whole` frames were decoded, before those at both ends were left out that are
-/// the encoder's.
+/// A warning if a file ends before its sound does; `whole` is the number of decoded frames before those of the encoder at both ends
+/// were left out.
 fn end_warning(
     file: &Readable<'_>,
     content: Content,
@@ -102,9 +102,9 @@ fn end_warning(
     let there = whole.saturating_add(collected.clock.missing());
     let rate = decoder.sample_rate;
     let claimed = match content {
-        // The pages say more of the end.
+        // The pages determine the end more precisely.
         Content::Ogg => return None,
-        // There is no header of the whole; the claim of the reader is an estimate.
+        // There is no header of the whole; the length from the reader is an estimate.
         Content::Adts => None,
         // Corrupt packets have no length.
         Content::Matroska | Content::Mp4 if collected.corrupt > 0 && !collected.gave_up => None,
@@ -115,16 +115,16 @@ fn end_warning(
     let in_tables = matches!(content, Content::Matroska | Content::Mp4);
     let short = match decoder.is_pcm() && !in_tables {
         true => claimed.filter(|claimed| *claimed > there),
-        // Claims may count what an encoder adds at both ends.
+        // Stated lengths may include an encoder's frames at both ends.
         false => claimed.filter(|claimed| *claimed > there + u64::from(rate) / CLEARLY_SHORTER),
     };
     let cut = collected.broke_off || collected.gave_up || (short.is_some() && (in_tables || decoder.is_pcm()));
-    // What is missing inside has a warning of its own.
+    // Missing frames inside the recording have a warning of their own.
     let claimed_frames = short.map(|claimed| (claimed - there).saturating_add(frames));
     cut.then_some(DecodeWarning::Truncated { claimed_frames, frames })
 }
 
-/// Time by which sound must be shorter than it should be, in parts of a second.
+/// Time by which sound must be too short to count as truncated, in parts of a second.
 const CLEARLY_SHORTER: u64 = 7;
 
 fn open<'b>(file: &'b Readable<'_>, identity: &Identity) -> Result<Box<dyn FormatReader + 'b>, Fault> {
@@ -134,8 +134,8 @@ fn open<'b>(file: &'b Readable<'_>, identity: &Identity) -> Result<Box<dyn Forma
             "its index (the moov box) is missing: the file is cut off or was never finished; fetch or record it again";
         return Err(Fault::Malformed { container: content.name().into(), problem: problem.into() });
     }
-    // What stands behind the sound of a file that is cut off is not there to be read first, nor where the file's tables say if bytes
-    // were left out.
+    // In a cut file, the data after the sound is missing and cannot be read first; if bytes were left out, it is not at the position that
+    // the file's tables state.
     let forward_only = match content {
         Content::Matroska => is_cut || file.junk > 0,
         Content::Caf => is_cut && matches!(file.bytes, Cow::Borrowed(_)),
@@ -164,9 +164,9 @@ struct TrackDecoder {
     time_base: Option<TimeBase>,
     sample_rate: u32,
     claimed_frames: Option<u64>,
-    /// Frames of the recording that the checksum of FLAC is of, where they are known.
+    /// Number of frames that FLAC's checksum covers, if known.
     checked_frames: Option<u64>,
-    /// The search for SBR data, when the codec is AAC.
+    /// The search for SBR data, if the codec is AAC.
     sbr: Option<SbrSearch>,
 }
 
@@ -215,7 +215,7 @@ fn first_decoder(reader: &dyn FormatReader, identity: &Identity) -> Result<Track
     })
 }
 
-/// The sampling rate; that of AAC by its configuration, since the field of MP4 ends at 65,535 Hz.
+/// Returns the sampling rate; for AAC from its configuration, because MP4's field ends at 65,535 Hz.
 fn core_rate(parameters: &AudioCodecParameters) -> Option<u32> {
     let private = parameters.extra_data.as_deref().filter(|_| parameters.codec == CODEC_ID_AAC);
     private.and_then(Config::parse).map(|config| config.sample_rate).or(parameters.sample_rate)
@@ -227,7 +227,7 @@ fn sbr_search(parameters: &AudioCodecParameters) -> Option<SbrSearch> {
 }
 
 fn make_decoder(parameters: &AudioCodecParameters, identity: &Identity) -> Result<Box<dyn AudioDecoder>, Fault> {
-    // Decoders make room for this many frames at once.
+    // Decoders allocate this number of frames.
     let frames = parameters.max_frames_per_packet.max(parameters.frames_per_block).unwrap_or(0);
     within("the number of frames of a packet", frames, MAX_PACKET_FRAMES)?;
     if parameters.codec == CODEC_ID_VORBIS
@@ -242,10 +242,10 @@ fn make_decoder(parameters: &AudioCodecParameters, identity: &Identity) -> Resul
         .map_err(|error| malformed(identity, &error))
 }
 
-/// Parameters without what Symphonia's readers get wrong.
+/// Corrects parameters that Symphonia's readers get wrong.
 fn corrected(parameters: &AudioCodecParameters, identity: &Identity) -> AudioCodecParameters {
     let mut corrected = parameters.clone();
-    // The size of a compressed sample is taken for that of a decoded one.
+    // The reader states the size of a compressed sample instead of a decoded one.
     if matches!(parameters.codec, CODEC_ID_PCM_ALAW | CODEC_ID_PCM_MULAW) {
         (corrected.bits_per_sample, corrected.bits_per_coded_sample) = (None, None);
     }
@@ -261,8 +261,8 @@ fn corrected(parameters: &AudioCodecParameters, identity: &Identity) -> AudioCod
     corrected
 }
 
-/// Makes a decoder of the layer that the first packet of MPEG audio has, where MP4 has one id for all layers; refuses bit rates that
-/// the decoder refuses packet by packet.
+/// Creates a decoder for the layer of the first packet of MPEG audio, because MP4 has one id for all layers; rejects bit rates that
+/// the decoder would reject packet by packet.
 fn check_mpeg(decoder: &mut TrackDecoder, packet: &[u8], identity: &Identity) -> Result<(), Fault> {
     let parameters = decoder.inner.codec_params();
     if !matches!(parameters.codec, CODEC_ID_MP1 | CODEC_ID_MP2 | CODEC_ID_MP3) {
@@ -285,7 +285,7 @@ fn check_mpeg(decoder: &mut TrackDecoder, packet: &[u8], identity: &Identity) ->
     Ok(())
 }
 
-/// Most frames of one packet of any codec; real ones have a few thousand.
+/// Largest number of frames of one packet of any codec; real ones have a few thousand.
 const MAX_PACKET_FRAMES: u64 = 1 << 16;
 
 /// Frames of a packet of AAC-LC.
@@ -298,7 +298,7 @@ struct Collected {
     corrupt: u64,
     first_error: Option<String>,
     broke_off: bool,
-    /// Whether the reader gave up before the end.
+    /// True if the reader gave up before the end.
     gave_up: bool,
 }
 
@@ -318,7 +318,7 @@ impl Collected {
         self.samples.first().map_or(0, |channel| channel.len() as u64)
     }
 
-    /// Reads packets until the end of the stream, or until nothing sensible comes any more.
+    /// Reads packets until the end of the stream, or until no usable packet follows.
     fn run(
         &mut self,
         reader: &mut dyn FormatReader,
@@ -353,9 +353,9 @@ impl Collected {
             self.clock.packet(packet.pts, self.frames(), decoder.sample_rate);
             match decoder.inner.decode(&packet) {
                 Ok(decoded) => self.add(&decoded, &mut decoder.sample_rate)?,
-                // After these two the decoder may continue with the next packet.
+                // After these two errors the decoder may continue with the next packet.
                 Err(error @ (Error::DecodeError(_) | Error::IoError(_))) => self.lost(&error, decoder)?,
-                // Neither does a sound stream become another one midway.
+                // A valid stream does not become another one midway either.
                 Err(error @ Error::Unsupported(_)) if !self.samples.is_empty() => self.lost(&error, decoder)?,
                 Err(error) => return Err(malformed(identity, &error)),
             }
@@ -364,7 +364,7 @@ impl Collected {
         Err(Fault::Malformed { container: identity.content.name().into(), problem })
     }
 
-    /// Judges what only the end of the stream decides.
+    /// Makes the checks that need the end of the stream.
     fn ended(&self, decoder: &TrackDecoder, identity: &Identity) -> Result<(), Fault> {
         match (decoder.sbr.as_ref().and_then(SbrSearch::at_end), &self.first_error) {
             (Some(codec), _) => Err(identity.refusal_of(codec)),
@@ -381,7 +381,7 @@ impl Collected {
         self.first_error.get_or_insert_with(|| error.to_string());
     }
 
-    /// Notes a packet that cannot be decoded, and keeps its place where all packets are equally long.
+    /// Records a packet that cannot be decoded, and fills its place with silence if all packets have the same length.
     fn lost(&mut self, error: &Error, decoder: &TrackDecoder) -> Result<(), Fault> {
         self.note(error);
         if decoder.sbr.is_some() && !self.samples.is_empty() {
@@ -434,7 +434,7 @@ impl Collected {
     }
 }
 
-/// Gives every packet of a reader to `each`; whether the stream breaks off.
+/// Passes every packet of a reader to `each`; returns whether the stream ends abruptly.
 pub(super) fn packets(
     reader: &mut dyn FormatReader,
     most_packets: usize,
@@ -444,14 +444,14 @@ pub(super) fn packets(
         match reader.next_packet() {
             Ok(Some(packet)) => each(&packet)?,
             Ok(None) => return Ok(false),
-            // Whatever is wrong, nothing can be read behind it.
+            // After any error nothing more can be read.
             Err(_) => return Ok(true),
         }
     }
     Ok(true)
 }
 
-/// Adds decoded frames to `samples`, which has as many channels.
+/// Appends decoded frames to `samples`, which has the same number of channels.
 pub(super) fn append(decoded: &GenericAudioBufferRef<'_>, samples: &mut [Vec<f32>]) {
     let frames = decoded.frames();
     let mut tails: Vec<&mut [f32]> = Vec::with_capacity(samples.len());

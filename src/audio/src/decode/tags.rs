@@ -4,12 +4,12 @@
 const ID3V1_BYTES: usize = 128;
 /// Length of the header and of the footer of an APE tag.
 const APE_BLOCK_BYTES: usize = 32;
-/// The flag of an APE block that says that it is a header; a footer lacks it.
+/// The flag that marks an APE block as a header; a footer lacks it.
 const APE_IS_HEADER: u32 = 1 << 29;
-/// The flag of an APE footer that says that the tag has a header too.
+/// The flag in an APE footer for a tag that has a header too.
 const APE_HAS_HEADER: u32 = 1 << 31;
 
-/// Length of the tag that `bytes` begin with; `None` if they begin with none. The tag may be longer than `bytes`.
+/// Returns the length of the tag at the beginning of `bytes`; `None` if there is none. The tag may be longer than `bytes`.
 pub(super) fn length(bytes: &[u8]) -> Option<u64> {
     match bytes {
         [b'I', b'D', b'3', major, minor, flags, size @ ..] if *major < 0xff && *minor < 0xff => {
@@ -28,13 +28,13 @@ pub(super) fn length(bytes: &[u8]) -> Option<u64> {
     }
 }
 
-/// The size of an APE tag without its header, and its flags.
+/// Returns the size of an APE tag without its header, and its flags.
 fn ape_size_and_flags(block: &[u8; APE_BLOCK_BYTES]) -> (u32, u32) {
     let [_, _, _, _, _, _, _, _, _, _, _, _, s0, s1, s2, s3, _, _, _, _, f0, f1, f2, f3, ..] = *block;
     (u32::from_le_bytes([s0, s1, s2, s3]), u32::from_le_bytes([f0, f1, f2, f3]))
 }
 
-/// The bytes without the tags that end a file: ID3v1, Lyrics3 version 2 and APE, in any order.
+/// Removes the tags at the end of a file: ID3v1, Lyrics3 version 2 and APE, in any order.
 pub(super) fn without_trailing(mut bytes: &[u8]) -> &[u8] {
     while let Some(length) = trailing_length(bytes) {
         bytes = &bytes[..bytes.len().saturating_sub(length)];
@@ -42,7 +42,7 @@ pub(super) fn without_trailing(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Length of the tag that ends `bytes`.
+/// Returns the length of the tag at the end of `bytes`.
 fn trailing_length(bytes: &[u8]) -> Option<usize> {
     if bytes.last_chunk::<ID3V1_BYTES>().is_some_and(|tag| tag.starts_with(b"TAG")) {
         return Some(ID3V1_BYTES);

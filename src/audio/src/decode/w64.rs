@@ -5,11 +5,11 @@ use crate::error::Fault;
 
 /// The name of the file's first chunk.
 pub(super) const SIGNATURE: &[u8] = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00";
-/// The end of the names of all other chunks; they begin with the four letters they have in WAV.
+/// The end of the names of all other chunks; they begin with the four letters of the name in WAV.
 const NAME_END: &[u8] = b"\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a";
 const CHUNK_HEADER: usize = 24;
 
-/// Decodes a whole Wave64 file: its format and data chunks as a WAV file.
+/// Decodes a whole Wave64 file, by converting its format and data chunks to a WAV file.
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     let (mut format, mut at) = (None, 40);
     while let Some(header) = bytes.get(at..).and_then(|rest| rest.first_chunk::<CHUNK_HEADER>()) {
@@ -37,7 +37,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     Err(malformed(if format.is_none() { "there is no fmt chunk" } else { "there is no data chunk" }))
 }
 
-/// The samples of a data chunk. Some programs count the zeros that fill up the last eight bytes of a chunk.
+/// Returns the samples of a data chunk. Some programs include the zeros that pad a chunk to eight bytes in its size.
 fn without_padding<'a>(format: &[u8], data: &'a [u8], claimed: usize) -> &'a [u8] {
     let frame = format.get(12..14).map_or(1, |align| usize::from(u16::from_le_bytes([align[0], align[1]])).max(1));
     let (samples, rest) = data.split_at(data.len() - data.len() % frame);
@@ -49,7 +49,7 @@ fn malformed(problem: &str) -> Fault {
     Fault::Malformed { container: "Wave64".into(), problem: problem.into() }
 }
 
-/// Decodes format and data as the WAV file that would hold them; `claimed` is the length that the data chunk claims.
+/// Decodes format and data as an equivalent WAV file; `claimed` is the length in the data chunk.
 fn as_wav(format: &[u8], data: &[u8], claimed: usize) -> Result<Decoded, Fault> {
     let [format_length, claimed] = [format.len(), claimed].map(|length| u32::try_from(length).unwrap_or(u32::MAX - 1));
     let mut file = Vec::with_capacity(data.len() + format.len() + 64);

@@ -1,4 +1,4 @@
-//! WAV files: the header decides which codec reads the data chunk.
+//! WAV files: the header determines the codec of the data chunk.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -13,7 +13,7 @@ use crate::error::Fault;
 pub(super) fn decode(bytes: &[u8]) -> Result<Decoded, Fault> {
     let header = riff::read_header(&mut Cursor::new(bytes), bytes.len() as u64)?;
     let start = header.data_start as usize;
-    // The header reader keeps the data within the file.
+    // The header reader limits the data to the file.
     let first = &bytes[start..start + header.data_bytes as usize];
     let more = header.more.iter().map(|(start, length)| &bytes[*start as usize..(start + length) as usize]);
     let data = match header.more.is_empty() {

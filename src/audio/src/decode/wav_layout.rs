@@ -1,8 +1,8 @@
-//! The layout of a frame of PCM samples where the fields of a WAV header contradict each other.
+//! The layout of a frame of PCM samples when the fields of a WAV header contradict each other.
 //!
-//! Channels, bits per sample, block_align and the byte rate say the same thing twice. Where they disagree, the samples
-//! decide: read with a wrong width they are noise, and read with a wrong number of channels they are too rough for
-//! their rate, or repeat a pattern. The header's channels and bits win where the samples do not object.
+//! Channels, bits per sample, block_align and the byte rate are redundant. If they disagree, the samples decide: with a wrong width they
+//! are noise, and with a wrong number of channels they are too rough for their rate, or repeat a pattern. The header's channels and bits
+//! win unless the samples contradict them.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl Layout {
     }
 }
 
-/// The layout by the fields of the header.
+/// The fields of the header that determine the layout.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Claims {
     pub(super) tag: u16,
@@ -37,7 +37,7 @@ pub(super) struct Claims {
     pub(super) big_endian: bool,
 }
 
-/// Noise of neighbors above which samples are not sound: 2 for white noise, far below for speech and music.
+/// Roughness above which samples are not sound: 2 for white noise, far less for speech and music.
 const NOISE: f64 = 1.2;
 
 impl fmt::Display for Claims {
@@ -48,10 +48,10 @@ impl fmt::Display for Claims {
 }
 
 impl Claims {
-    /// The layout by channels and bits.
+    /// Returns the layout given by channels and bits.
     pub(super) fn stated(&self) -> Layout {
         let bytes = match (self.tag, self.bits) {
-            // G.711 has one byte per sample; some programs write the bits that it decodes to.
+            // G.711 has one byte per sample; some programs write the number of decoded bits.
             (riff::TAG_ALAW | riff::TAG_MULAW, _) => 1,
             (_, 0) => self.block_align / self.channels.max(1),
             (_, bits) => bits.div_ceil(8),
@@ -59,15 +59,15 @@ impl Claims {
         Layout { channels: self.channels, bytes }
     }
 
-    /// Returns whether the samples have to be asked. 24 bits in 4 bytes are legal, and so are 12 bits in 2; only the samples
-    /// tell them from a wrong block_align.
+    /// Returns whether the samples have to be examined. 24 bits in 4 bytes are legal, and so are 12 bits in 2; only the samples
+    /// distinguish them from a wrong block_align.
     pub(super) fn contradict(&self) -> bool {
         let stated = self.stated().frame();
         let byte_rate = u64::from(self.sample_rate) * u64::from(stated);
         u32::from(self.block_align) != stated || (self.byte_rate != 0 && u64::from(self.byte_rate) != byte_rate)
     }
 
-    /// Bytes of a frame by the byte rate.
+    /// Returns the bytes per frame according to the byte rate.
     fn frame_by_rate(&self) -> u32 {
         if self.byte_rate.is_multiple_of(self.sample_rate.max(1)) {
             self.byte_rate / self.sample_rate.max(1)
@@ -80,10 +80,10 @@ impl Claims {
         u32::from(self.block_align) == self.frame_by_rate()
     }
 
-    /// A warning about what was wrong, if `settled` is not simply what the header says.
+    /// A warning about the correction, if `settled` differs from the header.
     pub(super) fn mended(&self, settled: Layout) -> Option<DecodeWarning> {
         let stated = self.stated();
-        // 24 bits in 4 bytes are no mistake.
+        // 24 bits in 4 bytes are not a mistake.
         let same_bytes = settled.bytes == stated.bytes || (self.bits, settled.bytes) == (24, 4);
         let right = same_bytes && settled.channels == stated.channels && settled.frame() == u32::from(self.block_align);
         (!right).then(|| DecodeWarning::MendedHeader {
@@ -92,7 +92,7 @@ impl Claims {
         })
     }
 
-    /// Every layout that two fields agree on; the stated one first.
+    /// Returns every layout that two fields agree on; the stated one first.
     fn candidates(&self) -> Vec<Layout> {
         let stated = self.stated();
         let mut layouts = vec![stated];
@@ -116,19 +116,19 @@ impl Claims {
         wav::encoding(self.tag, bytes)
     }
 
-    /// Bytes that every layout cuts into whole frames; a multiple of it is a good place to look at samples.
+    /// Returns a number of bytes that every layout divides into whole frames; samples can be examined at its multiples.
     pub(super) fn common_frame(&self) -> u64 {
         self.candidates().iter().fold(1, |common, layout| lcm(common, u64::from(layout.frame().max(1))))
     }
 
-    /// The layout that `excerpts` of the samples speak for; `None` if the fields contradict each other and the samples
+    /// Returns the layout that fits the `excerpts` of the samples; `None` if the fields contradict each other and the samples
     /// are noise in every layout.
     pub(super) fn settle(&self, excerpts: &[Vec<u8>]) -> Option<Layout> {
         let candidates = self.candidates();
         let stated = self.stated();
         let roughness: Vec<f64> = candidates.iter().map(|layout| self.roughness(*layout, excerpts)).collect();
         if roughness.iter().all(|rough| *rough == 0.0) {
-            // Silence says nothing, so that the sizes of a frame decide if they agree.
+            // Silence decides nothing, so the frame sizes decide if they agree.
             let by_frame =
                 candidates.iter().find(|layout| self.frames_agree() && layout.frame() == u32::from(self.block_align));
             return Some(*by_frame.unwrap_or(&stated));
@@ -143,8 +143,8 @@ impl Claims {
         Some(same_width.fold(first, |chosen, other| if self.prefers(chosen, other, excerpts) { other } else { chosen }))
     }
 
-    /// The width of samples, and how rough they are with it. The stated one, unless another is clearly smoother and
-    /// the stated one is noise or the sizes of a frame speak for the other.
+    /// Returns the width of samples, and their roughness with it. The stated width is taken, unless another one is clearly smoother and
+    /// the stated one is noise or the frame sizes agree with the other.
     fn width(&self, candidates: &[Layout], roughness: &[f64]) -> Option<(u16, f64)> {
         let of = |width: u16| {
             let own = candidates.iter().zip(roughness).filter(|(layout, _)| layout.bytes == width);
@@ -155,7 +155,7 @@ impl Claims {
         let mut chosen = of(stated).map(|rough| (stated, rough));
         for layout in candidates.iter().filter(|layout| layout.bytes != stated) {
             let rough = of(layout.bytes)?;
-            // A wider reading of narrow samples is smooth too: it leaves out every other one.
+            // A wider reading of narrow samples is smooth too, because it skips every other one.
             let narrower = layout.bytes < stated;
             let better = chosen.is_none_or(|(_, best)| {
                 (best > NOISE && rough < 0.5 * best) || (frames_agree && narrower && rough < best.min(NOISE))
@@ -167,14 +167,14 @@ impl Claims {
         chosen
     }
 
-    /// Returns whether the samples speak clearly for the channels of `other` instead of those of `chosen`.
+    /// Returns whether the samples clearly fit the channels of `other` better than those of `chosen`.
     fn prefers(&self, chosen: Layout, other: Layout, excerpts: &[Vec<u8>]) -> bool {
         let (few, many) = if other.channels < chosen.channels { (other, chosen) } else { (chosen, other) };
         if few.channels == many.channels || !many.channels.is_multiple_of(few.channels) {
             return self.roughness(other, excerpts) < 0.5 * self.roughness(chosen, excerpts);
         }
         let pattern = self.pattern(few, many, excerpts);
-        // Where the sizes of a frame agree with each other against the header's channels, less evidence is enough.
+        // If the frame sizes agree with each other against the header's channels, less evidence suffices.
         let (more, fewer) = if self.frames_agree() { (1.0, 0.95) } else { (2.0, 0.7) };
         if other == many {
             pattern.near > more * pattern.far || pattern.unevenness > 1.5
@@ -183,8 +183,8 @@ impl Claims {
         }
     }
 
-    /// Energy of the differences between neighbors, relative to that of the samples, in the roughest channel; 0 for
-    /// silence. Where samples are wider than a layout says, their low halves are a channel of noise.
+    /// Returns the energy of the differences between neighbors, relative to that of the samples, in the roughest channel; 0 for
+    /// silence. If samples are wider than in a layout, their low halves are a channel of noise.
     fn roughness(&self, layout: Layout, excerpts: &[Vec<u8>]) -> f64 {
         let mut sums = vec![(0.0, 0.0); layout.channels.into()];
         for excerpt in excerpts {
@@ -202,7 +202,7 @@ impl Claims {
     fn planar(&self, layout: Layout, excerpt: &[u8]) -> Vec<Vec<f32>> {
         let Some(encoding) = self.encoding(layout.bytes) else { return Vec::new() };
         let mut planar = pcm::to_planar(excerpt, encoding, self.big_endian, layout.channels.into());
-        // Bytes that are no floats may read as values that drown everything.
+        // Bytes that are not floats may read as values that dominate everything.
         planar.iter_mut().flatten().for_each(|value| *value = if value.abs() < 1e3 { *value } else { 1e3 });
         planar
     }
@@ -224,13 +224,13 @@ impl Claims {
     }
 }
 
-/// Statistics of samples that are read as few channels and may be of more.
+/// Statistics of samples that are read as few channels and may have more.
 struct Pattern {
     /// Energy of the steps from each sample to the next.
     near: f64,
-    /// Energy of the steps to the next of the same channel, if there are many.
+    /// Energy of the steps to the next sample of the same channel, if there are many channels.
     far: f64,
-    /// Dependence of the steps on the place within a frame of many channels; 1 if not at all.
+    /// Dependence of the steps on the position within a frame of many channels; 1 means none.
     unevenness: f64,
 }
 
@@ -246,7 +246,7 @@ fn lcm(one: u64, other: u64) -> u64 {
     one / a.max(1) * other
 }
 
-/// Returns whether a format tag stores every sample for itself.
+/// Returns whether a format tag stores samples independently.
 pub(super) fn applies(tag: u16) -> bool {
     matches!(tag, riff::TAG_PCM | riff::TAG_FLOAT | riff::TAG_ALAW | riff::TAG_MULAW)
 }

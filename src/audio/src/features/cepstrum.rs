@@ -12,9 +12,9 @@ use crate::error::AudioError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CepstrumConfig {
-    /// Number of coefficients that are kept, the zeroth included.
+    /// Number of coefficients to keep, including the zeroth.
     pub coefficients: usize,
-    /// Length of the lifter, 1 + L/2 sin(πi/L) as Kaldi has it; 0 for none.
+    /// Length of the lifter, 1 + L/2 sin(πi/L) as in Kaldi; 0 for none.
     pub lifter: f64,
 }
 
@@ -27,7 +27,7 @@ impl Default for CepstrumConfig {
 /// Mel-frequency cepstral coefficients of log-mel features: same frames, `coefficients` values each.
 ///
 /// # Errors
-/// [`AudioError::Config`] if more coefficients are asked for than there are bands, or none.
+/// [`AudioError::Config`] if there are more coefficients than bands, or none.
 pub fn mfcc(log_mel: &Features, config: &CepstrumConfig) -> Result<Features, AudioError> {
     let bins = log_mel.bins;
     require((1..=bins).contains(&config.coefficients), "coefficients", config.coefficients, || {
@@ -60,7 +60,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
-/// The slope of every bin over time, by linear regression over `reach` frames to either side, the ends repeated:
+/// Returns the slope of every bin over time, by linear regression over `reach` frames to either side, the ends repeated:
 /// d\[t\] = Σ n (x\[t+n\] - x\[t-n\]) / (2 Σ n²). Same shape as the input.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! Triangular filters on a mel scale, kept sparse.
+//! Triangular filters on a mel scale, stored sparsely.
 
 use serde::{Deserialize, Serialize};
 
@@ -106,12 +106,12 @@ impl FilterBank {
         self.filters.iter().map(|filter| filter.first + filter.weights.len()).max().unwrap_or(0)
     }
 
-    /// The filters that see nothing, as happens when there are more filters than the spectrum can resolve.
+    /// Number of filters without a bin, which occur if there are more filters than the spectrum can resolve.
     pub(crate) fn empty_filters(&self) -> usize {
         self.filters.iter().filter(|filter| filter.weights.is_empty()).count()
     }
 
-    /// Applies all filters to [`LANES`] spectra at once: `spectra` as `[bin][lane]`, `bands` as `[filter][lane]`.
+    /// Applies all filters to [`LANES`] spectra at a time: `spectra` as `[bin][lane]`, `bands` as `[filter][lane]`.
     pub(crate) fn apply(&self, spectra: &[[f32; LANES]], bands: &mut [[f32; LANES]]) {
         apply_filters(&self.filters, spectra, bands);
     }
@@ -123,7 +123,7 @@ impl FilterBank {
 }
 
 impl Filter {
-    /// Keeps the positive stretch of `weight` over the bins below `bins`.
+    /// Keeps the positive range of `weight` over the bins below `bins`.
     fn sample(bins: usize, weight: impl Fn(usize) -> f64) -> Self {
         let first = (0..bins).find(|&bin| weight(bin) > 0.0).unwrap_or(0);
         let weights = (first..bins).map(&weight).take_while(|&weight| weight > 0.0).map(|weight| weight as f32);

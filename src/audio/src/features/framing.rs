@@ -1,6 +1,6 @@
-//! From a signal to spectra: framing, windows and Fourier transforms, several frames at a time.
+//! Short-time analysis: framing, windows and Fourier transforms, several frames at a time.
 //!
-//! Spectra are handed on as `[bin][lane]`, one lane per frame, so that everything after the transform is a plain
+//! Spectra are passed on as `[bin][lane]`, one lane per frame, so that everything after the transform is a plain
 //! loop over lanes.
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 
 use crate::simd::vectorised;
 
-/// Frames handled together.
+/// Number of frames processed together.
 pub(crate) const LANES: usize = 8;
 
 thread_local! {
@@ -28,7 +28,7 @@ pub(crate) fn plan_inverse(length: usize) -> Arc<dyn ComplexToReal<f32>> {
     PLANNER.with_borrow_mut(|planner| planner.plan_fft_inverse(length))
 }
 
-/// Function of the complex spectrum that is kept.
+/// Function of the complex spectrum that is returned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Spectrum {
     /// re² + im².
@@ -45,9 +45,9 @@ pub(crate) struct Analysis {
     fft: Arc<dyn RealToComplex<f32>>,
     /// Samples between frames.
     hop: usize,
-    /// Samples a frame spans in the signal; at most the transform's length.
+    /// Number of samples per frame; at most the transform's length.
     span: usize,
-    /// Bins of each spectrum that are wanted.
+    /// Number of bins needed of each spectrum.
     bins: usize,
     spectrum: Spectrum,
 }
@@ -62,8 +62,8 @@ impl Analysis {
         if samples < self.span { 0 } else { 1 + (samples - self.span) / self.hop }
     }
 
-    /// Calls `prepare(frame's samples, transform's input)` for the first `frames` frames of `signal` (what it
-    /// leaves untouched of the input stays zero), and `sink(first frame, frames, spectra)` for each group.
+    /// Calls `prepare(frame's samples, transform's input)` for the first `frames` frames of `signal` (input that it does not
+    /// write is zero), and `sink(first frame, frames, spectra)` for each group.
     pub(crate) fn run(
         &self,
         signal: Mirrored<'_>,
@@ -140,17 +140,17 @@ pub(crate) struct Mirrored<'a> {
 }
 
 impl<'a> Mirrored<'a> {
-    /// `None` if the signal is not longer than what is to be mirrored.
+    /// Returns `None` if the signal is not longer than the part to be mirrored.
     pub(crate) fn new(samples: &'a [f32], padding: usize) -> Option<Self> {
         (samples.len() > padding).then_some(Self { samples, padding })
     }
 
-    /// Samples, the mirrored ones included.
+    /// Number of samples, including the mirrored ones.
     pub(crate) fn len(&self) -> usize {
         self.samples.len() + 2 * self.padding
     }
 
-    /// As many samples as `edge` has, from `start` on; `edge` is used where they reach beyond the signal's ends.
+    /// Returns the samples from `start` on, as many as `edge` has; `edge` is used as a buffer if they exceed the signal's ends.
     fn stretch<'b>(&'b self, start: usize, edge: &'b mut [f32]) -> &'b [f32] {
         let inside = start.checked_sub(self.padding).and_then(|first| self.samples.get(first..first + edge.len()));
         inside.unwrap_or_else(|| {

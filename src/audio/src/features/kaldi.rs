@@ -33,7 +33,7 @@ pub struct KaldiConfig {
     pub high_frequency: f32,
     /// Factor on samples in [-1, 1] before the analysis: 1, or 32768 for Kaldi's own scale.
     pub scale: f32,
-    /// Whether the mean over time is taken from every band.
+    /// Subtracts the mean over time from every band.
     pub subtract_mean: bool,
 }
 
@@ -116,17 +116,17 @@ impl KaldiFbank {
         let filters = FilterBank::triangles_in_mel(f64::from(config.sample_rate), n_fft, config.n_mels, config.range());
         let hop = config.samples(config.frame_shift_ms);
         let analysis = Analysis::new(n_fft, span, hop, filters.bins_read(), Spectrum::Power);
-        // The scale is linear in all that comes before the power spectrum, so it can ride on the window.
+        // The scale is linear in everything before the power spectrum, so it can be part of the window.
         let window = config.window.samples(span).iter().map(|weight| weight * config.scale).collect();
         Ok(Self { config, analysis, window, filters })
     }
 
-    /// The definition in use.
+    /// Returns the configuration.
     pub fn config(&self) -> &KaldiConfig {
         &self.config
     }
 
-    /// The filter banks of `samples` (at the configured rate): `frames` x `n_mels`; only whole frames
+    /// Computes the filter banks of `samples` (at the configured rate): `frames` x `n_mels`; whole frames only
     /// (`snip_edges`).
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl KaldiFbank {
 }
 
 vectorised! {
-    /// Removes the mean, emphasises (the sample before the first counts as the first), applies the window.
+    /// Removes the mean, emphasises (the first sample is its own predecessor), applies the window.
     fn emphasise(frame: &[f32], window: &[f32], coefficient: f32, input: &mut [f32]) {
         let mean = sum(frame) / frame.len() as f32;
         let input = &mut input[..frame.len()];

@@ -1,4 +1,4 @@
-//! Log-mel spectrograms as flow-matching speech models train on them.
+//! Log-mel spectrograms as used by flow-matching speech models.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ pub struct MelConfig {
     pub sample_rate: u32,
     /// Length of the Fourier transform, in samples.
     pub n_fft: usize,
-    /// Length of the window, in samples; at most `n_fft`, in the middle of it.
+    /// Length of the window, in samples; at most `n_fft`, centered in it.
     pub win_length: usize,
     /// Samples from one frame to the next.
     pub hop_length: usize,
@@ -39,7 +39,7 @@ pub struct MelConfig {
 }
 
 impl MelConfig {
-    /// CosyVoice 2 and its descendants: 24 kHz, 80 bands to 8 kHz, window 1920, hop 480 (50 frames a second).
+    /// Settings of CosyVoice 2 and its descendants: 24 kHz, 80 bands to 8 kHz, window 1920, hop 480 (50 frames a second).
     pub fn cosyvoice2() -> Self {
         Self {
             sample_rate: 24_000,
@@ -55,12 +55,12 @@ impl MelConfig {
         }
     }
 
-    /// Matcha-TTS on LJSpeech: 22.05 kHz, 80 bands to 8 kHz, window 1024, hop 256.
+    /// Settings of Matcha-TTS on LJSpeech: 22.05 kHz, 80 bands to 8 kHz, window 1024, hop 256.
     pub fn matcha() -> Self {
         Self { sample_rate: 22_050, n_fft: 1024, win_length: 1024, hop_length: 256, ..Self::cosyvoice2() }
     }
 
-    /// Step-Audio's token-to-mel flow: as CosyVoice 2, but with window 2048 and bands up to half the sampling rate.
+    /// Settings of Step-Audio's token-to-mel flow: like CosyVoice 2, but with window 2048 and bands up to half the sampling rate.
     pub fn step_audio() -> Self {
         Self { n_fft: 2048, win_length: 2048, fmax: 12_000.0, ..Self::cosyvoice2() }
     }
@@ -128,10 +128,10 @@ impl Default for MelConfig {
     }
 }
 
-/// Largest Fourier transform that is accepted.
+/// Largest accepted Fourier transform.
 const MAX_FFT: usize = 1 << 16;
 
-/// Fails with [`AudioError::Config`] unless `holds`.
+/// Fails with [`AudioError::Config`] unless `holds` is true.
 pub(crate) fn require(
     holds: bool,
     field: &'static str,
@@ -170,12 +170,12 @@ impl MelSpectrogram {
         Ok(Self { config, analysis, window, filters })
     }
 
-    /// The definition in use.
+    /// Returns the configuration.
     pub fn config(&self) -> &MelConfig {
         &self.config
     }
 
-    /// The log-mel spectrogram of `samples` (at the configured rate): `frames` x `n_mels`, natural logarithm.
+    /// Computes the log-mel spectrogram of `samples` (at the configured rate): `frames` x `n_mels`, natural logarithm.
     ///
     /// # Errors
     /// [`AudioError::TooShort`] if the signal is too short to be mirrored at its ends.
@@ -198,7 +198,7 @@ impl MelSpectrogram {
     }
 }
 
-/// Runs an analysis and a filter bank over a signal; `finish` turns the bands into what is kept.
+/// Runs an analysis and a filter bank over a signal; `finish` converts the bands to the stored values.
 pub(crate) fn filtered(
     analysis: &Analysis,
     filters: &FilterBank,

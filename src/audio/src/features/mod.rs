@@ -1,4 +1,4 @@
-//! Spectral features: mel spectrograms as published speech models define them, Kaldi filter banks, Whisper's
+//! Spectral features: mel spectrograms as defined by published speech models, Kaldi filter banks, Whisper's
 //! log-mel, cepstra and deltas.
 //!
 //! Each analysis is a value built once (windows, filter banks, transform plans) and used from any thread; it
@@ -37,7 +37,7 @@ pub struct Features {
 }
 
 impl Features {
-    /// Takes `data` as `frames` rows of `bins` values.
+    /// Creates features from `data` as `frames` rows of `bins` values.
     ///
     /// # Errors
     /// [`AudioError::Shape`] if the length of `data` is not `frames * bins`.
@@ -61,7 +61,7 @@ impl Features {
         self.data.chunks_exact(self.bins.max(1))
     }
 
-    /// The same values as `[bin][frame]`, the layout that most networks take.
+    /// Returns the values as `[bin][frame]`, the layout that most networks use.
     pub fn transposed(&self) -> Vec<f32> {
         let mut transposed = vec![0.0; self.data.len()];
         for (frame, row) in self.rows().enumerate() {
@@ -72,7 +72,7 @@ impl Features {
         transposed
     }
 
-    /// Takes the mean over time from every bin (cepstral mean normalization of one utterance).
+    /// Subtracts the mean over time from every bin (cepstral mean normalization of one utterance).
     pub fn subtract_mean(&mut self) {
         let mut mean = vec![0.0f64; self.bins];
         for row in self.rows() {

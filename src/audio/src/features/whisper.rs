@@ -1,4 +1,4 @@
-//! Whisper's log-mel, which the supervised speech tokenizers read too.
+//! Whisper's log-mel, which the supervised speech tokenizers use too.
 
 use super::Features;
 use super::filter_bank::{FilterBank, MelScale};
@@ -48,7 +48,7 @@ impl WhisperLogMel {
         let too_short =
             || AudioError::TooShort { samples: samples.len(), needed: N_FFT / 2 + 1, analysis: "Whisper's log-mel" };
         let signal = Mirrored::new(samples, N_FFT / 2).ok_or_else(too_short)?;
-        // One frame fewer than fit: Whisper drops the last one.
+        // One frame fewer than would fit: Whisper drops the last one.
         let frames = self.analysis.frames(signal.len()) - 1;
         let window = |frame: &[f32], input: &mut [f32]| apply_window(frame, &self.window, input);
         let mut features = filtered(&self.analysis, &self.filters, signal, frames, window, |bands| {

@@ -1,6 +1,6 @@
 //! Ticks and labels.
 
-/// A step of 1, 2 or 5 times a power of ten that cuts `span` into about `pieces`.
+/// Returns a step of 1, 2 or 5 times a power of ten that divides `span` into about `pieces`.
 pub(super) fn round_step(span: f64, pieces: f64) -> f64 {
     let raw = (span / pieces.max(1.0)).max(1e-6);
     let power = 10f64.powf(raw.log10().floor());
@@ -8,7 +8,7 @@ pub(super) fn round_step(span: f64, pieces: f64) -> f64 {
     multiple * power
 }
 
-/// A number with as many digits as ticks `step` apart need.
+/// Formats a number with the digits that ticks `step` apart need.
 pub(super) fn number(value: f64, step: f64) -> String {
     let digits = (-step.log10().floor()).clamp(0.0, 6.0) as usize;
     let text = format!("{value:.digits$}");
@@ -19,7 +19,7 @@ pub(super) fn number(value: f64, step: f64) -> String {
     }
 }
 
-/// Frequencies worth a label, in hertz, that lie within the bands.
+/// Returns the frequencies with a label, in hertz, within the bands.
 pub(super) fn frequency_ticks(centres: &[f64]) -> Vec<f64> {
     const WORTHY: [f64; 9] = [125.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 12_000.0, 16_000.0];
     let (Some(first), Some(last)) = (centres.first(), centres.last()) else { return Vec::new() };
@@ -32,7 +32,7 @@ pub(super) fn hertz_label(hertz: f64) -> String {
     if hertz >= 1000.0 { format!("{}k", hertz / 1000.0) } else { format!("{hertz}") }
 }
 
-/// Place of a frequency among the centers of the bands, in bands; the first band's middle is at 0.5.
+/// Returns the position of a frequency among the centers of the bands, in bands; the first band's middle is at 0.5.
 pub(super) fn position_of(centres: &[f64], hertz: f64) -> f64 {
     let above = centres.partition_point(|centre| *centre < hertz).clamp(1, centres.len().max(2) - 1);
     let (Some(low), Some(high)) = (centres.get(above - 1), centres.get(above)) else { return 0.5 };

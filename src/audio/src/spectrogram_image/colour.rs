@@ -7,7 +7,7 @@ use embedded_graphics::pixelcolor::Rgb888;
 pub(super) fn map(position: f32) -> Rgb888 {
     let lightness = 0.12 + 0.85 * position;
     // The hue turns from violet (290 degrees) over red to yellow (100 + 360 degrees); colors fade at both ends,
-    // where the screen has none.
+    // where the screen cannot show them.
     let hue = (290.0 + 170.0 * position).to_radians();
     let chroma = 0.185 * (std::f32::consts::PI * (0.12 + 0.72 * position)).sin().powf(1.2);
     oklab(lightness, chroma * hue.cos(), chroma * hue.sin())
@@ -24,7 +24,7 @@ fn oklab(lightness: f32, a: f32, b: f32) -> Rgb888 {
     )
 }
 
-/// Linear light to sRGB.
+/// Converts linear light to sRGB.
 fn encode(light: f32) -> u8 {
     let light = light.clamp(0.0, 1.0);
     let value = if light <= 0.003_130_8 { 12.92 * light } else { 1.055 * light.powf(1.0 / 2.4) - 0.055 };

@@ -41,13 +41,13 @@ const BAR_WIDTH: u32 = 18;
 /// Range of the colors below the loudest value, in decibels.
 const RANGE_DB: f32 = 80.0;
 const DB_PER_NEPER: f32 = 20.0 / std::f32::consts::LN_10;
-/// Frames and bands that are drawn at most.
+/// Largest number of frames and of bands that are drawn.
 const MOST: usize = 1 << 20;
 
 /// Writes a PNG of `panels` (one or more, top to bottom), on one scale of time and color, under the heading `title`.
 ///
 /// # Errors
-/// [`AudioError::Shape`] if a panel is empty, has not as many bands as `config` or values that are not finite;
+/// [`AudioError::Shape`] if a panel is empty, has a different number of bands than `config` or values that are not finite;
 /// [`AudioError::Config`] if there are no panels; [`AudioError::Write`] if the writer fails.
 pub fn write_png(writer: impl Write, title: &str, panels: &[Panel<'_>], config: &MelConfig) -> Result<(), AudioError> {
     config.check()?;
@@ -131,7 +131,7 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// Place of a level on the color scale, from 0 to 1.
+    /// Returns the position of a level on the color scale, from 0 to 1.
     fn position(&self, decibels: f32) -> f32 {
         ((decibels - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
@@ -189,7 +189,7 @@ impl<'a> Picture<'a> {
     }
 }
 
-/// The strongest value of a band within some frames; `None` behind the end.
+/// Returns the strongest value of a band within some frames; `None` past the end.
 fn strongest(mel: &Features, first: usize, last: usize, bin: usize) -> Option<f32> {
     (first..last.min(mel.frames)).map(|frame| mel.frame(frame)[bin]).reduce(f32::max)
 }
@@ -206,7 +206,7 @@ const PAPER: Rgb888 = Rgb888::new(255, 255, 255);
 const INK: Rgb888 = Rgb888::new(40, 40, 48);
 const NOTHING: Rgb888 = Rgb888::new(228, 228, 232);
 
-/// An image in memory, three bytes a pixel.
+/// An image in memory, three bytes per pixel.
 struct Canvas {
     width: u32,
     height: u32,
@@ -237,7 +237,7 @@ impl Canvas {
         self.fill(corner, size, INK);
     }
 
-    /// A line around an area.
+    /// Draws a line around an area.
     fn frame(&mut self, (left, top): (u32, u32), (width, height): (u32, u32)) {
         self.fill((left - 1, top - 1), (width + 2, height + 2), INK);
     }

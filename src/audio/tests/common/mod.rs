@@ -1,4 +1,4 @@
-//! Where the test files are, and how the tables beside them are read.
+//! Location of the test files, and a reader for the tables next to them.
 
 #![allow(dead_code, reason = "every test program uses a part of this")]
 

@@ -12,7 +12,7 @@ use crate::human;
 use crate::stages;
 use crate::style;
 
-/// Shows what would be deleted, asks, deletes.
+/// Prints the folders to delete, asks, and deletes them.
 pub fn run(arguments: &CleanArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let stages = stages::all();
     let recipe = load(&arguments.recipe, &stages)?;
@@ -34,7 +34,7 @@ pub fn run(arguments: &CleanArgs, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(writeln!(out, "deleted")?)
 }
 
-/// Lets the runner delete the selected stages, or only name their folders.
+/// Deletes the selected stages, or only returns their folders.
 fn clean(
     arguments: &CleanArgs,
     stages: &[Box<dyn Stage>],
@@ -49,7 +49,9 @@ fn clean(
 /// Asks on the terminal.
 fn asked(out: &mut dyn Write) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("this would delete the folders above; say --yes where nobody can be asked"));
+        return Err(Failure::usage(
+            "this would delete the folders above; add --yes, because there is no terminal to ask on",
+        ));
     }
     write!(out, "{} [y/N] ", style::paint(style::WARN, "delete these?"))?;
     out.flush()?;
@@ -58,7 +60,7 @@ fn asked(out: &mut dyn Write) -> Result<bool, Failure> {
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
-/// The bytes of all files below a folder; what cannot be read counts nothing.
+/// Returns the size of all files below a folder in bytes, without files that cannot be read.
 fn size(folder: &std::path::Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     entries

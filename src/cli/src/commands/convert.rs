@@ -1,4 +1,4 @@
-//! `flowmill convert IN OUT`: the tensors of a weight file in another format, bit for bit.
+//! `flowmill convert IN OUT`: writes the tensors of a weight file in another format, bit for bit.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,11 +12,11 @@ use crate::failure::Failure;
 use crate::human;
 use crate::style;
 
-/// Converts, and says what was written and what was not.
+/// Converts the file, and prints what was written and what was left out.
 pub fn run(arguments: &ConvertArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let target = Target::of(&arguments.output).ok_or_else(|| {
         let output = arguments.output.display();
-        Failure::usage(format!("{output}: its ending says no format; use .safetensors, .pt, .pth or .bin"))
+        Failure::usage(format!("{output}: unknown extension; use .safetensors, .pt, .pth or .bin"))
     })?;
     let mut archive = Archive::open(&arguments.input).map_err(|error| Failure::Failed(error.into()))?;
     if archive.tensors.is_empty() {
@@ -30,7 +30,8 @@ pub fn run(arguments: &ConvertArgs, out: &mut dyn Write) -> Result<(), Failure> 
     describe(&archive, target, [&arguments.input, &arguments.output], out)
 }
 
-/// Writes beside the target, so that what is there stays until the new file is whole. (It may be what is read.)
+/// Writes next to the target, so that an existing file stays until the new one is complete. (The two may be the same
+/// file.)
 fn write(output: &Path, archive: &mut Archive<'_>, target: Target) -> anyhow::Result<()> {
     let cannot = || format!("cannot write {}", output.display());
     let file = WholeFile::beside(output).with_context(cannot)?;

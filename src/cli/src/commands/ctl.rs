@@ -9,7 +9,7 @@ use crate::args::CtlArgs;
 use crate::experiment::named;
 use crate::failure::Failure;
 
-/// Delivers the command and prints the answer.
+/// Sends the command and prints the answer.
 pub fn run(arguments: &CtlArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let command = arguments.command.join(" ");
     command.parse::<Order>().map_err(Failure::usage)?;
@@ -18,8 +18,8 @@ pub fn run(arguments: &CtlArgs, out: &mut dyn Write) -> Result<(), Failure> {
         Ok(Ok(done)) => Ok(writeln!(out, "{done}")?),
         Ok(Err(reason)) => Err(Failure::Failed(anyhow::anyhow!("{reason}"))),
         Err(error @ ControlError::NobodyListens { .. }) => {
-            let who =
-                holder(&experiment).map_or_else(String::new, |who| format!("; at work, but not training, is {who}"));
+            let who = holder(&experiment)
+                .map_or_else(String::new, |who| format!("; the experiment is in use, but not for training: {who}"));
             Err(Failure::Failed(anyhow::anyhow!("{error}{who}")))
         }
         Err(error) => Err(Failure::Failed(error.into())),

@@ -1,4 +1,4 @@
-//! `flowmill doctor [RECIPE]`: what this machine has, and whether a recipe can run on it.
+//! `flowmill doctor [RECIPE]`: prints the resources of this machine, and whether a recipe can run on it.
 
 use std::io::Write;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::human;
 use crate::stages;
 use crate::style;
 
-/// Less free disk than this is worth a warning.
+/// The free disk space below which the report warns.
 const LITTLE_DISK: u64 = 2_000_000_000;
-/// Less free memory than this is worth a warning.
+/// The free memory below which the report warns.
 const LITTLE_MEMORY: u64 = 2_000_000_000;
 
-/// How a line of the report is marked.
+/// The mark of a line of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Good,
@@ -24,7 +24,7 @@ enum Mark {
     Bad,
 }
 
-/// Prints the report; fails when something that the recipe needs is missing.
+/// Prints the report. Fails if something that the recipe needs is missing.
 pub fn run(arguments: &DoctorArgs, out: &mut dyn Write) -> Result<(), Failure> {
     describe_machine(out)?;
     let named = arguments.recipe.recipe.is_some() || Path::new("recipe.yaml").is_file();
@@ -64,7 +64,7 @@ fn describe_machine(out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Without fused multiply-add the kernels take their slow path.
+/// Returns the mark of the instruction sets: without fused multiply-add the kernels are slow.
 fn instruction_mark(features: &[&str]) -> Mark {
     let fast = features.contains(&"fma") || features.contains(&"neon");
     if fast { Mark::Good } else { Mark::Warning }
@@ -73,7 +73,7 @@ fn instruction_mark(features: &[&str]) -> Mark {
 /// Prints the memory.
 fn describe_memory(out: &mut dyn Write) -> Result<(), Failure> {
     let Some(memory) = machine::memory() else {
-        return line(Mark::Warning, "memory", "this system does not say", out);
+        return line(Mark::Warning, "memory", "unknown on this system", out);
     };
     let limit = memory.limit.filter(|limit| *limit < memory.total);
     let usable = limit.map_or(memory.available, |limit| limit.min(memory.available));
@@ -82,7 +82,7 @@ fn describe_memory(out: &mut dyn Write) -> Result<(), Failure> {
     line(if usable < LITTLE_MEMORY { Mark::Warning } else { Mark::Good }, "memory", &text, out)
 }
 
-/// Prints what the environment says about threads.
+/// Prints the thread settings in the environment.
 fn describe_threads(out: &mut dyn Write) -> Result<(), Failure> {
     let settings = machine::thread_settings();
     if settings.is_empty() {
@@ -90,7 +90,7 @@ fn describe_threads(out: &mut dyn Write) -> Result<(), Failure> {
     }
     for (name, value) in settings {
         let (mark, note) = match name {
-            "RAYON_NUM_THREADS" => (Mark::Good, "used where --jobs is left out"),
+            "RAYON_NUM_THREADS" => (Mark::Good, "used if --jobs is not given"),
             "POLARS_MAX_THREADS" => (Mark::Good, "used for tables"),
             _ => (Mark::Good, "has no effect here"),
         };
@@ -99,7 +99,7 @@ fn describe_threads(out: &mut dyn Write) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints the devices that training can run on, and why others cannot be used.
+/// Prints the devices that training can run on, and the reasons why others cannot be used.
 fn describe_devices(out: &mut dyn Write) -> Result<(), Failure> {
     for device in devices::describe() {
         line(if device.warns { Mark::Warning } else { Mark::Good }, "device", &device.text, out)?;
@@ -110,13 +110,13 @@ fn describe_devices(out: &mut dyn Write) -> Result<(), Failure> {
 /// Prints whether there is an `ffmpeg` for `prep.fallback`.
 fn describe_ffmpeg(out: &mut dyn Write) -> Result<(), Failure> {
     let text = match flowmill_audio::ffmpeg::version() {
-        Some(version) => format!("{version}: decodes what Flowmill does not, with `prep.fallback: ffmpeg`"),
+        Some(version) => format!("{version}: decodes formats that Flowmill does not, with `prep.fallback: ffmpeg`"),
         None => "not installed; needed only with `prep.fallback: ffmpeg`".to_owned(),
     };
     line(Mark::Good, "ffmpeg", &text, out)
 }
 
-/// Prints the room on the disk at `folder`.
+/// Prints the free space on the disk at `folder`.
 fn describe_disk(folder: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     let room = match disk::room(folder) {
         Ok(room) => room,
@@ -131,7 +131,7 @@ fn describe_disk(folder: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     }
 }
 
-/// Prints the state of a recipe; false when something that it needs is missing.
+/// Prints the state of a recipe. Returns false if something that it needs is missing.
 fn describe_recipe(arguments: &RecipeArgs, out: &mut dyn Write) -> Result<bool, Failure> {
     let stages = stages::all();
     let recipe = experiment::load(arguments, &stages)?;
@@ -139,21 +139,21 @@ fn describe_recipe(arguments: &RecipeArgs, out: &mut dyn Write) -> Result<bool, 
     describe_disk(folder.dir(), out)?;
     let writable = disk::room(folder.dir()).is_ok_and(|room| room.writable);
     let resolved = flowmill_runner::show(&stages, &recipe)?;
-    // What is missing ends the report, but not before the rest of it.
+    // A missing file ends the report, but the rest is printed first.
     let checked = flowmill_runner::check(&stages, &recipe);
     if checked.is_ok() {
-        line(Mark::Good, "recipe", &format!("{} is well formed", recipe.file().display()), out)?;
+        line(Mark::Good, "recipe", &format!("{} is valid", recipe.file().display()), out)?;
     }
     let there = describe_weights(&resolved, recipe.dir(), out)?;
     checked?;
     Ok(there && writable)
 }
 
-/// Prints the weights that the recipe names; false when one is missing.
+/// Prints the weights that the recipe names. Returns false if one is missing.
 fn describe_weights(resolved: &serde_json::Value, folder: &Path, out: &mut dyn Write) -> Result<bool, Failure> {
     let named = weights::named_in(resolved, folder);
     if named.is_empty() {
-        line(Mark::Good, "weights", "the recipe needs none from outside", out)?;
+        line(Mark::Good, "weights", "the recipe needs no weight files", out)?;
     }
     for weights in &named {
         let place = weights.path.display();
@@ -162,10 +162,10 @@ fn describe_weights(resolved: &serde_json::Value, folder: &Path, out: &mut dyn W
                 line(Mark::Good, "weights", &format!("{}: {place}, {}", weights.key, human::bytes(size)), out)?
             }
             None if weights.random => {
-                let text = format!("{}: random, for smoke runs only: what comes out means nothing", weights.key);
+                let text = format!("{}: random, for smoke tests only: the results are meaningless", weights.key);
                 line(Mark::Warning, "weights", &text, out)?
             }
-            None => line(Mark::Bad, "weights", &format!("{}: {place} is not there", weights.key), out)?,
+            None => line(Mark::Bad, "weights", &format!("{}: {place} does not exist", weights.key), out)?,
         }
     }
     Ok(named.iter().all(|weights| weights.size.is_some() || weights.random))

@@ -1,4 +1,4 @@
-//! `flowmill inspect FILE…`: shows what is in files.
+//! `flowmill inspect FILE…`: shows the content of files.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use crate::args::InspectArgs;
 use crate::failure::Failure;
 use crate::inspect::inspect;
 
-/// Shows one file after the other; a file that cannot be shown is told and does not stop the rest.
+/// Shows one file after the other. An error of one is printed, and the others are still shown.
 pub fn run(arguments: &InspectArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let mut failed = false;
     for (index, file) in arguments.files.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! One file per command: thin, the work is in the crates below.
+//! One file per command. Commands are thin; the work is done in other crates.
 
 mod clean;
 mod completions;
@@ -23,10 +23,10 @@ use std::io::Write;
 use crate::args::Command;
 use crate::failure::Failure;
 
-/// Runs what was typed.
+/// Runs a command.
 ///
 /// # Errors
-/// Whatever kept the command from success; see [`Failure`] for the exit codes.
+/// Returns the error of the command; see [`Failure`] for the exit codes.
 pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run::run(arguments),

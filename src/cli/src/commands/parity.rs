@@ -1,4 +1,4 @@
-//! `flowmill parity FILE…`: whether models, optimizers and schedules here equal their public implementations.
+//! `flowmill parity FILE…`: compares models, optimizers and schedules with their public implementations.
 
 use std::io::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::style;
 use crate::table::{Align, Cell, Table};
 
-/// Checks one file after the other; one that cannot be checked is told and does not stop the rest.
+/// Checks one file after the other. An error of one is printed, and the others are still checked.
 pub fn run(arguments: &ParityArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let (mut passed, mut readable) = (true, true);
     let device = match arguments.device {
@@ -44,7 +44,7 @@ pub fn run(arguments: &ParityArgs, out: &mut dyn Write) -> Result<(), Failure> {
     }
 }
 
-/// The model of a file and how far it is off.
+/// Returns the model of a file and its errors.
 fn check(path: &Path, device: &Device) -> anyhow::Result<(String, Report)> {
     let checked = || {
         let file = GoldenFile::read(path)?.on(device.clone());
@@ -54,7 +54,7 @@ fn check(path: &Path, device: &Device) -> anyhow::Result<(String, Report)> {
     checked().map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
-/// Optimizers and schedules, which are the trainer's.
+/// Checks optimizers and schedules, which belong to the trainer.
 fn check_trainer(file: &GoldenFile) -> anyhow::Result<Report> {
     let compared = trainer::check(file.config(), file.tensors(), file.device())?;
     let comparison = |Compared { group, name, error }| Comparison { group, name, error, tolerance: trainer::TOLERANCE };
@@ -63,7 +63,7 @@ fn check_trainer(file: &GoldenFile) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// A line for the file, then the worst tensor of each group, or all tensors.
+/// Prints a line for the file, then the worst tensor of each group, or all tensors.
 fn print(path: &Path, model: &str, report: &Report, all: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let (style, word) = verdict(report.passes());
     writeln!(out, "{}: {model} {}", path.display(), style::paint(style, word))?;
@@ -100,7 +100,7 @@ fn verdict(passes: bool) -> (Style, &'static str) {
     if passes { (style::GOOD, "PASS") } else { (style::BAD, "FAIL") }
 }
 
-/// An error or tolerance; counts as counts.
+/// Formats an error or tolerance. Counts are formatted as integers.
 fn figure(value: f64) -> String {
     if value == value.trunc() && value < 1e6 { format!("{value:.0}") } else { format!("{value:.1e}") }
 }

@@ -7,7 +7,7 @@ use crate::experiment::load;
 use crate::failure::Failure;
 use crate::stages;
 
-/// Runs one of them.
+/// Runs one of the subcommands.
 pub fn run(command: &RecipeCommand, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         RecipeCommand::Show(arguments) => show(arguments, out),
@@ -28,7 +28,7 @@ fn show(arguments: &RecipeShowArgs, out: &mut dyn Write) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Says that the recipe is right, or what is wrong.
+/// Prints that the recipe is valid, or what is wrong with it.
 fn check(arguments: &RecipeCheckArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let stages = stages::all();
     let recipe = load(&arguments.recipe, &stages)?;
@@ -36,5 +36,5 @@ fn check(arguments: &RecipeCheckArgs, out: &mut dyn Write) -> Result<(), Failure
     for warning in flowmill_runner::warnings(&stages, &recipe)? {
         writeln!(out, "WARNING: {warning}")?;
     }
-    Ok(writeln!(out, "{} is well formed", recipe.file().display())?)
+    Ok(writeln!(out, "{} is valid", recipe.file().display())?)
 }

@@ -11,7 +11,7 @@ use crate::experiment::named;
 use crate::failure::Failure;
 use crate::{human, report};
 
-/// Writes the page and says where it is.
+/// Writes the page and prints its path.
 pub fn run(arguments: &ReportArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let experiment = named(&arguments.experiment)?;
     if !experiment.dir().is_dir() {
@@ -23,7 +23,7 @@ pub fn run(arguments: &ReportArgs, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(writeln!(out, "{}  {}", path.display(), human::bytes(page.len() as u64))?)
 }
 
-/// Writes a file that is never seen half-written.
+/// Writes a file in one step, so that no reader sees an incomplete one.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = WholeFile::beside(path).and_then(|file| {
         std::fs::write(file.path(), bytes)?;

@@ -1,4 +1,4 @@
-//! `flowmill run RECIPE`: runs what is not up to date.
+//! `flowmill run RECIPE`: runs the stages that are not up to date.
 
 use anyhow::Context;
 use flowmill_runner::{Interrupt, Reporter, RunOptions};
@@ -8,7 +8,7 @@ use crate::experiment::{command_line, folder, load_for, threads};
 use crate::failure::Failure;
 use crate::stages;
 
-/// Runs the selected stages; the runner tells what happens.
+/// Runs the selected stages. The runner prints what happens.
 pub fn run(arguments: &RunArgs) -> Result<(), Failure> {
     let stages = stages::all();
     let recipe = load_for(&arguments.recipe, arguments.device, &stages)?;

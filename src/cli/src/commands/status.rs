@@ -1,4 +1,4 @@
-//! `flowmill status RECIPE`: every stage with its state, rows and age, and why it would run.
+//! `flowmill status RECIPE`: prints every stage with its state, rows and age, and the reasons why it would run.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ use crate::stages;
 use crate::style;
 use crate::table::{Align, Cell, Table};
 
-/// How many reasons are shown for one stage.
+/// The number of reasons that are shown for one stage.
 const REASONS: usize = 4;
 
 /// Prints the table, or JSON.
@@ -59,7 +59,7 @@ fn print_table(found: &[StageStatus], out: &mut dyn Write) -> Result<(), Failure
     Ok(table.print(out)?)
 }
 
-/// The color of a state.
+/// Returns the color of a state.
 fn state_style(state: StageState) -> anstyle::Style {
     match state {
         StageState::Done => style::GOOD,
@@ -68,7 +68,7 @@ fn state_style(state: StageState) -> anstyle::Style {
     }
 }
 
-/// Why a stage would run, one reason per line.
+/// Returns the reasons why a stage would run, one per line.
 fn reasons(stage: &StageStatus) -> String {
     let many = stage.parts > 1;
     let mut lines: Vec<String> = stage
@@ -87,7 +87,7 @@ fn reasons(stage: &StageStatus) -> String {
     lines.join("\n")
 }
 
-/// The same for programs.
+/// Returns the status as JSON for programs.
 fn as_json(name: &str, experiment: &Experiment, holder: Option<&Holder>, found: &[StageStatus]) -> Value {
     json!({
         "recipe": name,
@@ -97,7 +97,7 @@ fn as_json(name: &str, experiment: &Experiment, holder: Option<&Holder>, found: 
     })
 }
 
-/// One stage for programs.
+/// Returns one stage as JSON for programs.
 fn stage_json(stage: &StageStatus) -> Value {
     let reason =
         |counted: &ReasonCount| json!({"kind": counted.kind, "reason": counted.reason, "parts": counted.parts});

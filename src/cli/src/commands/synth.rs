@@ -1,4 +1,4 @@
-//! `flowmill synth --model DIR --wav REF…`: recordings through an exported model and back.
+//! `flowmill synth --model DIR --wav REF…`: resynthesizes recordings through an exported model.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -14,13 +14,13 @@ use crate::args::SynthArgs;
 use crate::failure::Failure;
 use crate::stages;
 
-/// Resynthesises one recording after the other; one that cannot be read is told and does not stop the rest.
+/// Resynthesizes one recording after the other. An error of one is printed, and the others are still processed.
 pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if arguments.guidance.is_some_and(|rate| !(0.0..=100.0).contains(&rate)) {
-        return Err(Failure::usage("--guidance lies between 0 and 100"));
+        return Err(Failure::usage("--guidance must be between 0 and 100"));
     }
     if arguments.strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
-        return Err(Failure::usage("--strength lies above 0, up to 100"));
+        return Err(Failure::usage("--strength must be above 0 and at most 100"));
     }
     let options = SynthOptions {
         options: options(arguments),
@@ -32,7 +32,7 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let synth = synth.map_err(|error| Failure::Failed(error.into()))?;
     refuse_damaged(&arguments.model)?;
     std::fs::create_dir_all(&arguments.out)
-        .with_context(|| format!("cannot make the folder {}", arguments.out.display()))
+        .with_context(|| format!("cannot create the folder {}", arguments.out.display()))
         .map_err(Failure::Failed)?;
     let mut names = BTreeSet::new();
     let mut failed = false;
@@ -50,7 +50,7 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if failed { Err(Failure::Told) } else { Ok(()) }
 }
 
-/// The options of the family that were given.
+/// Returns the options of the model's family that were given.
 fn options(arguments: &SynthArgs) -> Value {
     let given = [
         ("solver", arguments.solver.map(|solver| json!(solver.name()))),
@@ -61,7 +61,7 @@ fn options(arguments: &SynthArgs) -> Value {
     given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
 }
 
-/// Refuses a model in an experiment whose files are not what they were when it was exported.
+/// Returns an error for a model in an experiment whose files changed since it was exported.
 fn refuse_damaged(model: &Path) -> Result<(), Failure> {
     let files = std::fs::read_dir(model).into_iter().flatten().flatten().map(|entry| entry.path());
     match files.filter(|file| file.is_file()).find_map(|file| flowmill_runner::damage(&file)) {
@@ -73,7 +73,7 @@ fn refuse_damaged(model: &Path) -> Result<(), Failure> {
     }
 }
 
-/// A file name after the recording's that no other recording of this call has.
+/// Returns a file name based on the recording's that no other recording of this call has.
 fn free_name(recording: &Path, names: &mut BTreeSet<String>) -> String {
     let stem = recording.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let stem = match file_name(&stem) {
@@ -89,7 +89,7 @@ fn free_name(recording: &Path, names: &mut BTreeSet<String>) -> String {
     name
 }
 
-/// Prints what came of one recording.
+/// Prints the results for one recording.
 fn describe(recording: &Path, made: &Synthesized, out: &mut dyn Write) -> Result<(), Failure> {
     let files: Vec<String> = made.files.iter().map(|file| file.display().to_string()).collect();
     let (first, others) = files.split_first().map_or(("nothing", &[][..]), |(first, others)| (first, others));

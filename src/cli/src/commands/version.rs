@@ -1,4 +1,4 @@
-//! `flowmill version`: the version and how this binary was built.
+//! `flowmill version`: prints the version and how this binary was built.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use crate::doctor::build;
 use crate::failure::Failure;
 use crate::table::print_pairs;
 
-/// Prints version, target, and what was compiled in.
+/// Prints the version, the target, and the features that were compiled in.
 pub fn run(out: &mut dyn Write) -> Result<(), Failure> {
     writeln!(out, "flowmill {}", env!("CARGO_PKG_VERSION"))?;
     Ok(print_pairs(&build::describe(), 2, out)?)

@@ -1,6 +1,6 @@
-//! How this binary was built.
+//! Build information of this binary.
 
-/// `name, value` pairs: target, profile, instruction sets, devices.
+/// Returns `name, value` pairs: target, profile, instruction sets, devices.
 pub fn describe() -> Vec<(String, String)> {
     let target = format!("{} {}", std::env::consts::ARCH, std::env::consts::OS);
     let profile = if cfg!(debug_assertions) { "development (slow; build with --release)" } else { "release" };
@@ -12,12 +12,12 @@ pub fn describe() -> Vec<(String, String)> {
     ]
 }
 
-/// The kinds of devices whose support was compiled in.
+/// Returns the kinds of devices whose support was compiled in.
 fn devices() -> String {
     [&["cpu"], flowmill_nn::device::SUPPORTED].concat().join(" ")
 }
 
-/// The instruction sets that the compiler was allowed to use everywhere.
+/// Returns the instruction sets that the compiler was allowed to use everywhere.
 fn compiled_instructions() -> String {
     let sets = [
         ("avx2", cfg!(target_feature = "avx2")),

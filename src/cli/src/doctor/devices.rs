@@ -1,26 +1,27 @@
-//! Devices that training can run on, as lines of the report.
+//! The devices that training can run on, as lines of the report.
 
 use flowmill_nn::devices::{self, Backend, Found};
 
 use super::machine;
 use crate::human;
 
-/// A line about devices, and whether it is worth a warning.
+/// A line about a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// What it says.
+    /// Its text.
     pub text: String,
-    /// Whether something that is there cannot be used.
+    /// True if an existing device cannot be used.
     pub warns: bool,
 }
 
-/// A line for every device that this build can use, and for every kind of device that it cannot.
+/// Returns a line for every device that this build can use, and for every kind of device that it cannot.
 pub fn describe() -> Vec<Line> {
     let gpus = machine::graphics();
     devices::list().iter().flat_map(|backend| of_backend(backend, &gpus)).collect()
 }
 
-/// The lines of one kind. `gpus` are NVIDIA's devices that the system names, whether or not they can be used.
+/// Returns the lines of one kind. `gpus` are the NVIDIA devices that the system lists, whether or not they can be
+/// used.
 fn of_backend(backend: &Backend, gpus: &[String]) -> Vec<Line> {
     let reason = match &backend.devices {
         Ok(found) => {

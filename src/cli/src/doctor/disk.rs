@@ -1,24 +1,24 @@
-//! Room on the disk at a path that may not exist yet.
+//! Free space on the disk at a path that may not exist yet.
 
 use std::path::{Path, PathBuf};
 
-/// The room on the file system that holds a path.
+/// The space on the file system that contains a path.
 #[derive(Debug, Clone)]
 pub struct Room {
-    /// The nearest folder that exists.
+    /// The nearest existing folder.
     pub at: PathBuf,
-    /// Bytes that this user may still write.
+    /// The bytes that this user may still write.
     pub free: u64,
-    /// Bytes in all.
+    /// The total bytes.
     pub total: u64,
-    /// Whether the file system can be written to at all.
+    /// True if the file system is writable.
     pub writable: bool,
 }
 
-/// Asks for the room at `path`, or at the nearest folder above it that exists.
+/// Returns the space at `path`, or at the nearest existing folder above it.
 ///
 /// # Errors
-/// What the system says.
+/// Returns the error of the system.
 pub fn room(path: &Path) -> std::io::Result<Room> {
     let absolute = std::path::absolute(path)?;
     let at = absolute.ancestors().find(|folder| folder.exists()).unwrap_or(&absolute).to_path_buf();

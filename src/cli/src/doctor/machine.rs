@@ -5,28 +5,28 @@ use std::fs;
 /// The processor.
 #[derive(Debug, Clone)]
 pub struct Processor {
-    /// What it calls itself.
+    /// Its name for itself.
     pub name: String,
-    /// Logical cores this process may use.
+    /// The number of logical cores that this process may use.
     pub cores: usize,
-    /// Logical cores of the machine.
+    /// The number of logical cores of the machine.
     pub installed: usize,
-    /// Instruction sets that the kernels can use.
+    /// The instruction sets that the kernels can use.
     pub features: Vec<&'static str>,
 }
 
 /// Memory in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
-    /// What the machine has.
+    /// The memory of the machine.
     pub total: u64,
-    /// What is free or can be freed.
+    /// The memory that is free or can be freed.
     pub available: u64,
-    /// What this process group may use, where that is limited.
+    /// The memory that this process group may use, if it is limited.
     pub limit: Option<u64>,
 }
 
-/// Asks for the processor.
+/// Queries the processor.
 pub fn processor() -> Processor {
     let about = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name =
@@ -62,7 +62,7 @@ fn features() -> Vec<&'static str> {
     if cfg!(target_arch = "aarch64") { vec!["neon"] } else { Vec::new() }
 }
 
-/// Asks for the memory; `None` where the system does not say.
+/// Queries the memory; `None` if the system does not report it.
 pub fn memory() -> Option<Memory> {
     let about = fs::read_to_string("/proc/meminfo").ok()?;
     Some(Memory {
@@ -72,28 +72,28 @@ pub fn memory() -> Option<Memory> {
     })
 }
 
-/// One line of `/proc/meminfo`, in bytes.
+/// Returns one value of `/proc/meminfo`, in bytes.
 fn meminfo(about: &str, key: &str) -> Option<u64> {
     let line = about.lines().find_map(|line| line.strip_prefix(key))?;
     let kilobytes: u64 = line.split_whitespace().next()?.parse().ok()?;
     kilobytes.checked_mul(1024)
 }
 
-/// The memory limit of the control group, of either version.
+/// Returns the memory limit of the control group, of version 1 or 2.
 fn group_limit() -> Option<u64> {
     let files = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
     let limits = files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
     limits.min().filter(|limit| *limit < 1 << 50)
 }
 
-/// The environment variables that change how many threads libraries use, with their values.
+/// Returns the environment variables that change the number of threads of libraries, with their values.
 pub fn thread_settings() -> Vec<(&'static str, String)> {
     const NAMES: [&str; 5] =
         ["RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"];
     NAMES.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
 }
 
-/// The graphics devices that the system names, whether or not this build can use them.
+/// Returns the graphics devices that the system lists, whether or not this build can use them.
 pub fn graphics() -> Vec<String> {
     let Ok(folders) = fs::read_dir("/proc/driver/nvidia/gpus") else { return Vec::new() };
     let mut devices: Vec<String> = folders

@@ -1,4 +1,4 @@
-//! What this machine has: questions to the system, one file per subject.
+//! Resources of this machine: queries to the system, one file per subject.
 
 pub mod build;
 pub mod devices;

@@ -1,10 +1,10 @@
-//! The weight files that a recipe names, found in its resolved form.
+//! The weight files that a recipe names, collected from its resolved form.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// Endings of files that hold weights.
+/// Extensions of files that contain weights.
 const ENDINGS: [&str; 9] = ["safetensors", "onnx", "pt", "pth", "ckpt", "bin", "npy", "npz", "mvn"];
 
 /// A weight file named by a recipe.
@@ -12,25 +12,25 @@ const ENDINGS: [&str; 9] = ["safetensors", "onnx", "pt", "pth", "ckpt", "bin", "
 pub struct Weights {
     /// The key that names it, `embed.extractors.0.weights`.
     pub key: String,
-    /// Where it should be.
+    /// Its path.
     pub path: PathBuf,
-    /// Its size, when it is there.
+    /// Its size, if it exists.
     pub size: Option<u64>,
-    /// Whether the recipe asks for random weights instead of a file.
+    /// True if the recipe uses random weights instead of a file.
     pub random: bool,
 }
 
-/// All weight files that `resolved` names, in order, paths relative to `folder`.
+/// Returns all weight files that `resolved` names, in order, with paths relative to `folder`.
 ///
-/// Texts under a key `weights`, and texts anywhere that end like a weight file, are taken as such; not what stands beside random
-/// weights, which nothing reads.
+/// Texts under a key `weights`, and all texts with the extension of a weight file, count as weight files. Entries
+/// next to random weights do not, because nothing reads them.
 pub fn named_in(resolved: &Value, folder: &Path) -> Vec<Weights> {
     let mut found = Vec::new();
     collect(resolved, String::new(), folder, &mut found);
     found
 }
 
-/// Walks one value.
+/// Collects the weight files in one value.
 fn collect(value: &Value, key: String, folder: &Path, found: &mut Vec<Weights>) {
     match value {
         Value::Object(fields) => {
@@ -61,7 +61,7 @@ fn is_weights(key: &str, text: &str) -> bool {
     !text.is_empty() && (name == "weights" || ending.is_some_and(|ending| ENDINGS.contains(&ending)))
 }
 
-/// `outer.inner`.
+/// Returns `outer.inner`.
 fn join(outer: &str, inner: &str) -> String {
     if outer.is_empty() { inner.to_string() } else { format!("{outer}.{inner}") }
 }

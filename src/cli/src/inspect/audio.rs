@@ -1,4 +1,4 @@
-//! Recordings: how they are stored, how long and how loud they are.
+//! Recordings: their format, length and level.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::human;
 use crate::style;
 use crate::table::print_pairs;
 
-/// Prints what the decoder finds; the whole recording is decoded.
+/// Prints the properties of a recording. The whole recording is decoded.
 pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
     let info = flowmill_audio::probe(path)?;
     let audio = flowmill_audio::decode_file(path)?;
@@ -34,7 +34,7 @@ pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Peak and root mean square in dB relative to full scale.
+/// Formats peak and root mean square in dB relative to full scale.
 fn level(samples: &[f32]) -> String {
     let peak = samples.iter().fold(0.0_f64, |peak, sample| peak.max(f64::from(sample.abs())));
     let power = samples.iter().map(|sample| f64::from(*sample).powi(2)).sum::<f64>() / samples.len().max(1) as f64;

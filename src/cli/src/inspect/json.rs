@@ -1,4 +1,4 @@
-//! One JSON value: its fields as indented lines, long lists and texts shortened.
+//! One JSON value: its fields as indented lines, with long lists and texts shortened.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -9,18 +9,18 @@ use serde_json::Value;
 
 use crate::human;
 
-/// A larger file is not read as one value.
+/// The size above which a file is not read as one value.
 pub const LARGEST_JSON: u64 = 64 << 20;
-/// How many members of a list, and of an object inside another, are shown.
+/// The number of members of a list, and of an object inside another, that are shown.
 const MEMBERS: usize = 20;
-/// How much of a text is shown.
+/// The number of characters of a text that are shown.
 const TEXT: usize = 120;
 
 /// Prints the value in the file.
 pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
     let file = File::open(path)?;
     if file.metadata()?.len() > LARGEST_JSON {
-        bail!("it is larger than {}, too large to be shown as one value", human::bytes(LARGEST_JSON));
+        bail!("it is larger than {}, which is too large to show as one value", human::bytes(LARGEST_JSON));
     }
     let mut content = Vec::new();
     file.take(LARGEST_JSON).read_to_end(&mut content)?;
@@ -29,7 +29,8 @@ pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
     print_value(&value, 0, out)
 }
 
-/// Prints the members of an object or a list, one per line; members that are objects or lists under their name.
+/// Prints the members of an object or a list, one per line. Members that are objects or lists are printed below their
+/// name.
 pub fn print_value(value: &Value, indent: usize, out: &mut dyn Write) -> Result<()> {
     match value {
         Value::Object(fields) => {
@@ -64,7 +65,7 @@ fn print_member(name: &str, value: &Value, indent: usize, out: &mut dyn Write) -
     print_value(value, indent + 2, out)
 }
 
-/// Says how many members were left out.
+/// Prints the number of members that were left out.
 fn print_rest(members: usize, limit: usize, indent: usize, out: &mut dyn Write) -> Result<()> {
     if members > limit {
         writeln!(out, "{:indent$}… {} more", "", human::count((members - limit) as u64))?;
@@ -72,7 +73,7 @@ fn print_rest(members: usize, limit: usize, indent: usize, out: &mut dyn Write) 
     Ok(())
 }
 
-/// A value on one line: texts without quotes and shortened, lists cut.
+/// Formats a value on one line: texts without quotes and shortened, lists cut.
 pub fn in_one_line(value: &Value) -> String {
     match value {
         Value::String(text) => human::shortened(text, TEXT),

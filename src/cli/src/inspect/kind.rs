@@ -1,4 +1,4 @@
-//! What kind of file it is, by its content.
+//! The kind of a file, determined from its content.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,7 +9,7 @@ use flowmill_weights::{Format, is_index};
 
 use super::json::LARGEST_JSON;
 
-/// How many bytes of the beginning are looked at.
+/// The number of bytes at the beginning that are examined.
 const HEAD: usize = 64 * 1024;
 
 /// The kinds of file that can be shown.
@@ -19,7 +19,7 @@ pub enum Kind {
     Parquet,
     /// Named tensors.
     Safetensors,
-    /// What `torch.save` or `pickle.dump` wrote.
+    /// A file written by `torch.save` or `pickle.dump`.
     Torch,
     /// One NumPy array.
     Npy,
@@ -44,10 +44,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Reads the kind from the content of the file at `path`.
+    /// Determines the kind from the content of the file at `path`.
     ///
     /// # Errors
-    /// A folder, an empty or unreadable file, or content of no known kind.
+    /// Returns an error for a folder, an empty or unreadable file, or content of an unknown kind.
     pub fn of(path: &Path) -> Result<Self> {
         let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let about = file.metadata().with_context(|| format!("cannot read {}", path.display()))?;
@@ -67,14 +67,14 @@ impl Kind {
             Some(kind) => Ok(kind),
             None if flowmill_audio::holds_recording(&mut file, about.len())? => Ok(Self::Audio),
             None => bail!(
-                "{} is of no known kind: it is not Parquet, safetensors, PyTorch, NumPy, ONNX, tar, JSON, text, PNG or a recording{}",
+                "{} has an unknown format: it is not Parquet, safetensors, PyTorch, NumPy, ONNX, tar, JSON, text, PNG or a recording{}",
                 path.display(),
                 hint(&head)
             ),
         }
     }
 
-    /// In a few words, for the title line.
+    /// Returns a short description for the title line.
     pub fn title(self) -> &'static str {
         match self {
             Self::Parquet => "Parquet",
@@ -93,7 +93,8 @@ impl Kind {
         }
     }
 
-    /// The kind by the first bytes and the length of the file; `Json` stands for anything that begins like JSON.
+    /// Determines the kind by the first bytes and the length of the file; `Json` means anything that begins like
+    /// JSON.
     fn of_bytes(head: &[u8], length: u64) -> Option<Self> {
         if head.starts_with(b"PAR1") {
             return Some(Self::Parquet);
@@ -121,7 +122,8 @@ impl Kind {
         }
     }
 
-    /// Tells one JSON value from lines of them, a receipt from any other value, and text that only begins like JSON.
+    /// Distinguishes one JSON value from lines of them, a receipt from any other value, and text that only begins
+    /// like JSON.
     fn of_json(file: &mut File, path: &Path, head: &[u8], length: u64) -> Result<Self> {
         let first_line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
         let line_is_whole = serde_json::from_slice::<serde_json::Value>(first_line).is_ok();
@@ -144,7 +146,8 @@ impl Kind {
     }
 }
 
-/// The beginning as text, when it is text: UTF-8 without NUL; a character cut at the end of the window is allowed.
+/// Returns the beginning as text if it is text: UTF-8 without NUL. A character cut at the end of the window is
+/// allowed.
 fn text_of(head: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
@@ -154,7 +157,7 @@ fn text_of(head: &[u8]) -> Option<&str> {
     (!text.contains('\0')).then_some(text)
 }
 
-/// A word on kinds that are recognized but not shown.
+/// Returns a note on kinds that are recognized but not shown.
 fn hint(head: &[u8]) -> &'static str {
     if head.starts_with(b"\x28\xb5\x2f\xfd") {
         return " (it is zstd-compressed)";
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn unknown_content_is_an_error_that_says_what_is_known() {
         let error = kind(b"\x1f\x8b\xff\xff").unwrap_err().to_string();
-        assert!(error.contains("no known kind") && error.contains("gzip"), "{error}");
+        assert!(error.contains("unknown format") && error.contains("gzip"), "{error}");
         assert!(kind(b"").unwrap_err().to_string().contains("empty"));
         let header_longer_than_file = kind(b"\xff\0\0\0\0\0\0\0{}");
         assert!(header_longer_than_file.is_err());

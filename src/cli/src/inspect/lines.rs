@@ -1,4 +1,4 @@
-//! JSON lines, as metrics and journals are kept: the last rows, and a summary of every number.
+//! JSON lines, the format of metrics and journals: the last rows, and a summary of every number.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,14 +12,14 @@ use super::json::in_one_line;
 use crate::human;
 use crate::table::{Align, Cell, Table};
 
-/// A longer line is refused.
+/// The length above which a line is an error.
 const LONGEST_LINE: u64 = 16 << 20;
-/// More columns than this are not shown side by side but below each other.
+/// The number of columns above which fields are shown below each other instead of side by side.
 const COLUMNS: usize = 9;
-/// No more fields than this are summarized.
+/// The largest number of fields that are summarized.
 const FIELDS: usize = 200;
 
-/// Prints the last `rows` lines and what the numbers did over all of them.
+/// Prints the last `rows` lines and a summary of the numbers over all lines.
 pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut last = VecDeque::new();
@@ -46,7 +46,7 @@ pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     summary.print(out)
 }
 
-/// The next line without its end, or nothing at the end of the file.
+/// Returns the next line without its end, or none at the end of the file.
 fn next_line(reader: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let read = reader.take(LONGEST_LINE).read_until(b'\n', &mut line)? as u64;
@@ -56,7 +56,7 @@ fn next_line(reader: &mut impl BufRead, number: u64) -> Result<Option<Vec<u8>>> 
     Ok((read > 0).then_some(line))
 }
 
-/// The fields of a row, those of nested objects as `outer.inner`.
+/// Returns the fields of a row, with those of nested objects as `outer.inner`.
 fn flat(fields: &Map<String, Value>) -> Vec<(String, Value)> {
     let mut row = Vec::new();
     for (name, value) in fields {
@@ -70,7 +70,7 @@ fn flat(fields: &Map<String, Value>) -> Vec<(String, Value)> {
     row
 }
 
-/// Prints rows: as a table when there are few columns, otherwise each as a block.
+/// Prints rows: as a table if there are few columns, otherwise each as a block.
 fn print_rows(rows: &[Vec<(String, Value)>], out: &mut dyn Write) -> Result<()> {
     let mut names: Vec<&String> = Vec::new();
     for (name, _) in rows.iter().flatten() {
@@ -100,7 +100,7 @@ fn print_rows(rows: &[Vec<(String, Value)>], out: &mut dyn Write) -> Result<()> 
     Ok(table.print(out)?)
 }
 
-/// What the numbers of every field did.
+/// The statistics of the numbers of every field.
 #[derive(Default)]
 struct Summary {
     rows: u64,
@@ -120,7 +120,7 @@ struct Numbers {
 }
 
 impl Summary {
-    /// Takes in one row.
+    /// Adds one row.
     fn add(&mut self, row: &[(String, Value)]) {
         self.rows += 1;
         for (name, value) in row {
@@ -158,12 +158,12 @@ impl Summary {
 }
 
 impl Numbers {
-    /// The first number.
+    /// Creates the statistics with the first number.
     fn new(value: f64) -> Self {
         Self { count: 1, first: value, last: value, smallest: value, largest: value, sum: value }
     }
 
-    /// One more number.
+    /// Adds one more number.
     fn add(&mut self, value: f64) {
         self.count += 1;
         self.last = value;

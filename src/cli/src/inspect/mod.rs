@@ -1,4 +1,4 @@
-//! What is in a file, as readable tables. One file per kind; the kind is read from the content.
+//! The content of files as readable tables. There is one file per kind; the kind is determined from the content.
 
 mod audio;
 mod json;
@@ -22,24 +22,24 @@ use anyhow::{Context, Result};
 use crate::{human, style};
 use kind::Kind;
 
-/// The weights of a folder: of a checkpoint, an exported model, or a published one.
+/// Returns the weights of a folder: of a checkpoint, an exported model, or a published one.
 fn weights_of_folder(folder: &Path) -> Result<PathBuf> {
     let advice = "give a file in it, or use `flowmill status` for an experiment";
     flowmill_weights::locate(folder).with_context(|| format!("{} is a folder; {advice}", folder.display()))
 }
 
-/// Prints what is in the file at `path`, or in the weights of the folder there, at most `rows` rows of it; `full` shows the
-/// texts of tables whole.
+/// Prints the content of the file at `path`, or of the weights in the folder there, with at most `rows` rows. `full`
+/// shows the texts of tables in full.
 ///
 /// # Errors
-/// A file that cannot be read, is of no known kind, or is not what it claims to be; and what `out` reports.
+/// Returns an error for a file that cannot be read, has an unknown kind, or is damaged, and the errors of `out`.
 pub fn inspect(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result<()> {
     let file = match path.is_dir() {
         true => weights_of_folder(path)?,
         false => path.to_owned(),
     };
     let path = file.as_path();
-    // Damage can hide the kind: it is said first.
+    // Damage can hide the kind, so it is reported first.
     if let Some(damage) = flowmill_runner::damage(path) {
         style::warning(&format!("{} is damaged, or changed since it was made: {damage}", path.display()));
     }

@@ -1,4 +1,4 @@
-//! ONNX networks: what they take and give, their operators, their weights.
+//! ONNX networks: their inputs, outputs, operators and weights.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -45,7 +45,7 @@ pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
     )
 }
 
-/// Names and dimensions; a free one is `?`.
+/// Formats names and dimensions; a free dimension is `?`.
 fn values(values: &[OnnxValue]) -> String {
     let size = |size: &Option<i64>| size.map_or("?".to_string(), |size| size.to_string());
     let value = |value: &OnnxValue| {

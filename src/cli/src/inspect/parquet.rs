@@ -19,18 +19,18 @@ use crate::human;
 use crate::style;
 use crate::table::{Align, Cell, Table, print_pairs};
 
-/// How many members of a list are shown.
+/// The number of members of a list that are shown.
 const MEMBERS: usize = 6;
-/// How much of a text is shown.
+/// The number of characters of a text that are shown.
 const TEXT: usize = 90;
-/// How much of a text is shown when it is to be shown whole.
+/// The number of characters of a text that are shown in full mode.
 const WHOLE_TEXT: usize = 1 << 20;
-/// How many kinds of reasons are shown.
+/// The number of kinds of reasons that are shown.
 const REASONS: usize = 20;
-/// How many row groups are shown.
+/// The number of row groups that are shown.
 const ROW_GROUPS: usize = 20;
 
-/// Prints the table. The reasons of rejected rows are counted by kind and always whole.
+/// Prints the table. The reasons of rejected rows are counted by kind and always shown in full.
 pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result<()> {
     let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?))
         .context("its footer cannot be read; the file was cut or changed")?;
@@ -47,16 +47,16 @@ pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result
     print_rows(&first, &shapes, if full || rejected { WHOLE_TEXT } else { TEXT }, out)
 }
 
-/// The columns of two axes and more, by their names.
+/// The columns of two or more axes, by their names.
 type Shapes = BTreeMap<String, ColumnSpec>;
 
-/// The shapes that a shard's schema tells.
+/// Returns the shapes in a shard's schema.
 fn shapes(schema: &SchemaRef) -> Shapes {
     let (columns, _) = flowmill_corpus::shard::columns_of(schema);
     columns.into_iter().filter(|column| column.axes.len() > 1).map(|column| (column.name.clone(), column)).collect()
 }
 
-/// The shape of a column in one row, from the fields with the sizes of its axes: `[8, 150]`.
+/// Returns the shape of a column in one row, from the fields with the sizes of its axes: `[8, 150]`.
 fn shape_in_row(batch: &RecordBatch, column: &ColumnSpec, row: usize) -> Option<String> {
     let size = |name: &String| {
         let sizes = batch.column_by_name(name)?.as_primitive_opt::<Int32Type>()?;
@@ -72,7 +72,7 @@ fn is_rejected(schema: &SchemaRef) -> bool {
     names.starts_with(&["id", "reason", "part"]) && schema.field(1).data_type() == &DataType::Utf8
 }
 
-/// How many rows there are of every kind of reason, which is what stands before its first `: `.
+/// Returns the number of rows for every kind of reason, which is the text before its first `: `.
 fn reasons(path: &Path) -> Result<BTreeMap<String, u64>> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
     let mut kinds = BTreeMap::new();
@@ -88,7 +88,7 @@ fn reasons(path: &Path) -> Result<BTreeMap<String, u64>> {
     Ok(kinds)
 }
 
-/// Prints the kinds of reasons, the commonest first.
+/// Prints the kinds of reasons, the most frequent first.
 fn print_reasons(kinds: BTreeMap<String, u64>, out: &mut dyn Write) -> Result<()> {
     let mut kinds: Vec<(String, u64)> = kinds.into_iter().collect();
     kinds.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -103,7 +103,7 @@ fn print_reasons(kinds: BTreeMap<String, u64>, out: &mut dyn Write) -> Result<()
     Ok(())
 }
 
-/// Runs a reader over data that nobody vouches for: a panic inside becomes an error.
+/// Runs a reader over unverified data: a panic inside becomes an error.
 fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
@@ -118,7 +118,7 @@ fn first_rows(builder: ParquetRecordBatchReaderBuilder<File>, rows: usize) -> Re
     Ok(reader.collect::<Result<_, _>>()?)
 }
 
-/// Prints rows, row groups, writer and notes.
+/// Prints the number of rows and row groups, the writer and the notes.
 fn print_summary(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
     let file = metadata.file_metadata();
     let rows = u64::try_from(file.num_rows()).context("the number of rows is negative")?;
@@ -180,7 +180,7 @@ impl CompressionName for ::parquet::file::metadata::ColumnChunkMetaData {
     }
 }
 
-/// A type as people write it: `list<float16>`.
+/// Formats a type: `list<float16>`.
 fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::List(item) | DataType::LargeList(item) => format!("list<{}>", type_name(item.data_type())),
@@ -191,7 +191,7 @@ fn type_name(data_type: &DataType) -> String {
     }
 }
 
-/// Prints rows and bytes of every row group.
+/// Prints the rows and bytes of every row group.
 fn print_row_groups(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
     let mut table = Table::new(&[("row group", Align::Right), ("rows", Align::Right), ("stored", Align::Right)]);
     for (index, group) in metadata.row_groups().iter().enumerate().take(ROW_GROUPS) {
@@ -231,7 +231,7 @@ fn print_rows(batches: &[RecordBatch], shapes: &Shapes, text: usize, out: &mut d
     Ok(())
 }
 
-/// One cell in a few words.
+/// Formats one cell briefly.
 fn cell(column: &dyn Array, row: usize, text: usize) -> String {
     if column.is_null(row) {
         return "–".into();
@@ -247,21 +247,21 @@ fn cell(column: &dyn Array, row: usize, text: usize) -> String {
     }
 }
 
-/// Bytes: how many, and how they begin.
+/// Formats bytes: their number, and the first ones.
 fn bytes_cell(bytes: &[u8]) -> String {
     let begin: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let more = if bytes.len() > 8 { " …" } else { "" };
     format!("{} bytes: {}{more}", human::count(bytes.len() as u64), begin.join(" "))
 }
 
-/// A list: how many, and the first ones.
+/// Formats a list: its length, and the first items.
 fn list_cell(items: &dyn Array, text: usize) -> String {
     let first: Vec<String> = (0..items.len().min(MEMBERS)).map(|index| cell(items, index, text)).collect();
     let more = if items.len() > MEMBERS { ", …" } else { "" };
     format!("{} × [{}{more}]", human::count(items.len() as u64), first.join(", "))
 }
 
-/// Anything else, as Arrow prints it.
+/// Formats any other value like Arrow.
 fn scalar_cell(column: &dyn Array, row: usize, limit: usize) -> String {
     let options = FormatOptions::default();
     match ArrayFormatter::try_new(column, &options) {

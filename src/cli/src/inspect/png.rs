@@ -1,4 +1,4 @@
-//! PNG: width, height and how a pixel is stored, from the first chunk.
+//! PNG: width, height and pixel format, from the first chunk.
 
 use std::fs::File;
 use std::io::{Read, Write};

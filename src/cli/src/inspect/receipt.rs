@@ -1,4 +1,4 @@
-//! Receipts: what one part of a stage read, which values of the recipe it used, what it wrote.
+//! Receipts: the inputs of one part of a stage, the recipe values it used, and its outputs.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,9 +12,9 @@ use crate::human;
 use crate::style;
 use crate::table::{Align, Cell, Table, print_pairs};
 
-/// How many files and rejected rows are listed.
+/// The number of files and rejected rows that are listed.
 const LISTED: usize = 50;
-/// How much of a checksum is shown.
+/// The number of digits of a checksum that are shown.
 const CHECKSUM: usize = 16;
 
 /// Returns whether a JSON value has the fields of a receipt, under its checksum.
@@ -23,7 +23,7 @@ pub fn looks_like_one(value: &Value) -> bool {
     ["stage", "key", "config", "inputs", "outputs"].iter().all(|field| content.get(field).is_some())
 }
 
-/// Prints the receipt; one that was changed by hand is an error.
+/// Prints the receipt. A receipt that was changed by hand is an error.
 pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
     let receipt = Receipt::read(path)?;
     print_pairs(&summary(&receipt), 2, out)?;
@@ -34,7 +34,7 @@ pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
     print_rejected(&receipt, out)
 }
 
-/// Part, rows and facts.
+/// Returns part, rows and facts.
 fn summary(receipt: &Receipt) -> Vec<(String, String)> {
     let mut pairs = vec![
         ("stage".to_string(), format!("{}, version {}", receipt.stage, receipt.version)),
@@ -58,7 +58,7 @@ fn section(title: &str, out: &mut dyn Write) -> Result<()> {
     Ok(writeln!(out, "{}", style::paint(style::TITLE, title))?)
 }
 
-/// Prints what the part read.
+/// Prints the inputs of the part.
 fn print_inputs(receipt: &Receipt, out: &mut dyn Write) -> Result<()> {
     let mut table = Table::new(&[("input", Align::Left), ("blake3", Align::Left)]);
     for input in receipt.inputs.iter().take(LISTED) {
@@ -69,7 +69,7 @@ fn print_inputs(receipt: &Receipt, out: &mut dyn Write) -> Result<()> {
     rest(receipt.inputs.len(), out)
 }
 
-/// Prints what the part wrote.
+/// Prints the outputs of the part.
 fn print_outputs(receipt: &Receipt, out: &mut dyn Write) -> Result<()> {
     let mut table = Table::new(&[("output", Align::Left), ("size", Align::Right), ("blake3", Align::Left)]);
     for output in receipt.files.iter().take(LISTED) {
@@ -80,7 +80,7 @@ fn print_outputs(receipt: &Receipt, out: &mut dyn Write) -> Result<()> {
     rest(receipt.files.len(), out)
 }
 
-/// Prints the rows that were set aside.
+/// Prints the rejected rows.
 fn print_rejected(receipt: &Receipt, out: &mut dyn Write) -> Result<()> {
     if receipt.rejected.is_empty() {
         return Ok(());
@@ -93,12 +93,12 @@ fn print_rejected(receipt: &Receipt, out: &mut dyn Write) -> Result<()> {
     rest(receipt.rejected.len(), out)
 }
 
-/// The beginning of a checksum.
+/// Returns the beginning of a checksum.
 fn short(checksum: &str) -> &str {
     checksum.get(..CHECKSUM).unwrap_or(checksum)
 }
 
-/// Says how many lines were left out.
+/// Prints the number of lines that were left out.
 fn rest(members: usize, out: &mut dyn Write) -> Result<()> {
     if members > LISTED {
         writeln!(out, "… {} more", human::count((members - LISTED) as u64))?;

@@ -1,4 +1,4 @@
-//! safetensors: names, types, shapes, how many numbers, and the notes. Only the header is read.
+//! safetensors: names, types, shapes, number of elements, and the notes. Only the header is read.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,9 +14,9 @@ use crate::table::print_pairs;
 
 use super::tensors;
 
-/// A header larger than this is refused; the format allows no more either.
+/// The largest size of a header; the format does not allow more either.
 const LARGEST_HEADER: u64 = 100_000_000;
-/// How much of a note is shown.
+/// The number of characters of a note that are shown.
 const NOTE: usize = 400;
 
 /// Prints the tensors and the notes.
@@ -34,15 +34,15 @@ fn read_header(path: &Path) -> Result<Metadata> {
     file.read_exact(&mut prefix).context("the file ends before its header")?;
     let size = u64::from_le_bytes(prefix);
     if size > LARGEST_HEADER || size + 8 > length {
-        bail!("the header claims {} bytes and the file has {}", human::count(size), human::count(length));
+        bail!("the header claims {} bytes, but the file has {}", human::count(size), human::count(length));
     }
     let mut header = Vec::new();
     file.take(size).read_to_end(&mut header)?;
-    let header: Metadata = serde_json::from_slice(&header).context("the header is not what safetensors prescribe")?;
+    let header: Metadata = serde_json::from_slice(&header).context("the header is not a valid safetensors header")?;
     let expected = 8 + size + header.data_len() as u64;
     if expected != length {
         bail!(
-            "the header describes {} bytes and the file has {}; it was cut or changed",
+            "the header describes {} bytes, but the file has {}; it was truncated or changed",
             human::count(expected),
             human::count(length)
         );

@@ -1,4 +1,4 @@
-//! Tar shards: what kinds of members there are, and the first of them.
+//! Tar shards: the kinds of their members, and the first members.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,12 +11,12 @@ use flowmill_corpus::tar::{Damage, Member, MemberKind, Members};
 use crate::human;
 use crate::table::{Align, Cell, Table};
 
-/// How much of a name is shown.
+/// The number of characters of a name that are shown.
 const NAME: usize = 90;
-/// How many kinds of members are shown.
+/// The number of kinds of members that are shown.
 const KINDS: usize = 20;
 
-/// Prints the members up to the end, or up to where the file is damaged, which is then an error.
+/// Prints the members up to the end, or up to the damage in the file, which is then an error.
 pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     let file = File::open(path)?;
     let mut kinds = BTreeMap::<String, (u64, u64)>::new();
@@ -40,11 +40,11 @@ pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     first.print(out)?;
     match damage {
         None => Ok(()),
-        Some(Damage { at, problem }) => bail!("what follows byte {at} cannot be read: {problem}"),
+        Some(Damage { at, problem }) => bail!("the file cannot be read after byte {at}: {problem}"),
     }
 }
 
-/// Prints how many members and bytes there are of each ending.
+/// Prints the number of members and bytes for each extension.
 fn print_kinds(kinds: &BTreeMap<String, (u64, u64)>, out: &mut dyn Write) -> Result<()> {
     let mut table = Table::new(&[("ending", Align::Left), ("members", Align::Right), ("size", Align::Right)]);
     for (ending, (count, bytes)) in kinds.iter().take(KINDS) {
@@ -52,7 +52,7 @@ fn print_kinds(kinds: &BTreeMap<String, (u64, u64)>, out: &mut dyn Write) -> Res
     }
     table.print(out)?;
     if kinds.len() > KINDS {
-        writeln!(out, "  and {} other endings", human::count((kinds.len() - KINDS) as u64))?;
+        writeln!(out, "  and {} other extensions", human::count((kinds.len() - KINDS) as u64))?;
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ fn kind(member: &Member) -> Cell {
     })
 }
 
-/// What follows the first dot of the last part of a file's name, as WebDataset tells fields apart.
+/// Returns the part of a file's name after its first dot, which is the field in WebDataset.
 fn ending(member: &Member) -> String {
     if member.kind != MemberKind::File {
         return "(no file)".to_owned();

@@ -1,4 +1,4 @@
-//! A table of tensors: names, types, shapes, how many numbers.
+//! A table of tensors: names, types, shapes, number of elements.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,7 +9,7 @@ use crate::human;
 use crate::style;
 use crate::table::{Align, Cell, Table};
 
-/// What is told about one tensor.
+/// The properties of one tensor.
 pub struct Row<'a> {
     /// Its name.
     pub name: &'a str,
@@ -17,7 +17,7 @@ pub struct Row<'a> {
     pub dtype: String,
     /// Its dimensions.
     pub shape: &'a [usize],
-    /// How many bytes it takes.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
@@ -60,7 +60,7 @@ pub fn print<'a>(rows: impl Iterator<Item = Row<'a>>, out: &mut dyn Write) -> Re
     Ok(())
 }
 
-/// Dimensions as people write them.
+/// Formats dimensions.
 pub fn shape(shape: &[usize]) -> String {
     match shape {
         [] => "scalar".to_string(),

@@ -1,4 +1,4 @@
-//! Lines of text, such as `data.list` or `config.yaml`: the first ones, and how many there are.
+//! Lines of text, such as `data.list` or `config.yaml`: the first ones, and their number.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,9 +8,9 @@ use anyhow::Result;
 
 use crate::human;
 
-/// How much of a line is shown.
+/// The number of characters of a line that are shown.
 const LINE: usize = 160;
-/// How much of a line is read for showing it.
+/// The number of bytes of a line that are read for showing it.
 const READ: u64 = 4096;
 
 /// Prints the first `rows` lines.

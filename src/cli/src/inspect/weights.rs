@@ -12,12 +12,12 @@ use crate::table::{Align, Cell, Table, print_pairs};
 
 use super::tensors;
 
-/// How much of a name or a text is shown.
+/// The number of characters of a name or a text that are shown.
 const TEXT: usize = 120;
-/// How many items of a list are shown.
+/// The number of items of a list that are shown.
 const ITEMS: usize = 6;
 
-/// Prints what the file holds; of values without tensors at most `rows`.
+/// Prints the content of the file; at most `rows` of its values without tensors.
 pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     match Archive::open(path) {
         Ok(archive) => show_tensors(&archive, out),
@@ -34,7 +34,7 @@ pub fn show(path: &Path, rows: usize, out: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// Prints the tensors of a state dict, the scalars beside them, and what else is there.
+/// Prints the tensors of a state dict, the scalars next to them, and everything else in the file.
 pub fn show_tensors(archive: &Archive<'_>, out: &mut dyn Write) -> Result<()> {
     let shortened = |text: &str| human::shortened(text, TEXT);
     if let Some(entry) = &archive.entry {
@@ -79,12 +79,12 @@ fn show_values(value: &PickleValue, rows: usize, out: &mut dyn Write) -> Result<
     Ok(())
 }
 
-/// Returns whether it is a dict with tensors of its own.
+/// Returns whether it is a dict that contains tensors itself.
 fn has_tensors(value: &PickleValue) -> bool {
     value.as_dict().is_some_and(|entries| entries.iter().any(|(_, value)| matches!(value, PickleValue::Tensor(_))))
 }
 
-/// A value in a few words, the first items of a list with it.
+/// Formats a value briefly, with the first items of a list.
 fn in_one_line(value: &PickleValue) -> String {
     let first = |items: Vec<String>, length: usize| {
         let rest = if length > items.len() { ", …" } else { "" };

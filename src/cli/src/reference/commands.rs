@@ -1,4 +1,4 @@
-//! Every command and option, from the words of `--help`.
+//! The reference of every command and option, from the text of `--help`.
 
 use std::fmt::Write;
 
@@ -54,11 +54,11 @@ fn describe(command: &Command, text: &mut String) {
     }
 }
 
-/// Paragraphs as such, indented lines as a block.
+/// Writes paragraphs as such, and indented lines as a code block.
 fn prose(about: &str, text: &mut String) {
     let mut block = false;
     for line in about.lines() {
-        // A blank line inside of a list does not end it, and ends nothing else.
+        // A blank line inside a list does not end the list.
         let listed = line.starts_with("  ");
         if listed != block {
             *text += if listed { "```text\n" } else { "```\n" };

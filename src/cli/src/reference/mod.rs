@@ -6,7 +6,7 @@ mod recipe;
 pub use commands::commands;
 pub use recipe::recipe;
 
-/// Text for a cell of a table: one line, no bar that would end the cell.
+/// Formats text for a cell of a table: one line, with bars escaped.
 fn cell(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
     paragraphs.collect::<Vec<_>>().join("<br>").replace('|', "\\|")

@@ -1,4 +1,4 @@
-//! Every key of a recipe, from its JSON schema.
+//! The reference of every key of a recipe, from its JSON schema.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -13,22 +13,22 @@ const INTRODUCTION: &str = "\
 # The recipe
 
 A recipe is a YAML file. Every key has a default, and `flowmill recipe show RECIPE` prints all of them for a recipe. An unknown key is an error \
-that names the nearest known one. Relative paths count from the folder of the file that writes them, those of `--set` from the folder of the \
-recipe. `base: FILE` lays a recipe over another one: mappings are merged key by key, everything else is replaced, and so is an extractor of \
+that names the nearest known one. Relative paths start from the folder of the file that contains them, those of `--set` from the folder of the \
+recipe. `base: FILE` makes a recipe extend another one: mappings are merged key by key, everything else is replaced, and so is an extractor of \
 another `kind` and a model of another `family`. `--set train.optim.lr=1e-4` changes one value from the command line.
 
-`flowmill recipe schema > recipe.schema.json` writes all of this for editors, which then complete and check keys. With the YAML language server \
+`flowmill recipe schema > recipe.schema.json` writes the schema for editors, which then complete and check keys. With the YAML language server \
 (VS Code, Neovim, Emacs and others) a recipe names the schema in its first line:
 
 ```yaml
 # yaml-language-server: $schema=recipe.schema.json
 ```
 
-A *counterpart* is the name of a setting in the trainers that people come from: CosyVoice, Step-Audio, RWKVTTS's SFM scripts, FLOAT, VALL-E, \
-PMG, Hugging Face, PyTorch. A default of *none* is `null`, and a key that others fill in where it is left out says so.
+A *counterpart* is the name of the same setting in other trainers: CosyVoice, Step-Audio, RWKVTTS's SFM scripts, FLOAT, VALL-E, \
+PMG, Hugging Face, PyTorch. A default of *none* is `null`, and a key whose default comes from other keys says so.
 ";
 
-/// The keys that decide which other keys a mapping has, and the headings of the alternatives.
+/// The keys that determine which other keys a mapping has, and the headings of the alternatives.
 const TAGS: [(&str, &str); 2] = [("kind", "Extractors"), ("family", "Models")];
 
 /// Returns the reference of all keys, as Markdown, from the JSON schema of a recipe.
@@ -60,9 +60,9 @@ pub fn recipe(schema: &Value) -> String {
 struct Page<'a> {
     schema: &'a Value,
     text: String,
-    /// Mappings of several kinds, by the key that tells them apart; each has a heading of its own.
+    /// Mappings of several kinds, by the key that distinguishes them; each has its own heading.
     tagged: BTreeMap<&'static str, &'a Value>,
-    /// Where the keys of a mapping stand already, by these keys.
+    /// The place where the keys of a mapping were already printed, by these keys.
     told: HashMap<String, String>,
 }
 
@@ -115,12 +115,12 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// The keys of a mapping that has some of its own.
+    /// Returns the keys of a mapping that has some of its own.
     fn fields(&self, schema: &'a Value) -> Option<&'a Map<String, Value>> {
         self.resolve(schema)["properties"].as_object()
     }
 
-    /// The keys below a property: of the mapping that it is, may be, or is a list of.
+    /// Returns the keys below a property: of the mapping that it is, may be, or is a list of.
     fn nested(&mut self, property: &'a Value) -> Option<&'a Map<String, Value>> {
         let resolved = self.resolve(property);
         for (tag, _) in TAGS {
@@ -132,7 +132,7 @@ impl<'a> Page<'a> {
         let of_list = |schema: &'a Value| schema.get("items").and_then(|items| self.fields(items));
         let candidates = std::iter::once(resolved).chain(alternatives(resolved));
         let found = candidates.filter_map(|schema| self.fields(schema).or_else(|| of_list(schema))).next();
-        // `{epochs: N}` is in the type.
+        // `{epochs: N}` is shown in the type.
         found.filter(|fields| fields.len() > 1)
     }
 
@@ -141,7 +141,7 @@ impl<'a> Page<'a> {
         std::iter::once(resolved).chain(alternatives(resolved)).any(|schema| schema.get("items").is_some())
     }
 
-    /// The choices of an enumeration, as the end of its meaning.
+    /// Lists the choices of an enumeration, as the end of its description.
     fn choices(&self, property: &'a Value) -> String {
         let resolved = self.resolve(property);
         let inner =
@@ -157,7 +157,7 @@ impl<'a> Page<'a> {
         text
     }
 
-    /// The type in words.
+    /// Describes the type.
     fn kind(&self, property: &'a Value) -> String {
         let resolved = self.resolve(property);
         let mut kinds: Vec<String> = Vec::new();
@@ -177,7 +177,8 @@ impl<'a> Page<'a> {
         for name in &names {
             match *name {
                 _ if resolved.get("const").is_some() || resolved.get("pattern").is_some() => add("choice".to_owned()),
-                // Taken for text where text is, and for a mapping without keys.
+                // Numbers are accepted as text, so they are not listed next to it; the same holds for a mapping
+                // without keys.
                 "number" | "boolean" if names.contains(&"string") => {}
                 "null" if names.contains(&"object") => {}
                 "string" => add("text".to_owned()),
@@ -229,7 +230,7 @@ fn as_text(fields: &Map<String, Value>) -> String {
         .collect()
 }
 
-/// A default as a recipe writes it.
+/// Formats a default like a recipe.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),

@@ -1,4 +1,4 @@
-//! The checks of single values.
+//! Checks of single values.
 
 use std::borrow::Cow;
 
@@ -9,32 +9,33 @@ use crate::values::{self, BadPath};
 pub(super) struct Segment<'a> {
     pub(super) recording: &'a str,
     pub(super) start: f64,
-    /// `None`: at the recording's end.
+    /// The end in seconds; `None` for the recording's end.
     pub(super) end: Option<f64>,
-    /// The channel of the recording, when it is named.
+    /// The channel of the recording, if it is named.
     pub(super) channel: Option<Channel>,
 }
 
 /// A channel of a recording.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Channel {
-    /// A or B of a telephone call, counted from 0.
+    /// A or B of a telephone call, as 0 or 1.
     Letter(u32),
-    /// A number; whether the first is 0 or 1 shows in all numbers of a file.
+    /// A number. All numbers of a file together show whether the first is 0 or 1.
     Number(u32),
 }
 
-/// From where a file counts channels.
+/// The number from which a file counts channels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Numbering {
     /// The number of the first channel.
     pub(super) first: u32,
-    /// Whether the file leaves open which it is: all its numbers are 1.
+    /// True if the file leaves it open, because all its numbers are 1.
     pub(super) is_open: bool,
 }
 
 impl Numbering {
-    /// The numbering of a file with these channels: from 0 as Kaldi's own tools count, unless 2 or more and no 0 is there.
+    /// Determines the numbering of a file with these channels: from 0 as Kaldi's own tools count, unless there is a 2
+    /// or more and no 0.
     pub(super) fn of<'a>(channels: impl Iterator<Item = &'a str>) -> Self {
         let (mut zero, mut one, mut more) = (false, false, false);
         for number in channels.filter_map(|text| text.parse::<u32>().ok()) {
@@ -45,7 +46,7 @@ impl Numbering {
         Self { first: u32::from(!zero && more), is_open: one && !zero && !more }
     }
 
-    /// The channel, counted from 0.
+    /// Returns the channel, counted from 0.
     pub(super) fn index(self, channel: Channel) -> u32 {
         match channel {
             Channel::Letter(index) => index,
@@ -54,10 +55,10 @@ impl Numbering {
     }
 }
 
-/// What is wrong with a value.
+/// The problem of a value.
 #[derive(Debug, PartialEq)]
 pub(super) struct Problem {
-    /// The kind of problem, in words that follow the file's name; `None` for what is simply a bad line.
+    /// The kind of problem, in words that follow the file's name; `None` for a bad line.
     pub(super) kind: Option<Cow<'static, str>>,
     /// The problem, in words that follow "line 12 ".
     pub(super) detail: String,
@@ -92,7 +93,7 @@ pub(super) fn word<'a>(value: &'a str, what: &str) -> Result<&'a str, Problem> {
     Ok(value)
 }
 
-/// Checks a `wav.scp` value: a path, or a command when those are allowed.
+/// Checks a `wav.scp` value: a path, or a command if commands are allowed.
 pub(super) fn recording(value: &str, allow_pipes: bool) -> Result<&str, Problem> {
     if value.is_empty() {
         return Err("has an id but no path".into());
@@ -111,7 +112,7 @@ pub(super) fn recording(value: &str, allow_pipes: bool) -> Result<&str, Problem>
         };
     }
     if value.starts_with('|') || value == "-" {
-        return Err(format!("gives `{value}`, which is no file").into());
+        return Err(format!("gives `{value}`, which is not a file").into());
     }
     if is_archive_offset(value) {
         return Err(Problem {
@@ -126,14 +127,15 @@ pub(super) fn recording(value: &str, allow_pipes: bool) -> Result<&str, Problem>
     Ok(value)
 }
 
-/// Whether a value has the form `FILE.ark:1234`.
+/// Returns whether a value has the form `FILE.ark:1234`.
 fn is_archive_offset(value: &str) -> bool {
     value.rsplit_once(':').is_some_and(|(file, offset)| {
         file.ends_with(".ark") && !offset.is_empty() && offset.bytes().all(|b| b.is_ascii_digit())
     })
 }
 
-/// Parses a `segments` value: recording, start and end in seconds (-1: the recording's end), and a channel, if one is named.
+/// Parses a `segments` value: recording, start and end in seconds (-1 for the recording's end), and an optional
+/// channel.
 pub(super) fn segment(value: &str) -> Result<Segment<'_>, Problem> {
     let fields: Vec<&str> = value.split_whitespace().take(6).collect();
     let (&[recording, start, end], named) = (match fields.as_slice() {
@@ -161,7 +163,7 @@ pub(super) fn segment(value: &str) -> Result<Segment<'_>, Problem> {
     Ok(Segment { recording, start, end, channel: named.map(channel).transpose()? })
 }
 
-/// A channel by its number or its letter.
+/// Parses a channel number or letter.
 fn channel(text: &str) -> Result<Channel, Problem> {
     let wrong = |_| Problem::from(format!("has `{text}` where a channel should be (0, 1, A or B)"));
     match text {

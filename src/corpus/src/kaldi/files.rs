@@ -24,12 +24,12 @@ pub(super) struct Entry {
 pub(super) struct Keyed {
     file: TextFile,
     pub(super) entries: Vec<Entry>,
-    /// The first line whose key is smaller than the one before.
+    /// The first line whose key is smaller than the key before it.
     pub(super) unsorted_at: Option<u32>,
 }
 
 impl Keyed {
-    /// Reads `dir/name`, one entry a line.
+    /// Reads `dir/name`, one entry per line.
     fn open(dir: &Path, name: &str) -> Result<Option<Self>, CorpusError> {
         Ok(TextFile::open(dir, name)?.map(|file| {
             let lines = file.lines();
@@ -51,7 +51,7 @@ impl Keyed {
         }))
     }
 
-    /// Reads `spk2utt`, turned round: one entry per utterance, whose value is the speaker.
+    /// Reads `spk2utt` inverted: one entry per utterance, whose value is the speaker.
     fn open_inverted(dir: &Path, name: &str) -> Result<Option<Self>, CorpusError> {
         let Some(lines) = Self::open(dir, name)? else { return Ok(None) };
         let Keyed { file, entries: speakers, unsorted_at } = lines;
@@ -97,7 +97,7 @@ impl Keyed {
         self.file.bytes_at(entry.value_start, entry.value_len)
     }
 
-    /// An entry's value as text, where its bytes are UTF-8.
+    /// Returns an entry's value as text if its bytes are UTF-8.
     pub(super) fn value(&self, entry: &Entry) -> Result<&str, Problem> {
         utf8(self.value_bytes(entry)).map_err(|byte| Problem {
             kind: Some("is not UTF-8".into()),
@@ -105,7 +105,7 @@ impl Keyed {
         })
     }
 
-    /// What to do about bytes that are not UTF-8.
+    /// Returns advice about bytes that are not UTF-8.
     pub(super) fn encoding_advice(&self) -> &'static str {
         self.file.encoding_advice()
     }
@@ -125,7 +125,7 @@ impl Keyed {
         self.file.len()
     }
 
-    /// The entries with this key; `from` is where the search may start and moves past them.
+    /// Returns the entries with this key. The search starts at `from`, which is moved past them.
     pub(super) fn take(&self, from: &mut usize, key: &[u8]) -> &[Entry] {
         while self.entries.get(*from).is_some_and(|entry| self.key(entry) < key) {
             *from += 1;
@@ -137,19 +137,20 @@ impl Keyed {
         &self.entries[start..*from]
     }
 
-    /// The entries with this key, wherever they are.
+    /// Returns the entries with this key, anywhere in the file.
     pub(super) fn find(&self, key: &[u8]) -> &[Entry] {
         let start = self.entries.partition_point(|entry| self.key(entry) < key);
         self.take(&mut start.clone(), key)
     }
 }
 
-/// Bytes as text; the error is the byte at which UTF-8 breaks.
+/// Converts bytes to text; the error is the first byte that is not UTF-8.
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, u8> {
     std::str::from_utf8(bytes).map_err(|e| bytes.get(e.valid_up_to()).copied().unwrap_or_default())
 }
 
-/// How long a line's key and the white space behind it are. Unicode's white space parts them too, as tools in Python have it.
+/// Returns the length of a line's key and of the white space after it. Unicode's white space separates them too, as
+/// in Python tools.
 fn key_and_gap(line: &[u8]) -> (usize, usize) {
     let ascii = line.iter().position(|b| matches!(b, b' ' | b'\t')).unwrap_or(line.len());
     let key = if line[..ascii].is_ascii() { ascii } else { first_white_space(line).unwrap_or(ascii) };
@@ -161,7 +162,7 @@ fn key_and_gap(line: &[u8]) -> (usize, usize) {
     (key, gap)
 }
 
-/// How long a value is without Unicode's white space at its end.
+/// Returns the length of a value without Unicode's white space at its end.
 fn trimmed_len(value: &[u8]) -> usize {
     match std::str::from_utf8(value) {
         Ok(text) => text.trim_end().len(),
@@ -169,15 +170,15 @@ fn trimmed_len(value: &[u8]) -> usize {
     }
 }
 
-/// Where the first white space of a text is, as far as it is UTF-8.
+/// Returns the position of the first white space of a text, as far as it is UTF-8.
 fn first_white_space(line: &[u8]) -> Option<usize> {
     let valid = std::str::from_utf8(line).or_else(|e| std::str::from_utf8(&line[..e.valid_up_to()])).ok()?;
     let found = valid.find(char::is_whitespace);
     found.or_else(|| line.iter().position(|b| matches!(b, b' ' | b'\t')))
 }
 
-/// The ids of utterances that any file of a directory names, as far as the files can be read: for a directory that cannot be read as a
-/// whole. Recordings count where there are no segments.
+/// Returns the ids of utterances in any file of a directory, as far as the files can be read, for a directory that
+/// cannot be read as a whole. Ids of recordings count if there are no segments.
 pub(super) fn ids(dir: &Path) -> Vec<String> {
     let read = |name: &str| Keyed::open(dir, name).ok().flatten();
     let placing = read("segments").or_else(|| read("wav.scp"));
@@ -190,28 +191,29 @@ pub(super) fn ids(dir: &Path) -> Vec<String> {
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) wav_scp: Keyed,
-    /// Absent where the data have no transcripts.
+    /// None if the data have no transcripts.
     pub(super) text: Option<Keyed>,
-    /// Absent where one speaker is given for all.
+    /// None if one speaker is given for all utterances.
     pub(super) utt2spk: Option<Keyed>,
     pub(super) segments: Option<Keyed>,
     pub(super) utt2lang: Option<Keyed>,
-    /// Turned round: keyed by utterance.
+    /// Inverted: keyed by utterance.
     pub(super) spk2utt: Option<Keyed>,
 }
 
 impl Files {
-    /// Reads the files of `dir`, as the recipe in the folder `root` names it; `speaker` is said of all utterances where `utt2spk` is not.
+    /// Reads the files of `dir`, as the recipe in the folder `root` names it. `speaker` is the speaker of all
+    /// utterances if there is no `utt2spk`.
     pub(super) fn open(root: &Path, dir: &str, speaker: Option<&str>) -> Result<Self, CorpusError> {
         let path = &root.join(dir);
         if !path.is_dir() {
-            return Err(CorpusError::structure(path, "is no directory; a Kaldi data directory is expected here"));
+            return Err(CorpusError::structure(path, "is not a directory; a Kaldi data directory is expected here"));
         }
         if !path.join("wav.scp").exists() {
             split_folders(path, dir)?;
         }
         Ok(Self {
-            wav_scp: required(path, "wav.scp", "a line per recording: its id and its path")?,
+            wav_scp: required(path, "wav.scp", "one line per recording: its id and its path")?,
             text: transcripts(path)?,
             utt2spk: speakers(path, dir, speaker)?,
             segments: Keyed::open(path, "segments")?,
@@ -220,32 +222,33 @@ impl Files {
         })
     }
 
-    /// All files that are there.
+    /// Returns all existing files.
     pub(super) fn present(&self) -> impl Iterator<Item = &Keyed> {
         let others = [&self.text, &self.utt2spk, &self.segments, &self.utt2lang, &self.spk2utt];
         std::iter::once(&self.wav_scp).chain(others.into_iter().flatten())
     }
 
-    /// Where those files lie.
+    /// Returns the paths of these files.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         self.present().map(|keyed| keyed.file.path.clone()).collect()
     }
 }
 
-/// `text`, which may be missing.
+/// Reads `text`, which is optional.
 fn transcripts(path: &Path) -> Result<Option<Keyed>, CorpusError> {
     if !path.join("text").exists() && !path.join("text.gz").exists() {
         return Ok(None);
     }
-    required(path, "text", "a line per utterance: its id and its transcript (delete it where there are no transcripts)")
+    required(path, "text", "one line per utterance: its id and its transcript (delete it if there are no transcripts)")
         .map(Some)
 }
 
-/// Kaldi's own files that say nothing about an utterance that is not found otherwise.
+/// Kaldi's own files whose information about utterances is redundant.
 const FOLLOWS: [&str; 8] =
     ["utt2dur", "reco2dur", "utt2num_frames", "feats.scp", "cmvn.scp", "vad.scp", "frame_shift", "spk2gender"];
 
-/// Other files of a data directory that may say something about utterances, sorted: those without an extension, as Kaldi's are.
+/// Returns other files of a data directory that may describe utterances, sorted: those without an extension, like
+/// Kaldi's own.
 pub(super) fn not_read(path: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(path) else { return Vec::new() };
     let files = entries.filter_map(Result::ok).filter(|entry| entry.path().is_file());
@@ -259,24 +262,25 @@ pub(super) fn not_read(path: &Path) -> Vec<String> {
     names
 }
 
-/// `utt2spk`, which may be missing only where one speaker is given.
+/// Reads `utt2spk`, which is optional only if one speaker is given.
 fn speakers(path: &Path, dir: &str, speaker: Option<&str>) -> Result<Option<Keyed>, CorpusError> {
     if path.join("utt2spk").exists() {
-        return required(path, "utt2spk", "a line per utterance: its id and its speaker").map(Some);
+        return required(path, "utt2spk", "one line per utterance: its id and its speaker").map(Some);
     }
     match speaker {
         Some(_) => Ok(None),
         None => Err(CorpusError::structure(
             path,
             format!(
-                "has no file `utt2spk` (a line per utterance: its id and its speaker); write one, or name one speaker for all \
+                "has no file `utt2spk` (one line per utterance: its id and its speaker); write one, or name one speaker for all \
                  its utterances: prep.data: [{{dir: {dir}, speaker: NAME}}]"
             ),
         )),
     }
 }
 
-/// Refuses a folder of data directories, such as `data` with `data/train` and `data/dev`, with the way to name them.
+/// Returns an error for a folder of data directories, such as `data` with `data/train` and `data/dev`, that says how
+/// to name them.
 fn split_folders(path: &Path, dir: &str) -> Result<(), CorpusError> {
     let entries = std::fs::read_dir(path).map_err(|error| CorpusError::io("list", path, error))?;
     let mut names: Vec<String> = entries
@@ -301,17 +305,21 @@ fn split_folders(path: &Path, dir: &str) -> Result<(), CorpusError> {
     ))
 }
 
-/// A file that must be there and must not be empty.
+/// Reads a file that must exist and must not be empty.
 fn required(dir: &Path, name: &str, holds: &str) -> Result<Keyed, CorpusError> {
     let absent = || CorpusError::structure(dir, format!("has no file `{name}` ({holds}){}", packed(dir, name)));
     let keyed = Keyed::open(dir, name)?.ok_or_else(absent)?;
     if keyed.entries.is_empty() {
-        return Err(CorpusError::structure(&dir.join(name), format!("is empty; it should hold {holds}")));
+        return Err(CorpusError::structure(&dir.join(name), format!("is empty; it should contain {holds}")));
     }
     Ok(keyed)
 }
 
-/// What to do where a file is there in compressed form only.
+/// Returns advice for a file that exists only in compressed form.
 fn packed(dir: &Path, name: &str) -> &'static str {
-    if dir.join(format!("{name}.gz")).exists() { "; it is there compressed: `gunzip` it once" } else { "" }
+    if dir.join(format!("{name}.gz")).exists() {
+        "; there is a compressed one: decompress it once with `gunzip`"
+    } else {
+        ""
+    }
 }

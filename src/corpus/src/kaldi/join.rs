@@ -1,4 +1,4 @@
-//! The join: sorted files walked side by side, every id judged once.
+//! The join: sorted files are read side by side, and every id is accepted or rejected once.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -44,20 +44,20 @@ pub(super) fn join(files: &Files, root: &Path, dir: &str, options: &ReadOptions<
     reading
 }
 
-/// A warning for a file that Kaldi would refuse for its order.
+/// Returns a warning for a file that Kaldi would refuse because of its order.
 fn unsorted_warning(keyed: &Keyed) -> Option<String> {
     keyed.unsorted_at.map(|line| {
-        format!("{}:{line} is out of C order; Flowmill sorts by itself, Kaldi would refuse the file", keyed.name())
+        format!("{}:{line} is out of C order; Flowmill sorts the file, but Kaldi would refuse it", keyed.name())
     })
 }
 
-/// A warning for files of the directory that are not read; CosyVoice 3's instructions are named for what they are.
+/// Returns a warning for files of the directory that are not read. The instructions of CosyVoice 3 are named as such.
 fn not_read_warning(names: &[String]) -> Option<String> {
     let about = |name: &String| match name.as_str() {
         "instruct" => "instruct (the instructions of CosyVoice 3, which the shards will lack)".to_owned(),
         name => name.to_owned(),
     };
-    // The instructions come first, so that they are not among those that are only counted.
+    // The instructions come first, so that they are always named and not only counted.
     let mut names: Vec<&String> = names.iter().collect();
     names.sort_by_key(|name| name.as_str() != "instruct");
     let shown: Vec<String> = names.iter().take(10).map(|name| about(name)).collect();
@@ -65,7 +65,7 @@ fn not_read_warning(names: &[String]) -> Option<String> {
     (!shown.is_empty()).then(|| format!("files that are not read: {}{more}", shown.join(", ")))
 }
 
-/// How often something was seen, and the first id it was seen at.
+/// The number of occurrences, and the first id with one.
 #[derive(Default)]
 struct Tally {
     count: u64,
@@ -80,7 +80,7 @@ impl Tally {
         self.count += 1;
     }
 
-    /// The warning, when anything was seen.
+    /// Returns the warning if there were any.
     fn warning(&self, text: &str) -> Option<String> {
         (self.count > 0).then(|| format!("{} utterances {text} (first: {})", self.count, self.first))
     }
@@ -90,9 +90,9 @@ struct Joiner<'a> {
     files: &'a Files,
     options: &'a ReadOptions<'a>,
     prefix: String,
-    /// Whether a row without a transcript is rejected.
+    /// True if a row without a transcript is rejected.
     text_needed: bool,
-    /// From where `segments` counts channels.
+    /// The number from which `segments` counts channels.
     numbering: Numbering,
     reading: Reading,
     without_prefix: Tally,
@@ -100,9 +100,9 @@ struct Joiner<'a> {
     without_speaker_list: Tally,
 }
 
-/// The entries one id has in each file.
+/// The entries of one id in each file.
 struct Groups<'a> {
-    /// In `segments` when there is one, in `wav.scp` otherwise.
+    /// In `segments` if it exists, in `wav.scp` otherwise.
     place: &'a [Entry],
     text: &'a [Entry],
     speaker: &'a [Entry],
@@ -110,7 +110,7 @@ struct Groups<'a> {
     listed: &'a [Entry],
 }
 
-/// Where an utterance's audio is.
+/// The place of an utterance's audio.
 struct Audio<'a> {
     wav: &'a str,
     start: Option<f64>,
@@ -119,7 +119,7 @@ struct Audio<'a> {
 }
 
 impl<'a> Joiner<'a> {
-    /// The file with one line per utterance that says where its audio is.
+    /// Returns the file with one line per utterance that gives the place of its audio.
     fn placing(&self) -> &'a Keyed {
         self.files.segments.as_ref().unwrap_or(&self.files.wav_scp)
     }
@@ -147,14 +147,14 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// The entries of one id in the files that must have it.
+    /// Returns the entries of one id in the files that must have it.
     fn met(&self, groups: &Groups<'a>) -> impl Iterator<Item = (&'a Keyed, &'a [Entry])> + Clone + use<'a> {
         let texts = self.files.text.as_ref().map(|text| (text, groups.text));
         let speakers = self.files.utt2spk.as_ref().map(|utt2spk| (utt2spk, groups.speaker));
         std::iter::once((self.placing(), groups.place)).chain(texts).chain(speakers)
     }
 
-    /// Accepts or rejects one id. Lines that repeat an accepted one are one rejection, in however many files.
+    /// Accepts or rejects one id. All lines that repeat an accepted id are one rejection, in any number of files.
     fn settle(&mut self, key: &[u8], groups: &Groups<'a>) {
         let id = String::from_utf8_lossy(key).into_owned();
         if let Err(reason) = self.accept(key, groups) {
@@ -171,7 +171,7 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// Adds the row of one id, or says why not.
+    /// Adds the row of one id, or returns the reason for its rejection.
     fn accept(&mut self, key: &[u8], groups: &Groups<'a>) -> Result<(), String> {
         let files = self.files;
         let met = self.met(groups);
@@ -207,7 +207,7 @@ impl<'a> Joiner<'a> {
         Ok(())
     }
 
-    /// The utterance's transcript; empty where none is needed.
+    /// Returns the utterance's transcript; empty if none is needed.
     fn text(&self, group: &'a [Entry]) -> Result<Cow<'a, str>, String> {
         let (Some(text), Some(entry)) = (&self.files.text, group.first()) else { return Ok(Cow::Borrowed("")) };
         let words = |value| match checks::transcript(value)? {
@@ -218,7 +218,7 @@ impl<'a> Joiner<'a> {
         located(text, entry, words)
     }
 
-    /// The utterance's speaker: as `utt2spk` says, or the one of all.
+    /// Returns the utterance's speaker: from `utt2spk`, or the one of all utterances.
     fn speaker(&self, group: &'a [Entry]) -> Result<&'a str, String> {
         match (&self.files.utt2spk, group.first()) {
             (Some(utt2spk), Some(entry)) => located(utt2spk, entry, |value| checks::word(value, "speaker")),
@@ -240,7 +240,7 @@ impl<'a> Joiner<'a> {
         Ok(id)
     }
 
-    /// Where the utterance's audio is: its recording, start and end.
+    /// Returns the place of the utterance's audio: its recording, start and end.
     fn audio(&self, entry: &Entry) -> Result<Audio<'a>, String> {
         let wav_scp = &self.files.wav_scp;
         let path = |entry: &Entry| located(wav_scp, entry, |value| checks::recording(value, self.options.allow_pipes));
@@ -252,7 +252,7 @@ impl<'a> Joiner<'a> {
         unambiguous(wav_scp, found)?;
         let Some(recording) = found.first() else {
             return Err(format!(
-                "no such recording: {} uses `{}`, wav.scp does not have it",
+                "no such recording: {} uses `{}`, but wav.scp does not have it",
                 segments.place(entry),
                 segment.recording
             ));
@@ -272,7 +272,7 @@ impl<'a> Joiner<'a> {
         match listed.iter().find(|entry| spk2utt.value_bytes(entry) != spk.as_bytes()) {
             None => Ok(()),
             Some(other) => Err(format!(
-                "two speakers: {} gives it to `{}`, {} to `{spk}`; spk2utt follows from utt2spk, so delete it or make it anew",
+                "two speakers: {} gives it to `{}`, {} to `{spk}`; spk2utt follows from utt2spk, so delete it or generate it again",
                 spk2utt.place(other),
                 String::from_utf8_lossy(spk2utt.value_bytes(other)),
                 groups.speaker.first().map(|entry| utt2spk.place(entry)).unwrap_or_default(),
@@ -280,7 +280,7 @@ impl<'a> Joiner<'a> {
         }
     }
 
-    /// The utterance's language, when there is `utt2lang`.
+    /// Returns the utterance's language if there is `utt2lang`.
     fn language(&mut self, utt: &str, group: &'a [Entry]) -> Result<Option<&'a str>, String> {
         let Some(utt2lang) = &self.files.utt2lang else { return Ok(None) };
         let Some(entry) = group.first() else {
@@ -291,7 +291,8 @@ impl<'a> Joiner<'a> {
         located(utt2lang, entry, |value| checks::word(value, "language")).map(Some)
     }
 
-    /// Appends a row, its path joined on the directory. A command is made to run in the directory, so that it too is relative to it.
+    /// Appends a row, with its path joined to the directory. A command is changed to run in the directory, so that
+    /// its paths are relative to it too.
     fn push(&mut self, row: UtteranceRow<'_>) {
         let utterances = &mut self.reading.utterances;
         if !row.wav.ends_with('|') {
@@ -310,7 +311,7 @@ impl<'a> Joiner<'a> {
         let mut reading = self.reading;
         let warnings = [
             self.numbering.is_open.then(|| {
-                "segments names channel 1 only: it is taken for the second channel, as Kaldi's extract-segments counts from 0; write A \
+                "segments names channel 1 only: it is taken as the second channel, as Kaldi's extract-segments counts from 0; write A \
                  for the first channel and B for the second"
                     .to_owned()
             }),
@@ -324,7 +325,7 @@ impl<'a> Joiner<'a> {
     }
 }
 
-/// Applies a check to an entry's value; a problem is preceded by file and line.
+/// Applies a check to an entry's value. File and line are prepended to a problem.
 fn located<'a, T>(
     keyed: &'a Keyed,
     entry: &Entry,
@@ -336,24 +337,24 @@ fn located<'a, T>(
     })
 }
 
-/// Refuses an id whose repeated lines contradict each other.
+/// Returns an error for an id whose repeated lines contradict each other.
 fn unambiguous(keyed: &Keyed, group: &[Entry]) -> Result<(), String> {
     let Some((first, others)) = group.split_first() else { return Ok(()) };
     match others.iter().find(|other| keyed.value_bytes(other) != keyed.value_bytes(first)) {
         None => Ok(()),
         Some(other) => {
-            Err(format!("contradiction: {} says otherwise than line {} of the same id", keyed.place(other), first.line))
+            Err(format!("contradiction: {} differs from line {} with the same id", keyed.place(other), first.line))
         }
     }
 }
 
-/// "not in wav.scp: only in text:3".
+/// Formats "not in wav.scp: only in text:3".
 fn missing<'a>(absent: &str, met: impl Iterator<Item = (&'a Keyed, &'a [Entry])>) -> String {
     let places: Vec<String> = met.filter_map(|(keyed, group)| group.first().map(|entry| keyed.place(entry))).collect();
     format!("not in {absent}: only in {}", places.join(" and "))
 }
 
-/// From where a file of segments counts channels.
+/// Returns the number from which a file of segments counts channels.
 fn numbering(segments: Option<&Keyed>) -> Numbering {
     let value = |segments: &'_ Keyed, entry: &Entry| -> Option<String> {
         std::str::from_utf8(segments.value_bytes(entry)).ok()?.split_whitespace().nth(3).map(str::to_owned)
@@ -365,7 +366,7 @@ fn numbering(segments: Option<&Keyed>) -> Numbering {
     Numbering::of(channels.iter().map(String::as_str))
 }
 
-/// A warning for recordings no segment uses.
+/// Returns a warning about recordings that no segment uses.
 fn unused_recordings(wav_scp: &Keyed, segments: &Keyed) -> Option<String> {
     let mut used: Vec<&[u8]> = segments
         .entries

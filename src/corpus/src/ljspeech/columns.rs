@@ -1,4 +1,4 @@
-//! What the fields of a line of `metadata.csv` are.
+//! The fields of a line of `metadata.csv`.
 
 use crate::fields::{is_name_of, position_of};
 use crate::values::BadPath;
@@ -9,13 +9,13 @@ use crate::{ids, values};
 pub(super) struct Columns {
     /// The recording.
     audio: usize,
-    /// The id, where it is not made of the recording's name.
+    /// The id, if it is not made from the recording's name.
     id: Option<usize>,
     /// The transcript; the first that is not empty counts.
     texts: Vec<usize>,
     speaker: Option<usize>,
     language: Option<usize>,
-    /// How many fields a line may have.
+    /// The largest number of fields of a line.
     count: usize,
     /// Names of fields that are not read.
     unread: Vec<String>,
@@ -28,29 +28,30 @@ impl Default for Columns {
     }
 }
 
-/// What a line says.
+/// The content of a line.
 pub(super) struct Line<'a> {
     /// The recording, as the line names it.
     pub(super) audio: &'a str,
     pub(super) id: Option<&'a str>,
-    /// The transcript, or why there is none.
+    /// The transcript, or the reason why there is none.
     pub(super) text: Result<String, String>,
     pub(super) speaker: Option<&'a str>,
     pub(super) language: Option<&'a str>,
 }
 
-/// A field's name in a header as the lists of names have it.
+/// Returns a field's name in a header in the form of the lists of names.
 fn plain(name: &str) -> String {
     name.trim().trim_matches('"').trim().to_lowercase().replace([' ', '-'], "_")
 }
 
-/// Whether a name is that of the text in normalized form.
+/// Returns whether a name is that of the text in normalized form.
 fn is_normalized(name: &str) -> bool {
     ["norm", "text_norm", "clean"].iter().any(|beginning| name.starts_with(beginning))
 }
 
 impl Columns {
-    /// The fields as a header names them; `None` when the line is no header. `no_recording` says whether a first field names none.
+    /// Returns the fields that a header names; `None` if the line is not a header. `no_recording` says whether a
+    /// first field names no recording.
     pub(super) fn of_header(line: &str, no_recording: impl Fn(&str) -> bool) -> Result<Option<Self>, String> {
         let names: Vec<String> = line.split('|').map(plain).collect();
         let is = |field: &'static str| move |name: &String| is_name_of(field, name);
@@ -84,23 +85,23 @@ impl Columns {
         Ok(Some(Self { audio: recording, id, texts, speaker, language, count: names.len(), unread }))
     }
 
-    /// A warning about fields that the header names and nothing reads.
+    /// Returns a warning about fields that the header names and that are not read.
     pub(super) fn unread_warning(&self) -> Option<String> {
         let names = self.unread.join(", ");
         (!self.unread.is_empty()).then(|| format!("metadata.csv: fields that are not read: {names}"))
     }
 
-    /// The recording that a line names.
+    /// Returns the recording that a line names.
     pub(super) fn audio<'a>(&self, line: &'a str) -> &'a str {
         field(line, self.audio).unwrap_or_default()
     }
 
-    /// The id of its own that a line gives.
+    /// Returns the id that a line provides, if any.
     pub(super) fn id<'a>(&self, line: &'a str) -> Option<&'a str> {
         self.id.and_then(|at| field(line, at))
     }
 
-    /// The texts of a line that are not empty, the one to take first.
+    /// Returns the texts of a line that are not empty, the preferred one first.
     pub(super) fn texts<'a>(&self, line: &'a str) -> impl Iterator<Item = &'a str> {
         self.texts.iter().filter_map(move |at| field(line, *at))
     }
@@ -138,7 +139,7 @@ impl Columns {
     }
 }
 
-/// A field of a line without blanks around it; `None` when it is empty.
+/// Returns a field of a line, trimmed; `None` if it is empty.
 fn field(line: &str, at: usize) -> Option<&str> {
     line.split('|').nth(at).map(str::trim).filter(|field| !field.is_empty())
 }

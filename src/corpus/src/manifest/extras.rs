@@ -11,8 +11,8 @@ use crate::{Array, ArrayData, ColumnSpec, DType, MediaRef, ReadOptions, Role};
 /// The most axes of a column.
 const MAX_AXES: usize = 8;
 
-/// Reads the extras of one row, as far as `options` asks for them; `prefix` comes before relative paths. The problem follows the place's
-/// name.
+/// Reads the extras of one row, as far as `options` requests them; `prefix` comes before relative paths. The problem
+/// follows the place's name.
 pub(super) fn read(object: &Object, prefix: &str, options: &ReadOptions<'_>) -> Result<Option<Extra>, String> {
     let mut extra = Extra::default();
     for &role in options.media.iter().filter(|role| **role != Role::Audio) {
@@ -43,7 +43,7 @@ pub(super) fn read(object: &Object, prefix: &str, options: &ReadOptions<'_>) -> 
     Ok((extra != Extra::default()).then_some(extra))
 }
 
-/// The paths of a medium: one, or a list for pictures. Each may be an object with a `path`.
+/// Returns the paths of a medium: one, or a list for pictures. Each may be an object with a `path`.
 fn paths(role: Role, value: &Value) -> Result<Vec<String>, String> {
     let path = |value: &Value| {
         let path = if let Value::Object(object) = value { object.get("path").unwrap_or(value) } else { value };
@@ -71,7 +71,7 @@ fn references(name: &str, value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
-/// The value of a column: a number, a string, or lists of them in the column's shape.
+/// Returns the value of a column: a number, a string, or lists of them in the column's shape.
 fn array(column: &ColumnSpec, value: &Value) -> Result<Array, String> {
     let name = &column.name;
     let shape = shape(value).map_err(|problem| format!("column `{name}` {problem}"))?;
@@ -98,14 +98,14 @@ fn array(column: &ColumnSpec, value: &Value) -> Result<Array, String> {
         DType::I64 => numbers!(I64, i64, Value::as_i64),
         DType::U8 => numbers!(U8, u8, |value: &Value| value.as_u64().and_then(|value| u8::try_from(value).ok())),
         DType::Text => numbers!(Text, String, |value: &Value| value.as_str().map(str::to_owned)),
-        DType::Bytes => return Err(format!("column `{name}` is of bytes, which JSON cannot hold")),
+        DType::Bytes => return Err(format!("column `{name}` has bytes, which JSON cannot represent")),
     };
     let array = Array::from_data(shape, data).map_err(|error| format!("column `{name}`: {error}"))?;
     column.check(&array).map_err(|error| error.to_string())?;
     Ok(array)
 }
 
-/// The shape of nested lists; all lists at one depth have the same size.
+/// Returns the shape of nested lists. All lists at one depth have the same size.
 fn shape(value: &Value) -> Result<Vec<usize>, String> {
     let mut shape = Vec::new();
     let mut level = vec![value];
@@ -124,10 +124,10 @@ fn shape(value: &Value) -> Result<Vec<usize>, String> {
         shape.push(size);
         level = next;
     }
-    if level.iter().any(|value| value.is_array()) { Err("has lists next to values".to_owned()) } else { Ok(shape) }
+    if level.iter().any(|value| value.is_array()) { Err("mixes lists and values".to_owned()) } else { Ok(shape) }
 }
 
-/// The values of nested lists, whose depth [`shape`] bounded.
+/// Collects the values of nested lists, whose depth [`shape`] limited.
 fn flatten<'a>(value: &'a Value, values: &mut Vec<&'a Value>) {
     match value {
         Value::Array(list) => list.iter().for_each(|value| flatten(value, values)),

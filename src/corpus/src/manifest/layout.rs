@@ -1,13 +1,13 @@
-//! How the rows of a manifest are laid out, and layouts of other tools that are none.
+//! Layouts of the rows in a manifest, and recognition of other tools' files that are not manifests.
 
 use serde_json::{Map, Value};
 
 use crate::encoding;
 use crate::fields::{self, Object};
 
-/// How rows lie in a file.
+/// The arrangement of rows in a file.
 pub(super) enum Layout {
-    /// One a line, good or bad.
+    /// One row per line, good or bad.
     Lines,
     /// The elements of one JSON array.
     Elements(Vec<Value>),
@@ -15,12 +15,12 @@ pub(super) enum Layout {
     ById(Vec<(String, Value)>),
     /// One row over several lines.
     Row(Value),
-    /// One JSON object in which no rows are found; what to do follows the file's name.
+    /// One JSON object in which no rows are found. The advice follows the file's name.
     Unknown(String),
 }
 
 impl Layout {
-    /// The layout of a file's bytes.
+    /// Determines the layout from a file's bytes.
     pub(super) fn of(bytes: &[u8]) -> Self {
         let bytes = encoding::without_mark(bytes);
         let bytes = bytes.trim_ascii();
@@ -34,14 +34,14 @@ impl Layout {
         }
     }
 
-    /// The layout of a file that is one JSON object.
+    /// Determines the layout of a file that is one JSON object.
     fn of_object(object: Result<Value, String>) -> Self {
         let object = match object {
             Ok(Value::Object(object)) => object,
             Ok(_) => return Self::Lines,
             Err(problem) => {
                 return Self::Unknown(format!(
-                    "begins with a JSON object over several lines, and {problem}; write one object a line"
+                    "begins with a JSON object over several lines, and {problem}; write one object per line"
                 ));
             }
         };
@@ -58,7 +58,7 @@ impl Layout {
         Self::Unknown(unknown(&Value::Object(object)))
     }
 
-    /// The layout of an object with one object in it.
+    /// Determines the layout of an object that contains one object.
     fn of_only(object: Map<String, Value>) -> Self {
         let nested = |value: &Value| value.as_object().is_some_and(|inner| inner.values().all(Value::is_object));
         match object.values().next() {
@@ -70,7 +70,8 @@ impl Layout {
     }
 }
 
-/// Whether a file that begins with `{` holds an object a line: its first line is one, or its second begins one too.
+/// Returns whether a file that begins with `{` has an object per line: its first line is one, or its second begins
+/// one too.
 fn is_of_lines(bytes: &[u8]) -> bool {
     let mut lines =
         bytes.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
@@ -81,7 +82,8 @@ fn is_of_lines(bytes: &[u8]) -> bool {
     }
 }
 
-/// Whether an object is none of a row but has rows in it: by their ids, or in a list of objects that are not the parts of a row.
+/// Returns whether an object is not a row itself but contains rows: by their ids, or in a list of objects that are
+/// not the parts of a row.
 fn holds_rows(object: &Map<String, Value>) -> bool {
     let list =
         |value: &Value| value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(Value::is_object));
@@ -96,17 +98,17 @@ fn is_row(object: &Map<String, Value>) -> bool {
         .is_ok_and(|row| row.audio().is_some() || row.has("video") || row.has("images"))
 }
 
-/// What to do with an object of an unknown layout.
+/// Returns advice for an object of an unknown layout.
 fn unknown(object: &Value) -> String {
     let keys = object.as_object().into_iter().flatten().take(5).map(|(key, _)| format!("`{key}`"));
     let keys = keys.collect::<Vec<_>>().join(", ");
     format!(
-        "is one JSON object (of {keys}), not one a line, and its rows lie deeper in it; write a line for every utterance: \
+        "is one JSON object (of {keys}), not one per line, and its rows are nested deeper; write one line per utterance: \
          {{\"audio_filepath\": …, \"offset\": …, \"duration\": …, \"text\": …}}"
     )
 }
 
-/// The reason of a row that another tool wrote, whose recording is not in the row itself.
+/// Returns the reason for rejecting a row that another tool wrote and that does not name its recording itself.
 pub(super) fn other_tool(object: &Object, place: &str) -> Option<String> {
     let lhotse = (object.has("supervisions") && object.has("recording"))
         || (object.has("recording_id") && object.has("start"))

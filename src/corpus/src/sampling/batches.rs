@@ -1,19 +1,19 @@
-//! Cutting an order into batches.
+//! Cutting of an order into batches.
 
 use super::hash::Key;
 use super::share::Drawn;
 use super::{Corpus, Order, SamplingOptions, curriculum, order};
 
-/// How large batches are.
+/// The size of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchSize {
-    /// A number of utterances, whatever they cost; the last batch of a run may have fewer.
+    /// A number of utterances, whatever their cost. The last batch of a run may have fewer.
     Static(u32),
-    /// As many utterances as fit.
+    /// As many utterances as fit into a budget.
     Dynamic {
-        /// The most that a batch costs after padding: its most expensive utterance times its count.
+        /// The largest cost of a batch after padding: its most expensive utterance times its number of utterances.
         budget: u32,
-        /// The most utterances; 0: no limit but the budget.
+        /// The largest number of utterances; 0 for no limit except the budget.
         utterances: u32,
     },
 }
@@ -25,7 +25,7 @@ impl Default for BatchSize {
 }
 
 impl BatchSize {
-    /// The most that a batch costs after padding, and the most utterances.
+    /// Returns the largest cost of a batch after padding, and the largest number of utterances.
     fn limits(self) -> (u64, usize) {
         match self {
             Self::Static(utterances) => (u64::MAX, utterances.max(1) as usize),
@@ -34,7 +34,7 @@ impl BatchSize {
         }
     }
 
-    /// About so many utterances, such that batches of a fixed size fill them.
+    /// Rounds a number of utterances so that batches of a fixed size fill it.
     pub(super) fn whole_batches(self, utterances: usize) -> usize {
         match self {
             Self::Static(size) => (utterances / size.max(1) as usize).max(1) * size.max(1) as usize,
@@ -46,15 +46,15 @@ impl BatchSize {
 /// The batches of one epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchPlan {
-    /// Utterances of every batch, longest first (ties in stored order).
+    /// The utterances of every batch, longest first (ties in stored order).
     pub batches: Vec<Vec<u32>>,
-    /// Utterances that cost more than the budget; each is a batch of its own.
+    /// Utterances that cost more than the budget; each is in a batch of its own.
     pub oversized: Vec<u32>,
 }
 
 impl BatchPlan {
-    /// Batches for training, in the order that the curriculum has for this epoch. Batches of a shuffled window, or of all buckets, are
-    /// shuffled again, so that training does not go from short to long over and over.
+    /// Returns the batches for training, in the order of the curriculum for this epoch. Batches of a shuffled window,
+    /// or of all buckets, are shuffled again, so that training does not repeatedly go from short to long.
     pub fn training(corpus: Corpus<'_>, options: &SamplingOptions, epoch: u64) -> Self {
         let order = curriculum::order_of(&options.curriculum, epoch);
         let mut plan = Self { batches: Vec::new(), oversized: Vec::new() };
@@ -71,7 +71,7 @@ impl BatchPlan {
         plan
     }
 
-    /// Batches for validation: all utterances from short to long, the same every time.
+    /// Returns the batches for validation: all utterances from short to long, always the same.
     pub fn validation(corpus: Corpus<'_>, options: &SamplingOptions) -> Self {
         let mut order: Vec<Drawn> = (0..corpus.costs.len() as u32).map(Drawn::once).collect();
         order.sort_by_key(|&drawn| corpus.cost(drawn));
@@ -103,7 +103,7 @@ impl BatchPlan {
         }
     }
 
-    /// Ends a batch: longest first, as padded sequences are usually fed.
+    /// Ends a batch. The longest utterance comes first, the usual order for padded sequences.
     fn close(&mut self, corpus: Corpus<'_>, mut batch: Vec<Drawn>) {
         batch.sort_by_key(|&drawn| (std::cmp::Reverse(corpus.cost(drawn)), drawn.item()));
         self.batches.push(batch.into_iter().map(Drawn::item).collect());

@@ -1,4 +1,4 @@
-//! Which order an epoch has: a list of phases.
+//! The curriculum: a list of phases, each with an order of the utterances.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct Phase {
     pub order: Order,
 }
 
-/// The order of an epoch; of no phases the default one.
+/// Returns the order of an epoch; the default one if there are no phases.
 pub fn order_of(phases: &[Phase], epoch: u64) -> Order {
     let mut rest = epoch;
     for phase in phases {
@@ -42,10 +42,10 @@ pub fn order_of(phases: &[Phase], epoch: u64) -> Order {
     phases.last().map_or_else(Order::default, |phase| phase.order)
 }
 
-/// Whether the phases are a curriculum: each but the last says how long it lasts, the last one lasts to the end.
+/// Checks that the phases are a curriculum: each except the last has a length, and the last one continues to the end.
 ///
 /// # Errors
-/// The key that is wrong, below the list's own name, and what is wrong with it.
+/// Returns the wrong key, below the list's own name, and what is wrong with it.
 pub fn check(phases: &[Phase]) -> Result<(), (String, String)> {
     let Some((last, before)) = phases.split_last() else {
         return Err((String::new(), "needs at least one phase, such as [{order: shuffled}]".to_owned()));

@@ -1,14 +1,16 @@
-//! Epochs and batches from the costs of rows alone (their frames, tokens or pixels, as the family counts them): which utterances, in which order, in which batches, before any data is read.
+//! Epochs and batches, planned from the costs of rows alone (frames, tokens or pixels, as the family counts them)
+//! before any data is read.
 //!
-//! An epoch is planned in three steps, each a pure function of seed and epoch (keys are hashed, never drawn from a generator with
-//! a state), so that neither loader threads nor the number of ranks change it and resuming needs no replay:
+//! An epoch is planned in three steps, each a pure function of seed and epoch (keys are hashed, never drawn from a
+//! generator with a state). So neither loader threads nor the number of ranks change the plan, and resuming needs no
+//! replay:
 //!
-//! 1. which utterances it has: all of them, or of several corpora their shares, or of every speaker as many (`share`);
-//! 2. in which order they come: what the [`curriculum`] says for that epoch (`order`);
-//! 3. how the order is cut into batches of a [`BatchSize`] ([`BatchPlan`]), which [`rank_share`] deals out to ranks.
+//! 1. its utterances: all of them, a share of each of several corpora, or as many from every speaker (`share`);
+//! 2. their order: the one that the [`curriculum`] has for that epoch (`order`);
+//! 3. its batches: the order is cut by a [`BatchSize`] ([`BatchPlan`]), and [`rank_share`] distributes them to ranks.
 //!
-//! The shuffled order is CosyVoice's: shuffle in a window, sort in a smaller one, batch until *longest × count* would pass a
-//! budget.
+//! The shuffled order is CosyVoice's: shuffle in a window, sort in a smaller one, and batch until *longest × count*
+//! would exceed a budget.
 
 mod batches;
 pub mod curriculum;
@@ -23,14 +25,15 @@ pub use batches::{BatchPlan, BatchSize};
 pub use curriculum::{Order, Phase};
 pub use rank::rank_share;
 
-/// How epochs are made.
+/// The options of sampling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingOptions {
-    /// How large batches are.
+    /// The size of batches.
     pub size: BatchSize,
-    /// Utterances are shuffled within windows of this many (windows hold whole runs of neighbouring shards).
+    /// The size of the windows in which utterances are shuffled (windows contain whole runs of neighboring shards).
     pub shuffle_size: u32,
-    /// Within shuffled windows, runs of this many are sorted by length so that a batch holds similar ones; 1: no sorting.
+    /// The size of the runs that are sorted by length within shuffled windows, so that a batch has similar ones; 1
+    /// for no sorting.
     pub sort_size: u32,
     /// Width of the buckets of [`Order::Bucketed`] in units of cost, at least 1.
     pub bucket_width: u32,
@@ -53,23 +56,24 @@ impl Default for SamplingOptions {
     }
 }
 
-/// The utterances to sample, in stored order: the cost of every utterance, and how they are grouped.
+/// The utterances to sample, in stored order: their costs and their grouping.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Corpus<'a> {
-    /// The cost of every utterance, in whatever unit the budget is.
+    /// The cost of every utterance, in the unit of the budget.
     pub costs: &'a [u32],
-    /// Utterances per shard, in order; they add up to `costs.len()`. Empty: every part is one shard.
+    /// The number of utterances per shard, in order; they add up to `costs.len()`. If empty, every part is one shard.
     pub shards: &'a [u32],
-    /// Number of every utterance's speaker, for [`Order::BySpeaker`]; of different parts they are different speakers. Empty: one speaker.
+    /// The number of every utterance's speaker, for [`Order::BySpeaker`]. Speakers of different parts are different.
+    /// If empty, there is one speaker.
     pub speakers: &'a [u32],
-    /// The corpora that are mixed, in order: whole shards. Empty: one.
+    /// The mixed corpora, in order, as whole shards. If empty, there is one.
     pub parts: &'a [Part],
 }
 
 /// One of several corpora that are mixed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Part {
-    /// How many utterances it has.
+    /// The number of its utterances.
     pub utterances: u32,
     /// Its share of an epoch's utterances, relative to the others' weights.
     pub weight: f64,

@@ -6,7 +6,7 @@ use super::hash::Key;
 use super::share::{self, Drawn};
 use super::{Corpus, Order, SamplingOptions};
 
-/// The utterances of an epoch in order, as runs that are to be batched each by itself.
+/// Returns the utterances of an epoch in order, as runs that are batched separately.
 pub(super) fn runs(corpus: Corpus<'_>, options: &SamplingOptions, order: Order, epoch: u64) -> Vec<Vec<Drawn>> {
     let (seed, ranges, quotas) = (options.seed, corpus.ranges(), share::quotas(corpus));
     let parts = ranges.into_iter().zip(quotas);
@@ -38,8 +38,8 @@ pub(super) fn runs(corpus: Corpus<'_>, options: &SamplingOptions, order: Order, 
     }
 }
 
-/// Shuffles a part's shards, then its utterances within windows of `shuffle_size` along that order. Neighbours come from few shards,
-/// so that a reader touches few files at a time.
+/// Shuffles a part's shards, then its utterances within windows of `shuffle_size` along that order. Neighboring
+/// utterances come from few shards, so that a reader opens few files at a time.
 fn shuffled(
     corpus: Corpus<'_>,
     range: Range<u32>,
@@ -58,7 +58,7 @@ fn shuffled(
     order
 }
 
-/// The shards of a part as ranges of utterances, in a hashed order.
+/// Returns the shards of a part as ranges of utterances, in a hashed order.
 fn shards(corpus: Corpus<'_>, range: Range<u32>, seed: u64, epoch: u64) -> Vec<Range<u32>> {
     if corpus.shards.is_empty() {
         return vec![range];
@@ -78,7 +78,7 @@ fn shards(corpus: Corpus<'_>, range: Range<u32>, seed: u64, epoch: u64) -> Vec<R
     numbers.into_iter().map(|number| all[number as usize].clone()).collect()
 }
 
-/// Several orders as one in which each is spread evenly.
+/// Merges several orders into one in which each is spread evenly.
 fn merged(mut orders: Vec<Vec<Drawn>>) -> Vec<Drawn> {
     if orders.len() == 1 {
         return orders.remove(0);
@@ -88,7 +88,7 @@ fn merged(mut orders: Vec<Vec<Drawn>>) -> Vec<Drawn> {
     let mut merged = Vec::with_capacity(total);
     while merged.len() < total {
         let open = (0..orders.len()).filter(|&index| next[index] < orders[index].len());
-        // Thing k of n belongs at (2k + 1) / 2n of the whole.
+        // Item k of n is placed at (2k + 1) / 2n of the whole.
         let place = |index: usize| (2 * next[index] as u128 + 1, orders[index].len() as u128);
         let Some(first) = open.min_by(|&a, &b| {
             let ((a, of_a), (b, of_b)) = (place(a), place(b));
@@ -102,7 +102,7 @@ fn merged(mut orders: Vec<Vec<Drawn>>) -> Vec<Drawn> {
     merged
 }
 
-/// Windows of `sort_size`, sorted by length.
+/// Returns windows of `sort_size`, sorted by length.
 fn windows(corpus: Corpus<'_>, order: Vec<Drawn>, options: &SamplingOptions) -> Vec<Vec<Drawn>> {
     let size = options.size.whole_batches(options.sort_size.max(1) as usize);
     let window = |window: &[Drawn]| {

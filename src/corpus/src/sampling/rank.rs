@@ -1,7 +1,8 @@
-//! Batches for several ranks.
+//! Distribution of batches to several ranks.
 
-/// The batches of rank number `rank` of `ranks`: every `ranks`-th, beginning with its own, so that all ranks together go through the
-/// batches in the order that a single one would. Of the last round, when it is not complete, later ranks get nothing.
+/// Returns the batches of rank number `rank` of `ranks`: every `ranks`-th, starting at its own number, so that all
+/// ranks together process the batches in the order of a single rank. If the last round is incomplete, later ranks get
+/// no batch from it.
 pub fn rank_share<T: Clone>(batches: &[T], rank: usize, ranks: usize) -> Vec<T> {
     batches.iter().skip(rank).step_by(ranks.max(1)).cloned().collect()
 }

@@ -1,14 +1,15 @@
-//! Which utterances an epoch has.
+//! The selection of an epoch's utterances.
 //!
-//! What is not taken whole is taken from an endless sequence of passes: every pass has all utterances once, in an order of its
-//! own, and an epoch takes the next piece. So nothing is left out for long, and nothing is remembered between epochs.
+//! A part that is not used completely in every epoch is an endless sequence of passes. Every pass contains all
+//! utterances once, in its own order, and an epoch takes the next piece. So no utterance is left out for long, and no
+//! state is kept between epochs.
 
 use std::ops::Range;
 
 use super::Corpus;
 use super::hash::Key;
 
-/// An utterance of an epoch: its number, and above it how many times it was there before in the same epoch.
+/// An utterance of an epoch: its number, and above it the number of its earlier occurrences in the same epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Drawn(u64);
 
@@ -17,12 +18,12 @@ impl Drawn {
         Self(u64::from(before) << 32 | u64::from(item))
     }
 
-    /// An utterance that comes once.
+    /// Creates an utterance that occurs once.
     pub(super) fn once(item: u32) -> Self {
         Self::new(item, 0)
     }
 
-    /// The number of the utterance.
+    /// Returns the number of the utterance.
     pub(super) fn item(self) -> u32 {
         self.0 as u32
     }
@@ -34,7 +35,8 @@ impl From<Drawn> for u64 {
     }
 }
 
-/// How many utterances of an epoch each part gives: as many as there are, shared by weight (largest remainders first).
+/// Returns the number of utterances that each part contributes to an epoch: the total is the number of all
+/// utterances, shared by weight (largest remainders first).
 pub(super) fn quotas(corpus: Corpus<'_>) -> Vec<u64> {
     let total = corpus.costs.len() as u64;
     if corpus.parts.is_empty() {
@@ -73,7 +75,7 @@ pub(super) fn plain(items: Range<u32>, quota: u64, seed: u64, epoch: u64) -> Vec
     taken.chunk_by(|a, b| a == b).flat_map(numbered).collect()
 }
 
-/// The utterances of a part in one epoch in rounds, each of which has one of every speaker.
+/// Returns the utterances of a part in one epoch in rounds, each of which has one of every speaker.
 pub(super) fn rounds(corpus: Corpus<'_>, items: Range<u32>, quota: u64, seed: u64, epoch: u64) -> Vec<Drawn> {
     let speakers = by_speaker(corpus, items);
     let count = speakers.len() as u64;
@@ -93,7 +95,7 @@ pub(super) fn rounds(corpus: Corpus<'_>, items: Range<u32>, quota: u64, seed: u6
     numbered(&placed.into_iter().map(|(_, _, item)| item).collect::<Vec<_>>())
 }
 
-/// The utterances of every speaker, speakers in the order of their numbers.
+/// Returns the utterances of every speaker, with the speakers in the order of their numbers.
 fn by_speaker(corpus: Corpus<'_>, items: Range<u32>) -> Vec<Vec<u32>> {
     let mut speakers = std::collections::BTreeMap::<u32, Vec<u32>>::new();
     for item in items {
@@ -102,14 +104,14 @@ fn by_speaker(corpus: Corpus<'_>, items: Range<u32>) -> Vec<Vec<u32>> {
     speakers.into_values().collect()
 }
 
-/// What an epoch takes of one pass.
+/// The piece of one pass that an epoch takes.
 struct Piece {
     pass: u64,
     places: Range<usize>,
     whole: bool,
 }
 
-/// A run of the endless sequence of passes over `length` things, cut where passes end.
+/// Cuts a run of the endless sequence of passes over `length` items where passes end.
 fn pieces(run: Range<u64>, length: u64) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut at = run.start;
@@ -130,7 +132,7 @@ fn pass(items: &[u32], seed: u64, pass: u64) -> Vec<u32> {
     order
 }
 
-/// Tells repetitions of an utterance apart.
+/// Numbers the repetitions of each utterance.
 fn numbered(items: &[u32]) -> Vec<Drawn> {
     let mut before = std::collections::HashMap::<u32, u32>::with_capacity(items.len());
     let mut number = |&item: &u32| {

@@ -1,4 +1,4 @@
-//! What every order keeps, and what each is for.
+//! Properties that every order has, and the purpose of each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,8 @@ fn plan(corpus: Corpus<'_>, options: &SamplingOptions, epoch: u64) -> Vec<Vec<u3
 
 const ORDERS: [Order; 4] = [Order::Shuffled, Order::Bucketed, Order::Sorted, Order::BySpeaker];
 
-/// The orders of published runs must not change: a hash of what the first release made of these lengths.
+/// The orders of published runs must not change: compares with a hash of the first release's orders for these
+/// lengths.
 #[test]
 fn the_shuffled_order_is_that_of_the_first_release() {
     let lengths = lengths();

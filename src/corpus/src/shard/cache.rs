@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::Row;
 
-/// Rows by number, the least recently used dropped first when they take more than a budget.
+/// Rows by number. When they exceed a budget, the least recently used are dropped first.
 #[derive(Debug)]
 pub(super) struct RowCache {
     budget: usize,
@@ -16,27 +16,27 @@ pub(super) struct RowCache {
 }
 
 impl RowCache {
-    /// A cache that holds rows of at most `budget` bytes.
+    /// Creates a cache for rows of at most `budget` bytes.
     pub(super) fn new(budget: usize) -> Self {
         Self { budget, bytes: 0, clock: 0, rows: HashMap::new(), by_use: BTreeMap::new() }
     }
 
-    /// Bytes that it may hold.
+    /// Returns the largest size in bytes.
     pub(super) fn budget(&self) -> usize {
         self.budget
     }
 
-    /// Bytes that it holds.
+    /// Returns the present size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The rows that it holds, in no particular order.
+    /// Returns the cached rows, in no particular order.
     pub(super) fn rows(&self) -> impl Iterator<Item = u32> {
         self.rows.keys().copied()
     }
 
-    /// A row, when it is held.
+    /// Returns a row, if it is cached.
     pub(super) fn get(&mut self, item: u32) -> Option<Arc<Row>> {
         self.clock += 1;
         let (used, row) = self.rows.get_mut(&item)?;
@@ -46,7 +46,7 @@ impl RowCache {
         Some(row.clone())
     }
 
-    /// Holds a row, dropping others where it must; a row beyond the whole budget is not held.
+    /// Adds a row, dropping others if necessary. A row that exceeds the whole budget is not added.
     pub(super) fn put(&mut self, item: u32, row: &Arc<Row>) {
         if row.size() > self.budget || self.rows.contains_key(&item) {
             return;

@@ -1,5 +1,5 @@
-//! Digests of what shards hold, column by column: the same rows in other files (another compression, another container, other paths of
-//! recordings) are the same data.
+//! Digests of the content of shards, column by column. The same rows in other files (another compression, another
+//! container, other paths of recordings) are the same data.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::{Array, ArrayData, ColumnSpec, CorpusError, Row};
 const FORMAT: &str = "flowmill-content";
 /// The version this code writes and reads.
 const VERSION: u32 = 1;
-/// Columns without a digest: where data came from, and what follows from others.
+/// Columns without a digest: the origin of the data, and values that follow from other columns.
 const NOT_DATA: [&str; 3] = [speech::WAV, speech::DURATION, speech::SAMPLE_RATE];
 
 /// The digest of every column of a shard, by the column's name.
@@ -27,7 +27,7 @@ pub struct ContentHasher {
 }
 
 impl ContentHasher {
-    /// No rows yet, of a shard with these columns.
+    /// Creates a hasher without rows, for a shard with these columns.
     pub fn new(columns: &[ColumnSpec]) -> Self {
         let names = with_keys(columns).into_iter().map(|column| column.name);
         let data = names.filter(|name| !NOT_DATA.contains(&name.as_str()));
@@ -42,7 +42,7 @@ impl ContentHasher {
                 (GROUP, _) => bytes(hasher, row.group.as_bytes()),
                 (_, None) => bytes(hasher, b"\0"),
                 (speech::AUDIO_DATA, Some(array)) => {
-                    // A decoder may go by the ending of a name.
+                    // A decoder may depend on the extension of a name.
                     let ending = Path::new(row.text(speech::WAV).unwrap_or_default()).extension();
                     bytes(hasher, ending.and_then(|ending| ending.to_str()).unwrap_or_default().as_bytes());
                     add_array(hasher, array);
@@ -58,7 +58,8 @@ impl ContentHasher {
     }
 }
 
-/// Adds the sizes of an array's outer axes, and its values: half precision as single, which is the same number.
+/// Adds the sizes of an array's outer axes, and its values. Half precision is hashed as single precision, which is
+/// the same number.
 fn add_array(hasher: &mut blake3::Hasher, array: &Array) {
     if let [outer @ .., _] = array.shape() {
         outer.iter().for_each(|&size| number(hasher, size as u64));
@@ -110,13 +111,13 @@ struct ShardContent {
 }
 
 impl SplitContent {
-    /// The content of shards in order: the checksum of each file and the digests of its columns.
+    /// Creates the content of shards in order, from the checksum of each file and the digests of its columns.
     pub fn new(shards: impl IntoIterator<Item = (String, ColumnDigests)>) -> Self {
         let shards = shards.into_iter().map(|(blake3, columns)| ShardContent { blake3, columns }).collect();
         Self { format: FORMAT.to_owned(), version: VERSION, shards }
     }
 
-    /// The file that belongs to an index.
+    /// Returns the path of the file that belongs to an index.
     pub fn path(index: &Path) -> PathBuf {
         index.with_file_name("content.json")
     }
@@ -131,14 +132,15 @@ impl SplitContent {
         fs::write(path, text + "\n").map_err(|e| CorpusError::io("write", path, e))
     }
 
-    /// Reads the file of an index; `None` where it is not there, or is not what this version writes: the content is unknown then.
+    /// Reads the file that belongs to an index. Returns `None` if it does not exist or has another version: the
+    /// content is unknown then.
     pub fn of(index: &Path) -> Option<Self> {
         let content: Self = serde_json::from_slice(&fs::read(Self::path(index)).ok()?).ok()?;
         (content.format == FORMAT && content.version == VERSION).then_some(content)
     }
 
-    /// A digest of these columns of all rows, their lengths, and how they are divided into shards. `None` where the digests are not those
-    /// of the index's shards, or one has no such column.
+    /// Returns a digest of these columns of all rows, their lengths, and their distribution over shards. Returns
+    /// `None` if the digests are not those of the index's shards, or a shard lacks one of the columns.
     pub fn digest(&self, index: &ShardIndex, columns: &[&str]) -> Option<String> {
         if self.shards.len() != index.shards.len() {
             return None;
@@ -159,7 +161,8 @@ impl SplitContent {
     }
 }
 
-/// The columns that have a digest, each once: those of the speech flows in the order of their shards, then the others by name.
+/// Returns the columns that have a digest, without duplicates: those of the speech flows in the order of their
+/// shards, then the others by name.
 fn in_order<'a>(columns: &[&'a str]) -> Vec<&'a str> {
     let known: Vec<String> = speech::columns(MelStore::Float32).into_iter().map(|column| column.name).collect();
     let place = |name: &str| known.iter().position(|known| known == name).unwrap_or(known.len());

@@ -1,4 +1,4 @@
-//! Arrow record batches of a shard as rows. Nothing in a file is taken on trust: types, counts and missing values are checked.
+//! Decoding of a shard's Arrow record batches to rows. Types, counts and missing values of a file are checked.
 
 use arrow::array::{Array as _, ArrayRef, ArrowPrimitiveType, AsArray, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type, Int32Type, Int64Type, UInt8Type};
@@ -7,7 +7,7 @@ use super::schema::{columns_of, dtype, size_names};
 use super::{GROUP, ID};
 use crate::{Array, ArrayData, ColumnSpec, DType, Row};
 
-/// Checks that a file with these fields has the columns, in types that hold exactly in the wanted ones.
+/// Checks that a file with these fields has the columns, in types that can be converted to the wanted ones exactly.
 pub(super) fn check(schema: &arrow::datatypes::Schema, columns: &[ColumnSpec]) -> Result<(), String> {
     let (there, _) = columns_of(schema);
     for column in columns {
@@ -56,11 +56,11 @@ struct Values<'a> {
     sizes: Vec<&'a ArrayRef>,
 }
 
-/// The rows of a batch with the given columns. The file was checked for them ([`check`]).
+/// Returns the rows of a batch with the given columns. The file was checked for them ([`check`]).
 pub(super) fn rows(batch: &RecordBatch, columns: &[ColumnSpec]) -> Result<Vec<Row>, String> {
     let key = |name: &str| -> Option<&StringArray> { batch.column_by_name(name)?.as_string_opt::<i32>() };
     let ids = key(ID).ok_or_else(|| format!("has no column `{ID}` of strings"))?;
-    // Tables of single columns have ids only.
+    // Tables of single columns have only ids.
     let groups = key(GROUP);
     let mut found = Vec::with_capacity(columns.len());
     for column in columns.iter().filter(|column| column.name != ID && column.name != GROUP) {
@@ -90,7 +90,7 @@ pub(super) fn rows(batch: &RecordBatch, columns: &[ColumnSpec]) -> Result<Vec<Ro
 }
 
 impl Values<'_> {
-    /// The value of one row; `None` where it is missing.
+    /// Returns the value of one row; `None` if it is missing.
     fn row(&self, at: usize) -> Result<Option<Array>, String> {
         if self.values.is_null(at) {
             return Ok(None);
@@ -109,7 +109,7 @@ impl Values<'_> {
         Ok(Some(array))
     }
 
-    /// The shape and the elements of one row's list.
+    /// Returns the shape and the elements of one row's list.
     fn list(&self, lists: &ListArray, at: usize) -> Result<(Vec<usize>, ArrayRef), String> {
         let elements = lists.value(at);
         if self.sizes.is_empty() {
@@ -127,7 +127,7 @@ impl Values<'_> {
     }
 }
 
-/// The elements of an Arrow array without missing values; `None` for a type that shards do not have.
+/// Returns the elements of an Arrow array without missing values; `None` for a type that shards do not have.
 fn elements_of(elements: &ArrayRef) -> Option<ArrayData> {
     fn numbers<T: ArrowPrimitiveType>(elements: &ArrayRef) -> Option<Vec<T::Native>> {
         Some(elements.as_primitive_opt::<T>()?.values().to_vec())

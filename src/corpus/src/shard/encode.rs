@@ -13,7 +13,7 @@ use super::schema::{data_type, list_item};
 use super::{GROUP, ID};
 use crate::{Array, ColumnSpec, DType, Element, Row};
 
-/// Rows as a record batch. The rows were checked against the columns.
+/// Converts rows to a record batch. The rows were checked against the columns.
 pub(super) fn batch(schema: &Arc<Schema>, columns: &[ColumnSpec], rows: &[Row]) -> Result<RecordBatch, ArrowError> {
     let mut arrays = Vec::with_capacity(schema.fields().len());
     for column in columns {
@@ -90,7 +90,7 @@ where
     build(column, builder, values, PrimitiveBuilder::append_slice, PrimitiveBuilder::append_null)
 }
 
-/// A plain field, or a list where the column has axes.
+/// Builds a plain field, or a list if the column has axes.
 fn build<B: ArrayBuilder, T: Element>(
     column: &ColumnSpec,
     mut builder: B,
@@ -121,6 +121,6 @@ fn build<B: ArrayBuilder, T: Element>(
 fn elements<'a, T: Element>(column: &ColumnSpec, array: &'a Array) -> Result<&'a [T], ArrowError> {
     array.values().map_err(|_| {
         let (name, wanted, found) = (&column.name, column.dtype, array.dtype());
-        ArrowError::SchemaError(format!("column `{name}` is of {wanted}, a row has {found}"))
+        ArrowError::SchemaError(format!("column `{name}` has type {wanted}, but a row has {found}"))
     })
 }

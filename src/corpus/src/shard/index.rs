@@ -1,4 +1,4 @@
-//! The index of a split's shards: what is in them, and their checksums.
+//! The index of a split's shards: their content and their checksums.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 pub struct ShardEntry {
     /// The file's name, in the index's own folder.
     pub file: String,
-    /// Rows.
+    /// The number of rows.
     pub rows: u64,
     /// The file's size.
     pub bytes: u64,
@@ -29,14 +29,15 @@ pub struct ShardEntry {
     pub seconds: f64,
     /// Every row's utterance id, in order.
     pub utterances: Vec<String>,
-    /// Every row's length in mel frames, in order: what sampling needs.
+    /// The length of every row in mel frames, in order, for sampling.
     pub frames: Vec<u32>,
-    /// Every row's size along the free axes of columns that are not the speech flows', by the axis: what other costs are reckoned by.
+    /// The sizes of every row along the free axes of columns other than those of the speech flows, by axis. Other
+    /// costs are computed from them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub axes: BTreeMap<String, Vec<u32>>,
 }
 
-/// The sizes of a row, as its index has them.
+/// The sizes of a row in its index.
 #[derive(Clone, Copy, Debug)]
 pub struct RowSizes<'a> {
     shard: &'a ShardEntry,
@@ -44,12 +45,13 @@ pub struct RowSizes<'a> {
 }
 
 impl RowSizes<'_> {
-    /// Mel frames; 0 for a row without a recording.
+    /// Returns the number of mel frames; 0 for a row without a recording.
     pub fn frames(&self) -> u32 {
         self.shard.frames.get(self.row).copied().unwrap_or(0)
     }
 
-    /// The size along a free axis of columns that are not the speech flows'; `None` where no column has the axis.
+    /// Returns the size along a free axis of columns other than those of the speech flows; `None` if no column has
+    /// the axis.
     pub fn axis(&self, name: &str) -> Option<u32> {
         self.shard.axes.get(name)?.get(self.row).copied()
     }
@@ -62,13 +64,13 @@ impl ShardEntry {
     }
 }
 
-/// What made a column: two columns of the same numbers mean the same only if this is the same.
+/// The origin of a column. Two columns with the same numbers mean the same only if their origins are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MadeBy {
     /// The kind of extractor.
     pub kind: String,
-    /// The BLAKE3 checksum of its settings and of what was fitted or loaded, in hexadecimal.
+    /// The BLAKE3 checksum of its settings and of its fitted or loaded data, in hexadecimal.
     pub blake3: String,
 }
 
@@ -80,15 +82,15 @@ pub struct ShardIndex {
     version: u32,
     /// The split's name.
     pub split: String,
-    /// Rows in all shards.
+    /// The number of rows in all shards.
     pub rows: u64,
-    /// Mel frames in all shards.
+    /// The number of mel frames in all shards.
     pub frames: u64,
     /// Seconds of audio in all shards.
     pub seconds: f64,
-    /// How the mel was computed and is stored.
+    /// The definition and the storage of the mel.
     pub mel: serde_json::Value,
-    /// What made the columns, by name, as far as it is known.
+    /// The origins of the columns, by name, as far as they are known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extractors: BTreeMap<String, MadeBy>,
     /// The shards in order.
@@ -96,7 +98,7 @@ pub struct ShardIndex {
 }
 
 impl ShardIndex {
-    /// An index of these shards.
+    /// Creates an index of these shards.
     pub fn new(split: &str, mel: serde_json::Value, shards: Vec<ShardEntry>) -> Self {
         Self {
             format: FORMAT.into(),
@@ -111,16 +113,17 @@ impl ShardIndex {
         }
     }
 
-    /// The same index, saying what made the columns.
+    /// Sets the origins of the columns.
     #[must_use]
     pub fn made_by(self, extractors: BTreeMap<String, MadeBy>) -> Self {
         Self { extractors, ..self }
     }
 
-    /// Reads an index and checks that it agrees with itself.
+    /// Reads an index and checks its consistency.
     ///
     /// # Errors
-    /// [`CorpusError::Io`], or [`CorpusError::Structure`] for what is no index of this version or contradicts itself.
+    /// [`CorpusError::Io`], or [`CorpusError::Structure`] for a file that is not an index of this version or
+    /// contradicts itself.
     pub fn read(path: &Path) -> Result<Self, CorpusError> {
         let fail = |problem: String| CorpusError::structure(path, problem);
         let bytes = fs::read(path).map_err(|e| CorpusError::io("read", path, e))?;
@@ -131,8 +134,8 @@ impl ShardIndex {
                     .into(),
             ));
         }
-        let text = std::str::from_utf8(&bytes).map_err(|e| fail(format!("is no shard index: {e}")))?;
-        let index: Self = serde_json::from_str(text).map_err(|e| fail(format!("is no shard index: {e}")))?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| fail(format!("is not a shard index: {e}")))?;
+        let index: Self = serde_json::from_str(text).map_err(|e| fail(format!("is not a shard index: {e}")))?;
         if index.format != FORMAT || index.version != VERSION {
             let (format, version) = (&index.format, index.version);
             return Err(fail(format!(
@@ -146,7 +149,7 @@ impl ShardIndex {
                 return Err(fail(format!("gives {} {rows} rows but other numbers of ids or lengths", shard.file)));
             }
             if shard.file.contains('/') || shard.file.starts_with('.') {
-                return Err(fail(format!("names the shard `{}`, which is no plain file name", shard.file)));
+                return Err(fail(format!("names the shard `{}`, which is not a plain file name", shard.file)));
             }
         }
         Ok(index)
@@ -163,10 +166,10 @@ impl ShardIndex {
         fs::write(path, text).map_err(|e| CorpusError::io("write", path, e))
     }
 
-    /// Checks a shard's size and checksum; `folder` is where the index lies.
+    /// Checks a shard's size and checksum; `folder` is the folder of the index.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] when it cannot be read, [`CorpusError::Checksum`] when it is another file.
+    /// [`CorpusError::Io`] if it cannot be read, [`CorpusError::Checksum`] if it is another file.
     pub fn verify(&self, folder: &Path, shard: &ShardEntry) -> Result<(), CorpusError> {
         let path = folder.join(&shard.file);
         let found = file_checksum(&path)?.to_string();

@@ -1,8 +1,8 @@
 //! The list files CosyVoice's training reads: `data.list`, `utt2data.list`, `spk2data.list`.
 //!
-//! `data.list` names a Parquet file a line. `utt2data.list` and `spk2data.list` name a JSON file a line, each an object from
-//! utterance (or speaker) to the Parquet file it is in. CosyVoice opens all these paths as they stand, that is relative to its
-//! working directory.
+//! `data.list` names one Parquet file per line. `utt2data.list` and `spk2data.list` name one JSON file per line, each
+//! an object from utterance (or speaker) to its Parquet file. CosyVoice opens all these paths unchanged, that is,
+//! relative to its working directory.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 use super::ShardEntry;
 use crate::CorpusError;
 
-/// How the list files name other files: this before every file name (empty, or ending in `/`).
+/// The form in which the list files name other files: a prefix before every file name (empty, or ending in `/`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPaths {
-    /// What stands before the name.
+    /// The prefix.
     pub prefix: String,
 }
 
@@ -26,13 +26,13 @@ impl ListPaths {
     }
 }
 
-/// The name of the JSON file that maps a shard's utterances (`utt`) or speakers (`spk`) to it.
+/// Returns the name of the JSON file that maps a shard's utterances (`utt`) or speakers (`spk`) to it.
 fn map_name(kind: &str, shard: usize) -> String {
     format!("{kind}2parquet_{shard:09}.json")
 }
 
-/// Writes the two JSON files of one shard, `utt2parquet_000000000.json` and `spk2parquet_000000000.json`, into `folder`; gives their
-/// names.
+/// Writes the two JSON files of one shard, `utt2parquet_000000000.json` and `spk2parquet_000000000.json`, into
+/// `folder`. Returns their names.
 ///
 /// # Errors
 /// [`CorpusError::Io`].

@@ -9,7 +9,7 @@ pub const MEL_STATISTICS_FILE: &str = "mel_statistics.json";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MelStatistics {
-    /// The split it was taken over.
+    /// The split from which the statistics were computed.
     pub split: String,
     /// Number of frames.
     pub frames: u64,

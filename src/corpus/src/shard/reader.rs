@@ -1,4 +1,4 @@
-//! Reading a shard: all its rows in order, or any few of them.
+//! Reading of a shard: all its rows in order, or selected ones.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,10 +16,10 @@ use super::schema::{columns_of, size_names};
 use super::{GROUP, ID, decode};
 use crate::{ColumnSpec, CorpusError, Row};
 
-/// Rows decoded at once.
+/// The number of rows that are decoded together.
 const BATCH_ROWS: usize = 64;
 
-/// A shard's footer; the file itself is opened for each read, so that any number of shards can be at hand.
+/// A shard's footer. The file itself is opened for each read, so that any number of shards can be open.
 #[derive(Clone, Debug)]
 pub struct ShardReader {
     path: PathBuf,
@@ -30,7 +30,7 @@ impl ShardReader {
     /// Reads a shard's footer.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] when it cannot be opened, [`CorpusError::Shard`] when it is no Parquet file.
+    /// [`CorpusError::Io`] if it cannot be opened, [`CorpusError::Shard`] if it is not a Parquet file.
     pub fn open(path: &Path) -> Result<Self, CorpusError> {
         Self::with(path, ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional))
     }
@@ -38,7 +38,7 @@ impl ShardReader {
     /// Reads the footer of a table that the same library or another one wrote: columns have the types of Parquet, whatever those were in memory.
     ///
     /// # Errors
-    /// As [`ShardReader::open`].
+    /// See [`ShardReader::open`].
     pub fn open_table(path: &Path) -> Result<Self, CorpusError> {
         Self::with(path, ArrowReaderOptions::new().with_skip_arrow_metadata(true))
     }
@@ -49,12 +49,12 @@ impl ShardReader {
         Ok(Self { path: path.to_path_buf(), metadata })
     }
 
-    /// How many rows it has.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.row_groups().iter().sum()
     }
 
-    /// How many rows each row group has.
+    /// Returns the number of rows in each row group.
     pub fn row_groups(&self) -> Vec<usize> {
         self.metadata
             .metadata()
@@ -64,7 +64,8 @@ impl ShardReader {
             .collect()
     }
 
-    /// Its columns, as far as shards have such, and the names of its other fields. The file does not say which axes have a fixed size.
+    /// Returns its columns, as far as shards have such columns, and the names of its other fields. The file does not
+    /// record which axes have a fixed size.
     pub fn columns(&self) -> (Vec<ColumnSpec>, Vec<String>) {
         columns_of(self.metadata.schema())
     }
@@ -75,7 +76,7 @@ impl ShardReader {
         fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
     }
 
-    /// The key-value pairs of its footer, without the one Arrow keeps for itself.
+    /// Returns the key-value pairs of its footer, without Arrow's own.
     pub fn key_values(&self) -> Vec<(String, String)> {
         let pairs = self.metadata.metadata().file_metadata().key_value_metadata().into_iter().flatten();
         pairs
@@ -84,7 +85,7 @@ impl ShardReader {
             .collect()
     }
 
-    /// All rows in order, with the given columns, in bounded memory.
+    /// Iterates over all rows in order, with the given columns, in bounded memory.
     ///
     /// # Errors
     /// [`CorpusError::Io`] when the file cannot be opened; [`CorpusError::Structure`] when it lacks a column or has it in
@@ -105,17 +106,18 @@ impl ShardReader {
         }))
     }
 
-    /// The rows with the given numbers, which must ascend, with the given columns. Reads only the pages these rows are in.
+    /// Returns the rows with the given numbers, which must ascend, with the given columns. Reads only the pages of
+    /// these rows.
     ///
     /// # Errors
     /// [`CorpusError::Structure`] for a row that does not exist, or a column that does not or is of another type; [`CorpusError::Io`] and [`CorpusError::Shard`].
     pub fn fetch(&self, rows: &[usize], columns: &[ColumnSpec]) -> Result<Vec<Row>, CorpusError> {
         let have = self.rows();
         if let Some(row) = rows.iter().find(|row| **row >= have) {
-            return Err(CorpusError::structure(&self.path, format!("has {have} rows, row {row} was asked for")));
+            return Err(CorpusError::structure(&self.path, format!("has {have} rows, but row {row} was requested")));
         }
         if rows.windows(2).any(|pair| pair[0] >= pair[1]) {
-            return Err(CorpusError::structure(&self.path, "rows were not asked for in ascending order"));
+            return Err(CorpusError::structure(&self.path, "rows were not requested in ascending order"));
         }
         let mut found = Vec::with_capacity(rows.len());
         for batch in self.batches(columns, Some(rows))? {
@@ -124,7 +126,7 @@ impl ShardReader {
             found.extend(rows.map_err(|problem| CorpusError::structure(&self.path, problem))?);
         }
         if found.len() != rows.len() {
-            let problem = format!("gave {} rows where {} were asked for", found.len(), rows.len());
+            let problem = format!("returned {} rows instead of the requested {}", found.len(), rows.len());
             return Err(CorpusError::structure(&self.path, problem));
         }
         Ok(found)

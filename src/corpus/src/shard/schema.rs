@@ -1,7 +1,7 @@
 //! The Arrow fields of a shard's columns.
 //!
-//! A column without axes is a plain field, one with axes a list in row-major order. Two axes and more have their sizes in fields of their
-//! own behind it, `NAME_AXISs`: `mel`, `mel_frames`, `mel_bins`.
+//! A column without axes is a plain field; a column with axes is a list in row-major order. For two or more axes,
+//! their sizes are in extra fields after it, `NAME_AXISs`: `mel`, `mel_frames`, `mel_bins`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use super::{GROUP, ID};
 use crate::{Axis, ColumnSpec, DType};
 
-/// The columns in the order of the file: the id and the group come first unless the list places them.
+/// Returns the columns in the order of the file: the id and the group come first unless the list contains them.
 pub(super) fn with_keys(columns: &[ColumnSpec]) -> Vec<ColumnSpec> {
     let key = |name: &str| ColumnSpec::new(name, DType::Text);
     let keys = [ID, GROUP].into_iter().filter(|name| columns.iter().all(|column| column.name != *name));
@@ -22,7 +22,7 @@ pub(super) fn schema(columns: &[ColumnSpec]) -> Arc<Schema> {
     Arc::new(Schema::new(columns.iter().flat_map(fields).collect::<Vec<Field>>()))
 }
 
-/// A field that two columns of a shard would have.
+/// Returns a field name that two columns of a shard would share.
 pub(super) fn repeated(columns: &[ColumnSpec]) -> Option<String> {
     let mut names: Vec<String> =
         columns.iter().flat_map(|column| std::iter::once(column.name.clone()).chain(size_names(column))).collect();
@@ -38,7 +38,8 @@ fn fields(column: &ColumnSpec) -> Vec<Field> {
     std::iter::once(Field::new(&column.name, value, !column.required)).chain(sizes).collect()
 }
 
-/// The names of the fields with the sizes of a column's axes; a list has its size itself.
+/// Returns the names of the fields with the sizes of a column's axes. For one axis there is none, because a list has
+/// its own size.
 pub fn size_names(column: &ColumnSpec) -> Vec<String> {
     match column.axes.len() {
         0 | 1 => Vec::new(),
@@ -65,15 +66,15 @@ pub(super) fn data_type(dtype: DType) -> DataType {
     }
 }
 
-/// The type of elements of an Arrow type; `None` for one that shards do not have.
+/// Returns the element type of an Arrow type; `None` for one that shards do not have.
 pub(super) fn dtype(data_type: &DataType) -> Option<DType> {
     DType::ALL.into_iter().find(|&dtype| self::data_type(dtype) == *data_type)
 }
 
-/// The columns that a file's fields stand for, and the names of fields that no shard has.
+/// Returns the columns that a file's fields represent, and the names of fields that no shard has.
 pub fn columns_of(schema: &Schema) -> (Vec<ColumnSpec>, Vec<String>) {
     let (mut columns, mut others): (Vec<ColumnSpec>, Vec<String>) = (Vec::new(), Vec::new());
-    // Whether the last column is a list of which only the sizes of its axes have yet to come.
+    // True while the last column is a list whose axis sizes have not been read yet.
     let mut open = false;
     for field in schema.fields() {
         let axis = columns.last().filter(|_| open).and_then(|column| axis_of(column, field));
@@ -107,7 +108,7 @@ pub fn columns_of(schema: &Schema) -> (Vec<ColumnSpec>, Vec<String>) {
     (columns, others)
 }
 
-/// The axis of a list whose size a field has.
+/// Returns the axis of a list whose size is in a field.
 fn axis_of(column: &ColumnSpec, field: &Field) -> Option<String> {
     let name = field.name().strip_prefix(&column.name)?.strip_prefix('_')?.strip_suffix('s')?;
     (*field.data_type() == DataType::Int32 && !name.is_empty()).then(|| name.to_owned())

@@ -10,7 +10,7 @@ use crate::{ColumnSpec, DType};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MelStore {
-    /// Half precision: half the space, an error of at most 0.002 for log-mel values between -4 and 4.
+    /// Half precision: half the space, with an error of at most 0.002 for log-mel values between -4 and 4.
     #[default]
     Float16,
     /// Single precision.
@@ -20,7 +20,7 @@ pub enum MelStore {
 }
 
 impl MelStore {
-    /// The type of one value; `None` when no mel is stored.
+    /// Returns the type of one value; `None` if no mel is stored.
     pub fn dtype(self) -> Option<DType> {
         match self {
             Self::Float16 => Some(DType::F16),
@@ -30,7 +30,7 @@ impl MelStore {
     }
 }
 
-/// Names of columns that the speech flows read.
+/// The column of the utterance's own embedding.
 pub const UTT_EMBEDDING: &str = "utt_embedding";
 /// The speaker's embedding.
 pub const SPK_EMBEDDING: &str = "spk_embedding";
@@ -40,15 +40,15 @@ pub const SPEECH_TOKEN: &str = "speech_token";
 pub const MEL: &str = "mel";
 /// The recording's bytes.
 pub const AUDIO_DATA: &str = "audio_data";
-/// Where the recording came from.
+/// The path of the recording in the data.
 pub const WAV: &str = "wav";
 /// The transcript.
 pub const TEXT: &str = "text";
 /// The language.
 pub const LANG: &str = "lang";
-/// Seconds of `audio_data`.
+/// The duration of `audio_data` in seconds.
 pub const DURATION: &str = "duration";
-/// Sample rate of `audio_data`.
+/// The sample rate of `audio_data`.
 pub const SAMPLE_RATE: &str = "sample_rate";
 
 /// The columns of a speech flow's shard, in the order of the file.
@@ -89,7 +89,7 @@ pub fn speech_token() -> ColumnSpec {
     ColumnSpec::new(SPEECH_TOKEN, DType::I64).axis("token").docs("speech tokens")
 }
 
-/// The training mel, of values of a type.
+/// Returns the column of the training mel, with values of the given type.
 pub fn mel(dtype: DType) -> ColumnSpec {
     ColumnSpec::new(MEL, dtype).axis("frame").axis("bin").docs("log-mel spectrogram")
 }

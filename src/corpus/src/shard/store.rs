@@ -1,4 +1,4 @@
-//! Random access to a split: its shards as one list of rows.
+//! Random access to a split, whose shards form one list of rows.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,14 +9,14 @@ use super::tar::TarShardReader;
 use super::{RowSizes, ShardEntry, ShardIndex, ShardReader};
 use crate::{ColumnSpec, CorpusError, Row};
 
-/// A split's shards as one list of rows, read on demand. Each shard's checksum is verified when it is first touched. May be used from
-/// several threads at once.
+/// A split's shards as one list of rows that are read on demand. Each shard's checksum is verified at its first use.
+/// May be used from several threads at the same time.
 #[derive(Debug)]
 pub struct Shards {
     folder: PathBuf,
     index: ShardIndex,
     columns: Vec<ColumnSpec>,
-    /// The number of every shard's first row, and at the end the number of rows.
+    /// The number of every shard's first row, followed by the total number of rows.
     starts: Vec<u32>,
     readers: Vec<Mutex<Option<Reader>>>,
     cache: Mutex<RowCache>,
@@ -30,7 +30,7 @@ enum Reader {
 }
 
 impl Reader {
-    /// Opens a shard; its name tells its format.
+    /// Opens a shard; the extension determines its format.
     fn open(path: &Path) -> Result<Self, CorpusError> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("tar") => TarShardReader::open(path).map(Self::Tar),
@@ -47,15 +47,16 @@ impl Reader {
 }
 
 impl Shards {
-    /// Opens a split by its `index.json`. Rows will have the given columns; decoded rows of up to `cache_bytes` are kept.
+    /// Opens a split by its `index.json`. Rows will have the given columns. Decoded rows of up to `cache_bytes` are
+    /// kept in memory.
     ///
     /// # Errors
-    /// As [`ShardIndex::read`]; [`CorpusError::Structure`] for a split of more than 2³² rows.
+    /// See [`ShardIndex::read`]; [`CorpusError::Structure`] for a split of more than 2³² rows.
     pub fn open(index_path: &Path, columns: &[ColumnSpec], cache_bytes: usize) -> Result<Self, CorpusError> {
         Self::with_index(index_path, ShardIndex::read(index_path)?, columns, cache_bytes)
     }
 
-    /// Opens a split as [`Shards::open`] does, by the `index` that was read from `index_path`.
+    /// Opens a split like [`Shards::open`], with the `index` that was read from `index_path`.
     ///
     /// # Errors
     /// [`CorpusError::Structure`] for a split of more than 2³² rows.
@@ -76,36 +77,36 @@ impl Shards {
         Ok(Self { folder, index, columns: columns.to_vec(), starts, readers, cache })
     }
 
-    /// The index it was opened by.
+    /// Returns the index of the split.
     pub fn index(&self) -> &ShardIndex {
         &self.index
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.starts[self.starts.len() - 1] as usize
     }
 
-    /// Whether there is no row.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The sizes of every row: what costs for [`crate::sampling`] are reckoned by.
+    /// Returns the sizes of every row, from which the costs for [`crate::sampling`] are computed.
     pub fn sizes(&self) -> impl Iterator<Item = RowSizes<'_>> {
         self.index.shards.iter().flat_map(ShardEntry::sizes)
     }
 
-    /// How many rows every shard has: what [`crate::sampling`] takes.
+    /// Returns the number of rows in every shard, for [`crate::sampling`].
     pub fn shard_sizes(&self) -> Vec<u32> {
         self.starts.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
-    /// The number of every row's group (its speaker), counted from 0 in the order in which they first appear: what [`crate::sampling`]
-    /// takes. Reads that column of every shard.
+    /// Returns the number of every row's group (its speaker), counted from 0 in the order of their first rows, for
+    /// [`crate::sampling`]. Reads that column of every shard.
     ///
     /// # Errors
-    /// As [`Shards::fetch`].
+    /// See [`Shards::fetch`].
     pub fn groups(&self) -> Result<Vec<u32>, CorpusError> {
         let mut known = HashMap::<String, u32>::new();
         let mut numbers = Vec::with_capacity(self.len());
@@ -119,18 +120,19 @@ impl Shards {
         Ok(numbers)
     }
 
-    /// A row's length in mel frames; 0 for a row that does not exist.
+    /// Returns a row's length in mel frames; 0 for a row that does not exist.
     fn frames(&self, item: u32) -> u64 {
         self.place(item).map_or(0, |(shard, row)| u64::from(self.index.shards[shard].frames[row]))
     }
 
-    /// A row's utterance id; empty for a row that does not exist.
+    /// Returns a row's utterance id; empty for a row that does not exist.
     pub fn id(&self, item: u32) -> &str {
         self.place(item).map_or("", |(shard, row)| &self.index.shards[shard].utterances[row])
     }
 
-    /// Bytes of decoded rows that will be kept at the most beyond those that are: as much of the split as the memory for them allows,
-    /// reckoned by the frames of what is kept. While nothing is, as much as the memory allows.
+    /// Returns an upper estimate of the bytes of decoded rows that the cache will still grow by: as much of the split
+    /// as its memory allows, estimated from the frames of the cached rows. While the cache is empty, it is all the
+    /// memory that it may use.
     pub fn still_to_keep(&self) -> u64 {
         if self.is_empty() {
             return 0;
@@ -142,11 +144,11 @@ impl Shards {
         whole.min(budget).saturating_sub(kept)
     }
 
-    /// Rows by number, in the order asked for.
+    /// Returns rows by number, in the requested order.
     ///
     /// # Errors
-    /// [`CorpusError::Checksum`] for a shard that is not what the index says, [`CorpusError::Structure`] for a row that does not
-    /// exist or a column that it lacks, [`CorpusError::Io`] and [`CorpusError::Shard`].
+    /// [`CorpusError::Checksum`] for a shard that differs from the index, [`CorpusError::Structure`] for a row that
+    /// does not exist or lacks a column, [`CorpusError::Io`] and [`CorpusError::Shard`].
     pub fn fetch(&self, items: &[u32]) -> Result<Vec<Arc<Row>>, CorpusError> {
         let mut found: Vec<Option<Arc<Row>>> = {
             let mut cache = lock(&self.cache);
@@ -176,7 +178,7 @@ impl Shards {
             let Some((shard, _)) = self.place(first) else {
                 return Err(CorpusError::structure(
                     &self.folder,
-                    format!("has {} rows, row {first} was asked for", self.len()),
+                    format!("has {} rows, but row {first} was requested", self.len()),
                 ));
             };
             let (start, end) = (self.starts[shard], self.starts[shard + 1]);
@@ -188,7 +190,7 @@ impl Shards {
         Ok(rows)
     }
 
-    /// The shard a row is in, and its number there.
+    /// Returns the shard of a row, and the row's number in it.
     fn place(&self, item: u32) -> Option<(usize, usize)> {
         if item as usize >= self.len() {
             return None;
@@ -197,7 +199,7 @@ impl Shards {
         Some((shard, (item - self.starts[shard]) as usize))
     }
 
-    /// A shard's reader; the first time its checksum is verified.
+    /// Returns a shard's reader. Its checksum is verified at the first use.
     fn reader(&self, shard: usize) -> Result<Reader, CorpusError> {
         let mut slot = lock(&self.readers[shard]);
         if let Some(reader) = slot.as_ref() {
@@ -212,7 +214,7 @@ impl Shards {
     }
 }
 
-/// A lock whose content stays good when another thread panicked.
+/// Locks a mutex whose content stays valid when another thread panicked.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,10 +1,10 @@
-//! A writer that counts and hashes what passes through.
+//! A writer that counts and hashes the bytes it passes on.
 
 use std::io::{self, Write};
 
 use crate::Checksum;
 
-/// Counts and hashes what is written to another writer.
+/// A writer that counts and hashes the bytes it passes on to another writer.
 pub(super) struct Tallying<W> {
     inner: W,
     hasher: blake3::Hasher,
@@ -17,7 +17,7 @@ impl<W> Tallying<W> {
         Self { inner, hasher: blake3::Hasher::new(), bytes: 0 }
     }
 
-    /// The checksum of all that was written.
+    /// Returns the checksum of all bytes written.
     pub(super) fn checksum(&self) -> Checksum {
         Checksum::from(self.hasher.finalize())
     }

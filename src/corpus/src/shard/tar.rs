@@ -1,10 +1,10 @@
-//! Shards as WebDataset tar files: the same rows as in Parquet, as members that any tool can take out.
+//! Shards as WebDataset tar files: the same rows as in Parquet, as members that any tool can extract.
 //!
-//! A row is `KEY.json` (id, speaker, text, language, embeddings, tokens, strings of other columns), the recording's own bytes as
-//! `KEY.flac` or whatever it is, and every other column one behind the other: numbers as `KEY.NAME.npy` (such as `KEY.mel.npy`), bytes as
-//! `KEY.NAME.0.bin`, `KEY.NAME.1.bin` …. The key is the utterance's id, with `%`, `.`, `/` and the like written
-//! as `%2E`, because WebDataset takes a key to end at its first dot; the JSON has the id as it is. No times, no owners: the same rows
-//! give the same bytes.
+//! A row is `KEY.json` (id, speaker, text, language, embeddings, tokens, strings of other columns), the recording's
+//! own bytes with its extension, such as `KEY.flac`, and every other column in order: numbers as `KEY.NAME.npy` (such
+//! as `KEY.mel.npy`), bytes as `KEY.NAME.0.bin`, `KEY.NAME.1.bin` …. The key is the utterance's id, with `%`, `.`,
+//! `/` and similar characters written like `%2E`, because in WebDataset a key ends at its first dot. The JSON has the
+//! unchanged id. There are no times and no owners: the same rows give the same bytes.
 
 mod npy;
 mod reader;
@@ -14,14 +14,14 @@ mod writer;
 pub(super) use reader::TarShardReader;
 pub use writer::TarShardWriter;
 
-/// Behind the key: the row in words and numbers.
+/// The extension of the row's JSON, after the key.
 const JSON: &str = "json";
-/// Behind the key and the name of a column of numbers.
+/// The extension of a column of numbers, after the key and the column's name.
 const NPY: &str = ".npy";
-/// Behind the key, the name of a column of bytes, and the number of a value.
+/// The extension of a value of a column of bytes, after the key, the column's name and the number of the value.
 const BIN: &str = ".bin";
 
-/// An utterance's id as a key.
+/// Returns the key of an utterance's id.
 fn key(utt: &str) -> String {
     let mut key = String::with_capacity(utt.len());
     for c in utt.chars() {

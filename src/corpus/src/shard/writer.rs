@@ -17,16 +17,17 @@ use super::tallying::Tallying;
 use super::{GROUP, ID, encode, speech};
 use crate::{Array, ArrayData, Checksum, ColumnSpec, CorpusError, DType, Row, column};
 
-/// A row group is closed when it has this many rows …
+/// The number of rows at which a row group is closed …
 const ROW_GROUP_ROWS: usize = 50;
-/// … or about this many bytes before compression.
+/// … and the approximate number of bytes before compression.
 const ROW_GROUP_BYTES: usize = 8 << 20;
-/// Rows that are handed to a page at once; a page of a large column holds no more, so this is the grain of random access.
+/// The number of rows that are passed to a page together. A page of a large column has no more, so this is the
+/// granularity of random access.
 const PAGE_ROWS: usize = 2;
 /// The largest recording, picture or the like of one row.
 const MAX_BYTES: usize = 1 << 30;
 
-/// How a shard is written.
+/// The options for writing a shard.
 #[derive(Clone, Debug)]
 pub struct ShardOptions {
     /// The columns in the order of the file. The id and the group come first unless [`ID`] and [`GROUP`] are listed.
@@ -43,10 +44,10 @@ impl Default for ShardOptions {
     }
 }
 
-/// What was written.
+/// The result of writing a shard.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardSummary {
-    /// Rows.
+    /// The number of rows.
     pub rows: u64,
     /// The file's size.
     pub bytes: u64,
@@ -59,7 +60,7 @@ pub struct ShardWriter {
     path: PathBuf,
     schema: Arc<Schema>,
     columns: Vec<ColumnSpec>,
-    /// The columns but for the id and the group.
+    /// The columns except the id and the group.
     own: Vec<ColumnSpec>,
     writer: ArrowWriter<Tallying<BufWriter<File>>>,
     pending: Vec<Row>,
@@ -71,8 +72,8 @@ impl ShardWriter {
     /// Starts a shard.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] when the file cannot be made, [`CorpusError::Structure`] for two columns of one name, [`CorpusError::Shard`] for a
-    /// compression level zstd does not have.
+    /// [`CorpusError::Io`] if the file cannot be created, [`CorpusError::Structure`] for two columns with one name,
+    /// [`CorpusError::Shard`] for a compression level that zstd does not have.
     pub fn create(path: &Path, options: &ShardOptions) -> Result<Self, CorpusError> {
         let columns = with_keys(&options.columns);
         if let Some(name) = repeated(&columns) {
@@ -129,12 +130,12 @@ impl ShardWriter {
     }
 }
 
-/// Columns but for the id and the group, which every row has as such.
+/// Returns the columns except the id and the group, which every row has in any case.
 pub fn without_keys(columns: &[ColumnSpec]) -> Vec<ColumnSpec> {
     columns.iter().filter(|column| column.name != ID && column.name != GROUP).cloned().collect()
 }
 
-/// Refuses rows that cannot be stored, whatever the shard's format.
+/// Returns an error for rows that cannot be stored, whatever the shard's format.
 pub(super) fn check(path: &Path, columns: &[ColumnSpec], row: &Row) -> Result<(), CorpusError> {
     let fail = |problem: String| CorpusError::structure(path, format!("row `{}` {problem}", row.id));
     column::check_row(columns, row).map_err(|error| fail(error.to_string()))?;
@@ -142,10 +143,14 @@ pub(super) fn check(path: &Path, columns: &[ColumnSpec], row: &Row) -> Result<()
         let Some(array) = row.columns.get(&column.name) else { continue };
         let name = &column.name;
         if array.dtype() != column.dtype {
-            return Err(fail(format!("column `{name}` holds {}, the shard stores {}", array.dtype(), column.dtype)));
+            return Err(fail(format!(
+                "column `{name}` has type {}, but the shard stores {}",
+                array.dtype(),
+                column.dtype
+            )));
         }
         if let Some(size) = largest(array).filter(|size| *size > MAX_BYTES) {
-            return Err(fail(format!("column `{name}` has {size} bytes; cut what is longer than 1 GiB into pieces")));
+            return Err(fail(format!("column `{name}` has {size} bytes; split recordings larger than 1 GiB")));
         }
     }
     Ok(())
@@ -159,7 +164,7 @@ fn largest(array: &Array) -> Option<usize> {
     }
 }
 
-/// How the file is laid out.
+/// Returns the layout of the file.
 fn properties(
     options: &ShardOptions,
     columns: &[ColumnSpec],

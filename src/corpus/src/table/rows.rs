@@ -1,4 +1,4 @@
-//! Some columns of an utterance table, for who has to know whether rows are the same.
+//! Selected columns of an utterance table, to find out whether rows are the same.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Float64Type, UInt32Type};
 use super::file::Table;
 use crate::CorpusError;
 
-/// The `wav` column of an utterance table with some others.
+/// The `wav` column of an utterance table and some others.
 pub struct RowColumns {
     path: PathBuf,
     table: Table,
@@ -19,7 +19,7 @@ pub struct RowColumns {
 }
 
 impl RowColumns {
-    /// Reads the columns; those that the table does not have are left out.
+    /// Reads the columns. Columns that the table does not have are left out.
     ///
     /// # Errors
     /// [`CorpusError::Io`] and [`CorpusError::Table`]; [`CorpusError::Structure`] when a row has no `wav`.
@@ -32,12 +32,12 @@ impl RowColumns {
         Ok(Self { path: path.to_owned(), wavs: table.strings("wav")?, table, others })
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.wavs.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.wavs.is_empty()
     }
@@ -47,7 +47,7 @@ impl RowColumns {
         self.wavs[rows.start.min(self.wavs.len())..rows.end.min(self.wavs.len())].iter().map(String::as_str)
     }
 
-    /// Adds the other columns of a stretch of rows to a hash: their names, and every value so that no two differ unseen.
+    /// Adds the other columns of a stretch of rows to a hash: their names, and every value in an unambiguous form.
     ///
     /// # Errors
     /// [`CorpusError::Structure`] for a column of a type that utterance tables do not have.

@@ -5,7 +5,7 @@ use super::fault::TarFault;
 /// The bytes of a header block.
 pub(super) type Block = [u8; 512];
 
-/// The fields that matter here: where each begins and ends.
+/// The positions of the fields that are used here.
 pub(super) const NAME: std::ops::Range<usize> = 0..100;
 pub(super) const MODE: std::ops::Range<usize> = 100..108;
 pub(super) const UID: std::ops::Range<usize> = 108..116;
@@ -17,7 +17,7 @@ pub(super) const TYPE: usize = 156;
 pub(super) const MAGIC: std::ops::Range<usize> = 257..265;
 const PREFIX: std::ops::Range<usize> = 345..500;
 
-/// What a header says by itself, before extended headers have their say.
+/// The content of a header without extended headers.
 #[derive(Debug)]
 pub(super) struct Header {
     /// The name with its prefix.
@@ -34,7 +34,7 @@ impl Header {
         check(block)?;
         let size = number(&block[SIZE]).ok_or(TarFault::Size)?;
         let mut name = text(&block[NAME]).to_vec();
-        // GNU's own format keeps other things where POSIX keeps the prefix.
+        // GNU's own format stores other data in place of the POSIX prefix.
         if block[MAGIC].starts_with(b"ustar\0") && block[PREFIX.start] != 0 {
             name = [text(&block[PREFIX]), b"/", &name].concat();
         }
@@ -49,7 +49,7 @@ fn check(block: &Block) -> Result<(), TarFault> {
     if stated == checksum(block) || i64::try_from(stated) == Ok(signed) { Ok(()) } else { Err(TarFault::Checksum) }
 }
 
-/// The sum of a block's bytes, the checksum's own counted as blanks.
+/// Returns the sum of a block's bytes, with the checksum's own bytes counted as blanks.
 pub(super) fn checksum(block: &Block) -> u64 {
     masked(block).map(u64::from).sum()
 }
@@ -58,16 +58,16 @@ fn masked(block: &Block) -> impl Iterator<Item = u8> {
     block.iter().enumerate().map(|(at, byte)| if CHECKSUM.contains(&at) { b' ' } else { *byte })
 }
 
-/// A field up to its first NUL.
+/// Returns a field up to its first NUL.
 fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// A number: octal digits, or GNU's base 256 for large ones.
+/// Parses a number: octal digits, or GNU's base 256 for large ones.
 fn number(field: &[u8]) -> Option<u64> {
     match field.first()? {
         0x80 => field[1..].iter().try_fold(0u64, |sum, byte| sum.checked_mul(256)?.checked_add(u64::from(*byte))),
-        // Negative, or of a length that nothing has.
+        // Negative, or larger than any real size.
         0x81.. => None,
         _ => octal(field),
     }

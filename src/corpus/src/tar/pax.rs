@@ -9,7 +9,7 @@ pub(super) struct Extension {
     pub(super) path: Option<Vec<u8>>,
     /// Its size.
     pub(super) size: Option<u64>,
-    /// Whether it is stored with its holes left out.
+    /// True if it is stored with its holes left out.
     pub(super) sparse: bool,
 }
 
@@ -31,7 +31,8 @@ impl Extension {
     }
 }
 
-/// The first record's key and value, and what is behind it. Its length decides, for values may hold line ends.
+/// Returns the first record's key and value, and the remaining bytes. Its length determines its end, because values
+/// may contain line ends.
 fn record(records: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let blank = records.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(decimal(&records[..blank])?).ok()?;
@@ -47,7 +48,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// A record with its length in front, which counts itself.
+/// Encodes a record, preceded by its length, which includes itself.
 pub(super) fn encode(key: &str, value: &str) -> Vec<u8> {
     let body = key.len() + value.len() + 3;
     let mut length = body + 1;

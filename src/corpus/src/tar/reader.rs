@@ -1,4 +1,4 @@
-//! Walking through a tar file's headers.
+//! Reading of a tar file's headers.
 
 use std::fs::File;
 use std::io;
@@ -11,53 +11,53 @@ use super::pax::Extension;
 
 /// The longest extended header or long name that is read.
 const MAX_EXTENSION: u64 = 1 << 20;
-/// How far behind the end marker is looked for more members.
+/// The number of bytes after the end marker that are searched for more members.
 const MAX_TAIL: u64 = 1 << 20;
 
-/// What a member is.
+/// The type of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberKind {
     /// A file, its bytes as they are.
     File,
     /// A directory.
     Directory,
-    /// Something else, in words: "a symbolic link".
+    /// Something else, described in words: "a symbolic link".
     Other(&'static str),
 }
 
 /// One member of a tar file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its name as it stands there, which may be anything.
+    /// Its name as written in the file, which may be anything.
     pub name: Vec<u8>,
-    /// What it is.
+    /// Its type.
     pub kind: MemberKind,
-    /// Where its bytes begin in the tar file.
+    /// The position of its first byte in the tar file.
     pub offset: u64,
-    /// How many bytes it has; all of them are in the file.
+    /// The number of its bytes, all of which are in the file.
     pub size: u64,
 }
 
-/// Where and why the reading of a tar file ended before its end.
+/// The position and reason at which the reading of a tar file ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// The byte at which the unreadable header begins.
+    /// The position of the unreadable header.
     pub at: u64,
     /// What is wrong with it.
     pub problem: TarFault,
 }
 
-/// The members of a tar file in order. Content is not read. After a [`Damage`] there is nothing more.
+/// The members of a tar file in order. Their content is not read. There are no more members after a [`Damage`].
 pub struct Members<'f> {
     file: &'f File,
     length: u64,
     at: u64,
     done: bool,
-    /// Whether the marker of the archive's end was met.
+    /// True once the marker of the archive's end was read.
     pub ended: bool,
 }
 
-/// What the blocks in front of a member's own header say.
+/// The content of the blocks before a member's own header.
 #[derive(Default)]
 struct Before {
     long_name: Option<Vec<u8>>,
@@ -65,10 +65,10 @@ struct Before {
 }
 
 impl<'f> Members<'f> {
-    /// The members of an open file.
+    /// Returns the members of an open file.
     ///
     /// # Errors
-    /// When the file's length cannot be told.
+    /// Returns an error if the file's length cannot be determined.
     pub fn of(file: &'f File) -> io::Result<Self> {
         Ok(Self { file, length: file.metadata()?.len(), at: 0, done: false, ended: false })
     }
@@ -233,7 +233,8 @@ fn is_zero(block: &Block) -> bool {
     block.iter().all(|byte| *byte == 0)
 }
 
-/// A size in whole blocks. Only called with sizes that fit in the file, and with extended headers within their limit.
+/// Rounds a size up to whole blocks. Only called with sizes that fit in the file, and with extended headers within
+/// their limit.
 fn padded(size: u64) -> u64 {
     size.div_ceil(BLOCK) * BLOCK
 }

@@ -1,4 +1,4 @@
-//! Writing tar files: POSIX headers, no times, no owners, so that the same members give the same bytes.
+//! Writing of tar files: POSIX headers, no times, no owners, so that the same members give the same bytes.
 
 use std::io::{self, Write};
 
@@ -10,13 +10,13 @@ const SHORT_NAME: usize = 100;
 /// The largest size that a plain header holds.
 const MAX_SIZE: u64 = 0o77_777_777_777;
 
-/// Writes members one after the other.
+/// A writer of members in order.
 pub(crate) struct TarWriter<W> {
     out: W,
 }
 
 impl<W: Write> TarWriter<W> {
-    /// Writes to `out`.
+    /// Creates a writer to `out`.
     pub(crate) fn new(out: W) -> Self {
         Self { out }
     }

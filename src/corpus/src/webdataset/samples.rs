@@ -1,4 +1,4 @@
-//! One tar file's utterances.
+//! The utterances of one tar file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,17 +16,17 @@ use crate::source::{MAX_MEMBER_BYTES, TarMember};
 use crate::tar::{Member, MemberKind, Members, compression};
 use crate::{CorpusError, ReadOptions, Rejection, ids, values};
 
-/// How much of a strange name is shown.
+/// The number of bytes of an unusual name that are shown.
 const SHOWN_BYTES: usize = 200;
-/// How Parquet begins.
+/// The first bytes of Parquet files.
 const PARQUET: &[u8] = b"PAR1";
 
-/// What to do about a shard of CosyVoice, whose recipes give Parquet such names.
+/// The advice about a shard of CosyVoice, whose recipes give Parquet files such names.
 const PARQUET_ADVICE: &str = "is Parquet by its content, not tar: a shard that CosyVoice packed; `flowmill inspect` shows it. Give \
                               prep.data the data directory that it was packed from, and import its embeddings and tokens \
                               (`kind: import`)";
 
-/// Says what a file is by its beginning that is no tar file. An empty one is a damaged tar file.
+/// Describes a file that is not a tar file, by its first bytes. An empty one counts as a damaged tar file.
 fn no_tar(beginning: &[u8]) -> Option<String> {
     if beginning.is_empty() {
         return None;
@@ -55,29 +55,29 @@ fn no_tar(beginning: &[u8]) -> Option<String> {
 pub(super) struct Shard {
     path: String,
     file: fs::File,
-    /// By their path up to the first dot of its last part.
+    /// Files by their path up to the first dot of its last part.
     groups: BTreeMap<String, Vec<File>>,
-    /// Members that are no part of any sample.
+    /// Members that are not part of any sample.
     bad: Vec<BadMember>,
     rejected: Vec<Rejection>,
     warnings: Vec<String>,
-    /// How many members of which other kinds there are.
+    /// The number of other members by kind.
     passed_over: BTreeMap<String, u64>,
 }
 
-/// A member that is no part of a sample, and why.
+/// A member that is not part of a sample, and the reason.
 struct BadMember {
-    /// Its name, to show when it is hostile.
+    /// Its name, for display if it is hostile.
     name: String,
-    /// Whether a member of that name came before it: such a one is named by its key.
+    /// True if an earlier member has the same name. Such a member is named by its key.
     repeated: bool,
     reason: String,
 }
 
-/// Whether a name was repeated, and the key.
+/// True if a name was repeated, and the key.
 type BadKey = (bool, String);
 
-/// What one tar file gives.
+/// The result of reading one tar file.
 #[derive(Default)]
 pub(super) struct Rows {
     pub(super) rows: Vec<Candidate>,
@@ -86,21 +86,21 @@ pub(super) struct Rows {
     pub(super) passed_over: BTreeMap<String, u64>,
     /// Recordings that are left out for others of the same utterance.
     pub(super) left_out: Vec<(String, String)>,
-    /// Whether any utterance has a transcript, good or bad.
+    /// True if any utterance has a transcript, good or bad.
     pub(super) texts: bool,
 }
 
-/// Which dot ends the keys of a group of members that agree up to the first one.
+/// The dot that ends the keys of a group of members with the same text before their first dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum KeyEnd {
     First,
     Last,
-    /// Both explain the members.
+    /// Both dots explain the members.
     Either,
 }
 
 impl Shard {
-    /// Reads the headers of a tar file, and the beginnings of members that their names do not tell.
+    /// Reads the headers of a tar file, and the beginnings of members whose names do not show their kind.
     pub(super) fn list(root: &Path, path: &str) -> Result<Self, CorpusError> {
         let full = root.join(path);
         let fail = |e| CorpusError::io("read", &full, e);
@@ -123,7 +123,8 @@ impl Shard {
         Ok(shard)
     }
 
-    /// Sorts the members by their keys. A damaged header ends it: what follows cannot be told from content.
+    /// Sorts the members by their keys. A damaged header ends this: the bytes after it cannot be distinguished from
+    /// content.
     fn walk(&mut self) -> std::io::Result<()> {
         let file = self.file.try_clone()?;
         if file.metadata()?.len() == 0 {
@@ -140,7 +141,7 @@ impl Shard {
                 Err(damage) => {
                     let path = &self.path;
                     let reason = format!("damaged tar: {path}: at byte {}: {}", damage.at, damage.problem);
-                    self.warnings.push(format!("{reason}; nothing behind that was read"));
+                    self.warnings.push(format!("{reason}; nothing after that was read"));
                     self.rejected.push(Rejection { id: path.clone(), reason });
                     return Ok(());
                 }
@@ -148,12 +149,12 @@ impl Shard {
         }
         if !members.ended {
             let path = &self.path;
-            self.warnings.push(format!("{path}: ends without the mark of a tar file's end; it may be cut short"));
+            self.warnings.push(format!("{path}: ends without the end mark of a tar file; it may be truncated"));
         }
         Ok(())
     }
 
-    /// Notes a member with its key, or why it is left out. `names` has the places of the members before.
+    /// Adds a member to its key, or records why it is left out. `names` has the positions of the members before.
     fn sort(&mut self, member: &Member, names: &mut BTreeMap<String, u64>) {
         if member.kind == MemberKind::Directory {
             return;
@@ -189,7 +190,7 @@ impl Shard {
             && look != Look::Other
         {
             let (path, again) = (&self.path, member.offset);
-            let reason = format!("repeated member: {path}: {name} at byte {again} is there since byte {first}");
+            let reason = format!("repeated member: {path}: {name} at byte {again} already exists at byte {first}");
             self.bad.push(BadMember { name: name.to_owned(), repeated: true, reason });
             names.insert(name.to_owned(), first);
             return;
@@ -198,7 +199,7 @@ impl Shard {
         self.groups.entry(key).or_default().push(file);
     }
 
-    /// The beginning of a member whose name does not tell what it is.
+    /// Reads the beginning of a member whose name does not show its kind.
     fn head(&self, member: &Member) -> Vec<u8> {
         let base = member.name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         let told = !base.starts_with(b".") && samples::look(&String::from_utf8_lossy(base)) != Look::Other;
@@ -213,12 +214,12 @@ impl Shard {
         *self.passed_over.entry(kind).or_default() += 1;
     }
 
-    /// Whether a group of members is explained only by keys that end at their last dot.
+    /// Returns whether a group of members is explained only by keys that end at their last dot.
     pub(super) fn has_dotted_keys(&self) -> bool {
         self.groups.iter().any(|(key, files)| key_end(key, files) == KeyEnd::Last)
     }
 
-    /// The keys of recordings that both dots explain: up to the first, and up to the last.
+    /// Returns the keys of recordings that both dots explain: up to the first, and up to the last.
     pub(super) fn keys_of_either_kind(&self) -> impl Iterator<Item = (&str, &str)> {
         let either = self.groups.iter().filter(|(key, files)| key_end(key, files) == KeyEnd::Either);
         either.filter_map(|(key, files)| {
@@ -227,7 +228,7 @@ impl Shard {
         })
     }
 
-    /// Reads the transcripts; `dotted` says where keys end that both dots would explain.
+    /// Reads the transcripts; `dotted` determines the end of keys that both dots would explain.
     pub(super) fn read(mut self, dotted: bool, options: &ReadOptions<'_>) -> Rows {
         let mut out = Rows {
             rejected: std::mem::take(&mut self.rejected),
@@ -260,8 +261,8 @@ impl Shard {
         }
         if let Some((short, long)) = example.filter(|_| at_last > 0) {
             out.warnings.push(format!(
-                "{}: {at_last} keys end at their last dot, not the first: {long}, not {short}, for only so has every recording \
-                 members of its own",
+                "{}: {at_last} keys end at their last dot, not the first ({long}, not {short}), because only then does every recording have \
+                 its own members",
                 self.path
             ));
         }
@@ -269,7 +270,7 @@ impl Shard {
         out
     }
 
-    /// One rejection for every key that has bad members: those of one key are one utterance.
+    /// Returns one rejection for every key that has bad members, because those of one key are one utterance.
     fn bad_keys(&mut self, at_last_dot: impl Fn(KeyEnd) -> bool) -> BTreeMap<BadKey, Rejection> {
         let mut bad = BTreeMap::new();
         for BadMember { name, repeated, reason } in std::mem::take(&mut self.bad) {
@@ -282,7 +283,7 @@ impl Shard {
         bad
     }
 
-    /// The row of a key, or why there is none.
+    /// Returns the row of a key, or the reason why there is none.
     fn settle(
         &self,
         key: &str,
@@ -303,9 +304,9 @@ impl Shard {
                 out.rows.push(row);
             }
             Err(reason) => {
-                // One utterance is rejected once, whatever else is wrong with it.
+                // One utterance is rejected once, whatever other problems it has.
                 bad.remove(&(true, key.to_owned()));
-                // Recordings of several names are several utterances.
+                // Recordings with several names are several utterances.
                 let stems = sample.stems();
                 let ids = if stems.len() > 1 { stems.into_iter().collect() } else { vec![key] };
                 let rejection = |id| Rejection { id: ids::of_path(id), reason: reason.clone() };
@@ -362,13 +363,13 @@ impl Store for Shard {
     }
 }
 
-/// A path up to the first dot of its last part; all of it where there is none.
+/// Returns a path up to the first dot of its last part; all of it if there is none.
 fn first_dot(name: &str) -> &str {
     let file = name.rfind('/').map_or(0, |at| at + 1);
     name[file..].find('.').filter(|at| *at > 0).map_or(name, |at| &name[..file + at])
 }
 
-/// Which dot ends the keys of members that agree up to the first one, which is where `key` ends.
+/// Returns the dot that ends the keys of members with the same text `key` before their first dot.
 fn key_end(key: &str, files: &[File]) -> KeyEnd {
     let of = |look: Look| files.iter().filter(move |file| file.look == look).map(|file| file.name.as_str());
     let stems: BTreeSet<&str> = of(Look::Media).map(stem).collect();
@@ -393,11 +394,11 @@ fn key_end(key: &str, files: &[File]) -> KeyEnd {
     }
 }
 
-/// The members of a key that ends at the first dot, and transcripts whose names hold more than known words behind it: those are of
-/// other utterances.
+/// Returns the members of a key that ends at the first dot, and separately transcripts whose names contain other than
+/// known words after it: those belong to other utterances.
 fn at_first_dot(key: String, files: Vec<File>) -> BTreeMap<String, Sample> {
     let mut samples: BTreeMap<String, Sample> = BTreeMap::new();
-    // Where one recording's name explains all transcripts, what follows that name says what they are.
+    // If one recording's name explains all transcripts, the text after that name gives their roles.
     let recording = files.iter().find(|file| file.look == Look::Media).map(|file| stem(&file.name).to_owned());
     let recording = recording.filter(|_| key_end(&key, &files) == KeyEnd::Either);
     for file in files {
@@ -456,7 +457,7 @@ fn safe_name(member: &Member) -> Result<&str, UnsafeMember> {
     Ok(name)
 }
 
-/// A shard's file name without its ending.
+/// Returns a shard's file name without its extension.
 fn shard_name(path: &str) -> &str {
     let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
     name.strip_suffix(".tar").unwrap_or(name)

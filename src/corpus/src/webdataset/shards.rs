@@ -1,4 +1,4 @@
-//! Which tar files a source is.
+//! The list of tar files of a source.
 
 use std::fs;
 use std::io::Read;
@@ -9,16 +9,16 @@ use crate::paths::{joined, prefix_of};
 use crate::source::TarMember;
 use crate::walk::{FoundFile, walk};
 
-/// How the files begin that macOS puts next to others, under names such as `._x.flac`.
+/// The first bytes of the files that macOS creates next to others, under names such as `._x.flac`.
 pub(super) const APPLE_DOUBLE: &[u8; 4] = b"\0\x05\x16\x07";
-/// The most tar files of one source.
+/// The largest number of tar files of one source.
 const MAX_SHARDS: usize = 1_000_000;
 
-/// The tar files that `data` stands for, as paths relative to `root` (or absolute): one file, those of a folder and its subfolders
-/// in order of their names, or those of a pattern with `{000..012}` or `{a,b}`.
+/// Returns the tar files that `data` names, as paths relative to `root` (or absolute): one file, those of a folder
+/// and its subfolders in order of their names, or those of a pattern with `{000..012}` or `{a,b}`.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] when there is none or one is missing, and for compressed ones; [`CorpusError::Io`].
+/// [`CorpusError::Structure`] if there is none, one is missing, or one is compressed; [`CorpusError::Io`].
 pub fn shards(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
     let shards = match named(root, data)? {
         Some(shards) => shards,
@@ -31,15 +31,15 @@ pub fn shards(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
     Ok(shards)
 }
 
-/// Refuses tar files that are named and not there, and patterns that cannot be read.
+/// Returns an error for named tar files that do not exist, and for patterns that cannot be parsed.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] with the first that is missing.
+/// [`CorpusError::Structure`] with the first missing one.
 pub fn check_paths(root: &Path, data: &str) -> Result<(), CorpusError> {
     named(root, data)?.map_or(Ok(()), |shards| all_there(root, data, &shards))
 }
 
-/// The tar files that `data` names one by one; `None` where it names a folder.
+/// Returns the tar files that `data` names one by one; `None` if it names a folder.
 fn named(root: &Path, data: &str) -> Result<Option<Vec<String>>, CorpusError> {
     let fail = |problem: String| CorpusError::structure(&root.join(data), problem);
     let shards = if data.contains('{') {
@@ -52,7 +52,7 @@ fn named(root: &Path, data: &str) -> Result<Option<Vec<String>>, CorpusError> {
     Ok(Some(shards))
 }
 
-/// Refuses tar files that are not there.
+/// Returns an error for tar files that do not exist.
 fn all_there(root: &Path, data: &str, shards: &[String]) -> Result<(), CorpusError> {
     let fail = |problem: String| CorpusError::structure(&root.join(data), problem);
     let missing: Vec<&String> = shards.iter().filter(|shard| !root.join(shard).is_file()).collect();
@@ -61,12 +61,12 @@ fn all_there(root: &Path, data: &str, shards: &[String]) -> Result<(), CorpusErr
         Some(first) if shards.len() == 1 => Err(CorpusError::structure(&root.join(first), "there is no such file")),
         Some(first) => {
             let (count, all) = (missing.len(), shards.len());
-            Err(fail(format!("{count} of its {all} tar files are not there; the first is {first}")))
+            Err(fail(format!("{count} of its {all} tar files are missing; the first is {first}")))
         }
     }
 }
 
-/// Why a path cannot be that of a shard.
+/// Returns the reason why a path cannot be that of a shard.
 fn unusable(shard: &str) -> Option<String> {
     if let Some((_, undo)) = compressed(shard) {
         return Some(compressed_advice("by its name", undo));
@@ -74,25 +74,26 @@ fn unusable(shard: &str) -> Option<String> {
     if !shard.ends_with(".tar") {
         return Some("a WebDataset shard is a file that ends in `.tar`".into());
     }
-    (!TarMember::can_name(shard)).then(|| "a path with `.tar#` in it cannot be told from a member of a tar file".into())
+    (!TarMember::can_name(shard))
+        .then(|| "a path with `.tar#` in it cannot be distinguished from a member of a tar file".into())
 }
 
-/// What to do about a compressed tar file.
+/// Returns the advice about a compressed tar file.
 pub(super) fn compressed_advice(how: &str, undo: &str) -> String {
     format!(
-        "is compressed ({how}), and a recording in it could not be read without all that is before it; undo it once with `{undo}` \
+        "is compressed ({how}), and a recording in it could not be read without everything before it; decompress it once with `{undo}` \
          (recordings hardly shrink anyway)"
     )
 }
 
-/// Whether a name is that of a compressed tar file, and the command that undoes it.
+/// Returns whether a name is that of a compressed tar file, and the command that decompresses it.
 fn compressed(name: &str) -> Option<(&'static str, &'static str)> {
     [(".gz", "gunzip"), (".tgz", "gunzip"), (".bz2", "bunzip2"), (".xz", "unxz"), (".zst", "unzstd")]
         .into_iter()
         .find(|(ending, _)| name.ends_with(ending))
 }
 
-/// The tar files below a folder, without hidden ones.
+/// Returns the tar files below a folder, without hidden ones.
 fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
     let folder = root.join(dir);
     let prefix = prefix_of(dir);
@@ -112,13 +113,13 @@ fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
         return Err(CorpusError::structure(&folder.join(first), compressed_advice("by its name", undo)));
     }
     if found.is_empty() {
-        return Err(CorpusError::structure(&folder, "holds no file that ends in `.tar`"));
+        return Err(CorpusError::structure(&folder, "contains no file that ends in `.tar`"));
     }
     found.sort_unstable();
     Ok(found)
 }
 
-/// Tar files below a folder that are hidden, or in a hidden folder; none where tar files are named one by one.
+/// Returns tar files below a folder that are hidden, or in a hidden folder; none if tar files are named one by one.
 pub(super) fn hidden(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
     if data.contains('{') || !root.join(data).is_dir() {
         return Ok(Vec::new());
@@ -129,14 +130,14 @@ pub(super) fn hidden(root: &Path, data: &str) -> Result<Vec<String>, CorpusError
     Ok(hidden.map(|file| file.path).collect())
 }
 
-/// Whether a file is one that macOS puts next to another.
+/// Returns whether a file is one that macOS creates next to another.
 fn is_apple_double(place: &Path) -> bool {
     let mut beginning = [0; APPLE_DOUBLE.len()];
     let read = fs::File::open(place).and_then(|mut file| file.read_exact(&mut beginning));
     read.is_ok() && beginning == *APPLE_DOUBLE
 }
 
-/// All names that a pattern stands for, in order; `{000..012}` counts with leading zeros, `{a,b}` lists.
+/// Returns all names that a pattern represents, in order; `{000..012}` counts with leading zeros, `{a,b}` lists.
 fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let Some(open) = pattern.find('{') else { return Ok(vec![pattern.to_owned()]) };
     let close = pattern[open..].find('}').map(|at| open + at).ok_or("has `{` without `}`")?;
@@ -144,12 +145,12 @@ fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let choices = choices(inside)?;
     let rest = expand(after)?;
     if choices.len().saturating_mul(rest.len()) > MAX_SHARDS {
-        return Err(format!("stands for more than {MAX_SHARDS} files"));
+        return Err(format!("expands to more than {MAX_SHARDS} files"));
     }
     Ok(choices.iter().flat_map(|choice| rest.iter().map(move |rest| format!("{before}{choice}{rest}"))).collect())
 }
 
-/// What stands between braces.
+/// Returns the choices between braces.
 fn choices(inside: &str) -> Result<Vec<String>, String> {
     let bad = || format!("`{{{inside}}}` is neither a range as `{{000..012}}` nor a list as `{{a,b}}`");
     if inside.contains('{') {
@@ -167,7 +168,7 @@ fn choices(inside: &str) -> Result<Vec<String>, String> {
         return Err(format!("`{{{inside}}}` counts down"));
     }
     if to - from >= MAX_SHARDS {
-        return Err(format!("stands for more than {MAX_SHARDS} files"));
+        return Err(format!("expands to more than {MAX_SHARDS} files"));
     }
     let width = if first.starts_with('0') { first.len() } else { 0 };
     Ok((from..=to).map(|number| format!("{number:0width$}")).collect())

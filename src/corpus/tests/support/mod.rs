@@ -1,4 +1,4 @@
-//! What several tests of this crate need.
+//! Functions that several tests of this crate share.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::fs;

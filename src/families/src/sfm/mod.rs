@@ -1,4 +1,4 @@
-//! CosyVoice 2's flow with shallow flow matching: the flow starts from what a head on the encoder predicts.
+//! CosyVoice 2's flow with shallow flow matching: the flow starts from the prediction of a head on the encoder.
 
 use std::borrow::Cow;
 

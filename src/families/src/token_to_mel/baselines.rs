@@ -26,14 +26,14 @@ impl Cell {
     }
 }
 
-/// Which trivial answer is asked for.
+/// The kind of trivial answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Baseline {
-    /// The mean mel of the whole training split, at every frame.
+    /// The mean mel of the whole training split, for every frame.
     Corpus,
     /// The mean mel of each unit, frame by frame; an unseen unit falls back to the corpus.
     Unit,
-    /// The mean mel of each unit as one speaker says it; an unseen pair falls back to the unit.
+    /// The mean mel of each unit spoken by one speaker; an unseen pair falls back to the unit.
     UnitAndSpeaker,
 }
 
@@ -48,13 +48,13 @@ pub struct Baselines {
 }
 
 impl Baselines {
-    /// Empty means over mels of `bins` bins, of which a unit has `frames_per_unit` frames.
+    /// Creates empty means over mels of `bins` bins, with `frames_per_unit` frames per unit.
     pub fn new(bins: usize, frames_per_unit: usize) -> Self {
         let corpus = Cell::new(bins * frames_per_unit);
         Self { bins, frames_per_unit, corpus, units: BTreeMap::new(), units_and_speakers: BTreeMap::new() }
     }
 
-    /// Adds a training utterance: its units, and its mel `[frame][bin]`, cut to whole units.
+    /// Adds a training utterance: its units, and its mel `[frame][bin]`, truncated to whole units.
     pub fn add(&mut self, speaker: &str, tokens: &[u32], mel: &Features) {
         let values = self.bins * self.frames_per_unit;
         for (token, mel) in tokens.iter().zip(mel.data.chunks_exact(values.max(1))) {
@@ -64,7 +64,8 @@ impl Baselines {
         }
     }
 
-    /// The trivial answer for an utterance of `tokens` by `speaker`: a log-mel of a unit's frames per token.
+    /// Returns the trivial answer for an utterance of `tokens` by `speaker`: a log-mel with a unit's frames for each
+    /// token.
     pub fn predict(&self, baseline: Baseline, speaker: &str, tokens: &[u32]) -> Features {
         let frames = tokens.len() * self.frames_per_unit;
         let mut data = Vec::with_capacity(frames * self.bins);
@@ -105,7 +106,7 @@ mod tests {
     fn a_unit_has_as_many_frames_as_the_model_makes_of_it() {
         let mut baselines = Baselines::new(2, 3);
         let data: Vec<f32> = (0..14).map(|value| value as f32).collect();
-        // Seven frames: two units of three, and one frame that is left over.
+        // Seven frames: two units of three, and one remaining frame.
         baselines.add("a", &[4, 4, 4], &Features { data, frames: 7, bins: 2 });
         let predicted = baselines.predict(Baseline::Unit, "a", &[4, 9]);
         assert_eq!((predicted.frames, predicted.bins), (6, 2));

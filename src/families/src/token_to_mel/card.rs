@@ -1,4 +1,4 @@
-//! The model card: a description of the model and its scores in words.
+//! The model card: a description of the model and its scores.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use flowmill_nn::solvers::Method;
 
 use super::evaluation::Scores;
 
-/// The setting by which a model runs on mels of mean 0 and deviation 1.
+/// The setting with which a model works on mels of mean 0 and deviation 1.
 const NORMALISED: &str = "train.normalise_mel";
 
 /// Returns a sentence on the model's purpose.
@@ -19,7 +19,7 @@ pub fn does(config: &FlowConfig, mel: &MelConfig) -> String {
     format!("It turns {units} and a speaker embedding into a log-mel of {bins} bins at {}.", hertz(rate))
 }
 
-/// The speech units that a model takes, in words, at the rate that follows from the mel's.
+/// Describes the speech units of a model, at the rate that follows from the mel's.
 fn units(config: &FlowConfig, mel_rate: f64) -> String {
     let rate = mel_rate / config.token_mel_ratio.max(1) as f64;
     match config.dual_codebook {
@@ -42,7 +42,7 @@ pub fn departures(config: &FlowConfig) -> Vec<&'static str> {
     departures.into_iter().filter(|(departs, _)| *departs).map(|(_, setting)| setting).collect()
 }
 
-/// A rate for people, with at most one decimal: `25 Hz`, `16.7 Hz`.
+/// Formats a rate with at most one decimal: `25 Hz`, `16.7 Hz`.
 fn hertz(rate: f64) -> String {
     format!("{} Hz", (rate * 10.0).round() / 10.0)
 }
@@ -54,20 +54,20 @@ pub fn public_code(departures: &[&str]) -> String {
     }
     let settings: Vec<String> = departures.iter().map(|setting| format!("`{setting}`")).collect();
     let mut text = format!(
-        "\n**Not for public inference code as is.** Public code does not know what these settings of the recipe do: {}. `synth` \
+        "\n**Not for public inference code as is.** Public code does not implement these settings of the recipe: {}. `synth` \
          does. Train without them for weights (`flow.pt`) that public code can use.\n",
         settings.join(", ")
     );
     if departures.contains(&NORMALISED) {
         text.push_str(
-            "\nThe weights give, and take as a prompt, mels of mean 0 and deviation 1: a log-mel is what they give, bin by bin \
+            "\nThe model outputs mels of mean 0 and deviation 1, and takes them as a prompt. A log-mel is its output, bin by bin \
              multiplied by the `deviation` and added to the `mean` of `mel_normalisation` in `config.json`.\n",
         );
     }
     text
 }
 
-/// The scores as a Markdown section.
+/// Formats the scores as a Markdown section.
 pub fn scores_section(scores: &Scores) -> String {
     let mut section = format!(
         "## Scores on `{}` ({} utterances, {} mel frames, {} samples each)\n\n| log-spectral distance to the real mel | dB |\n|---|---|\n",
@@ -83,7 +83,7 @@ pub fn scores_section(scores: &Scores) -> String {
     section
 }
 
-/// The scores as lines for a terminal.
+/// Formats the scores as lines for a terminal.
 pub fn lines(scores: &Scores) -> Vec<String> {
     let title = format!(
         "scores on {} ({} utterances, {} samples each); log-spectral distance to the real mel:",

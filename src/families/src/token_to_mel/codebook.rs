@@ -10,15 +10,15 @@ use flowmill_models::flow::FlowConfig;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Parameters, host};
 
-/// The embedding's names in the public `state_dict`s: of one codebook, of two.
+/// The embedding's names in the public `state_dict`s: with one codebook, and with two.
 const EMBEDDINGS: [&str; 2] = ["input_embedding.weight", "input_embedding.embedding.weight"];
 
-/// Sets the token embedding to the codebook's centres: every dimension standardised over the units, then projected by a
-/// Gaussian matrix to the model's width, so that each value has unit variance and distances are kept (Johnson and
-/// Lindenstrauss). Rows of no unit stay random.
+/// Sets the token embedding to the codebook's centers: every dimension is standardized over the units, then projected
+/// by a Gaussian matrix to the model's width, so that each value has unit variance and distances are kept (Johnson
+/// and Lindenstrauss). Rows without a unit stay random.
 ///
 /// # Errors
-/// When the codebook cannot be read or has more units than the model.
+/// Returns an error if the codebook cannot be read or has more units than the model.
 pub fn start_from(
     parameters: &mut Parameters,
     codebook: &Path,
@@ -30,7 +30,7 @@ pub fn start_from(
     let units = blocks.iter().map(|(first, centres)| first + centres.rows()).max().unwrap_or(0);
     if units > config.vocab_size {
         let message =
-            format!("the codebook has {units} units, the model {} (train.model.vocab_size)", config.vocab_size);
+            format!("the codebook has {units} units, but the model has {} (train.model.vocab_size)", config.vocab_size);
         return Err(message.into());
     }
     let Some(id) = EMBEDDINGS.iter().find_map(|name| parameters.find(name)) else {
@@ -47,7 +47,7 @@ pub fn start_from(
     Ok(parameters.set(id, tensor)?)
 }
 
-/// The centres of each codebook and the row of the embedding that its first unit has.
+/// Returns the centers of each codebook, and the row of the embedding for its first unit.
 fn blocks(state: &State) -> Result<Vec<(usize, Matrix)>, BoxError> {
     if state.kind() != dual_kmeans::KIND {
         let kmeans = Kmeans::from_state(state)?;
@@ -55,11 +55,11 @@ fn blocks(state: &State) -> Result<Vec<(usize, Matrix)>, BoxError> {
     }
     let dual = DualKmeans::from_state(state)?;
     let [linguistic, semantic] = dual.centres();
-    // Between them lies the padding.
+    // The padding is between them.
     Ok(vec![(0, linguistic.clone()), (dual.codebook().padding() + 1, semantic.clone())])
 }
 
-/// Every column with mean 0 and deviation 1 over the rows.
+/// Scales every column to mean 0 and deviation 1 over the rows.
 fn standardised(matrix: &Matrix) -> Matrix {
     let (rows, columns) = (matrix.rows(), matrix.columns());
     let mut values = matrix.as_slice().to_vec();
@@ -75,7 +75,7 @@ fn standardised(matrix: &Matrix) -> Matrix {
     Matrix::new(values, columns)
 }
 
-/// Rows times a Gaussian matrix `[column, width]` of variance 1 / columns.
+/// Multiplies rows by a Gaussian matrix `[column, width]` of variance 1 / columns.
 fn project(matrix: &Matrix, width: usize, seed: u64) -> Vec<f32> {
     let columns = matrix.columns();
     let directions = Draw::new(seed).purpose("codebook projection").normals(columns * width);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn projection_keeps_near_units_near() {
-        // 64 dimensions: units 0 and 1 differ in one of them only, unit 2 in all.
+        // 64 dimensions: units 0 and 1 differ in only one of them, unit 2 in all.
         let mut values = vec![0.0; 3 * 64];
         values[64] = 1.0;
         values[128..].fill(5.0);

@@ -1,4 +1,4 @@
-//! The check of the model against the columns that earlier stages of the same recipe make, before anything runs.
+//! The check of the model against the columns that earlier stages of the same recipe make. It runs before any stage.
 
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::speech::{MEL, SPEECH_TOKEN, UTT_EMBEDDING};
@@ -10,7 +10,8 @@ use flowmill_models::token_lengths::rate_read;
 use super::kind::flow_error;
 use super::{Kind, TokenEmbedding, TokenToMelFamily};
 
-/// Largest distance of the rates of tokens and mel from the model's ratio, as a share: 16.7 tokens a second stand for 50 frames in threes.
+/// The largest relative difference between the ratio of the token and mel rates and the model's ratio: for example,
+/// 16.7 tokens per second are accepted for 50 frames at 3 frames per token.
 const SHARE_OF_RATES: f64 = 0.01;
 
 /// Compares the model with what stages 1 to 3 provide, as far as the recipe has them.
@@ -33,25 +34,25 @@ pub(super) fn check<K: Kind>(settings: &TrainSettings<TokenToMelFamily<K>>, colu
     if let Some(&Provided::Embedding { dimensions }) = columns.get(UTT_EMBEDDING)
         && flow.spk_embed_dim != dimensions
     {
-        let reason = format!("{} does not fit: stage 1 gives embeddings of {dimensions}", flow.spk_embed_dim);
+        let reason = format!("{} does not match: stage 1 gives embeddings of {dimensions} values", flow.spk_embed_dim);
         return refuse("spk_embed_dim", reason);
     }
     if let Some(Provided::Mel { config, stored }) = mel {
         if !stored && options.normalise_mel && flow.mel_normalisation.is_none() {
-            let reason = "needs the statistics that stage 3 takes of stored mels, and pack.mel.store is none: store them, or set \
+            let reason = "needs the statistics that stage 3 computes from stored mels, but pack.mel.store is none: store them, or set \
                           train.normalise_mel: false";
             return Err(KeyError::new("train.normalise_mel", reason));
         }
         let bins = config.n_mels;
         if flow.output_size != bins {
-            let reason = format!("{} does not fit: stage 3 makes mels of {bins} bins", flow.output_size);
+            let reason = format!("{} does not match: stage 3 makes mels of {bins} bins", flow.output_size);
             return refuse("output_size", reason);
         }
     }
     Ok(())
 }
 
-/// Compares the frames per token that the model makes with the rates of stage 2's tokens and stage 3's mel.
+/// Compares the model's frames per token with the rates of stage 2's tokens and stage 3's mel.
 fn check_ratio(ratio: usize, token_rate: f64, mel: &MelConfig) -> Result<(), String> {
     let tokens = rate_read(token_rate);
     let frames = f64::from(mel.sample_rate) / mel.hop_length as f64;
@@ -59,18 +60,18 @@ fn check_ratio(ratio: usize, token_rate: f64, mel: &MelConfig) -> Result<(), Str
         return Ok(());
     }
     Err(format!(
-        "{ratio} does not fit: stage 2 gives {tokens:.2} tokens a second (tokens.extractor), stage 3 {frames:.2} mel frames \
+        "{ratio} does not match: stage 2 gives {tokens:.2} tokens per second (tokens.extractor), stage 3 {frames:.2} mel frames \
          (pack.mel), {:.2} per token",
         frames / tokens
     ))
 }
 
-/// Compares the tokens of stage 2, by how many different ones there are and how many a second, with those that the model takes.
+/// Compares the tokens of stage 2, by their number and rate, with those that the model accepts.
 fn check_tokens<K: Kind>(flow: &FlowConfig, vocabulary: usize, rate: f64) -> Result<(), KeyError> {
     let mixed = is_mixed_rate(rate);
     let Some(codebook) = &flow.dual_codebook else {
         if mixed {
-            let reason = "this family takes the tokens of one codebook; stage 2 gives those of two in one sequence: use \
+            let reason = "this family needs tokens of one codebook, but stage 2 gives those of two in one sequence: use \
                           family: step-audio-flow, or another extractor";
             return Err(KeyError::new("train.model.family", reason));
         }
@@ -82,14 +83,15 @@ fn check_tokens<K: Kind>(flow: &FlowConfig, vocabulary: usize, rate: f64) -> Res
     };
     if !mixed {
         let reason = format!(
-            "this family takes two codebooks in one sequence, {MIXED_RATE:.1} tokens a second, and this extractor gives \
+            "this family needs two codebooks in one sequence, {MIXED_RATE:.1} tokens per second, but this extractor gives \
              {rate:.1}: use one of two codebooks, such as dual-kmeans"
         );
         return Err(KeyError::new("tokens.extractor.kind", reason));
     }
     if codebook.mixed_vocabulary() != vocabulary {
         let (first, second, sum) = (codebook.linguistic, codebook.semantic, codebook.mixed_vocabulary());
-        let reason = format!("{first} and vq06_size {second} make {sum} different tokens, stage 2 gives {vocabulary}");
+        let reason =
+            format!("{first} and vq06_size {second} make {sum} different tokens, but stage 2 gives {vocabulary}");
         return Err(flow_error::<K>("vq02_size", reason));
     }
     Ok(())

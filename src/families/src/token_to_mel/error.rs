@@ -14,18 +14,18 @@ pub enum UseError {
     /// An extractor's fitted state cannot be used.
     #[error(transparent)]
     Extractor(#[from] StateError),
-    /// A recording gives no tokens or no embedding.
+    /// No tokens or embedding could be extracted from a recording.
     #[error("{}: {source}", path.display())]
     Recording {
         /// The recording.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: ExtractError,
     },
     /// The model could not generate.
     #[error("generating: {reason}")]
     Generate {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// An option that the model does not have.

@@ -1,4 +1,4 @@
-//! Scores of a split: what each utterance adds, and the figures in the end.
+//! Scores of a split: the contribution of each utterance, and the final figures.
 
 use flowmill_audio::features::Features;
 use flowmill_audio::measure::{correlation, log_spectral_distance};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::baselines::{Baseline, Baselines};
 use super::measures::{Residual, Spread, energy_contour, mean_of, pitch_correlation};
 
-/// What is compared for one utterance.
+/// The data of one utterance that are compared.
 pub struct Comparison<'a> {
     /// Its speaker, for the baseline per unit and speaker.
     pub speaker: &'a str,
@@ -18,7 +18,7 @@ pub struct Comparison<'a> {
     pub real_mel: &'a Features,
     /// Samples of the model, at least two, each of the real mel's shape.
     pub samples: &'a [Features],
-    /// How often the velocity was evaluated for each sample.
+    /// The number of evaluations of the velocity for each sample.
     pub evaluations: &'a [usize],
     /// The recording at the mel's sample rate.
     pub real_wav: &'a [f32],
@@ -48,7 +48,7 @@ pub struct Distances {
 }
 
 impl Distances {
-    /// The nearest of the trivial answers.
+    /// Returns the smallest distance among the trivial answers.
     pub fn best_trivial(&self) -> f64 {
         self.corpus_mean.min(self.unit_mean).min(self.unit_and_speaker_mean)
     }
@@ -59,30 +59,31 @@ impl Distances {
 pub struct UtteranceScores {
     /// The utterance's id.
     pub utt: String,
-    /// Mel frames compared.
+    /// The number of compared mel frames.
     pub frames: usize,
     /// Log-spectral distances.
     pub distance_db: Distances,
     /// Correlation of the energy contours of the waveforms.
     pub energy_correlation: Option<f64>,
-    /// Correlation of log F0 where both waveforms are voiced.
+    /// Correlation of log F0 over frames where both waveforms are voiced.
     pub pitch_correlation: Option<f64>,
-    /// Frames voiced in both.
+    /// The number of frames that are voiced in both.
     pub voiced_frames: usize,
 }
 
-/// The scores of a split: means over utterances weighted by frames, but for the spreads, which are of all frames together.
+/// The scores of a split: means over utterances weighted by frames, except for the spreads, which are over all frames
+/// together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// The split.
     pub split: String,
-    /// Utterances scored.
+    /// The number of scored utterances.
     pub utterances: usize,
-    /// Mel frames compared.
+    /// The number of compared mel frames.
     pub frames: usize,
-    /// Samples per utterance.
+    /// The number of samples per utterance.
     pub samples: usize,
-    /// How the flow's ODE was solved.
+    /// The solver of the flow's ODE.
     pub solver: Method,
     /// Mean number of evaluations of the velocity for a sample.
     pub evaluations_per_sample: f64,
@@ -92,20 +93,20 @@ pub struct Scores {
     pub real_spread_db: f64,
     /// The same of single samples.
     pub sample_spread_db: f64,
-    /// Their ratio: near 1 is neither noise nor a blur.
+    /// Their ratio: a value near 1 means neither noise nor blur.
     pub spread_ratio: f64,
-    /// Root mean square by which a single sample departs from the mean of the others, over that of the recording from the
-    /// mean of all: 1 where the model is exactly as uncertain as it is wrong.
+    /// Root mean square of the difference between a single sample and the mean of the others, divided by that between
+    /// the recording and the mean of all. It is 1 if the model is exactly as uncertain as it is wrong.
     pub residual_ratio: f64,
     /// Mean correlation of the energy contours.
     pub energy_correlation: f64,
-    /// Mean correlation of log F0 where voiced in both, weighted by such frames.
+    /// Mean correlation of log F0 over frames voiced in both, weighted by the number of these frames.
     pub pitch_correlation: Option<f64>,
-    /// Each utterance's own.
+    /// The scores of each utterance.
     pub per_utterance: Vec<UtteranceScores>,
 }
 
-/// Gathers the scores of a split.
+/// The accumulated scores of a split.
 pub struct Evaluation {
     baselines: Baselines,
     real_spread: Spread,
@@ -117,7 +118,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// An empty evaluation against these baselines.
+    /// Creates an empty evaluation with these baselines.
     pub fn new(baselines: Baselines) -> Self {
         Self {
             baselines,
@@ -130,12 +131,13 @@ impl Evaluation {
         }
     }
 
-    /// The baselines, to be completed.
+    /// Returns the baselines, so that they can be completed.
     pub fn baselines(&mut self) -> &mut Baselines {
         &mut self.baselines
     }
 
-    /// Adds an utterance. `None` when there are fewer than two samples, their shapes differ, or nothing can be compared.
+    /// Adds an utterance. Returns `None` if there are fewer than two samples, their shapes differ, or nothing can be
+    /// compared.
     pub fn add(&mut self, utt: &str, comparison: &Comparison) -> Option<&UtteranceScores> {
         let Comparison { real_mel, samples, .. } = comparison;
         let mean = mean_of(samples)?;
@@ -172,7 +174,7 @@ impl Evaluation {
         })
     }
 
-    /// The scores of all that was added.
+    /// Returns the scores of all utterances that were added.
     pub fn finish(self, split: &str, samples: usize, solver: Method) -> Scores {
         let by_frames = |value: fn(&UtteranceScores) -> Option<f64>| {
             weighted_mean(self.utterances.iter().map(|u| (value(u), u.frames)))
@@ -207,8 +209,8 @@ impl Evaluation {
     }
 }
 
-/// A sample departs from the mean of n − 1 others by σ √(n / (n − 1)); a recording of the same distribution from the mean of n
-/// samples by σ √((n + 1) / n). This is the ratio of the two factors.
+/// Returns the ratio of two factors: a sample differs from the mean of n − 1 others by σ √(n / (n − 1)), and a
+/// recording of the same distribution from the mean of n samples by σ √((n + 1) / n).
 fn correction(samples: usize) -> f64 {
     let n = samples as f64;
     ((n / (n - 1.0)) / ((n + 1.0) / n)).sqrt()

@@ -1,4 +1,4 @@
-//! From a row of a shard to what the flow is trained on.
+//! Conversion of a row of a shard to a training example of the flow.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -15,19 +15,19 @@ use serde::Deserialize;
 use super::SpeakerEmbedding;
 use super::error::UseError;
 
-/// Where mels come from.
+/// The source of mels.
 pub enum Mels {
     /// The shards.
     Stored,
-    /// The shards hold none; they are computed from the audio.
+    /// The audio: the shards contain no mels.
     Computed(MelSpectrogram),
 }
 
 impl Mels {
-    /// Of the split of this index.
+    /// Returns the source for the split of this index.
     ///
     /// # Errors
-    /// When the index does not describe its mels, or no mel can be computed as it says.
+    /// Returns an error if the index does not describe its mels, or mels cannot be computed with its settings.
     pub fn of(index: &ShardIndex) -> Result<Self, BoxError> {
         let description = StoredMel::of(index)?;
         Ok(match description.is_stored() {
@@ -55,10 +55,10 @@ impl StoredMel {
     }
 }
 
-/// The columns that items of a split are made of.
+/// Returns the columns that the items of a split need.
 ///
 /// # Errors
-/// When the index does not describe its mels.
+/// Returns an error if the index does not describe its mels.
 pub fn columns(index: &ShardIndex, embedding: SpeakerEmbedding) -> Result<Vec<ColumnSpec>, BoxError> {
     let mut columns = vec![speech::speech_token(), embedding.spec()];
     match StoredMel::of(index)?.is_stored() {
@@ -68,46 +68,47 @@ pub fn columns(index: &ShardIndex, embedding: SpeakerEmbedding) -> Result<Vec<Co
     Ok(columns)
 }
 
-/// The columns that a recording is decoded from.
+/// Returns the columns from which a recording is decoded.
 pub fn sound() -> Vec<ColumnSpec> {
     let names = [speech::WAV, speech::AUDIO_DATA];
     speech::recording().into_iter().filter(|column| names.contains(&column.name.as_str())).collect()
 }
 
-/// Mels that are computed while training, and by what.
+/// Returns the mels that are computed during training, and their settings.
 pub fn derived(index: &ShardIndex) -> Option<Derived> {
     let description = StoredMel::of(index).ok()?;
     (!description.is_stored()).then(|| Derived { what: "mels", by: index.mel.clone() })
 }
 
-/// Refuses mels that the model does not make, and splits whose mels were computed in different ways.
+/// Checks that the mels match the model, and that all splits computed them in the same way.
 ///
 /// # Errors
-/// The mismatch.
+/// Returns the mismatch.
 pub fn check_mels(splits: &[(&Path, &ShardIndex)], config: &FlowConfig) -> Result<(), BoxError> {
     let mels = splits.iter().map(|(_, index)| StoredMel::of(index)).collect::<Result<Vec<_>, _>>()?;
     for ((path, _), mel) in splits.iter().zip(&mels) {
         check_bins(mel.config.n_mels, config.output_size)?;
         if mel.config != mels[0].config {
             let (a, b) = (splits[0].0.display(), path.display());
-            return Err(
-                format!("train.mixture: {a} and {b} hold mels of different definitions; pack them alike").into()
-            );
+            return Err(format!(
+                "train.mixture: {a} and {b} contain mels with different definitions; pack them with the same pack.mel"
+            )
+            .into());
         }
     }
     Ok(())
 }
 
-/// Refuses mels of another number of bins than the model makes.
+/// Checks that mels have the number of bins of the model.
 ///
 /// # Errors
-/// The setting that would fit.
+/// Returns an error with the setting that would match.
 pub fn check_bins(found: usize, wanted: usize) -> Result<(), BoxError> {
     if found == wanted {
         return Ok(());
     }
     Err(format!(
-        "the shards hold mels of {found} bins, the model makes {wanted}; set train.model.output_size to {found}"
+        "the shards contain mels of {found} bins, but the model makes {wanted}; set train.model.output_size to {found}"
     )
     .into())
 }
@@ -178,7 +179,7 @@ pub struct ItemError {
 /// Makes the training item of a row. Tokens and frames are cut to whole tokens that have all their frames, as CosyVoice does.
 ///
 /// # Errors
-/// A problem with the row, with its id.
+/// Returns a problem with the row, with its id.
 pub fn item(
     row: &Row,
     sample: u64,
@@ -256,20 +257,21 @@ fn mel<'a>(row: &'a Row, mels: &Mels) -> Result<Mel<'a>, ItemFault> {
     }
 }
 
-/// The recording of a row, at the sample rate of the mel.
+/// Decodes the recording of a row, at the sample rate of the mel.
 ///
 /// # Errors
-/// When it cannot be decoded.
+/// Returns an error if it cannot be decoded.
 pub fn recording(row: &Row, config: &MelConfig) -> Result<Vec<f32>, UseError> {
     let audio = decode_bytes(row.bytes(speech::AUDIO_DATA)?, row.text(speech::WAV)?)?;
     let rate = audio.sample_rate;
     Ok(resample(&audio.into_mono(), rate, config.sample_rate)?)
 }
 
-/// The mel of a row: the shard's own, or computed by `spectrogram` from the recording where the shard holds none (`pack.mel.store: none`).
+/// Returns the mel of a row: the shard's own, or computed by `spectrogram` from the recording if the shard has none
+/// (`pack.mel.store: none`).
 ///
 /// # Errors
-/// When the recording cannot be decoded or is too short.
+/// Returns an error if the recording cannot be decoded or is too short.
 pub fn mel_of(row: &Row, spectrogram: &MelSpectrogram) -> Result<Features, UseError> {
     if row.columns.contains_key(speech::MEL) {
         let (data, [frames, bins]) = row.matrix::<f32>(speech::MEL)?;

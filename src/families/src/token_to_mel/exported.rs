@@ -23,19 +23,19 @@ pub struct Samples {
 pub struct ExportedModel {
     network: Box<dyn TokenToMel>,
     parameters: Parameters,
-    /// The mel that it makes.
+    /// The definition of its mel.
     pub mel: MelConfig,
-    /// Whose embedding it was trained with.
+    /// The speaker embedding that it was trained with.
     pub speaker_embedding: SpeakerEmbedding,
     /// The published options of inference, with the solver that the model was exported with.
     pub options: GenerationOptions,
 }
 
 impl ExportedModel {
-    /// Takes over a model that was loaded.
+    /// Creates a model from a loaded one.
     ///
     /// # Errors
-    /// When its description asks for a solver that cannot be.
+    /// Returns an error if its description has an invalid solver.
     pub fn new<K: Kind>(loaded: Loaded<TokenToMelFamily<K>>) -> Result<Self, BoxError> {
         let Loaded { description, model, parameters, .. } = loaded;
         let mut options = model.0.default_options();
@@ -50,7 +50,7 @@ impl ExportedModel {
         TokenToMel::config(self.network.as_ref())
     }
 
-    /// Mel frames that the model makes of one unit.
+    /// Returns the number of mel frames that the model makes for one unit.
     pub fn frames_per_unit(&self) -> usize {
         self.config().token_mel_ratio.max(1)
     }
@@ -60,15 +60,16 @@ impl ExportedModel {
         self.network.strength().is_some()
     }
 
-    /// The ids that the model takes of a column `speech_token`, one or two for each token.
+    /// Returns the model's ids for a column `speech_token`, one or two for each token.
     ///
     /// # Errors
-    /// [`UseError::Generate`] when they are not tokens of this model.
+    /// [`UseError::Generate`] if they are not tokens of this model.
     pub fn token_ids(&self, column: &[i64]) -> Result<Vec<u32>, UseError> {
         self.config().token_ids(column).map_err(|error| UseError::Generate { reason: error.to_string() })
     }
 
-    /// The first of `ids`, of as many whole tokens as `frames` mel frames have, and their units: the last id of each.
+    /// Returns the first of `ids`, as many whole tokens as `frames` mel frames have, and their units: the last id of
+    /// each token.
     pub fn within<'a>(&self, ids: &'a [u32], frames: usize) -> (&'a [u32], Vec<u32>) {
         let per_token = self.config().ids_per_token();
         let count = (ids.len() / per_token).min(frames / self.frames_per_unit());
@@ -76,10 +77,11 @@ impl ExportedModel {
         (ids, ids.chunks_exact(per_token).filter_map(|token| token.last()).copied().collect())
     }
 
-    /// `samples` log-mels `[frame][bin]` for the ids `tokens` and a speaker, sample `i` from noise keyed by `(draw, i)`.
+    /// Generates `samples` log-mels `[frame][bin]` for the ids `tokens` and a speaker. Sample `i` uses noise keyed by
+    /// `(draw, i)`.
     ///
     /// # Errors
-    /// [`UseError::Generate`] when tokens or embedding do not fit the model, or the result is not finite.
+    /// [`UseError::Generate`] if tokens or embedding do not match the model, or the result is not finite.
     pub fn generate(
         &self,
         tokens: &[u32],
@@ -101,12 +103,12 @@ impl ExportedModel {
     }
 }
 
-/// A mel `[frame, bin]` as features; it must be finite.
+/// Converts a mel `[frame, bin]` to features; it must be finite.
 pub(super) fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
     let (frames, bins) = mel.dims2().map_err(|e| e.to_string())?;
     let data = host::read(mel).map_err(|e| e.to_string())?;
     if data.iter().any(|value| !value.is_finite()) {
-        return Err("the model gave a value that is not finite".to_owned());
+        return Err("the model output a value that is not finite".to_owned());
     }
     Features::new(data, frames, bins).map_err(|e| e.to_string())
 }

@@ -14,7 +14,7 @@ pub trait Kind: Debug + Clone + Default + PartialEq + Send + Sync + 'static {
     const NAME: &'static str;
     /// True if inference has a strength, as that of shallow flows.
     const HAS_STRENGTH: bool = false;
-    /// The settings as recipes and files name them.
+    /// The settings, with the names of recipes and files.
     type Config: Settings;
 
     /// The settings of its encoder, estimator and mel.
@@ -25,22 +25,22 @@ pub trait Kind: Debug + Clone + Default + PartialEq + Send + Sync + 'static {
         field.to_owned()
     }
 
-    /// Checks settings besides those of the flow.
+    /// Checks settings other than those of the flow.
     ///
     /// # Errors
-    /// [`FlowError::Config`] names the first that cannot be used, below `train.model`.
+    /// [`FlowError::Config`] names the first invalid setting, below `train.model`.
     fn check_own(config: &Self::Config) -> Result<(), FlowError> {
         let _ = config;
         Ok(())
     }
 
-    /// Lets the flow run on mels that are normalized so.
+    /// Makes the flow work on mels with this normalization.
     fn normalize(config: &mut Self::Config, normalization: MelNormalisation);
 
     /// Builds the network with freshly drawn weights.
     ///
     /// # Errors
-    /// When the settings do not fit together.
+    /// Returns an error if the settings are inconsistent.
     fn build(config: &Self::Config, seed: u64) -> Result<(Box<dyn TokenToMel>, Parameters), FlowError>;
 }
 

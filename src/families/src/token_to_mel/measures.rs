@@ -12,7 +12,7 @@ fn row(features: &Features, frame: usize) -> &[f32] {
     &features.data[frame * features.bins..(frame + 1) * features.bins]
 }
 
-/// The mean of several log-mels of one shape, as an estimate of the conditional mean.
+/// Returns the mean of several log-mels of one shape, as an estimate of the conditional mean.
 ///
 /// Returns `None` for an empty list or differing shapes.
 pub fn mean_of(samples: &[Features]) -> Option<Features> {
@@ -30,7 +30,7 @@ pub fn mean_of(samples: &[Features]) -> Option<Features> {
     Some(Features { data, frames: first.frames, bins: first.bins })
 }
 
-/// Running moments of log-mels: how far speech moves around its mean, per bin, over all frames seen.
+/// Running moments of log-mels: the deviation of speech from its mean, per bin, over all frames.
 #[derive(Debug, Clone, Default)]
 pub struct Spread {
     count: f64,
@@ -53,7 +53,7 @@ impl Spread {
         }
     }
 
-    /// The standard deviation over frames, averaged over bins, in dB.
+    /// Returns the standard deviation over frames, averaged over bins, in dB.
     pub fn decibels(&self) -> f64 {
         if self.count == 0.0 || self.sums.is_empty() {
             return 0.0;
@@ -88,7 +88,7 @@ impl Residual {
         self.count += values as f64;
     }
 
-    /// Root mean square in dB; 0 before anything was added.
+    /// Returns the root mean square in dB; 0 without data.
     pub fn decibels(&self) -> f64 {
         if self.count == 0.0 {
             return 0.0;
@@ -97,10 +97,10 @@ impl Residual {
     }
 }
 
-/// Energy contour of a waveform in dB: one value per `hop_length` samples, over a window of two hops.
+/// Returns the energy contour of a waveform in dB: one value per `hop_length` samples, over a window of two hops.
 ///
-/// A floor of −60 dB under the loudest frame keeps digital silence finite and stops inaudible noise from deciding the
-/// correlation.
+/// A floor of −60 dB below the loudest frame keeps digital silence finite and stops inaudible noise from dominating
+/// the correlation.
 pub fn energy_contour(samples: &[f32], hop_length: usize) -> Vec<f64> {
     let mut powers = Vec::with_capacity(samples.len() / hop_length + 1);
     let mut start = 0;
@@ -114,8 +114,8 @@ pub fn energy_contour(samples: &[f32], hop_length: usize) -> Vec<f64> {
     powers.into_iter().map(|power| 10.0 * power.max(loudest * 1e-6).log10()).collect()
 }
 
-/// Correlation of log F0 over the frames where both tracks are voiced (F0 in Hz, `None` where unvoiced), with the number of
-/// such frames; `None` below ten of them.
+/// Returns the correlation of log F0 over the frames where both tracks are voiced (F0 in Hz, `None` if unvoiced),
+/// with the number of such frames; `None` for fewer than ten.
 pub fn pitch_correlation(a: &[Option<f32>], b: &[Option<f32>]) -> Option<(f64, usize)> {
     let (logs_a, logs_b): (Vec<f64>, Vec<f64>) =
         a.iter().zip(b).filter_map(|(x, y)| Some((f64::from((*x)?).ln(), f64::from((*y)?).ln()))).unzip();

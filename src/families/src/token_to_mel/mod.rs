@@ -1,5 +1,6 @@
-//! Token-to-mel flows: speech tokens and a speaker embedding in, a log-mel spectrogram out. What CosyVoice 2's, Step-Audio's and the shallow
-//! flow have in common: all but their settings and networks, which [`Kind`] gives.
+//! Token-to-mel flows: from speech tokens and a speaker embedding to a log-mel spectrogram. This is the common part
+//! of CosyVoice 2's, Step-Audio's and the shallow flow: everything except their settings and networks, which [`Kind`]
+//! provides.
 
 mod baselines;
 mod card;
@@ -56,20 +57,20 @@ pub struct TokenToMelFamily<K>(PhantomData<fn() -> K>);
 /// The description of a model's mel, speaker and sampling.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Description {
-    /// The mel that it makes.
+    /// The definition of its mel.
     pub mel: MelDescription,
-    /// Whose embedding it was trained with.
+    /// The speaker embedding that it was trained with.
     pub speaker_embedding: SpeakerEmbedding,
     /// Settings of sampling; absent in trainings and older folders.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
 }
 
-/// The mel that a model makes, as shards describe it.
+/// The mel of a model, in the description of shards.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub struct MelDescription {
-    /// The whole description, which is written as it was read.
+    /// The whole description, which is written back unchanged.
     whole: Value,
     /// Its definition.
     pub config: MelConfig,
@@ -118,8 +119,8 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
         if settings.options.token_embedding == TokenEmbedding::Random {
             return Ok(());
         }
-        let reason = "`codebook` would be overwritten by `init_from`: set train.token_embedding: random (also where a base recipe gives codebook), \
-             leave init_from out, or set init_partial: true";
+        let reason = "`codebook` would be overwritten by `init_from`: set train.token_embedding: random (even if a base recipe sets codebook), \
+             remove init_from, or set init_partial: true";
         Err(KeyError::new("train.token_embedding", reason))
     }
 

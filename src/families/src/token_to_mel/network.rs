@@ -1,4 +1,4 @@
-//! The network of a token-to-mel flow as something to train and to listen to.
+//! The network of a token-to-mel flow, for training and previews.
 
 use flowmill_audio::features::Features;
 use flowmill_family::{BoxError, Loss, Made, Model, Output};

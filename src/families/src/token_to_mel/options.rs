@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
-    /// The embedding that stands for the speaker.
+    /// The speaker embedding.
     ///
     /// Counterparts: `use_spk_embedding`: `False` (CosyVoice and Step-Audio in training) is `utterance`, `True`
     /// (their fine-tuning on one speaker) is `speaker`.
     pub speaker_embedding: SpeakerEmbedding,
-    /// First values of the embedding of the speech tokens.
+    /// Initial values of the embedding of the speech tokens.
     pub token_embedding: TokenEmbedding,
     /// Normalizes mels to mean 0 and deviation 1 per bin, by the statistics of the training split. The exported
-    /// `flow.pt` then makes normalized mels, which `synth` denormalizes and public inference code does not: set
-    /// `false` for weights that public code is to use. Without effect where `model.mel_normalisation` is given.
+    /// `flow.pt` then outputs normalized mels. `synth` denormalizes them, but public inference code does not: set
+    /// `false` for weights that public code will use. It has no effect if `model.mel_normalisation` is set.
     pub normalise_mel: bool,
 }
 
@@ -34,11 +34,11 @@ impl Default for TrainOptions {
     }
 }
 
-/// The embedding that stands for the speaker.
+/// The speaker embedding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SpeakerEmbedding {
-    /// That of the utterance, as the public models are trained.
+    /// The embedding of the utterance, as in the training of the public models.
     #[default]
     Utterance,
     /// The mean over the speaker's utterances.
@@ -46,7 +46,7 @@ pub enum SpeakerEmbedding {
 }
 
 impl SpeakerEmbedding {
-    /// The column that holds it.
+    /// Returns the column that contains it.
     pub fn spec(self) -> ColumnSpec {
         match self {
             Self::Utterance => speech::utt_embedding(),
@@ -54,7 +54,7 @@ impl SpeakerEmbedding {
         }
     }
 
-    /// The name of that column.
+    /// Returns the name of that column.
     pub fn column(self) -> &'static str {
         match self {
             Self::Utterance => speech::UTT_EMBEDDING,
@@ -63,15 +63,15 @@ impl SpeakerEmbedding {
     }
 }
 
-/// First values of the embedding of the speech tokens.
+/// Initial values of the embedding of the speech tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TokenEmbedding {
-    /// Random vectors, as the public models start.
+    /// Random vectors, as in the public models.
     #[default]
     Random,
-    /// The centers of stage 2's k-means codebook, standardized and projected at random: units that sound alike start
-    /// alike.
+    /// The centers of stage 2's k-means codebook, standardized and projected at random, so that similar units start
+    /// with similar vectors.
     Codebook,
 }
 
@@ -79,20 +79,20 @@ pub enum TokenEmbedding {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportOptions {
-    /// Samples of each utterance, at least 2; their mean estimates the conditional mean mel.
+    /// Number of samples of each utterance, at least 2; their mean estimates the conditional mean mel.
     pub samples: usize,
-    /// Solver of the flow's differential equation. Its evaluations of the velocity are counted. `synth` takes it over
-    /// unless its options say otherwise.
+    /// Solver of the flow's differential equation. Its evaluations of the velocity are counted. It is also the
+    /// default of `synth`.
     pub solver: Method,
-    /// Steps of `euler`.
+    /// Number of steps of `euler`.
     pub n_timesteps: usize,
-    /// Accuracy of `dopri5`, and when it gives up.
+    /// Accuracy of `dopri5`, and the limit at which it gives up.
     pub tolerances: Tolerances,
-    /// Strength alpha of a shallow flow; without it that of the model. Other families have none.
+    /// Strength alpha of a shallow flow; by default that of the model. Other families have none.
     pub sfm_strength: Option<f32>,
     /// Strength r of classifier-free guidance: (1 + r) conditional - r unconditional.
     pub inference_cfg_rate: f64,
-    /// Iterations of the vocoder (fast Griffin-Lim).
+    /// Number of iterations of the vocoder (fast Griffin-Lim).
     pub vocoder_iterations: usize,
 }
 
@@ -110,14 +110,14 @@ impl Default for ExportOptions {
     }
 }
 
-/// Iterations of the vocoder unless a recipe says otherwise.
+/// The default number of iterations of the vocoder.
 pub const VOCODER_ITERATIONS: usize = 60;
 
 impl ExportOptions {
     /// Checks the options.
     ///
     /// # Errors
-    /// The first key that cannot be used.
+    /// Returns the first invalid key.
     pub fn check(&self) -> Result<(), KeyError> {
         let wrong = |key: &str, reason: String| Err(KeyError::new(format!("export.{key}"), format!("{key} {reason}")));
         for (key, value, least) in [
@@ -133,7 +133,7 @@ impl ExportOptions {
             return wrong("tolerances", error.to_string());
         }
         if self.sfm_strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
-            return wrong("sfm_strength", "must lie above 0, up to 100".to_owned());
+            return wrong("sfm_strength", "must be above 0 and at most 100".to_owned());
         }
         if !self.inference_cfg_rate.is_finite() || self.inference_cfg_rate < 0.0 {
             return wrong("inference_cfg_rate", format!("is {}; it must be 0 or more", self.inference_cfg_rate));
@@ -141,33 +141,33 @@ impl ExportOptions {
         Ok(())
     }
 
-    /// The solver that the options describe.
+    /// Returns the solver with these options.
     pub fn solver(&self) -> Solver {
         Solver { method: self.solver, steps: self.n_timesteps, tolerances: self.tolerances }
     }
 }
 
-/// Default settings of sampling: those of the model's scores.
+/// Default settings of sampling, which are those of the model's scores.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 pub struct Sampling {
     /// Solver of the flow's ODE.
     pub solver: Method,
-    /// Euler's steps.
+    /// Number of Euler steps.
     pub n_timesteps: usize,
     /// Error tolerance of `dopri5`.
     pub tolerances: Tolerances,
 }
 
 impl Sampling {
-    /// Of a solver.
+    /// Returns the settings of a solver.
     pub fn of(solver: Solver) -> Self {
         Self { solver: solver.method, n_timesteps: solver.steps, tolerances: solver.tolerances }
     }
 
-    /// The solver that it describes.
+    /// Returns the solver with these settings.
     ///
     /// # Errors
-    /// Steps and tolerances that cannot be met.
+    /// Returns an error for invalid steps or tolerances.
     pub fn solver(&self) -> Result<Solver, String> {
         if self.n_timesteps == 0 {
             return Err("sampling.n_timesteps: is 0; it must be at least 1".to_owned());
@@ -177,18 +177,18 @@ impl Sampling {
     }
 }
 
-/// Options of `flowmill synth`; null ones are the model's own.
+/// Options of `flowmill synth`; null means the model's own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SynthOptions {
-    /// Solver of the flow's ODE; Euler's method where steps are given.
+    /// Solver of the flow's ODE; Euler's method if steps are given.
     pub solver: Option<Method>,
-    /// Euler's steps.
+    /// Number of Euler steps.
     pub steps: Option<usize>,
     /// Strength of a shallow flow.
     pub strength: Option<f32>,
     /// Strength of classifier-free guidance.
     pub guidance: Option<f32>,
-    /// Iterations of the vocoder.
+    /// Number of iterations of the vocoder.
     pub vocoder_iterations: Option<usize>,
 }

@@ -1,4 +1,4 @@
-//! A split, generated, vocoded and scored.
+//! The scorer: generates, vocodes and scores a split.
 
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ pub struct MelScorer {
     spectrogram: MelSpectrogram,
 }
 
-/// An utterance with everything that is compared.
+/// An utterance with all data that are compared.
 struct Generated {
     row: Arc<Row>,
-    /// The units that were generated from, one per token.
+    /// The units from which the samples were generated, one per token.
     units: Vec<u32>,
     real_mel: Features,
     real_wav: Vec<f32>,
@@ -39,7 +39,7 @@ struct Generated {
     evaluations: Vec<usize>,
 }
 
-/// An utterance made audible.
+/// An utterance with its waveforms.
 struct Audible {
     generated: Generated,
     output: MelOutput,
@@ -48,13 +48,13 @@ struct Audible {
 }
 
 impl MelScorer {
-    /// A scorer of a model.
+    /// Creates a scorer of a model.
     ///
     /// # Errors
-    /// A strength for a model that has none, and a mel that cannot be computed.
+    /// Returns an error for a strength if the model has none, and for a mel that cannot be computed.
     pub fn new(model: ExportedModel, options: ExportOptions, seed: u64) -> Result<Self, UseError> {
         if options.sfm_strength.is_some() && !model.has_strength() {
-            let reason = "is set, but the model is no shallow flow: it has no strength".to_owned();
+            let reason = "is set, but the model is not a shallow flow and has no strength".to_owned();
             return Err(UseError::Option { option: "export.sfm_strength", reason });
         }
         let evaluation = Evaluation::new(Baselines::new(model.mel.n_mels, model.frames_per_unit()));

@@ -1,4 +1,4 @@
-//! Mean and deviation of the mels that a model is trained on, as stage 3 measured them.
+//! Mean and deviation of the mels of the training split, as stage 3 measured them.
 
 use std::path::PathBuf;
 
@@ -8,30 +8,30 @@ use flowmill_models::flow::MelNormalisation;
 
 use super::example::check_bins;
 
-/// The file of the statistics.
+/// Returns the path of the statistics.
 pub fn file(artifacts: &Artifacts) -> PathBuf {
     artifacts.packed.join(MEL_STATISTICS_FILE)
 }
 
-/// The normalization that follows from the statistics, for mels of `bins` bins.
+/// Returns the normalization that follows from the statistics, for mels of `bins` bins.
 ///
 /// # Errors
-/// When there are none, they cannot be read, or they are of another split or number of bins.
+/// Returns an error if there are none, they cannot be read, or they are for another split or number of bins.
 pub fn normalization(artifacts: &Artifacts, bins: usize) -> Result<MelNormalisation, BoxError> {
     let (path, split) = (file(artifacts), &artifacts.train_split);
     let shown = path.display();
     let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => format!(
-            "{shown} is not there: stage 3 takes the statistics to normalise by of the stored mels of train.train_split (`{split}`); without \
-             these set train.normalise_mel: false"
+            "{shown} does not exist: stage 3 computes the statistics for normalization from the stored mels of train.train_split (`{split}`); without \
+             them, set train.normalise_mel: false"
         ),
         _ => format!("{shown}: {error}"),
     })?;
     let statistics: MelStatistics = serde_json::from_str(&text).map_err(|error| format!("{shown}: {error}"))?;
     if statistics.split != *split {
         return Err(format!(
-            "{shown}: the statistics are those of the split `{}`, and train.train_split is `{split}`: run stage 3 again (--stage pack), which \
-             takes them of that split",
+            "{shown}: the statistics are those of the split `{}`, but train.train_split is `{split}`: run stage 3 again (--stage pack), which \
+             computes them for that split",
             statistics.split
         )
         .into());

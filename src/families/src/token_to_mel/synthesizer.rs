@@ -1,4 +1,5 @@
-//! Resynthesis of any recording through an exported model: its units, its voice, a new mel, a waveform.
+//! Resynthesis of any recording through an exported model: its units and its speaker embedding, a new mel, a
+//! waveform.
 
 use std::path::Path;
 
@@ -28,10 +29,10 @@ pub struct Resynthesizer {
 }
 
 impl Resynthesizer {
-    /// Opens a model whose extractors are in `folder`, to run on a device.
+    /// Opens a model for a device. Its extractors are in `folder`.
     ///
     /// # Errors
-    /// [`UseError::Extractor`]; [`UseError::Option`] for a strength of a model that has none.
+    /// [`UseError::Extractor`]; [`UseError::Option`] for a strength if the model has none.
     pub fn open(
         model: ExportedModel,
         folder: &Path,
@@ -40,7 +41,7 @@ impl Resynthesizer {
         seed: u64,
     ) -> Result<Self, UseError> {
         if options.strength.is_some() && !model.has_strength() {
-            let reason = "it is no shallow flow: it has no strength to choose".to_owned();
+            let reason = "it is not a shallow flow and has no strength".to_owned();
             return Err(UseError::Option { option: "strength", reason });
         }
         let speaker = load_extractor(&folder.join(SPEAKER_EXTRACTOR), device)?;
@@ -92,12 +93,12 @@ impl Synthesizer for Resynthesizer {
     fn run(&self, request: &Request) -> Result<Synthesis, BoxError> {
         match request.inputs.as_slice() {
             [Input::Audio(recording)] => Ok(self.resynthesize(recording, &request.name)?),
-            _ => Err("this model takes one recording".into()),
+            _ => Err("this model needs exactly one recording".into()),
         }
     }
 }
 
-/// Loads the fitted extractor kept in `path`, to run on a device.
+/// Loads the fitted extractor in `path` for a device.
 fn load_extractor(path: &Path, device: &Device) -> Result<Box<dyn Extractor>, UseError> {
     let state = State::load(path)?;
     Ok(registry().open(&state, device)?)

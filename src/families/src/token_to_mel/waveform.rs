@@ -6,13 +6,13 @@ use flowmill_audio::pitch::{PitchConfig, track_pitch};
 use flowmill_audio::vocode::griffin_lim;
 use flowmill_family::MelOutput;
 
-/// The loudest sample of a written waveform: a generated mel may ask for more than a WAV file can hold.
+/// The loudest sample of a written waveform: a generated mel may be louder than a WAV file can represent.
 const PEAK: f32 = 0.98;
 
-/// The waveform of a log-mel, no louder than full scale.
+/// Returns the waveform of a log-mel, no louder than full scale.
 ///
 /// # Errors
-/// When the mel does not fit its settings.
+/// Returns an error if the mel does not match its settings.
 pub fn waveform(mel: &Features, config: &MelConfig, iterations: usize) -> Result<Vec<f32>, AudioError> {
     let mut samples = griffin_lim(mel, config, iterations)?;
     let loudest = samples.iter().fold(0f32, |peak, sample| peak.max(sample.abs()));
@@ -25,16 +25,16 @@ pub fn waveform(mel: &Features, config: &MelConfig, iterations: usize) -> Result
 /// The output of a generated mel.
 ///
 /// # Errors
-/// As [`waveform`].
+/// See [`waveform`].
 pub fn output(mel: Features, config: &MelConfig, iterations: usize) -> Result<MelOutput, AudioError> {
     let waveform = waveform(&mel, config, iterations)?;
     Ok(MelOutput { mel, config: config.clone(), waveform })
 }
 
-/// F0 in Hz per mel frame, `None` where unvoiced.
+/// Returns F0 in Hz per mel frame, `None` if unvoiced.
 ///
 /// # Errors
-/// When the settings do not fit together.
+/// Returns an error if the settings are inconsistent.
 pub fn pitch(samples: &[f32], config: &MelConfig) -> Result<Vec<Option<f32>>, AudioError> {
     let settings =
         PitchConfig { sample_rate: config.sample_rate, hop_length: config.hop_length, ..PitchConfig::default() };

@@ -1,4 +1,4 @@
-//! What a flow is trained on, and what is drawn at random for it.
+//! The training data of a flow, and its random draws.
 
 use super::{FlowConfig, FlowError, Result};
 use candle_core::{Device, Tensor};
@@ -11,7 +11,7 @@ pub struct FlowItem {
     pub tokens: Vec<u32>,
     /// Log-mel frames, row-major `[frame, bin]`, `token_mel_ratio` frames per token.
     pub mel: Vec<f32>,
-    /// Speaker embedding; any length, it is normalised.
+    /// Speaker embedding of any length; it is normalized.
     pub speaker_embedding: Vec<f32>,
     /// Identifies the utterance in the random draws.
     pub sample: u64,
@@ -20,27 +20,28 @@ pub struct FlowItem {
 /// A batch of utterances.
 #[derive(Debug, Clone)]
 pub struct FlowBatch {
-    /// Ids of the speech tokens `[item, token, id]`, row-major, all items padded to the longest; no frame depends on what pads them.
+    /// Ids of the speech tokens `[item, token, id]`, row-major, with all items padded to the longest. No frame
+    /// depends on the padding.
     pub tokens: Vec<u32>,
     /// Number of tokens of each item.
     pub token_lengths: Vec<usize>,
-    /// Log-mel frames `[row, bin]`: the rows of the items one after the other.
+    /// Log-mel frames `[row, bin]`: the rows of all items concatenated.
     pub mel: Tensor,
-    /// Number of rows that each item has in `mel`, and in the noise: its frames, and those that pad it if there are any.
+    /// Number of rows of each item in `mel` and in the noise: its frames, and its padding if there is any.
     pub mel_rows: Vec<usize>,
     /// Number of frames of each item: `token_mel_ratio` times its tokens.
     pub mel_lengths: Vec<usize>,
     /// Speaker embeddings `[item, value]`.
     pub speaker_embedding: Tensor,
-    /// Identifies each item in the random draws, so that what is drawn for it does not depend on its batch.
+    /// Identifiers of the items in the random draws, so that the draws for an item do not depend on its batch.
     pub samples: Vec<u64>,
 }
 
 impl FlowBatch {
-    /// Puts utterances together; their mels are not padded.
+    /// Collects utterances into a batch. Their mels are not padded.
     ///
     /// # Errors
-    /// [`FlowError::Batch`] names the item whose sizes do not fit.
+    /// [`FlowError::Batch`] names the item with wrong sizes.
     pub fn collate(items: &[FlowItem], config: &FlowConfig) -> Result<Self> {
         let (bins, ratio, values) = (config.output_size, config.token_mel_ratio, config.spk_embed_dim);
         let ids = config.ids_per_token();
@@ -52,11 +53,11 @@ impl FlowBatch {
         for (index, item) in items.iter().enumerate() {
             let refuse = |message| Err(FlowError::Batch { item: index, message });
             if !item.tokens.len().is_multiple_of(ids) {
-                return refuse(format!("{} ids where every token has {ids}", item.tokens.len()));
+                return refuse(format!("{} ids, but every token has {ids}", item.tokens.len()));
             }
             if item.mel.len() != length(item) * ratio * bins {
                 let wanted = length(item) * ratio;
-                return refuse(format!("{} mel values, {wanted} frames of {bins} bins are needed", item.mel.len()));
+                return refuse(format!("{} mel values, but {wanted} frames of {bins} bins are needed", item.mel.len()));
             }
             if item.speaker_embedding.len() != values {
                 return refuse(format!("{} speaker values instead of {values}", item.speaker_embedding.len()));
@@ -79,12 +80,12 @@ impl FlowBatch {
         })
     }
 
-    /// Number of items.
+    /// Returns the number of items.
     pub fn len(&self) -> usize {
         self.token_lengths.len()
     }
 
-    /// Whether there are no items.
+    /// Returns whether there are no items.
     pub fn is_empty(&self) -> bool {
         self.token_lengths.is_empty()
     }
@@ -97,7 +98,7 @@ impl FlowBatch {
             && self.speaker_embedding.dims() == [items, config.spk_embed_dim]
             && [self.samples.len(), self.mel_lengths.len(), self.mel_rows.len()] == [items; 3];
         if !shapes_fit || items == 0 {
-            let message = format!("{} token ids and a mel of {mel:?} do not fit {items} items", self.tokens.len());
+            let message = format!("{} token ids and a mel of {mel:?} do not match {items} items", self.tokens.len());
             return Err(FlowError::Batch { item: 0, message });
         }
         for item in 0..items {
@@ -113,27 +114,27 @@ impl FlowBatch {
     }
 }
 
-/// Every random number of a training step.
+/// All random numbers of a training step.
 #[derive(Debug, Clone)]
 pub struct FlowDraws {
     /// The time of each item on its path, uniform in [0, 1).
     pub t: Vec<f32>,
-    /// Standard normal noise, shaped like the mel `[row, bin]`.
+    /// Standard normal noise with the shape of the mel, `[row, bin]`.
     pub noise: Tensor,
     /// 0 for items whose conditions are dropped, 1 for the others.
     pub condition_keep: Vec<f32>,
-    /// Leading frames of each item that are given as its prompt.
+    /// The number of leading frames of each item that are its prompt.
     pub prompt_lengths: Vec<usize>,
-    /// Whether the batch uses chunk-causal masks.
+    /// True if the batch uses chunk-causal masks.
     pub streaming: bool,
 }
 
 impl FlowDraws {
-    /// Draws everything: what concerns an item is keyed by its `sample`, so it does not depend on the batch around it. `draw` is that of
-    /// the (seed, epoch, step).
+    /// Draws all random numbers. The draws of an item are keyed by its `sample`, so they do not depend on the batch
+    /// around it. `draw` is keyed by (seed, epoch, step).
     ///
     /// # Errors
-    /// When the noise cannot be made.
+    /// Returns an error if the noise cannot be created.
     pub fn from_draw(draw: &Draw, batch: &FlowBatch, config: &FlowConfig) -> Result<Self> {
         let matching = &config.matching;
         let (rows, bins) = batch.mel.dims2()?;

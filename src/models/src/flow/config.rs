@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub struct FlowConfig {
     /// Number of speech tokens.
     pub vocab_size: usize,
-    /// The two codebooks of each token, where it has two; given by the family.
+    /// The two codebooks of each token, if it has two; set by the family.
     #[serde(skip)]
     pub dual_codebook: Option<DualCodebook>,
     /// Channels of the token embedding and of the encoder.
@@ -31,9 +31,9 @@ pub struct FlowConfig {
     pub token_mel_ratio: usize,
     /// Tokens that the encoder looks ahead.
     pub pre_lookahead_len: usize,
-    /// Width, in tokens, of a linear path from the embeddings (of tokens and speaker) straight to the mel: odd, up to
-    /// 63; 0 is none, as in the public model. It learns within a few hundred steps what each unit sounds like and how
-    /// each speaker departs from that; the encoder, whose projection then starts at zero, adds what context tells.
+    /// Width, in tokens, of a linear path from the embeddings (of tokens and speaker) directly to the mel: odd, up to
+    /// 63; 0 for none, as in the public model. It learns within a few hundred steps the sound of each unit and the
+    /// deviation of each speaker. The encoder, whose projection then starts at zero, adds the effect of context.
     #[serde(skip_serializing_if = "is_zero")]
     pub direct_mel_kernel: usize,
     /// The encoder.
@@ -41,12 +41,13 @@ pub struct FlowConfig {
     /// The estimator of the velocity.
     #[schemars(with = "UNetConfig")]
     pub estimator: EstimatorConfig,
-    /// Conditions of the estimator besides its state and the encoder's mel, in the order of its input's channels.
+    /// Conditions of the estimator in addition to its state and the encoder's mel, in the order of its input's
+    /// channels.
     #[serde(skip_serializing_if = "ConditionsConfig::is_default")]
     pub conditions: ConditionsConfig,
     /// The flow matching objective and its inference.
     pub matching: MatchingConfig,
-    /// Mean and deviation of each mel bin, for a flow on normalized mels. Training fills it in with
+    /// Mean and deviation of each mel bin, for a flow on normalized mels. Training sets it with
     /// `train.normalise_mel`; the public model has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mel_normalisation: Option<MelNormalisation>,
@@ -72,7 +73,7 @@ impl Default for FlowConfig {
     }
 }
 
-/// Conditions of the estimator besides its state and the encoder's mel.
+/// Conditions of the estimator in addition to its state and the encoder's mel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConditionsConfig {
@@ -80,7 +81,7 @@ pub enum ConditionsConfig {
     /// frames: CosyVoice 2 and Step-Audio.
     #[default]
     ProjectedSpeakerAndPrompt,
-    /// The speaker embedding as it is, at unit length, and no prompt: the shallow flow of RWKVTTS.
+    /// The speaker embedding at unit length without projection, and no prompt: the shallow flow of RWKVTTS.
     Speaker,
 }
 
@@ -94,21 +95,21 @@ impl ConditionsConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncoderConfig {
-    /// Heads of the self-attention.
+    /// Number of heads of the self-attention.
     pub attention_heads: usize,
-    /// Channels inside of the feed-forward blocks.
+    /// Channels inside the feed-forward blocks.
     pub linear_units: usize,
-    /// Blocks at the token rate.
+    /// Number of blocks at the token rate.
     pub num_blocks: usize,
-    /// Blocks at the frame rate.
+    /// Number of blocks at the frame rate.
     pub num_up_blocks: usize,
     /// Dropout after linear layers.
     pub dropout_rate: f32,
-    /// Dropout on the positional encodings and what they are added to.
+    /// Dropout on the positional encodings and on the values they are added to.
     pub positional_dropout_rate: f32,
     /// Dropout on attention weights.
     pub attention_dropout_rate: f32,
-    /// Tokens per chunk of the chunk-causal masks for streaming; 0 is full attention there too.
+    /// Tokens per chunk of the chunk-causal masks for streaming; 0 for full attention in streaming too.
     pub static_chunk_size: usize,
 }
 
@@ -127,11 +128,11 @@ impl Default for EncoderConfig {
     }
 }
 
-/// The flow matching objective, what is drawn for it, and the defaults of inference.
+/// The flow matching objective, its random draws, and the defaults of inference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MatchingConfig {
-    /// Deviation that is left at the end of the path.
+    /// Deviation that remains at the end of the path.
     pub sigma_min: f32,
     /// Spacing of the steps of inference over time.
     pub t_scheduler: TimeSchedule,
@@ -146,10 +147,10 @@ pub struct MatchingConfig {
     /// Longest prompt as a share of the item's frames.
     pub prompt_fraction: f32,
     /// Weight of the prior loss, the mean squared error of the encoder's mel against the real one (Grad-TTS); 0 in
-    /// the public model. It teaches the encoder in few steps and helps small models learn in minutes.
+    /// the public model. It trains the encoder in few steps and helps small models learn in minutes.
     pub prior_weight: f32,
-    /// Deviation s of the mel around the encoder's, in the units the flow runs on: the estimator then only corrects
-    /// the exact velocity of a Gaussian of that mean and deviation (preconditioning, as in EDM). It helps small
+    /// Deviation s of the mel around the encoder's, in the units the flow runs on. The estimator then only corrects
+    /// the exact velocity of a Gaussian with that mean and deviation (preconditioning, as in EDM). It helps small
     /// models learn in minutes; the public model has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gaussian_skip: Option<f32>,
@@ -186,13 +187,13 @@ fn is_zero(value: &usize) -> bool {
 }
 
 impl FlowConfig {
-    /// Ids per token: two with two codebooks.
+    /// Returns the number of ids per token: two with two codebooks.
     pub fn ids_per_token(&self) -> usize {
         if self.dual_codebook.is_some() { 2 } else { 1 }
     }
 
-    /// The ids that the model takes ([`ids_per_token`](Self::ids_per_token) for each token) of a column `speech_token`: the
-    /// column itself, or the paired frames of a mixed sequence.
+    /// Returns the model's ids ([`ids_per_token`](Self::ids_per_token) for each token) for a column `speech_token`:
+    /// the column itself, or the paired frames of a mixed sequence.
     ///
     /// # Errors
     /// The first id that is not in the vocabulary.
@@ -209,10 +210,10 @@ impl FlowConfig {
         column.iter().map(check).collect()
     }
 
-    /// Checks that the settings fit together.
+    /// Checks that the settings are consistent.
     ///
     /// # Errors
-    /// [`FlowError::Config`] names the first setting that does not.
+    /// [`FlowError::Config`] names the first wrong setting.
     pub fn check(&self) -> Result<()> {
         let refuse = |field, message: String| Err(FlowError::Config { field, message });
         let sizes = [
@@ -231,7 +232,7 @@ impl FlowConfig {
         self.check_conditions()?;
         self.estimator.check()?;
         self.check_codebooks()?;
-        // Positions are pairs of a sine and a cosine.
+        // Positions are encoded in pairs of a sine and a cosine.
         let heads = self.encoder.attention_heads;
         if !self.input_size.is_multiple_of(2) || !self.input_size.is_multiple_of(heads) {
             return refuse("input_size", format!("{} is not even and divisible by {heads} heads", self.input_size));
@@ -244,7 +245,7 @@ impl FlowConfig {
         self.check_normalisation()
     }
 
-    /// Channels of the estimator's input: state, encoder's mel, conditions.
+    /// Returns the number of channels of the estimator's input: state, encoder's mel, conditions.
     pub fn estimator_channels(&self) -> usize {
         match self.conditions {
             ConditionsConfig::ProjectedSpeakerAndPrompt => 4 * self.output_size,
@@ -252,19 +253,19 @@ impl FlowConfig {
         }
     }
 
-    /// Refuses an input of the estimator whose channels the encoding of the time cannot have.
+    /// Checks the number of channels of the estimator's input, which the encoding of the time must be able to have.
     fn check_conditions(&self) -> Result<()> {
         if self.estimator_channels().is_multiple_of(2) {
             return Ok(());
         }
         let message = format!(
-            "{} is odd: beside two mels the time encoding of the estimator needs an even number",
+            "{} is odd: next to two mels the time encoding of the estimator needs an even number",
             self.spk_embed_dim
         );
         Err(FlowError::Config { field: "spk_embed_dim", message })
     }
 
-    /// Refuses a vocabulary that is not exactly both codebooks and the padding.
+    /// Checks that the vocabulary is exactly both codebooks and the padding.
     fn check_codebooks(&self) -> Result<()> {
         let Some(codebook) = self.dual_codebook else { return Ok(()) };
         let DualCodebook { linguistic, semantic } = codebook;
@@ -347,7 +348,7 @@ impl FlowConfig {
     }
 }
 
-/// Refuses sizes that no network has.
+/// Checks that sizes are within the limits of any network.
 fn check_sizes(sizes: &[(&'static str, usize)]) -> Result<()> {
     match sizes.iter().find(|(_, size)| !(1..=1 << 24).contains(size)) {
         None => Ok(()),
@@ -356,7 +357,7 @@ fn check_sizes(sizes: &[(&'static str, usize)]) -> Result<()> {
 }
 
 impl MelNormalisation {
-    /// Mels as the flow sees them: `(x - mean) / deviation` for rows of bins.
+    /// Normalizes mels to the scale of the flow: `(x - mean) / deviation` for rows of bins.
     pub fn apply(&self, mel: &mut [f32]) {
         for row in mel.chunks_exact_mut(self.mean.len().max(1)) {
             for ((x, mean), deviation) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {

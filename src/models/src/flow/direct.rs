@@ -1,4 +1,5 @@
-//! A linear path from token and speaker embeddings straight to the mel, beside the encoder. The public models have none.
+//! A linear path from token and speaker embeddings directly to the mel, parallel to the encoder. The public models
+//! have none.
 
 use super::{FlowConfig, Result};
 use flowmill_nn::init::{Builder, Init};
@@ -6,7 +7,7 @@ use flowmill_nn::layers::{Conv1d, Linear};
 use flowmill_nn::ops::Convolution;
 use flowmill_nn::{Context, Sequences, Value};
 
-/// What each unit sounds like among its neighbours, and how each speaker departs from that.
+/// The linear path, which learns the sound of each unit among its neighbors, and the deviation of each speaker.
 #[derive(Debug, Clone)]
 pub(super) struct DirectMel {
     units: Conv1d,
@@ -16,7 +17,7 @@ pub(super) struct DirectMel {
 }
 
 impl DirectMel {
-    /// Absent where the settings ask for no such path.
+    /// Creates the path if the settings have one.
     pub(super) fn new(mut builder: Builder, config: &FlowConfig) -> Result<Option<Self>> {
         let (kernel, ratio, bins) = (config.direct_mel_kernel, config.token_mel_ratio, config.output_size);
         if kernel == 0 {
@@ -29,7 +30,8 @@ impl DirectMel {
         Ok(Some(Self { units, speaker, ratio, bins }))
     }
 
-    /// Mel frames `[frame row, bin]` of embedded tokens `[token row, channel]` and speakers of unit length `[item, value]`.
+    /// Returns mel frames `[frame row, bin]` for embedded tokens `[token row, channel]` and speakers of unit length
+    /// `[item, value]`.
     pub(super) fn forward(
         &self,
         context: &Context,

@@ -9,11 +9,11 @@ use flowmill_nn::ops::{Attention, Convolution, RelativePositions};
 use flowmill_nn::{Activation, Context, ParameterId, Reach, Sequences, Value};
 use std::rc::Rc;
 
-/// Of the norms inside of blocks, as in the public implementation.
+/// The epsilon of the norms inside blocks, as in the public implementation.
 const BLOCK_EPSILON: f32 = 1e-12;
 const EPSILON: f32 = 1e-5;
 
-/// Linear projection, norm and scaling: what turns inputs into states of the blocks.
+/// Linear projection, norm and scaling, which turn inputs into states of the blocks.
 #[derive(Debug, Clone)]
 struct Embed {
     linear: Linear,
@@ -36,7 +36,7 @@ impl Embed {
     }
 }
 
-/// Two convolutions, the first of which sees some tokens ahead; residual.
+/// Two convolutions with a residual, the first of which sees some tokens ahead.
 #[derive(Debug, Clone)]
 struct PreLookahead {
     first: Conv1d,
@@ -86,7 +86,7 @@ impl RelativeAttention {
         })
     }
 
-    /// The attended values before the output projection.
+    /// Returns the attended values before the output projection.
     fn attend(&self, context: &Context, input: &Value, shared: &Shared, rate: f32) -> Result<Value> {
         let query = self.query.forward(context, input)?;
         let key = self.key.forward(context, input)?;
@@ -107,7 +107,7 @@ impl RelativeAttention {
     }
 }
 
-/// What all blocks at one rate share.
+/// Values that all blocks at one rate share.
 struct Shared {
     rows: Rows,
     encodings: Value,
@@ -115,7 +115,7 @@ struct Shared {
     config: EncoderConfig,
 }
 
-/// A conformer block as CosyVoice 2 uses it: attention and feed-forward, no convolution module.
+/// A conformer block of CosyVoice 2: attention and feed-forward, without a convolution module.
 #[derive(Debug, Clone)]
 struct Block {
     attention: RelativeAttention,
@@ -177,7 +177,7 @@ impl Encoder {
         let after_norm = LayerNorm::new(builder.scope("after_norm"), channels, EPSILON)?;
         let pre_lookahead = PreLookahead::new(builder.scope("pre_lookahead_layer"), channels, flow.pre_lookahead_len)?;
         let blocks = blocks(builder.scope("encoders"), channels, config, config.num_blocks)?;
-        // Upsampling sees twice as many frames back as it repeats.
+        // The upsampling convolution sees back twice as many frames as it repeats.
         let kernel = 2 * flow.token_mel_ratio + 1;
         let mut up = builder.scope("up_layer");
         let up_conv = Conv1d::new(up.scope("conv"), channels, channels, kernel, Convolution::causal(kernel))?;
@@ -196,13 +196,15 @@ impl Encoder {
         })
     }
 
-    /// Tokens beyond the computed rows that the look-ahead needs: padded tokens are seen by it, as in the public implementation.
+    /// Returns the number of tokens beyond the computed rows that the look-ahead needs. It sees padded tokens, as in
+    /// the public implementation.
     pub(super) fn lookahead(&self) -> usize {
         self.lookahead
     }
 
-    /// Encodes embedded tokens `[row, channel]`, zero where an item is padded: `extended` rows of each item are given,
-    /// `all` of them computed, `valid` of them attended to. Gives `[frame row, channel]` and the rows of the items in it.
+    /// Encodes embedded tokens `[row, channel]`, which are zero where an item is padded. Each item has `extended`
+    /// rows in the input, of which `all` are computed and `valid` are attended to. Returns `[frame row, channel]` and
+    /// the rows of the items in it.
     pub(super) fn forward(
         &self,
         context: &Context,

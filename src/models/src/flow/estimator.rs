@@ -1,4 +1,4 @@
-//! The estimator of the velocity, one of several networks.
+//! The estimator of the velocity, which is one of several networks.
 
 mod dit;
 mod unet;
@@ -11,13 +11,13 @@ use flowmill_nn::ops::concatenate;
 use flowmill_nn::{Context, Value};
 use unet::UNet;
 
-/// What the velocity depends on besides the state and the time.
+/// The inputs of the velocity in addition to the state and the time.
 pub(crate) struct Conditions {
     /// Encoder output `[row, bin]`.
     pub(crate) mu: Value,
-    /// Speaker `[item, bin]` where it is projected, `[item, value]` where not.
+    /// Speaker: `[item, bin]` if it is projected, otherwise `[item, value]`.
     pub(crate) speaker: Value,
-    /// Prompt frames `[row, bin]`, zero elsewhere; absent where the estimator takes none.
+    /// Prompt frames `[row, bin]`, zero elsewhere; none if the estimator has no prompt.
     pub(crate) prompt: Option<Value>,
 }
 
@@ -37,7 +37,8 @@ impl Estimator {
         })
     }
 
-    /// The velocity `[row, bin]` at `state` (`[row, bin]`) and one time per item. The U-Net knows no rows but valid ones.
+    /// Returns the velocity `[row, bin]` at `state` (`[row, bin]`) and one time per item. The U-Net computes only
+    /// valid rows.
     pub(super) fn forward(
         &self,
         context: &Context,
@@ -57,7 +58,8 @@ impl Estimator {
         }
     }
 
-    /// Whether the public implementation computes frames beyond the end of an item too, rather than leaving them zero.
+    /// Returns whether the public implementation also computes frames beyond the end of an item, instead of leaving
+    /// them zero.
     pub(super) fn computes_padding(&self) -> bool {
         matches!(self, Self::Dit(_))
     }

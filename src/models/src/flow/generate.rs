@@ -8,16 +8,16 @@ use flowmill_nn::random::Draw;
 use flowmill_nn::solvers::{Method, Solution, Solver};
 use flowmill_nn::{Context, Sequences, Value, host};
 
-/// Audio of the wanted voice to continue from.
+/// Audio of the target voice from which to continue.
 #[derive(Debug, Clone)]
 pub struct Prompt {
-    /// The ids of its speech tokens, as those of the request.
+    /// The ids of its speech tokens, in the form of those of the request.
     pub tokens: Vec<u32>,
     /// Its log-mel frames `[frame, bin]`, `token_mel_ratio` per token.
     pub mel: Tensor,
 }
 
-/// What to generate.
+/// A request to generate one mel.
 #[derive(Debug, Clone)]
 pub struct GenerationRequest {
     /// Ids of the speech tokens, without those of the prompt; see [`FlowConfig::token_ids`](super::FlowConfig::token_ids).
@@ -28,43 +28,45 @@ pub struct GenerationRequest {
     pub prompt: Option<Prompt>,
 }
 
-/// How to generate.
+/// Options of generation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GenerationOptions {
-    /// How the path is followed. An evaluation of the velocity runs the estimator once (on conditions and without).
+    /// The solver that follows the path. An evaluation of the velocity runs the estimator once (with and without
+    /// conditions).
     pub solver: Solver,
-    /// Strength alpha of a shallow flow, how far along the path it starts: the model's own when absent. Nothing to other flows.
+    /// Strength alpha of a shallow flow, which determines where on the path it starts; by default the model's own.
+    /// Other flows ignore it.
     pub strength: Option<f32>,
     /// Strength of the guidance, 0 for none: (1 + r) conditional - r unconditional.
     pub guidance: f32,
     /// Standard deviation of the starting noise.
     pub temperature: f32,
-    /// Chunk-causal masks.
+    /// True for chunk-causal masks.
     pub streaming: bool,
 }
 
-/// What was generated.
+/// The result of generation.
 #[derive(Debug, Clone, Default)]
 pub struct Generated {
     /// The mel of each request, `[frame, bin]`, without its prompt.
     pub mels: Vec<Tensor>,
-    /// How often the velocity was evaluated for each request.
+    /// The number of evaluations of the velocity for each request.
     pub evaluations: Vec<usize>,
 }
 
-/// Requests, encoded.
+/// Encoded requests.
 pub(crate) struct Prepared {
     /// Encoder frames `[row, channel]`, prompts first.
     pub(crate) frames: Value,
     /// The rows of each request.
     pub(crate) rows: Sequences,
-    /// What the velocity depends on, for the requests and, with guidance, once more without conditions.
+    /// The conditions of the velocity for the requests and, with guidance, again without conditions.
     conditions: Conditions,
     items: Sequences,
 }
 
-/// Runs `generate` on as many requests at a time as their steps allow: all on fixed steps, one by one on adaptive ones, which
-/// would follow the hardest of a batch. So what a request gives never depends on the others.
+/// Runs `generate` on as many requests at a time as the solver allows: all with fixed steps, one by one with adaptive
+/// steps, which would follow the hardest request of a batch. So the result of a request never depends on the others.
 pub(crate) fn in_groups(
     requests: &[GenerationRequest],
     noise: &[Tensor],
@@ -85,18 +87,18 @@ pub(crate) fn in_groups(
 }
 
 impl Flow {
-    /// Frames of the request's mel with its prompt.
+    /// Returns the number of frames of the request's mel including its prompt.
     fn frames(&self, request: &GenerationRequest) -> usize {
         let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
         self.frames_of(request.tokens.len() + prompt)
     }
 
-    /// Frames of so many ids.
+    /// Returns the number of frames of `ids` ids.
     fn frames_of(&self, ids: usize) -> usize {
         ids / self.config().ids_per_token() * self.config().token_mel_ratio
     }
 
-    /// Standard normal noise `[frame, bin]` for each request.
+    /// Returns standard normal noise `[frame, bin]` for each request.
     pub(crate) fn draw_noise(
         &self,
         requests: &[GenerationRequest],
@@ -119,7 +121,7 @@ impl Flow {
     /// Generates a batch of mel spectrograms from given standard normal noise `[frame, bin]`, prompt frames first.
     ///
     /// # Errors
-    /// [`FlowError::Batch`] names the request that does not fit the model.
+    /// [`FlowError::Batch`] names the request that does not match the model.
     pub fn generate_from(
         &self,
         context: &Context,
@@ -167,7 +169,8 @@ impl Flow {
         Ok(Prepared { frames, rows, conditions, items })
     }
 
-    /// Follows the velocity from `state` `[row, bin]`, where item `i` is at time `starts[i]`, to time 1 of all.
+    /// Follows the velocity from `state` `[row, bin]`, where item `i` is at time `starts[i]`, until all items are at
+    /// time 1.
     pub(crate) fn follow(
         &self,
         context: &Context,
@@ -193,7 +196,7 @@ impl Flow {
                     *with = (1.0 + rate) * *with - rate * without;
                 });
             }
-            // Progress runs from 0 to 1 over the rest of each item's path.
+            // Progress goes from 0 to 1 over the rest of each item's path.
             for (rows, start) in rows.ranges().iter().zip(starts) {
                 let rest = (1.0 - start) as f32;
                 velocity[rows.start * bins..rows.end * bins].iter_mut().for_each(|x| *x *= rest);
@@ -216,7 +219,7 @@ impl Flow {
             let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
             let ids = config.ids_per_token();
             if let Some(count) = [request.tokens.len(), prompt].into_iter().find(|count| !count.is_multiple_of(ids)) {
-                return refuse(format!("{count} ids where every token has {ids}"));
+                return refuse(format!("{count} ids, but every token has {ids}"));
             }
             if request.speaker_embedding.len() != config.spk_embed_dim {
                 let (found, wanted) = (request.speaker_embedding.len(), config.spk_embed_dim);
@@ -234,11 +237,11 @@ impl Flow {
         Ok(())
     }
 
-    /// The frames of each request, prompt first.
+    /// Returns the frames of each request, prompt first.
     fn encode_requests(&self, context: &Context, requests: &[GenerationRequest], streaming: bool) -> Result<Encoded> {
         let ids = self.config().ids_per_token();
         let (mut frames, mut means, mut lengths) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
-        // One by one: what a request gives must not depend on the padding of its batch.
+        // One by one: the result of a request must not depend on the padding of its batch.
         for request in requests {
             let prompt = request.prompt.iter().flat_map(|prompt| &prompt.tokens);
             let tokens: Vec<u32> = prompt.chain(&request.tokens).copied().collect();
@@ -254,7 +257,7 @@ impl Flow {
         Ok(Encoded { frames, means, rows })
     }
 
-    /// Prompt frames, normalised, at the start of each item; zero elsewhere.
+    /// Returns the normalized prompt frames at the start of each item, and zero elsewhere.
     fn prompt_frames(&self, requests: &[GenerationRequest], rows: &Sequences) -> Result<Value> {
         let bins = self.config().output_size;
         let mut frames = vec![0.0; rows.total() * bins];
@@ -294,7 +297,7 @@ impl Flow {
     }
 }
 
-/// The items twice over: once with their conditions, once without.
+/// Returns the items twice: once with their conditions, once without.
 fn twice(rows: &Sequences) -> Sequences {
     Sequences::packed(&rows.lengths().repeat(2))
 }

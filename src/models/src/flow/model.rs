@@ -1,4 +1,4 @@
-//! The flow model: parameters, training loss.
+//! The flow model: parameters and training loss.
 
 use super::direct::DirectMel;
 use super::encoder::Encoder;
@@ -12,29 +12,29 @@ use flowmill_nn::objectives::FlowMatching;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Sequences, Value, host};
 
-/// Which frames of a batch the encoder computes.
+/// The frames of a batch that the encoder computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Extent {
-    /// Those of the items: what training and inference need.
+    /// The frames of the items, which are needed for training and inference.
     #[default]
     Valid,
-    /// The padding too, as the public implementation does.
+    /// The padding too, as in the public implementation.
     Padded,
 }
 
 /// The loss of a batch.
 #[derive(Debug, Clone)]
 pub struct FlowLoss {
-    /// Mean over valid frames and bins.
+    /// The mean over valid frames and bins.
     pub total: Value,
-    /// What it is made of, by name.
+    /// Its parts, by name.
     pub parts: Vec<(&'static str, f64)>,
-    /// Valid frames times bins: losses of batches are averaged by it.
+    /// The number of valid frames times bins, which is the weight in averages over batches.
     pub weight: f64,
 }
 
 impl FlowLoss {
-    /// A loss over `elements` valid elements, and its parts, which are copied to the host together.
+    /// Creates a loss over `elements` valid elements. Its parts are copied to the host together.
     pub(crate) fn new(total: Value, parts: &[(&'static str, Value)], elements: usize) -> Result<Self> {
         let values: Vec<&Value> = parts.iter().map(|(_, part)| part).collect();
         let numbers = host::scalars(&values)?.into_iter().map(f64::from);
@@ -43,7 +43,7 @@ impl FlowLoss {
     }
 }
 
-/// What the encoder makes of a batch's tokens.
+/// The encoder's output for a batch.
 pub(crate) struct Encoded {
     /// Its frames, `[row, channel]`.
     pub(crate) frames: Value,
@@ -53,25 +53,25 @@ pub(crate) struct Encoded {
     pub(crate) rows: Sequences,
 }
 
-/// A token-to-mel flow. Holds no weights: those are in the [`Parameters`] that were made with it.
+/// A token-to-mel flow without its weights, which are in the [`Parameters`] that were created with it.
 #[derive(Debug, Clone)]
 pub struct Flow {
     config: FlowConfig,
     embedding: Embedding,
-    /// From the speaker to the bins, where the estimator takes it so.
+    /// The projection of the speaker to the bins, if the estimator needs it.
     speaker: Option<Linear>,
     pub(super) encoder: Encoder,
     projection: Linear,
-    /// From embeddings straight to the mel, where the settings ask for it.
+    /// The path from embeddings directly to the mel, if the settings have one.
     direct: Option<DirectMel>,
     pub(super) estimator: Estimator,
 }
 
 impl Flow {
-    /// A model with freshly drawn weights, under the names of the public `state_dict`.
+    /// Creates a model with random weights, under the names of the public `state_dict`.
     ///
     /// # Errors
-    /// [`FlowError::Config`] when the settings do not fit together.
+    /// [`FlowError::Config`] if the settings are inconsistent.
     pub fn new(config: &FlowConfig, seed: u64) -> Result<(Self, Parameters)> {
         config.check()?;
         let mut parameters = Parameters::new();
@@ -96,7 +96,7 @@ impl Flow {
         let (channels, bins) = (config.input_size, config.output_size);
         let projection = match &direct {
             None => Linear::new(builder.scope("encoder_proj"), channels, bins)?,
-            // The linear path leads; what the encoder adds starts at nothing.
+            // The linear path leads; the encoder's contribution starts at zero.
             Some(_) => {
                 let zero = Init::Constant(0.0);
                 Linear::with_init(builder.scope("encoder_proj"), channels, bins, zero, Some(zero))?
@@ -107,21 +107,22 @@ impl Flow {
         Ok((Self { config: config.clone(), embedding, speaker, encoder, projection, direct, estimator }, parameters))
     }
 
-    /// The settings it was made from.
+    /// Returns the settings of the model.
     pub fn config(&self) -> &FlowConfig {
         &self.config
     }
 
-    /// The embeddings of tokens, `[token, channel]`.
+    /// Returns the embeddings of tokens, `[token, channel]`.
     fn embed(&self, context: &Context, ids: &[u32]) -> Result<Value> {
         let embedded = self.embedding.forward(context, ids, &[ids.len()])?;
         Ok(embedded.reshape(&[ids.len() / self.config.ids_per_token(), self.config.input_size])?)
     }
 
-    /// Encodes the ids of tokens (`[batch, token, id]`, row-major, `longest` tokens per item) to frames: `[frame row, channel]` and the rows of each item.
+    /// Encodes the ids of tokens (`[batch, token, id]`, row-major, `longest` tokens per item) to frames. Returns
+    /// `[frame row, channel]` and the rows of each item.
     ///
     /// # Errors
-    /// When a token is not in the vocabulary or the lengths do not fit.
+    /// Returns an error if a token is not in the vocabulary or the lengths are inconsistent.
     pub fn encode(
         &self,
         context: &Context,
@@ -153,7 +154,8 @@ impl Flow {
         Ok((frames, rows.all))
     }
 
-    /// Encodes the valid tokens of each item; tokens as in [`encode`](Self::encode), speaker embeddings `[item, value]`.
+    /// Encodes the valid tokens of each item, given in the layout of [`encode`](Self::encode), with speaker
+    /// embeddings `[item, value]`.
     pub(crate) fn encoded(
         &self,
         context: &Context,
@@ -187,7 +189,8 @@ impl Flow {
         Ok(Encoded { frames, means, rows })
     }
 
-    /// Speaker embeddings `[item, value]` as the estimator takes them: at unit length, and projected where the settings say so.
+    /// Returns speaker embeddings `[item, value]` for the estimator: at unit length, and projected if the settings
+    /// require it.
     pub(crate) fn speaker_condition(&self, context: &Context, embeddings: &Tensor) -> Result<Value> {
         let speakers = self.unit_speakers(embeddings)?;
         match &self.speaker {
@@ -196,7 +199,7 @@ impl Flow {
         }
     }
 
-    /// Speaker embeddings `[item, value]`, brought to unit length.
+    /// Normalizes speaker embeddings `[item, value]` to unit length.
     fn unit_speakers(&self, embeddings: &Tensor) -> Result<Value> {
         let embeddings = host::contiguous(embeddings)?;
         let width = self.config.spk_embed_dim;
@@ -208,10 +211,11 @@ impl Flow {
         Ok(Value::from_vec(elements, &[embeddings.elem_count() / width, width])?)
     }
 
-    /// The conditional flow matching loss of a batch: the mean over valid frames and bins of the squared error of the velocity.
+    /// Returns the conditional flow matching loss of a batch: the mean over valid frames and bins of the squared
+    /// error of the velocity.
     ///
     /// # Errors
-    /// [`FlowError::Batch`] when the batch does not fit the model.
+    /// [`FlowError::Batch`] if the batch does not match the model.
     pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
         batch.check(&self.config)?;
         let (lengths, speakers) = (&batch.token_lengths, &batch.speaker_embedding);
@@ -233,12 +237,12 @@ impl Flow {
         FlowLoss::new(total, &[("cfm", matched), ("prior", prior)], weight)
     }
 
-    /// The estimated velocity at the point of a batch that the loss is taken at, `[batch, frame, bin]`. Frames beyond the end of
-    /// an item are as the public implementation has them: computed by the DiT (from what pads the mel and the noise), zero after
-    /// the U-Net.
+    /// Returns the estimated velocity at the point of the loss, `[batch, frame, bin]`. Frames beyond the end of an
+    /// item are those of the public implementation: computed by the DiT (from the padding of the mel and the noise),
+    /// zero for the U-Net.
     ///
     /// # Errors
-    /// [`FlowError::Batch`] when the batch does not fit the model.
+    /// [`FlowError::Batch`] if the batch does not match the model.
     pub fn predict(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<Tensor> {
         batch.check(&self.config)?;
         let (items, bins) = (batch.len(), self.config.output_size);
@@ -251,7 +255,7 @@ impl Flow {
         let encoded = self.encoded_over(context, &batch.tokens, valid, speakers, draws.streaming, extent)?;
         let Encoded { means: mu, rows: all, .. } = encoded;
         if all.lengths() != lengths {
-            let message = format!("mels padded to {frames} frames do not go with the padding of the tokens");
+            let message = format!("mels padded to {frames} frames do not match the padding of the tokens");
             return Err(FlowError::Batch { item: 0, message });
         }
         let computed = FlowBatch { mel_lengths: lengths, ..batch.clone() };
@@ -265,7 +269,8 @@ impl Flow {
         Ok(velocity.tensor().reshape((items, frames, bins))?)
     }
 
-    /// What the estimator is told of a batch in training: the encoder's mel, speaker and prompt of the items that keep them.
+    /// Returns the conditions of the estimator for a batch in training: the encoder's mel, speaker and prompt of the
+    /// items that keep them.
     pub(crate) fn conditions(
         &self,
         context: &Context,
@@ -285,8 +290,8 @@ impl Flow {
         Ok(Conditions { mu, speaker: speaker.multiply(&repeated(kept, speaker.width())?)?, prompt })
     }
 
-    /// The velocity at `position` `[frame row, bin]` and one time per item: the estimator's, on top of the exact one of a
-    /// Gaussian around the encoder's mel where the settings ask for that.
+    /// Returns the velocity at `position` `[frame row, bin]` and one time per item. If the settings require it, the
+    /// estimator's output is added to the exact velocity of a Gaussian around the encoder's mel.
     ///
     /// For x1 ~ N(mu, s^2), x0 ~ N(0, 1) and x = t x1 + (1 - t) x0 it is E[x1 - x0 | x] = mu + c (x - t mu) with
     /// c = (t s^2 - (1 - t)) / (t^2 s^2 + (1 - t)^2).
@@ -327,7 +332,7 @@ impl Flow {
         Ok(estimated.add(&mean)?.add(&position)?)
     }
 
-    /// The valid mel frames of a batch, normalised, `[row, bin]`.
+    /// Returns the valid mel frames of a batch, normalized, `[row, bin]`.
     pub(crate) fn packed_mel(&self, batch: &FlowBatch) -> Result<Tensor> {
         let mel = pack(&batch.mel, batch)?;
         let Some(normalisation) = &self.config.mel_normalisation else { return Ok(mel) };
@@ -337,22 +342,22 @@ impl Flow {
     }
 }
 
-/// The first elements of each item, of which `stride` are given: as many as `counts` says.
+/// Returns the first elements of each item: `counts` elements of `stride` each.
 fn leading(elements: &[u32], stride: usize, counts: impl Iterator<Item = usize>) -> Vec<u32> {
     counts.enumerate().flat_map(|(item, count)| &elements[item * stride..item * stride + count]).copied().collect()
 }
 
-/// A factor per item on each of `width` values, `[item, value]`.
+/// Repeats a factor per item for each of `width` values, `[item, value]`.
 fn repeated(factors: &[f32], width: usize) -> Result<Value> {
     let elements = factors.iter().flat_map(|factor| std::iter::repeat_n(*factor, width)).collect();
     Ok(Value::from_vec(elements, &[factors.len(), width])?)
 }
 
-/// The frames of the items `[frame, bin]` of a tensor with the rows of a batch.
+/// Returns the frames of the items `[frame, bin]` of a tensor with the rows of a batch.
 pub(crate) fn pack(tensor: &Tensor, batch: &FlowBatch) -> Result<Tensor> {
     let rows = Sequences::packed(&batch.mel_rows);
     if tensor.dims() != [rows.total(), batch.mel.dims().last().copied().unwrap_or(0)] {
-        let message = format!("{:?} where the batch has {} rows", tensor.dims(), rows.total());
+        let message = format!("{:?}, but the batch has {} rows", tensor.dims(), rows.total());
         return Err(FlowError::Batch { item: 0, message });
     }
     if batch.mel_rows == batch.mel_lengths {
@@ -362,7 +367,7 @@ pub(crate) fn pack(tensor: &Tensor, batch: &FlowBatch) -> Result<Tensor> {
     Ok(Value::plain(tensor.clone())?.pack_rows(&frames)?.tensor().clone())
 }
 
-/// The leading frames of each item, where its conditions are kept; zero elsewhere.
+/// Returns the leading frames of each item whose conditions are kept; zero elsewhere.
 fn prompts(mel: &Tensor, rows: &Sequences, lengths: &[usize], keep: &[f32]) -> Result<Value> {
     if lengths.len() != rows.len() || keep.len() != rows.len() {
         let message = format!("{} prompts for {} items", lengths.len(), rows.len());

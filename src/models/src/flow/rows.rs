@@ -1,4 +1,4 @@
-//! Which rows of a batch are computed, and which may be attended to.
+//! The rows of a batch that are computed, and those that may be attended to.
 
 use super::Result;
 use flowmill_nn::Sequences;
@@ -11,7 +11,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Items one after the other, of `all` rows each, of which the first `valid` may be attended to.
+    /// Creates the rows of concatenated items of `all` rows each, of which the first `valid` may be attended to.
     pub(super) fn new(all: &[usize], valid: &[usize]) -> Result<Self> {
         let all = Sequences::packed(all);
         let valid = all.shortened(valid)?;

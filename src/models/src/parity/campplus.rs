@@ -24,7 +24,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     Ok(report)
 }
 
-/// The sizes that the configuration names must be those of the weights.
+/// Checks that the sizes in the configuration are those of the weights.
 fn expect_sizes(file: &GoldenFile, encoder: &Campplus) -> Result<()> {
     let own = encoder.dimensions();
     let sizes = [
@@ -36,7 +36,10 @@ fn expect_sizes(file: &GoldenFile, encoder: &Campplus) -> Result<()> {
     ];
     for (name, own) in sizes {
         if file.value(&[name]).is_some() && file.size(&[name])? != own {
-            return Err(ParityError::config(&[name], format!("is {}, its weights say {own}", file.size(&[name])?)));
+            return Err(ParityError::config(
+                &[name],
+                format!("is {}, but its weights have {own}", file.size(&[name])?),
+            ));
         }
     }
     Ok(())

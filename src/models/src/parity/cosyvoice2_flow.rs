@@ -1,4 +1,4 @@
-//! CosyVoice 2's token-to-mel flow: encoder, loss, every gradient, inference from a prompt.
+//! CosyVoice 2's token-to-mel flow: encoder, loss, every gradient, and inference from a prompt.
 
 use super::{GoldenFile, ParityError, Report, Result, flow};
 use crate::flow::{EstimatorConfig, FlowConfig, UNetConfig};
@@ -9,7 +9,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     flow::check(file, &config)
 }
 
-/// The model's settings, without dropout: the reference was computed with it switched off.
+/// Returns the model's settings, without dropout: the reference was computed with dropout switched off.
 pub(super) fn config(file: &GoldenFile) -> Result<FlowConfig> {
     let defaults = FlowConfig::default();
     let estimator = |key| file.size(&["estimator", key]);
@@ -40,7 +40,7 @@ pub(super) fn config(file: &GoldenFile) -> Result<FlowConfig> {
     })
 }
 
-/// Compares what decides the size of the model with the weights that are there.
+/// Compares the settings that determine the size of the model with the weights in the file.
 pub(super) fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
     let FlowConfig { input_size, output_size, .. } = config;
     file.expect_weight("input_embedding.weight", &[config.vocab_size, *input_size])?;

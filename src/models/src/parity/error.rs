@@ -1,4 +1,4 @@
-//! Why a golden file cannot be checked.
+//! Errors of golden files that cannot be checked.
 
 use flowmill_audio::AudioError;
 use flowmill_nn::{LoadReport, NnError};
@@ -8,19 +8,19 @@ use crate::flow::FlowError;
 use flowmill_extract::extractors::campplus::CampplusError;
 use flowmill_extract::{ExtractError, UnusableWeights};
 
-/// Why a golden file cannot be checked. Which file it is, the caller knows.
+/// The reason why a golden file cannot be checked. The caller adds the file's name.
 #[derive(Debug, thiserror::Error)]
 pub enum ParityError {
     /// It cannot be read: missing, damaged, or with a number that is not finite.
     #[error("{0}")]
     Unreadable(String),
-    /// A whole file of tensors, but no golden file.
+    /// An intact file of tensors that is not a golden file.
     #[error("this is not a golden file: {0}")]
     NotGolden(String),
-    /// No model here has this name.
-    #[error("no model here is called `{model}`; known are {known}")]
+    /// There is no model with this name.
+    #[error("there is no model `{model}` (known: {known})")]
     UnknownModel {
-        /// What the file calls its model.
+        /// The name of the model in the file.
         model: String,
         /// The models that can be checked.
         known: String,
@@ -28,26 +28,26 @@ pub enum ParityError {
     /// The configuration lacks a value, or has one that cannot be used.
     #[error("`config.{key}` {problem}")]
     Config {
-        /// The value, as a dotted path.
+        /// The key, as a dotted path.
         key: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A tensor that the model needs is not there.
+    /// A tensor that the model needs is missing.
     #[error("tensor `{0}` is missing")]
     Missing(String),
-    /// A tensor of another shape, type or range than the model's.
+    /// A tensor with another shape, type or range than the model's.
     #[error("tensor `{name}` is {found}, the model needs {expected}")]
     Tensor {
         /// The tensor.
         name: String,
-        /// What the file has.
+        /// The shape, type or range in the file.
         found: String,
-        /// What is needed.
+        /// The expected shape, type or range.
         expected: String,
     },
-    /// An expected tensor that the model here does not make.
-    #[error("`{name}` is not known for the model {model}")]
+    /// An expected tensor that the model does not compute.
+    #[error("the model {model} does not compute `{name}`")]
     Unchecked {
         /// The tensor.
         name: String,
@@ -55,7 +55,7 @@ pub enum ParityError {
         model: String,
     },
     /// The weights are not those of the model that the configuration describes.
-    #[error("its weights do not fit the model that its `config` describes: {0}")]
+    #[error("its weights do not match the model that its `config` describes: {0}")]
     Weights(LoadReport),
     /// A layer refused its input.
     #[error(transparent)]
@@ -87,12 +87,12 @@ impl From<candle_core::Error> for ParityError {
 }
 
 impl ParityError {
-    /// A tensor that is not what the model needs.
+    /// Creates the error of a tensor that differs from the model's.
     pub(super) fn tensor(name: &str, found: impl ToString, expected: impl ToString) -> Self {
         Self::Tensor { name: name.to_owned(), found: found.to_string(), expected: expected.to_string() }
     }
 
-    /// A value of the configuration that cannot be used.
+    /// Creates the error of an invalid value of the configuration.
     pub(super) fn config(path: &[&str], problem: impl ToString) -> Self {
         Self::Config { key: path.join("."), problem: problem.to_string() }
     }

@@ -1,4 +1,4 @@
-//! Features of a recording at three rates, as the public Python packages compute them.
+//! Features of a recording at three sample rates, as the public Python packages compute them.
 
 use candle_core::{Device, Tensor};
 use flowmill_audio::features::{Features, KaldiConfig, KaldiFbank, MelConfig, MelSpectrogram, WhisperLogMel};
@@ -6,7 +6,7 @@ use flowmill_audio::{TrimConfig, trim_silence};
 
 use super::{GoldenFile, ParityError, Report, Result};
 
-/// Most that a log feature may be off.
+/// The largest allowed error of a log feature.
 const TOLERANCE: f64 = 2e-3;
 
 const AT_16_KHZ: &str = "in.wav_16k";
@@ -28,7 +28,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     Ok(report)
 }
 
-/// The feature that a tensor's name stands for, in that tensor's layout; `None` for names that stand for none here.
+/// Returns the feature with the name of a tensor, in that tensor's layout; `None` for names of other tensors.
 fn feature(file: &GoldenFile, name: &str) -> Result<Option<Tensor>> {
     let bins = || file.floats(name, 2)?.dim(1).map_err(ParityError::from);
     if let Some(n_mels) = number(name, "out.whisper_logmel") {
@@ -54,7 +54,7 @@ fn feature(file: &GoldenFile, name: &str) -> Result<Option<Tensor>> {
     bins_first(&MelSpectrogram::new(config)?.compute(&waveform(file, input)?)?).map(Some)
 }
 
-/// The number at the end of a name that begins so.
+/// Returns the number at the end of a name with this prefix.
 fn number(name: &str, prefix: &str) -> Option<usize> {
     name.strip_prefix(prefix)?.parse().ok()
 }

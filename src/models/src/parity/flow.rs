@@ -1,5 +1,5 @@
-//! What the golden files of all token-to-mel flows have in common: encoder, prediction, loss, every gradient, inference from a
-//! prompt.
+//! The common parts of the golden files of all token-to-mel flows: encoder, prediction, loss, every gradient, and
+//! inference from a prompt.
 
 use candle_core::Tensor;
 use flowmill_nn::random::Draw;
@@ -14,10 +14,10 @@ use crate::flow::{
     GenerationRequest, MatchingConfig, Prompt,
 };
 
-/// More steps than anyone takes; a file that asks for them is wrong.
+/// The largest number of steps; a file with more is invalid.
 const MOST_STEPS: usize = 10_000;
 
-/// Runs the flow of the given settings and compares all that the file expects of it.
+/// Runs the flow with the given settings and compares everything that the file expects.
 pub(super) fn check(file: &GoldenFile, config: &FlowConfig) -> Result<Report> {
     let (flow, mut parameters) = Flow::new(config, 0)?;
     let mut report = check_model(file, &flow, &mut parameters)?;
@@ -27,7 +27,8 @@ pub(super) fn check(file: &GoldenFile, config: &FlowConfig) -> Result<Report> {
     Ok(report)
 }
 
-/// Loads the weights of the file and compares what any token-to-mel model has: losses and gradients, encoder, inference.
+/// Loads the weights of the file and compares the results of any token-to-mel model: losses and gradients, encoder,
+/// inference.
 pub(super) fn check_model(file: &GoldenFile, model: &dyn TokenToMel, parameters: &mut Parameters) -> Result<Report> {
     file.load(parameters)?;
     let mut report = Report::default();
@@ -43,7 +44,7 @@ pub(super) fn check_model(file: &GoldenFile, model: &dyn TokenToMel, parameters:
     Ok(report)
 }
 
-/// The encoder's settings, without dropout: the reference was computed with it switched off.
+/// Returns the encoder's settings, without dropout: the reference was computed with dropout switched off.
 pub(super) fn encoder(file: &GoldenFile) -> Result<EncoderConfig> {
     let size = |key| file.size(&["encoder", key]);
     Ok(EncoderConfig {
@@ -62,7 +63,7 @@ pub(super) fn encoder(file: &GoldenFile) -> Result<EncoderConfig> {
     })
 }
 
-/// The settings of the objective and of inference.
+/// Returns the settings of the objective and of inference.
 pub(super) fn matching(file: &GoldenFile) -> Result<MatchingConfig> {
     let defaults = MatchingConfig::default();
     Ok(MatchingConfig {
@@ -73,18 +74,19 @@ pub(super) fn matching(file: &GoldenFile) -> Result<MatchingConfig> {
     })
 }
 
-/// A value that files may leave out where the published model has always the same.
+/// Returns a value that files may omit because it is always the same in the published model.
 pub(super) fn optional<T: for<'de> Deserialize<'de>>(file: &GoldenFile, path: &[&str], default: T) -> Result<T> {
     let Some(value) = file.value(path) else { return Ok(default) };
     T::deserialize(value).map_err(|error| ParityError::config(path, format!("is {value}: {error}")))
 }
 
-/// Whether the file was computed with chunk-causal masks.
+/// Returns whether the file was computed with chunk-causal masks.
 fn streaming(file: &GoldenFile) -> Result<bool> {
     optional(file, &["streaming"], false)
 }
 
-/// Compares what decides the size of the model, tokens and estimator aside, with the weights that are there.
+/// Compares the settings that determine the size of the model, tokens and estimator aside, with the weights in the
+/// file.
 pub(super) fn refuse_lies(file: &GoldenFile, config: &FlowConfig) -> Result<()> {
     let FlowConfig { input_size, output_size, encoder, .. } = config;
     file.expect_weight("encoder_proj.weight", &[*output_size, *input_size])?;
@@ -122,7 +124,8 @@ fn check_loss(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters
     report.gradients(file, parameters, &tape.backward(&loss.total)?)
 }
 
-/// The inputs as a batch. The frames of an item are those of its tokens: the public loss masks by the tokens alone.
+/// Returns the inputs as a batch. The frames of an item are those of its tokens, because the public loss masks by the
+/// tokens alone.
 fn batch(file: &GoldenFile, flow: &Flow) -> Result<FlowBatch> {
     let token_lengths = file.lengths("in.speech_token_len")?;
     let mel = file.floats("in.speech_feat", 3)?;
@@ -157,18 +160,18 @@ fn draws(file: &GoldenFile, flow: &Flow) -> Result<FlowDraws> {
     })
 }
 
-/// The rows of a padded tensor `[item, frame, bin]`, and how many there are of each item.
+/// Returns the rows of a padded tensor `[item, frame, bin]`, and the number of rows of each item.
 fn rows(tensor: &Tensor) -> Result<(Tensor, usize)> {
     let (items, frames, bins) = tensor.dims3()?;
     Ok((tensor.reshape((items * frames, bins))?, frames))
 }
 
-/// A tensor `[item, bin, frame]` as `[item, frame, bin]`.
+/// Returns a tensor `[item, bin, frame]` as `[item, frame, bin]`.
 fn bins_last(file: &GoldenFile, name: &str) -> Result<Tensor> {
     Ok(file.floats(name, 3)?.transpose(1, 2)?.contiguous()?)
 }
 
-/// The encoder's frames `[item, frame, channel]`, those of the padding included.
+/// Returns the encoder's frames `[item, frame, channel]`, including those of the padding.
 fn encoded(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<Tensor> {
     let tensor = file.tensor("in.speech_token")?;
     let &[items, longest, ..] = tensor.dims() else {
@@ -182,19 +185,19 @@ fn encoded(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<Te
     Ok(frames.tensor().reshape((items, longest * config.token_mel_ratio, config.input_size))?)
 }
 
-/// Padding may be negative; the public implementation takes it as 0.
+/// Returns the id of a token. Padding may be negative; the public implementation takes it as 0.
 fn token_id(token: i64) -> u32 {
     u32::try_from(token.max(0)).unwrap_or(u32::MAX)
 }
 
-/// The estimated velocity `[item, bin, frame]` at the point of the loss.
+/// Returns the estimated velocity `[item, bin, frame]` at the point of the loss.
 fn predicted(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<Tensor> {
     let (batch, draws) = (batch(file, flow)?, draws(file, flow)?);
     let velocity = flow.predict(&Context::inference(parameters), &batch, &draws)?;
     Ok(velocity.transpose(1, 2)?.contiguous()?)
 }
 
-/// The mel of item 0 after its prompt, `[1, bin, frame]`.
+/// Returns the mel of item 0 after its prompt, `[1, bin, frame]`.
 fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters) -> Result<Tensor> {
     let flow = model.flow();
     let steps = file.size(&["n_timesteps"])?;
@@ -220,7 +223,7 @@ fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters)
     Ok(Tensor::stack(&mels, 0)?.transpose(1, 2)?.contiguous()?)
 }
 
-/// Item 0: its first tokens and their frames as the prompt, the others to be generated.
+/// Returns the request of item 0: its first tokens and their frames as the prompt, the others to be generated.
 fn request(file: &GoldenFile, flow: &Flow) -> Result<GenerationRequest> {
     let prompt = file.size(&["prompt_token_len"])?;
     let length = file.lengths("in.speech_token_len")?.first().copied().unwrap_or(0);

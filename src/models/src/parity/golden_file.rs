@@ -24,7 +24,7 @@ impl GoldenFile {
     /// Reads a golden file.
     ///
     /// # Errors
-    /// When it cannot be read, is damaged, holds a number that is not finite, or names no model.
+    /// Returns an error if it cannot be read, is damaged, contains a number that is not finite, or names no model.
     pub fn read(path: &Path) -> Result<Self> {
         let read = flowmill_weights::read(path).map_err(|error| match error {
             WeightError::File { message, .. } => ParityError::Unreadable(message),
@@ -43,24 +43,25 @@ impl GoldenFile {
         Ok(Self { path: path.to_owned(), file, config, model, device: Device::Cpu })
     }
 
-    /// Has the model computed on a device. The inputs stay on the host, as data do.
+    /// Sets the device of the model. The inputs stay on the host, like data in training.
     #[must_use]
     pub fn on(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
-    /// Where the model computes.
+    /// Returns the device of the model.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The file of this name in the folder of the golden file.
+    /// Returns the path of the file with this name in the folder of the golden file.
     pub fn beside(&self, name: &str) -> PathBuf {
         self.path.with_file_name(name)
     }
 
-    /// What made it: `config.model`; files about an objective, features or optimisers have no model, they are called after those.
+    /// Returns `config.model`, the origin of the file. Files about an objective, features or optimizers have no
+    /// model; they are named after those.
     pub fn model(&self) -> &str {
         &self.model
     }
@@ -87,18 +88,18 @@ impl GoldenFile {
         self.file.tensors.get(name).or_else(|| self.file.integers.get(name))
     }
 
-    /// As [`find`](Self::find), where the model cannot do without.
+    /// Returns a tensor like [`find`](Self::find); it is required.
     ///
     /// # Errors
-    /// When it is not there.
+    /// Returns an error if it does not exist.
     pub fn tensor(&self, name: &str) -> Result<&Tensor> {
         self.find(name).ok_or_else(|| ParityError::Missing(name.to_owned()))
     }
 
-    /// A tensor of floats of this many axes.
+    /// Returns a tensor of floats with this number of axes.
     ///
     /// # Errors
-    /// When it is not there, holds integers, or has another number of axes.
+    /// Returns an error if it does not exist, contains integers, or has another number of axes.
     pub fn floats(&self, name: &str, axes: usize) -> Result<&Tensor> {
         let tensor = self.tensor(name)?;
         if tensor.dtype() == DType::F32 && tensor.rank() == axes {
@@ -107,10 +108,10 @@ impl GoldenFile {
         Err(ParityError::tensor(name, described(tensor), format!("f32 with {axes} axes")))
     }
 
-    /// A tensor of floats of this shape.
+    /// Returns a tensor of floats with this shape.
     ///
     /// # Errors
-    /// When it is not there, holds integers, or has another shape.
+    /// Returns an error if it does not exist, contains integers, or has another shape.
     pub fn shaped(&self, name: &str, shape: &[usize]) -> Result<&Tensor> {
         let tensor = self.tensor(name)?;
         if tensor.dtype() == DType::F32 && tensor.dims() == shape {
@@ -122,7 +123,7 @@ impl GoldenFile {
     /// The elements of a tensor of integers, row-major.
     ///
     /// # Errors
-    /// When it is not there or holds floats.
+    /// Returns an error if it does not exist or contains floats.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
         let tensor = self.tensor(name)?;
         match tensor.dtype() {
@@ -134,7 +135,7 @@ impl GoldenFile {
     /// The elements of a tensor of lengths.
     ///
     /// # Errors
-    /// When it is not there, or one is negative.
+    /// Returns an error if it does not exist, or a length is negative.
     pub fn lengths(&self, name: &str) -> Result<Vec<usize>> {
         let length = |value: i64| {
             usize::try_from(value)
@@ -155,7 +156,7 @@ impl GoldenFile {
     /// A size of the configuration.
     ///
     /// # Errors
-    /// When it is not there or no whole number of at least 0.
+    /// Returns an error if it does not exist or is not a whole number of at least 0.
     pub fn size(&self, path: &[&str]) -> Result<usize> {
         let value = self.needed(path)?;
         let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
@@ -165,37 +166,38 @@ impl GoldenFile {
     /// A number of the configuration.
     ///
     /// # Errors
-    /// When it is not there or no number.
+    /// Returns an error if it does not exist or is not a number.
     pub fn number(&self, path: &[&str]) -> Result<f64> {
         let value = self.needed(path)?;
         value.as_f64().ok_or_else(|| ParityError::config(path, format!("is {value}, not a number")))
     }
 
-    /// A switch of the configuration.
+    /// Returns a boolean of the configuration.
     ///
     /// # Errors
-    /// When it is not there or neither true nor false.
+    /// Returns an error if it does not exist or is neither true nor false.
     pub fn flag(&self, path: &[&str]) -> Result<bool> {
         let value = self.needed(path)?;
         value.as_bool().ok_or_else(|| ParityError::config(path, format!("is {value}, neither true nor false")))
     }
 
-    /// The weights, under their names without `param.`. Integer buffers, such as the counters of batch norms, are not among them.
+    /// Returns the weights, under their names without `param.`. Integer buffers, such as the counters of batch norms,
+    /// are not included.
     pub fn parameters(&self) -> BTreeMap<String, Tensor> {
         let weight =
             |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix("param.")?.to_owned(), tensor.clone()));
         self.file.tensors.iter().filter_map(weight).collect()
     }
 
-    /// The names of the parameters whose gradients are given (`grad.NAME` without `grad.`).
+    /// Returns the names of the parameters whose gradients are in the file (`grad.NAME` without `grad.`).
     pub fn gradient_names(&self) -> impl Iterator<Item = &str> {
         self.file.tensors.keys().filter_map(|name| name.strip_prefix("grad."))
     }
 
-    /// Takes the file's weights over into a model's parameters, which move to the device of the model.
+    /// Loads the file's weights into a model's parameters, which move to the device of the model.
     ///
     /// # Errors
-    /// When names or shapes differ; all that differs is told.
+    /// Returns an error if names or shapes differ; it lists all differences.
     pub fn load(&self, parameters: &mut Parameters) -> Result<()> {
         let report = parameters.load(&self.parameters())?;
         if !report.is_exact() {
@@ -204,11 +206,12 @@ impl GoldenFile {
         Ok(parameters.to_device(&self.device)?)
     }
 
-    /// Refuses a configuration whose sizes are not those of the weight `name` (without `param.`). Called before a model is built, so
-    /// that sizes that lie cannot ask for more memory than the file itself takes.
+    /// Returns an error unless the weight `name` (without `param.`) has the shape that follows from the
+    /// configuration. Called before a model is built, so that wrong sizes cannot require more memory than the file
+    /// itself.
     ///
     /// # Errors
-    /// When the weight is missing or has another shape.
+    /// Returns an error if the weight is missing or has another shape.
     pub fn expect_weight(&self, name: &str, shape: &[usize]) -> Result<()> {
         let name = format!("param.{name}");
         let found = self.tensor(&name)?;
@@ -218,10 +221,11 @@ impl GoldenFile {
         Err(ParityError::tensor(&name, described(found), format!("{shape:?} by its `config`")))
     }
 
-    /// Refuses weights that the model does not have, where [`load`](Self::load) does not.
+    /// Returns an error for weights that the model does not have, for models that are not loaded with
+    /// [`load`](Self::load).
     ///
     /// # Errors
-    /// For the first one that is not among `known`.
+    /// Returns an error for the first weight that is not in `known`.
     pub fn expect_only(&self, known: &[&str]) -> Result<()> {
         let mut weights = self.names().filter_map(|name| name.strip_prefix("param."));
         match weights.find(|name| !known.contains(name)) {
@@ -230,10 +234,10 @@ impl GoldenFile {
         }
     }
 
-    /// As [`expect_weight`](Self::expect_weight) for a list of modules: that the last of `count` is there.
+    /// Checks a list of modules like [`expect_weight`](Self::expect_weight): the last of `count` must exist.
     ///
     /// # Errors
-    /// When there are fewer.
+    /// Returns an error if there are fewer.
     pub fn expect_modules(&self, list: &str, count: usize) -> Result<()> {
         let Some(last) = count.checked_sub(1) else { return Ok(()) };
         let prefix = format!("param.{list}.{last}.");
@@ -244,7 +248,7 @@ impl GoldenFile {
     }
 }
 
-/// What the configuration says the file is about.
+/// Returns the subject of the file according to its configuration.
 fn model(config: &Value) -> Option<String> {
     if let Some(model) = config.get("model").and_then(Value::as_str) {
         return Some(model.to_owned());

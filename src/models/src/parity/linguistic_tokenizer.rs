@@ -1,4 +1,4 @@
-//! The linguistic tokenizer: an online Paraformer's encoder over a waveform, and the nearest centres.
+//! The linguistic tokenizer: an online Paraformer's encoder over a waveform, and the nearest centers.
 
 use candle_core::{Device, Tensor};
 
@@ -39,7 +39,7 @@ fn tokenizer(file: &GoldenFile) -> Result<LinguisticTokenizer> {
     ] {
         let wanted = file.size(&[key])?;
         if wanted != found {
-            return Err(ParityError::config(&[key], format!("is {wanted}, the weights are those of {found}")));
+            return Err(ParityError::config(&[key], format!("is {wanted}, but the weights are those of {found}")));
         }
     }
     let centres = file.floats("in.kmeans", 2)?;
@@ -54,14 +54,14 @@ fn chunking(file: &GoldenFile) -> Result<Chunking> {
     let sizes = sizes.filter(|sizes| (1..=10_000).contains(&sizes[1]) && sizes[0].max(sizes[2]) <= 10_000);
     let sizes = sizes.ok_or_else(wrong)?;
     if sizes[0] + sizes[2] == 0 {
-        // The public implementation takes the last 0 frames for all frames.
+        // The public implementation interprets the last 0 frames as all frames.
         let problem = format!("is {sizes:?}: without frames that are read again, every chunk would read all before it");
         return Err(ParityError::config(&["chunk_size"], problem));
     }
     Ok(Chunking::new(sizes, look_back(file)?))
 }
 
-/// Chunks that one looks back; -1 stands for all.
+/// Returns the number of chunks that a chunk looks back; -1 means all.
 fn look_back(file: &GoldenFile) -> Result<usize> {
     let path = ["encoder_chunk_look_back"];
     match file.value(&path).and_then(serde_json::Value::as_i64) {
@@ -70,12 +70,12 @@ fn look_back(file: &GoldenFile) -> Result<usize> {
     }
 }
 
-/// What the configuration says of the inputs, where it says it.
+/// Checks the statements of the configuration about the inputs, if there are any.
 fn expect_notes(file: &GoldenFile, centres: usize) -> Result<()> {
     let samples = file.floats("in.wav", 1)?.dim(0)?;
     for (key, found) in [("clusters", centres), ("samples", samples)] {
         if file.value(&[key]).is_some() && file.size(&[key])? != found {
-            return Err(ParityError::config(&[key], format!("is {}, the file has {found}", file.size(&[key])?)));
+            return Err(ParityError::config(&[key], format!("is {}, but the file has {found}", file.size(&[key])?)));
         }
     }
     match file.value(&["window"]) {

@@ -1,11 +1,11 @@
-//! Whether a model here is the same function as the one its users know: a golden file holds the weights, inputs, outputs and
-//! gradients of a public implementation; [`check`] builds the model that the file's metadata names with the dimensions it gives,
-//! runs the inputs and compares.
+//! Comparison of models with their public implementations. A golden file contains the weights, inputs, outputs and
+//! gradients of a public implementation. [`check`] builds the model that the file's metadata names, with the
+//! dimensions in it, runs the inputs and compares the results.
 //!
-//! A golden file is a `.safetensors` with the metadata key `config`, a JSON object. `config.model` names the model, beside its
-//! dimensions. Tensors: `param.NAME` weights, `in.NAME` inputs with every random draw, `out.NAME` expected outputs, `grad.NAME`
-//! the gradients of `out.loss`. Nothing but these names is relied on, whatever the dimensions, and no `out.` or `grad.` tensor goes
-//! unchecked: one that the model does not know is an error.
+//! A golden file is a `.safetensors` with the metadata key `config`, a JSON object. `config.model` names the model,
+//! next to its dimensions. Tensors: `param.NAME` weights, `in.NAME` inputs including every random draw, `out.NAME`
+//! expected outputs, `grad.NAME` the gradients of `out.loss`. Only these names are assumed, whatever the dimensions
+//! are. Every `out.` or `grad.` tensor is checked: one that the model does not compute is an error.
 
 mod campplus;
 mod cosyvoice2_flow;
@@ -25,13 +25,13 @@ pub use error::ParityError;
 pub use golden_file::GoldenFile;
 pub use report::{Comparison, GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, Report};
 
-/// What every fallible function of this module returns.
+/// The result of fallible functions of this module.
 pub type Result<T> = std::result::Result<T, ParityError>;
 
-/// How a family of models is checked.
+/// The function that checks a family of models.
 type Check = fn(&GoldenFile) -> Result<Report>;
 
-/// The models that can be checked: what a golden file calls them, in order of their names.
+/// The models that can be checked, by their names in golden files, sorted.
 const MODELS: &[(&str, Check)] = &[
     ("campplus", campplus::check),
     ("cosyvoice2_flow", cosyvoice2_flow::check),
@@ -54,7 +54,8 @@ pub fn known_models() -> impl Iterator<Item = &'static str> {
 /// Runs the model of a golden file and compares all that the file expects.
 ///
 /// # Errors
-/// When no model here has the file's name, the file does not fit it, or a tensor of the file was not compared.
+/// Returns an error if the file's model is unknown, the file does not match it, or a tensor of the file was not
+/// compared.
 pub fn check(file: &GoldenFile) -> Result<Report> {
     let known = MODELS.iter().find(|(name, _)| *name == file.model());
     let (_, check) = known.ok_or_else(|| ParityError::UnknownModel {
@@ -66,7 +67,7 @@ pub fn check(file: &GoldenFile) -> Result<Report> {
     Ok(report)
 }
 
-/// An expected tensor that no comparison is about must not pass in silence.
+/// Returns an error if an expected tensor was not compared.
 ///
 /// # Errors
 /// [`ParityError::Unchecked`] for the first one; when there is nothing to compare.

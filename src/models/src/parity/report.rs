@@ -1,26 +1,26 @@
-//! How far a model is from what a golden file expects.
+//! The differences between a model and a golden file.
 
 use candle_core::Tensor;
 use flowmill_nn::{Gradients, Parameters, host};
 
 use super::{GoldenFile, ParityError, Result};
 
-/// Most that an output or loss may be off: max |a - b| / (max |b| + 1e-6).
+/// The largest allowed error of an output or loss: max |a - b| / (max |b| + 1e-6).
 pub const OUTPUT_TOLERANCE: f64 = 2e-5;
-/// Most that a gradient may be off, by the same measure.
+/// The largest allowed error of a gradient, by the same measure.
 pub const GRADIENT_TOLERANCE: f64 = 2e-4;
 
-/// One tensor, compared.
+/// The comparison of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
-    /// What kind of tensor it is: "output", "gradient", "vanishing gradient", "exact" or "log feature".
+    /// The kind of tensor: "output", "gradient", "vanishing gradient", "exact" or "log feature".
     pub group: &'static str,
     /// The tensor's full name in the golden file.
     pub name: String,
-    /// How far it is off: relative to the largest element; as a difference for log features; as a count of elements that differ
-    /// for exact ones. Infinite when the model made a number that is not finite.
+    /// The error: relative to the largest element, as a difference for log features, or as a count of differing
+    /// elements for exact ones. Infinite if the model computed a number that is not finite.
     pub error: f64,
-    /// How far it may be off.
+    /// The largest allowed error.
     pub tolerance: f64,
 }
 
@@ -30,10 +30,12 @@ const KEY_BIASES: [(&str, [&str; 3]); 2] = [
     (".attn.k_norm.bias", [".attn.to_q.weight", ".attn.to_k.weight", ".attn.to_v.weight"]),
 ];
 
-/// What is left of a gradient that cancels, relative to those beside it: sums of some hundred terms, each rounded at 6e-8.
+/// The remainder of a gradient that cancels, relative to the gradients next to it: sums of some hundred terms, each
+/// rounded at 6e-8.
 const ROUNDING: f64 = 1e-6;
 
-/// The largest gradient among the projections of an attention, for the bias of its keys; `None` for other parameters.
+/// Returns the largest gradient among the projections of an attention, for the bias of its keys; `None` for other
+/// parameters.
 fn scale_beside(file: &GoldenFile, parameter: &str) -> Result<Option<f64>> {
     let mut scale = None;
     for (bias, weights) in KEY_BIASES {
@@ -47,7 +49,7 @@ fn scale_beside(file: &GoldenFile, parameter: &str) -> Result<Option<f64>> {
 }
 
 impl Comparison {
-    /// Whether it is within its tolerance.
+    /// Returns whether the error is within the tolerance.
     pub fn passes(&self) -> bool {
         self.error <= self.tolerance
     }
@@ -61,7 +63,7 @@ impl Report {
     /// Compares an output or loss; `name` is the tensor's full name, such as `out.loss`.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// Returns an error if the shapes differ.
     pub fn output(&mut self, name: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
         self.relative("output", OUTPUT_TOLERANCE, name, found, expected)
     }
@@ -69,12 +71,12 @@ impl Report {
     /// Compares a gradient; `name` is the tensor's full name, such as `grad.encoder_proj.bias`.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// Returns an error if the shapes differ.
     pub fn gradient(&mut self, name: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
         self.relative("gradient", GRADIENT_TOLERANCE, name, found, expected)
     }
 
-    /// Compares integers, of which none may differ.
+    /// Compares integers, which must all be equal.
     pub fn exact(&mut self, name: &str, found: &[i64], expected: &[i64]) {
         let differing = found.iter().zip(expected).filter(|(a, b)| a != b).count();
         let error = (differing + found.len().abs_diff(expected.len())) as f64;
@@ -84,7 +86,7 @@ impl Report {
     /// Compares logarithms, which have an absolute tolerance.
     ///
     /// # Errors
-    /// When the shapes differ.
+    /// Returns an error if the shapes differ.
     pub fn log_feature(&mut self, name: &str, found: &Tensor, expected: &Tensor, tolerance: f64) -> Result<()> {
         same_shape(name, found, expected)?;
         let (error, _) = largest(found, expected)?;
@@ -92,16 +94,18 @@ impl Report {
         Ok(())
     }
 
-    /// Compares the gradients of all parameters that the file has one of. One that the loss does not depend on counts as zero.
+    /// Compares the gradients of all parameters in the file. The gradient of a parameter on which the loss does not
+    /// depend counts as zero.
     ///
-    /// A bias that is added to every key of an attention moves all scores of a query alike, which the softmax takes out again: its
-    /// gradient is zero, and what any implementation computes for it is rounding; even an exact zero can be too far from the
-    /// rounding in a file. Where that is so, and the file's gradient is no larger than rounding, both are measured against the
-    /// gradients of the attention's projections, in a group of its own. (Not against that of the keys' weight alone: it cancels
-    /// too where the keys are alike, as those of a few repeated frames are.)
+    /// A bias that is added to every key of an attention moves all scores of a query equally, which the softmax
+    /// removes. Its gradient is zero, and any implementation computes only rounding errors for it; even an exact zero
+    /// can be too far from the rounding in a file. In that case, and if the file's gradient is no larger than
+    /// rounding, both are measured relative to the gradients of the attention's projections, in a separate group.
+    /// (The gradient of the keys' weight alone is not a suitable scale: it cancels too if the keys are alike, as
+    /// those of a few repeated frames are.)
     ///
     /// # Errors
-    /// When the file has a gradient of something that is no parameter, or of another shape.
+    /// Returns an error if the file has a gradient of an unknown parameter, or of another shape.
     pub fn gradients(&mut self, file: &GoldenFile, parameters: &Parameters, gradients: &Gradients) -> Result<()> {
         for parameter in file.gradient_names() {
             let name = format!("grad.{parameter}");
@@ -139,7 +143,7 @@ impl Report {
         Ok(())
     }
 
-    /// The worst comparison of each group, in the order in which the groups came.
+    /// Returns the worst comparison of each group, in the order of the groups.
     pub fn worst(&self) -> Vec<&Comparison> {
         let mut worst: Vec<&Comparison> = Vec::new();
         for comparison in &self.0 {
@@ -152,13 +156,14 @@ impl Report {
         worst
     }
 
-    /// Whether everything is within its tolerance.
+    /// Returns whether every error is within its tolerance.
     pub fn passes(&self) -> bool {
         self.0.iter().all(Comparison::passes)
     }
 }
 
-/// Compares a gradient that is zero but for rounding with those beside it; `None` where the file's is more than that.
+/// Compares a gradient that is zero except for rounding, relative to those next to it; `None` if the file's gradient
+/// is larger than rounding.
 fn rounding(name: &str, found: &Tensor, expected: &Tensor, scale: f64) -> Result<Option<Comparison>> {
     let (difference, size) = largest(found, expected)?;
     let error = difference / scale;
@@ -166,7 +171,7 @@ fn rounding(name: &str, found: &Tensor, expected: &Tensor, scale: f64) -> Result
     Ok((size <= ROUNDING * scale).then_some(comparison))
 }
 
-/// Refuses an expected tensor of another shape.
+/// Returns an error if an expected tensor has another shape.
 pub(super) fn same_shape(name: &str, found: &Tensor, expected: &Tensor) -> Result<()> {
     if found.dims() == expected.dims() {
         return Ok(());
@@ -175,7 +180,8 @@ pub(super) fn same_shape(name: &str, found: &Tensor, expected: &Tensor) -> Resul
     Err(ParityError::Tensor { name: name.to_owned(), found: expected, expected: found })
 }
 
-/// The largest difference of two tensors of one shape, infinite where one is not finite, and the largest element expected.
+/// Returns the largest difference of two tensors with the same shape (infinite if an element is not finite), and the
+/// largest expected element.
 pub(super) fn largest(found: &Tensor, expected: &Tensor) -> Result<(f64, f64)> {
     let (found, expected) = (elements(found)?, elements(expected)?);
     let size = expected.iter().fold(0.0, |largest: f64, b| largest.max(b.abs()));

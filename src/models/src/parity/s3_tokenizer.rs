@@ -8,7 +8,8 @@ use flowmill_extract::extractors::s3::{
     Checkpoint, Dimensions, Frames, Hidden, LayerNormEpsilon, S3Tokenizer, Version, open_graph, pieces,
 };
 
-/// Log-mel frames that the public implementation takes at once; longer items go through windows.
+/// The number of log-mel frames that the public implementation processes in one pass; longer items are split into
+/// windows.
 const LONGEST: usize = 3000;
 
 pub(super) fn check_v1(file: &GoldenFile) -> Result<Report> {
@@ -19,7 +20,7 @@ pub(super) fn check_v2(file: &GoldenFile) -> Result<Report> {
     check(file, Version::V2, LayerNormEpsilon::before_0_3(Version::V2))
 }
 
-/// Version 3 is version 2 with more blocks.
+/// Checks version 3, which is version 2 with more blocks.
 pub(super) fn check_v3(file: &GoldenFile) -> Result<Report> {
     let mut report = check(file, Version::V2, LayerNormEpsilon::default())?;
     if file.find("out.merged").is_some() {
@@ -32,8 +33,8 @@ pub(super) fn check_v3(file: &GoldenFile) -> Result<Report> {
     Ok(report)
 }
 
-/// The tokenizer of the file's own weights, or of the graph beside it that the file names. Files that do not say their epsilons have
-/// `unsaid` ones.
+/// Returns the tokenizer with the file's own weights, or with the graph that the file names next to it. Files without
+/// epsilons have those of `unsaid`.
 fn tokenizer(file: &GoldenFile, version: Version, unsaid: LayerNormEpsilon) -> Result<S3Tokenizer> {
     let heads = file.size(&["n_audio_head"])?;
     let given = file.value(&["layer_norm_epsilon"]).is_some();
@@ -51,7 +52,7 @@ fn tokenizer(file: &GoldenFile, version: Version, unsaid: LayerNormEpsilon) -> R
     };
     if checkpoint.dimensions().heads != heads {
         let found = checkpoint.dimensions().heads;
-        return Err(ParityError::config(&["n_audio_head"], format!("is {heads}, the graph has {found}")));
+        return Err(ParityError::config(&["n_audio_head"], format!("is {heads}, but the graph has {found}")));
     }
     if let Some(found) = checkpoint.epsilons().iter().find(|found| given.is_some_and(|given| given != **found)) {
         let (attn_ln, mlp_ln) = (found.attn_ln, found.mlp_ln);
@@ -99,7 +100,7 @@ fn check_lengths(file: &GoldenFile, lengths: &[usize], report: &mut Report) -> R
     Ok(())
 }
 
-/// Items that went through a graph one by one: their rows, padded with zeros.
+/// Checks items that went through a graph one by one: their rows are padded with zeros.
 fn check_alone(
     file: &GoldenFile,
     tokenizer: &S3Tokenizer,
@@ -130,7 +131,7 @@ fn check_alone(
     check_lengths(file, &counts, report)
 }
 
-/// Items too long for one pass: the tokens of their windows, padded with zeros.
+/// Checks items that are too long for one pass: the tokens of their windows are padded with zeros.
 fn check_windows(
     file: &GoldenFile,
     tokenizer: &S3Tokenizer,
@@ -172,7 +173,7 @@ fn refuse_lies(file: &GoldenFile, found: &Dimensions) -> Result<()> {
     ] {
         let wanted = file.size(&[key])?;
         if wanted != found {
-            return Err(ParityError::config(&[key], format!("is {wanted}, the weights are those of {found}")));
+            return Err(ParityError::config(&[key], format!("is {wanted}, but the weights are those of {found}")));
         }
     }
     Ok(())

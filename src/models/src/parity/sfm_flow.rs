@@ -1,4 +1,5 @@
-//! The shallow flow: encoder, the five losses and the gradients of their sum, inference from the head's point on the path.
+//! The shallow flow: encoder, the five losses and the gradients of their sum, and inference from the head's point on
+//! the path.
 
 use super::{GoldenFile, Report, Result, cosyvoice2_flow, flow};
 use crate::sfm::{Sfm, SfmConfig};

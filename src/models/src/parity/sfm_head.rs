@@ -1,4 +1,4 @@
-//! The SFM head: what it predicts, and the gradients of `sum(x_h w_x) + sum(t_h w_t) + sum(log_sigma_sq w_s)`.
+//! The SFM head: its predictions, and the gradients of `sum(x_h w_x) + sum(t_h w_t) + sum(log_sigma_sq w_s)`.
 
 use candle_core::Tensor;
 use flowmill_nn::init::Builder;
@@ -9,7 +9,7 @@ use flowmill_nn::{Context, Parameters, Sequences, Tape, Value};
 use super::{GoldenFile, ParityError, Report, Result};
 use crate::sfm::SfmHead;
 
-/// The input as a parameter, so that its gradient can be asked for.
+/// The input as a parameter, so that it has a gradient.
 const INPUT: &str = "in.h";
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
@@ -66,7 +66,7 @@ impl Outputs {
     }
 }
 
-/// The sum of the predictions, each times its weight.
+/// Returns the sum of the predictions, each multiplied by its weight.
 fn weighted(file: &GoldenFile, predicted: &ShallowPrediction) -> Result<Value> {
     let mean = Value::plain(file.floats("in.w_x", 3)?.transpose(1, 2)?)?.reshape(predicted.mean.dims())?;
     let time = Value::plain(file.floats("in.w_t", 2)?.clone())?;

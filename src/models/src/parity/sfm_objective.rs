@@ -1,7 +1,7 @@
 //! The shallow flow matching objective with a linear estimator: every loss, and the gradients of their sum.
 //!
-//! The estimator of these files is `(W x + v t + speaker + prompt / 2)` on valid frames; a dropped item has neither speaker nor
-//! prompt.
+//! The estimator of these files is `(W x + v t + speaker + prompt / 2)` on valid frames; a dropped item has neither
+//! speaker nor prompt.
 
 mod rounding;
 
@@ -39,14 +39,14 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     Ok(report)
 }
 
-/// The losses of a batch, and the path that they are taken on.
+/// The losses of a batch, and their path.
 struct Losses {
     path: ShallowPath,
     matching: Value,
     total: Value,
 }
 
-/// The inputs, and what gradients are asked for as parameters.
+/// The inputs, with those that need gradients as parameters.
 struct Problem {
     objective: ShallowFlowMatching,
     parameters: Parameters,
@@ -94,7 +94,7 @@ impl Problem {
         Ok(ShallowPrediction { mean, time, log_variance })
     }
 
-    /// Where the items start, with the roundings of the file where a start is nothing else; see [`rounding`].
+    /// Returns the starts of the items, with the roundings of the file if a start is only rounding; see [`rounding`].
     fn placements(&self, file: &GoldenFile) -> Result<Vec<Placement>> {
         let mean = self.parameters.tensor(self.inputs[0]);
         let own = self.objective.project(mean, &frames_first(file, "in.x1")?, &self.rows)?;
@@ -102,7 +102,7 @@ impl Problem {
         rounding::fitted(&self.objective, own, |placements| self.item_errors(file, placements, expected))
     }
 
-    /// The largest error of the gradient of each item's prediction, with these starts.
+    /// Returns the largest error of the gradient of each item's prediction, with these starts.
     fn item_errors(&self, file: &GoldenFile, placements: Vec<Placement>, expected: &Tensor) -> Result<Vec<f64>> {
         let tape = Tape::new();
         let context = Context::training(&self.parameters, &tape, Draw::new(0));
@@ -115,7 +115,7 @@ impl Problem {
         (0..self.rows.len()).map(|item| Ok(largest(&found.get(item)?, &expected.get(item)?)?.0)).collect()
     }
 
-    /// The path from the given starts, and the losses on it, with the velocity that the linear estimator gives there.
+    /// Returns the path from the given starts, and its losses, with the velocity of the linear estimator there.
     fn losses(
         &self,
         file: &GoldenFile,
@@ -156,7 +156,7 @@ impl Problem {
     }
 }
 
-/// The means over items that the authors log.
+/// Compares the means over items that the authors log.
 fn statistics(file: &GoldenFile, report: &mut Report, path: &ShallowPath, predicted: &ShallowPrediction) -> Result<()> {
     let count = path.placements.len() as f64;
     let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / count;
@@ -180,12 +180,12 @@ fn scalar(file: &GoldenFile, report: &mut Report, name: &str, found: f64) -> Res
     report.output(name, &found, expected)
 }
 
-/// A tensor `[item, bin, frame]` as `[item, frame, bin]`.
+/// Returns a tensor `[item, bin, frame]` as `[item, frame, bin]`.
 fn frames_first(file: &GoldenFile, name: &str) -> Result<Tensor> {
     Ok(file.floats(name, 3)?.transpose(1, 2)?.contiguous()?)
 }
 
-/// The valid frames of each item, which a mask `[item, 1, frame]` has ones for.
+/// Returns the number of valid frames of each item, which are ones in a mask `[item, 1, frame]`.
 fn lengths(mask: &Tensor, items: usize, frames: usize) -> Result<Vec<usize>> {
     let refuse = |found: String| ParityError::tensor("in.mask", found, "ones, then zeros, for each item");
     if mask.dims() != [items, 1, frames] {

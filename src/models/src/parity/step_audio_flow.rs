@@ -39,7 +39,7 @@ fn config(file: &GoldenFile) -> Result<StepAudioConfig> {
     })
 }
 
-/// Compares what decides the size of the model with the weights that are there.
+/// Compares the settings that determine the size of the model with the weights in the file.
 fn refuse_lies(file: &GoldenFile, config: &StepAudioConfig) -> Result<()> {
     let estimator = &config.estimator;
     file.expect_weight("input_embedding.embedding.weight", &[config.vocab_size, config.input_size / 2])?;

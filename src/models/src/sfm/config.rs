@@ -13,7 +13,7 @@ pub struct SfmConfig {
     pub flow: FlowConfig,
     /// Rate of the dropout in the head.
     pub head_dropout: f32,
-    /// Strength alpha of inference: how much further along the path it starts than the head says.
+    /// Strength alpha of inference, which moves the start further along the path than the head's prediction.
     pub sfm_strength: f32,
 }
 
@@ -24,10 +24,10 @@ impl Default for SfmConfig {
 }
 
 impl SfmConfig {
-    /// Checks that the settings fit together.
+    /// Checks that the settings are consistent.
     ///
     /// # Errors
-    /// [`FlowError::Config`] names the first setting that does not; those of the flow without `flow.`.
+    /// [`FlowError::Config`] names the first wrong setting; settings of the flow are named without `flow.`.
     pub fn check(&self) -> Result<()> {
         self.flow.check()?;
         let refuse = |field, message: String| Err(FlowError::Config { field, message });

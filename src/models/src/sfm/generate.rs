@@ -1,4 +1,4 @@
-//! Inference: from the point that the head predicts, not from noise.
+//! Inference from the point that the head predicts, instead of from noise.
 
 use super::Sfm;
 use crate::flow::{Generated, GenerationOptions, GenerationRequest, Prepared, Result, in_groups};
@@ -10,7 +10,7 @@ impl Sfm {
     /// Generates a batch of mel spectrograms from given standard normal noise `[frame, bin]`, prompt frames first.
     ///
     /// # Errors
-    /// [`FlowError::Batch`](crate::flow::FlowError::Batch) names the request that does not fit the model.
+    /// [`FlowError::Batch`](crate::flow::FlowError::Batch) names the request that does not match the model.
     pub fn generate_from(
         &self,
         context: &Context,
@@ -28,7 +28,8 @@ impl Sfm {
         })
     }
 
-    /// `X_s` of each item, `[row, bin]`: what the head predicts, strengthened, and as much noise as belongs to that point.
+    /// Returns `X_s` of each item, `[row, bin]`: the strengthened prediction of the head, and the amount of noise
+    /// that belongs to that point.
     fn start(
         &self,
         context: &Context,

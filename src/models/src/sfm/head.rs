@@ -1,4 +1,4 @@
-//! The SFM head: what the flow starts from, as the encoder's frames tell it.
+//! The SFM head, which predicts the start of the flow from the encoder's frames.
 
 use crate::flow::Result;
 use flowmill_nn::init::Builder;
@@ -21,10 +21,10 @@ pub struct SfmHead {
 }
 
 impl SfmHead {
-    /// From `channels` of the encoder to `bins` of the mel.
+    /// Creates a head from `channels` of the encoder to `bins` of the mel.
     ///
     /// # Errors
-    /// When a name is taken.
+    /// Returns an error if a parameter name is already used.
     pub fn new(mut builder: Builder, channels: usize, bins: usize, dropout: f32) -> Result<Self> {
         let settings = Convolution { padding: [TAPS / 2, TAPS / 2], ..Convolution::default() };
         let mut convolution = |name| Conv1d::new(builder.scope(name), channels, channels, TAPS, settings);
@@ -35,11 +35,11 @@ impl SfmHead {
         Ok(Self { convolutions, norms, projection, bins, dropout })
     }
 
-    /// What the frames `[row, channel]` of a packed batch predict: `X_h` per frame, time and log variance as means over the
-    /// frames of each item.
+    /// Returns the predictions for the frames `[row, channel]` of a packed batch: `X_h` per frame, and time and log
+    /// variance as means over the frames of each item.
     ///
     /// # Errors
-    /// When the shape does not fit.
+    /// Returns an error if the shape is wrong.
     pub fn forward(&self, context: &Context, frames: &Value, rows: &Sequences) -> Result<ShallowPrediction> {
         let mut state = frames.clone();
         for (convolution, norm) in self.convolutions.iter().zip(&self.norms) {

@@ -1,4 +1,4 @@
-//! The shallow flow: parameters, training loss.
+//! The shallow flow: parameters and training loss.
 
 use super::{SfmConfig, SfmHead};
 use crate::flow::{Encoded, Flow, FlowBatch, FlowDraws, FlowLoss, Result, pack};
@@ -7,7 +7,7 @@ use flowmill_nn::objectives::ShallowFlowMatching;
 use flowmill_nn::random::Draw;
 use flowmill_nn::{Context, Parameters, Value};
 
-/// A flow with an SFM head. Holds no weights: those are in the [`Parameters`] that were made with it.
+/// A flow with an SFM head, without its weights, which are in the [`Parameters`] that were created with it.
 #[derive(Debug, Clone)]
 pub struct Sfm {
     config: SfmConfig,
@@ -16,10 +16,10 @@ pub struct Sfm {
 }
 
 impl Sfm {
-    /// A model with freshly drawn weights: those of the flow, and `sfm_head.*`.
+    /// Creates a model with random weights: those of the flow, and `sfm_head.*`.
     ///
     /// # Errors
-    /// [`FlowError::Config`](crate::flow::FlowError::Config) when the settings do not fit together.
+    /// [`FlowError::Config`](crate::flow::FlowError::Config) if the settings are inconsistent.
     pub fn new(config: &SfmConfig, seed: u64) -> Result<(Self, Parameters)> {
         config.check()?;
         let (flow, mut parameters) = Flow::new(&config.flow, seed)?;
@@ -29,22 +29,23 @@ impl Sfm {
         Ok((Self { config: config.clone(), flow, head }, parameters))
     }
 
-    /// The settings it was made from.
+    /// Returns the settings of the model.
     pub fn config(&self) -> &SfmConfig {
         &self.config
     }
 
-    /// The objective, and the start of inference.
+    /// Returns the objective, which also gives the start of inference.
     pub(super) fn objective(&self) -> ShallowFlowMatching {
         ShallowFlowMatching { sigma_min: self.config.flow.matching.sigma_min }
     }
 
-    /// The loss of a batch: the sum of its five parts. `coarse` is the mean squared error of the encoder's mel, `t` and `sigma`
-    /// those of the head's time and log variance, `mu` that of its `X_h`, `cfm` that of the velocity on the path that starts at
-    /// `X_h`; all over valid frames only. `draws.t` is uniform: how far along that path each item is, before the schedule.
+    /// Returns the loss of a batch, the sum of five parts: `coarse` is the mean squared error of the encoder's mel,
+    /// `t` and `sigma` those of the head's time and log variance, `mu` that of its `X_h`, and `cfm` that of the
+    /// velocity on the path that starts at `X_h`. All are over valid frames only. `draws.t` is uniform: the position
+    /// of each item on that path, before the schedule.
     ///
     /// # Errors
-    /// [`FlowError::Batch`](crate::flow::FlowError::Batch) when the batch does not fit the model.
+    /// [`FlowError::Batch`](crate::flow::FlowError::Batch) if the batch does not match the model.
     pub fn loss(&self, context: &Context, batch: &FlowBatch, draws: &FlowDraws) -> Result<FlowLoss> {
         let config = self.flow.config();
         batch.check(config)?;

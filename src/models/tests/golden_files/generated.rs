@@ -1,4 +1,4 @@
-//! Golden files made by the models here, with other dimensions than the shipped ones.
+//! Golden files made by the models here, with other dimensions than the shipped files.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use flowmill_nn::{Context, Parameters, Tape};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-/// One of the sizes, by chance.
+/// Returns a random one of the sizes.
 fn pick(draw: &Draw, what: &str, sizes: &[usize]) -> usize {
     sizes[draw.purpose(what).below_at(0, sizes.len() as u32) as usize]
 }
 
-/// A Step-Audio flow of two codebooks with a DiT, or a CosyVoice 2 flow.
+/// Returns a Step-Audio flow of two codebooks with a DiT, or a CosyVoice 2 flow.
 fn config(draw: &Draw, step_audio: bool) -> FlowConfig {
     let flow = cosyvoice2(draw);
     if !step_audio {
@@ -76,7 +76,7 @@ fn cosyvoice2(draw: &Draw) -> FlowConfig {
     }
 }
 
-/// Ragged lengths, and padding that may be longer than any item.
+/// Returns a batch with ragged lengths, and padding that may be longer than any item.
 fn batch(draw: &Draw, config: &FlowConfig) -> FlowBatch {
     let items = pick(draw, "items", &[1, 2, 4]);
     let lengths: Vec<usize> = (0..items as u64).map(|item| 2 + draw.sample(item).below_at(9, 17) as usize).collect();
@@ -97,12 +97,12 @@ fn batch(draw: &Draw, config: &FlowConfig) -> FlowBatch {
     }
 }
 
-/// The rows of a batch as `[item, frame, bin]`.
+/// Returns the rows of a batch as `[item, frame, bin]`.
 fn padded(tensor: &Tensor, batch: &FlowBatch) -> Tensor {
     tensor.reshape((batch.len(), batch.mel_rows[0], tensor.dims()[1])).unwrap()
 }
 
-/// The tokens of a batch as a file has them.
+/// Returns the tokens of a batch in the form of a golden file.
 fn tokens(batch: &FlowBatch, config: &FlowConfig) -> Tensor {
     let (items, ids) = (batch.len(), config.ids_per_token());
     let longest = batch.tokens.len() / items / ids;
@@ -119,8 +119,8 @@ fn lengths(lengths: &[usize]) -> Tensor {
     Tensor::new(lengths, &Device::Cpu).unwrap()
 }
 
-/// Writes a golden file of a random flow; even numbers have full attention, odd ones chunk-causal masks; of four, the last two are of
-/// Step-Audio.
+/// Writes a golden file of a random flow. Even numbers have full attention, odd ones chunk-causal masks; of every
+/// four, the last two are of Step-Audio.
 pub fn write(path: &Path, number: u64) {
     let draw = Draw::new(40 + number);
     let config = config(&draw, number % 4 >= 2);
@@ -166,7 +166,7 @@ pub fn write(path: &Path, number: u64) {
     save(path, &tensors, &facts);
 }
 
-/// Adds noise to weights that start at zero, or a DiT would be the velocity zero.
+/// Adds noise to weights that start at zero; otherwise a DiT would be the velocity zero.
 fn shake(parameters: &mut Parameters, draw: &Draw) {
     for id in parameters.ids() {
         let noise = draw.purpose(parameters.name(id)).normals(parameters.tensor(id).elem_count());
@@ -212,7 +212,7 @@ fn generated(
     let context = Context::inference(parameters);
     let mels = flow.generate_from(&context, &[request], &options, &[used]).unwrap().mels;
     let mel = bins_first(&mels[0].unsqueeze(0).unwrap());
-    // Longer than what is used, as the public implementation draws it.
+    // Longer than needed, because the public implementation draws more than it uses.
     [("in.infer_noise".into(), bins_first(&noise)), ("out.infer_mel".into(), mel)]
 }
 

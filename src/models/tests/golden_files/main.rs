@@ -1,4 +1,4 @@
-//! The models against their public implementations, by the golden files in `tests/golden`.
+//! Comparison of the models with their public implementations, by the golden files in `tests/golden`.
 
 use std::path::PathBuf;
 
@@ -24,7 +24,7 @@ fn every_golden_file_is_equal_to_the_public_implementation_by_composition() {
     device::by_composition(|| check_all(&Device::Cpu));
 }
 
-/// Only where the environment names a device.
+/// Runs only if the environment names a device.
 #[test]
 fn every_golden_file_is_equal_to_the_public_implementation_on_a_device() {
     if let Some(device) = testing::test_device().unwrap() {
@@ -39,7 +39,7 @@ fn check_all(device: &Device) {
         let model = file.model().to_owned();
         let report = match parity::check(&file) {
             Ok(report) => report,
-            // Files that other tests read.
+            // Files for other tests.
             Err(ParityError::UnknownModel { .. }) => continue,
             Err(error) => panic!("{}: {error}", path.display()),
         };

@@ -1,4 +1,4 @@
-//! A flow small enough for tests, from which each test departs where it matters.
+//! A flow small enough for tests, which each test changes where necessary.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 

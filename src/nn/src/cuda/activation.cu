@@ -5,7 +5,7 @@ enum Kind { Relu, LeakyRelu, Silu, Gelu, GeluTanh, Mish, Tanh, Sigmoid };
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ inline float normal_cdf(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)); }
 __device__ inline float gelu_argument(float x) { return 0.7978846f * x * (1.0f + 0.044715f * x * x); }
-// With e = e^x and n = e (e + 2), tanh(ln(1 + e)) = n / (n + 2); beyond 20 it is 1 in single precision. Gives 2 / (n + 2).
+// With e = e^x and n = e (e + 2), tanh(ln(1 + e)) = n / (n + 2); beyond 20 it is 1 in single precision. Returns 2 / (n + 2).
 __device__ inline float mish_rest(float x) {
     float e = expf(fminf(x, 20.0f));
     return 2.0f / (e * (e + 2.0f) + 2.0f);
@@ -53,7 +53,7 @@ __device__ inline float slope(int kind, float x) {
     }
 }
 
-// What follows a product: product += bias + residual, and after = f(product) where it is asked for.
+// The steps after a product: product += bias + residual, and after = f(product) if requested.
 template <class T>
 __device__ void finish(Count count, unsigned width, int kind, const T *bias, const T *residual, T *product, T *after) {
     FOR_ELEMENTS(i, count) {

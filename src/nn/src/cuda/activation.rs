@@ -1,4 +1,4 @@
-//! Activation functions, and what follows a product: one launch in each direction.
+//! Activation functions and the steps after a product: one launch in each direction.
 
 use super::{Kernels, Launch, expect, uninitialized};
 use crate::kernels::activation::Activation;
@@ -12,7 +12,7 @@ pub(crate) fn serves(tensor: &Tensor) -> bool {
     KERNELS.serve(tensor)
 }
 
-/// The number of a function in the source of the kernels.
+/// Returns the number of a function in the source of the kernels.
 fn number(activation: Activation) -> Result<usize> {
     Ok(match activation {
         Activation::Identity => return Err(NnError::invalid("activation", "the identity has no kernel")),
@@ -31,7 +31,7 @@ fn number(activation: Activation) -> Result<usize> {
 pub(crate) fn value(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
     let launch = Launch::typed(&KERNELS, "value", &x)?.long(x.elem_count()).count(number(activation)?)?;
-    // SAFETY: the kernel reads and writes as many elements as both tensors have.
+    // SAFETY: the kernel reads and writes exactly the elements of both tensors.
     unsafe {
         let y = uninitialized(x.shape(), x.dtype(), &x)?;
         launch.tensor(&x)?.tensor(&y)?.over(x.elem_count(), 1)?;
@@ -39,12 +39,12 @@ pub(crate) fn value(activation: Activation, x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// `gradient * f'(x)`, for a tensor that [`serves`] allows; both of one type.
+/// `gradient * f'(x)`, for a tensor that [`serves`] allows; both have one element type.
 pub(crate) fn slope(activation: Activation, gradient: &Tensor, x: &Tensor) -> Result<Tensor> {
     expect("activation", gradient, x.dims(), x.dtype())?;
     let (x, gradient) = (x.contiguous()?, gradient.contiguous()?);
     let launch = Launch::typed(&KERNELS, "slope", &x)?.long(x.elem_count()).count(number(activation)?)?;
-    // SAFETY: the kernel reads and writes as many elements as all tensors have.
+    // SAFETY: the kernel reads and writes exactly the elements of all tensors.
     unsafe {
         let dx = uninitialized(x.shape(), x.dtype(), &x)?;
         launch.tensor(&x)?.tensor(&gradient)?.tensor(&dx)?.over(x.elem_count(), 1)?;
@@ -52,8 +52,8 @@ pub(crate) fn slope(activation: Activation, gradient: &Tensor, x: &Tensor) -> Re
     }
 }
 
-/// Adds bias `[channel]` and residual (shaped like the product) to a product `[.., channel]` that [`serves`] allows and nobody else holds:
-/// in place. Gives `f` of the sum, where that is not the sum itself.
+/// Adds bias `[channel]` and residual (shaped like the product) in place to a product `[.., channel]` that [`serves`] allows and that
+/// has no other owner. Returns `f` of the sum, unless that is the sum itself.
 pub(crate) fn finish(
     product: &Tensor,
     bias: Option<&Tensor>,
@@ -72,7 +72,7 @@ pub(crate) fn finish(
     }
     let launch = Launch::typed(&KERNELS, "finish", product)?.long(elements).count(width)?;
     let kind = if activation == Activation::Identity { 0 } else { number(activation)? };
-    // SAFETY: the kernel reads and writes as many elements as product, residual and result have, and `width` of the bias.
+    // SAFETY: the kernel reads and writes exactly the elements of product, residual and result, and `width` elements of the bias.
     unsafe {
         let after = match activation {
             Activation::Identity => None,

@@ -1,6 +1,6 @@
-// Rows of heads to matrices of heads and back: what lies between the projections of attention and its products.
-// "By item" is [item][head][time][channel], "by head" [head][item][time][channel]. Maps name for each position of each item its row, or
-// for each row its position; without a map both are in the same order.
+// Rows of heads to matrices of heads and back: the steps between the projections of attention and its products.
+// "By item" is [item][head][time][channel], "by head" [head][item][time][channel]. A map holds the row of each position of each item, or
+// the position of each row; without a map both are in the same order.
 
 struct Sizes {
     unsigned items, heads, time, channels;
@@ -13,7 +13,7 @@ __device__ inline size_t by_head(Sizes s, unsigned position, unsigned head) {
 }
 
 // Up to three inputs (gridDim.y), [row][head x channel] to by item. The first may get a bias per head and channel, and a second output by
-// head with another bias. Positions of no row are 0 before a bias.
+// head with another bias. Positions without a row are 0 before a bias.
 template <class T>
 __device__ void split(Count count, Sizes s, const unsigned *query_map, const unsigned *key_map, const T *const (&x)[3], const T *bias,
                       const T *second_bias, T *const (&y)[3], T *second) {
@@ -31,7 +31,7 @@ __device__ void split(Count count, Sizes s, const unsigned *query_map, const uns
     }
 }
 
-// The way back, for up to three inputs; the first may have a second part by head, which is added. Rows of no item are 0.
+// The inverse, for up to three inputs; the first may have a second part by head, which is added. Rows of no item are 0.
 template <class T>
 __device__ void merge(Count query_count, Count key_count, Sizes s, const unsigned *query_map, const unsigned *key_map, const T *const (&x)[3],
                       const T *second, T *const (&y)[3]) {

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 
 static KERNELS: Kernels = Kernels::new("attention", &[include_str!("elements.cuh"), include_str!("attention.cu")]);
 
-/// Returns whether there are kernels for a tensor. In fp16 the composition computes: the gradients of the biases stay closer to double precision there.
+/// Returns whether there are kernels for a tensor. In fp16 the composition is used: its bias gradients are closer to double precision.
 pub(crate) fn serves(tensor: &Tensor) -> bool {
     tensor.dtype() != DType::F16 && KERNELS.serve(tensor)
 }
@@ -15,12 +15,12 @@ pub(crate) fn serves(tensor: &Tensor) -> bool {
 pub(crate) struct Layout<'a> {
     pub(crate) items: usize,
     pub(crate) heads: usize,
-    /// Positions of each item.
+    /// Positions per item.
     pub(crate) time: usize,
-    /// Of each head.
+    /// Channels per head.
     pub(crate) channels: usize,
-    /// For queries and keys: the row of each position when rows are split, the position of each row when they are merged. Nothing where both
-    /// are in the same order.
+    /// Maps of queries and keys: the row of each position when rows are split, the position of each row when they are merged. `None` if
+    /// both are in the same order.
     pub(crate) maps: [Option<&'a Tensor>; 2],
 }
 
@@ -41,8 +41,8 @@ impl Layout<'_> {
     }
 }
 
-/// Up to three inputs `[row, head x channel]`, of queries first and of keys then, which [`serves`] allows, as
-/// `[item x head, time, channel]`. The first may get a bias `[head, channel]`; with another bias it is given once more, as
+/// Splits up to three inputs `[row, head x channel]`, first of queries and then of keys, which [`serves`] allows, into
+/// `[item x head, time, channel]`. The first may get a bias `[head, channel]`; with another bias it is returned a second time, as
 /// `[head, item x time, channel]`.
 pub(crate) fn split(
     layout: &Layout,
@@ -67,7 +67,7 @@ pub(crate) fn split(
     }
     let [bias, second_bias] = biases.map_or([None; 2], |biases| biases.map(Some));
     launch = launch.tensor(bias)?.tensor(second_bias)?;
-    // SAFETY: maps name rows of their inputs only; the kernel writes every position of every result.
+    // SAFETY: maps only name rows of their inputs; the kernel writes every position of every result.
     unsafe {
         let new = |_| uninitialized((items * heads, time, channels), like.dtype(), like);
         let outputs = inputs.iter().map(new).collect::<Result<Vec<_>>>()?;
@@ -108,7 +108,7 @@ pub(crate) fn merge(
         launch = launch.tensor(inputs.get(input))?;
     }
     launch = launch.tensor(second)?;
-    // SAFETY: maps name positions only; the kernel writes every row of every result.
+    // SAFETY: maps only name positions; the kernel writes every row of every result.
     unsafe {
         let new = |index: usize| uninitialized((rows[index.min(1)], layout.width()), like.dtype(), like);
         let outputs = (0..inputs.len()).map(new).collect::<Result<Vec<_>>>()?;
@@ -120,7 +120,7 @@ pub(crate) fn merge(
     }
 }
 
-/// The gradients of the two biases of [`split`], in single precision, from those of its first output and of the second one.
+/// The gradients of the two biases of [`split`] in single precision, computed from the gradients of its first and second output.
 pub(crate) fn of_biases(layout: &Layout, first: &Tensor, second: &Tensor) -> Result<[Tensor; 2]> {
     let Layout { items, heads, time, channels, .. } = *layout;
     expect("attention", first, &[items * heads, time, channels], first.dtype())?;

@@ -6,14 +6,14 @@ struct F16 {
     unsigned short bits;
 };
 typedef unsigned long long Count;
-// What a map of rows has where a row is zero.
+// Entry of a row map for a row of zeros.
 constexpr unsigned NOTHING = 0xffffffffu;
 
 __device__ inline float load(const float *at) { return *at; }
 __device__ inline float load(const Bf16 *at) { return __uint_as_float(unsigned(at->bits) << 16); }
 __device__ inline float load(const F16 *at) {
     unsigned magnitude = at->bits & 0x7fff;
-    // The exponent's bias differs by 112; a product also gets numbers below the smallest normal one right.
+    // The exponent's bias differs by 112; multiplying also converts numbers below the smallest normal one correctly.
     float value = magnitude < 0x7c00 ? __uint_as_float(magnitude << 13) * 5.192296858534828e33f : __uint_as_float(0x7f800000 | magnitude << 13);
     return at->bits & 0x8000 ? -value : value;
 }
@@ -37,7 +37,7 @@ template <class T> __device__ inline T warp_sum(T value) {
     for (int bits = 16; bits > 0; bits >>= 1) value += __shfl_xor_sync(0xffffffffu, value, bits);
     return value;
 }
-// The sum over threadIdx.y, taken in a fixed order; in the threads with threadIdx.y = 0. All threads of the block call it;
+// The sum over threadIdx.y, in a fixed order; valid in the threads with threadIdx.y = 0. All threads of the block call it;
 // blockDim = (32, at most 32).
 __device__ inline float column_sum(float value) {
     __shared__ float sums[32][33];
@@ -49,7 +49,7 @@ __device__ inline float column_sum(float value) {
     for (unsigned i = 0; i < blockDim.y; i++) total += sums[i][threadIdx.x];
     return total;
 }
-// The elements of a launch over `count` of them, each for one thread.
+// Loops over the `count` elements of a launch, one thread per element.
 #define FOR_ELEMENTS(i, count) \
     for (Count i = (Count)blockIdx.x * blockDim.x + threadIdx.x, step = (Count)gridDim.x * blockDim.x; i < count; i += step)
 #define FOR_TYPES(KERNELS) KERNELS(float, f32) KERNELS(Bf16, bf16) KERNELS(F16, f16)

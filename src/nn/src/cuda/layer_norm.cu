@@ -1,10 +1,10 @@
 // Layer normalization (Ba et al., arXiv 1607.06450) and its backward pass. Statistics, sums and the gradients of weight and bias are in
-// single precision. Sums are taken in a fixed order.
+// single precision. Sums have a fixed order.
 //
-// Weight and bias are one row for all, or one per item (adaptive normalization) in rows `stride` apart: `map` names the item of each row;
-// what belongs to no item becomes 0. A weight counts from `offset`.
+// Weight and bias are one row for all, or one per item (adaptive normalization) in rows `stride` apart: `map` holds the item of each row.
+// Rows of no item become 0. `offset` is added to each weight.
 
-// One warp per row; blockDim = (32, rows of a block). Also gives (x - mean) / deviation and 1 / deviation.
+// One warp per row; blockDim = (32, rows per block). Also returns (x - mean) / deviation and 1 / deviation.
 template <class T>
 __device__ void forward(unsigned rows, unsigned width, unsigned stride, float epsilon, float offset, const unsigned *map, const T *x,
                         const T *weight, const T *bias, T *y, float *normal, float *scale) {
@@ -30,7 +30,7 @@ __device__ void forward(unsigned rows, unsigned width, unsigned stride, float ep
     if (threadIdx.x == 0) scale[row] = factor;
 }
 
-// The gradient of x, added to what has arrived there, if anything has; one warp per row; blockDim = (32, rows of a block).
+// The gradient of x, added to the gradient that has already arrived, if any; one warp per row; blockDim = (32, rows per block).
 template <class T>
 __device__ void input_gradient(unsigned rows, unsigned width, unsigned stride, float offset, const unsigned *map, const T *dy,
                                const float *normal, const float *scale, const T *weight, const T *arrived, T *dx) {
@@ -54,7 +54,7 @@ __device__ void input_gradient(unsigned rows, unsigned width, unsigned stride, f
     }
 }
 
-// The sums of dy x normal and of dy over the rows of each item, or over all where there are no ranges: of_weight and of_bias, in rows
+// The sums of dy x normal and of dy over the rows of each item, or over all rows without ranges: of_weight and of_bias, in rows
 // `stride` apart. blockDim = (32, at most 32), gridDim = (columns / 32, items).
 template <class T>
 __device__ void parameter_gradients(unsigned rows, unsigned width, unsigned stride, const unsigned *ranges, const T *dy, const float *normal,

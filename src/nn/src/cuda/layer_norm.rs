@@ -1,4 +1,4 @@
-//! Layer normalization by kernels of our own, also with weight and bias of the items of a batch: one launch forward, one backward for the
+//! Layer normalization by CUDA kernels, also with weight and bias per item of a batch: one launch forward, one backward for the
 //! input and one for weight and bias.
 
 use super::rows::Vector;
@@ -11,13 +11,13 @@ static KERNELS: Kernels = Kernels::new("layer norm", &[include_str!("elements.cu
 /// Scale and shift of the rows.
 #[derive(Clone, Copy)]
 pub(crate) enum Affine<'a> {
-    /// The same for all rows, `[channel]`.
+    /// One weight and bias for all rows, `[channel]`.
     Shared { weight: Option<&'a Tensor>, bias: Option<&'a Tensor> },
-    /// 1 + weight and bias of each item, of the same matrix `[item, n x channel]`; `map` names the item of each row.
+    /// 1 + weight and bias of each item, both from the same matrix `[item, n x channel]`; `map` holds the item of each row.
     Items { weight: Vector<'a>, bias: Vector<'a>, map: &'a Tensor },
 }
 
-/// What the forward pass gives.
+/// Result of the forward pass.
 pub(crate) struct Forward {
     /// The output in the type of the input.
     pub(crate) output: Tensor,
@@ -32,7 +32,7 @@ pub(crate) fn serves(tensor: &Tensor) -> bool {
     KERNELS.serve(tensor)
 }
 
-/// Weight and bias of the first item, the distance to those of the next, the number that weights count from, and the map.
+/// Weight and bias of the first item, the distance to those of the next, the number added to weights, and the map.
 type Parts<'a> = ([Option<Tensor>; 2], usize, f32, Option<&'a Tensor>);
 
 impl<'a> Affine<'a> {
@@ -57,7 +57,7 @@ impl<'a> Affine<'a> {
     }
 }
 
-/// Normalizes the rows of `x` `[row, channel]`, which [`serves`] allows; weight and bias are of its type.
+/// Normalizes the rows of `x` `[row, channel]`, which [`serves`] allows; weight and bias have the same element type.
 pub(crate) fn forward(x: &Tensor, affine: Affine, epsilon: f32) -> Result<Forward> {
     let ((rows, width), x) = (x.dims2()?, x.contiguous()?);
     let ([weight, bias], stride, offset, map) = affine.parts(rows, width, x.dtype())?;
@@ -74,8 +74,8 @@ pub(crate) fn forward(x: &Tensor, affine: Affine, epsilon: f32) -> Result<Forwar
     }
 }
 
-/// The gradient of the input from `dy` `[row, channel]` and what [`forward`] gave, added to what has arrived there; weight and arrived gradient
-/// in the type of `dy`.
+/// The gradient of the input from `dy` `[row, channel]` and the result of [`forward`], added to the gradient that has already arrived;
+/// weight and arrived gradient have the type of `dy`.
 pub(crate) fn input_gradient(
     dy: &Tensor,
     normal: &Tensor,
@@ -101,9 +101,9 @@ pub(crate) fn input_gradient(
     }
 }
 
-/// The gradients of weight and bias in single precision, from `dy` `[row, channel]` and what [`forward`] gave: two of the `vectors` vectors
-/// of each item, `[item, n x channel]`, by their places; the others are 0. `ranges` has first and last row of each item, `[item, 2]`; without it
-/// all rows are one item.
+/// The gradients of weight and bias in single precision, from `dy` `[row, channel]` and the result of [`forward`]: two of the `vectors`
+/// vectors of each item, `[item, n x channel]`, by their places; the others are 0. `ranges` has the first and last row of each item,
+/// `[item, 2]`; without it all rows are one item.
 pub(crate) fn parameter_gradients(
     dy: &Tensor,
     normal: &Tensor,

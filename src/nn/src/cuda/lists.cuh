@@ -1,4 +1,4 @@
-// Kernels over lists of tensors: a block of 256 threads for each CHUNK elements of each entry. The table has `words` words for each entry: its
+// Kernels over lists of tensors: one block of 256 threads per CHUNK elements of an entry. The table has `words` words per entry: its
 // first block, its number of elements, the addresses of its tensors, its numbers.
 constexpr unsigned CHUNK = 16384; // as in lists.rs
 
@@ -9,7 +9,7 @@ struct Piece {
     __device__ float number(unsigned tensors, unsigned index) const { return __uint_as_float((unsigned)addresses[tensors + index]); }
 };
 
-// What this block works on.
+// The part of an entry that this block works on.
 __device__ inline Piece piece(unsigned entries, unsigned words, const Count *table) {
     unsigned found = 0, beyond = entries;
     while (beyond - found > 1) {
@@ -23,7 +23,7 @@ __device__ inline Piece piece(unsigned entries, unsigned words, const Count *tab
 }
 #define FOR_PIECE(i, piece) for (Count i = piece.start + threadIdx.x; i < piece.end; i += blockDim.x)
 
-// The sum over the block, taken in a fixed order; in the first thread.
+// The sum over the block, in a fixed order; valid in the first thread.
 __device__ inline double block_sum(double value) {
     __shared__ double sums[8];
     value = warp_sum(value);

@@ -1,22 +1,22 @@
-//! Launches over lists of tensors, such as all parameters of a network with their gradients: one launch, and one copy to the device with the
-//! addresses, whatever the number of tensors.
+//! Launches over lists of tensors, such as all parameters of a network with their gradients: one launch and one copy of the addresses to
+//! the device, whatever the number of tensors.
 
 use super::{Kernels, Launch, address, uninitialized};
 use crate::{NnError, Result};
 use candle_core::{DType, Device, Tensor};
 
-/// The head of the sources of kernels over lists.
+/// Common source code of kernels over lists.
 pub const PRELUDE: &str = concat!(include_str!("elements.cuh"), include_str!("lists.cuh"));
 
-/// Elements of one block.
+/// Elements per block.
 const CHUNK: usize = 1 << 14;
-/// Threads of a block.
+/// Threads per block.
 const THREADS: usize = 256;
 
 /// An entry of a kernel's list: tensors of equal size, and numbers.
 #[derive(Debug, Clone)]
 pub struct Entry<'a> {
-    /// Contiguous, in single precision, on one device.
+    /// Contiguous tensors in single precision on one device.
     pub tensors: Vec<&'a Tensor>,
     /// Further inputs of the kernel.
     pub numbers: Vec<f32>,
@@ -27,15 +27,15 @@ pub fn serve<'a>(kernels: &Kernels, mut tensors: impl Iterator<Item = &'a Tensor
     tensors.all(|tensor| tensor.dtype() == DType::F32 && tensor.is_contiguous() && kernels.serve(tensor))
 }
 
-/// Launches a kernel over entries that [`serve`] allows. It has the parameters `entries`, `words`, `table` (see `lists.cuh`) and `figures`, the
-/// address of `figures` numbers in double precision for each block, null for none. Gives the sums of the figures of each entry over its blocks,
-/// taken in order; they come in one copy.
+/// Launches a kernel over entries that [`serve`] allows. Its parameters are `entries`, `words`, `table` (see `lists.cuh`) and `figures`,
+/// the address of `figures` double-precision numbers per block, null for none. Returns the sums of the figures of each entry over its
+/// blocks, summed in order and read back in one copy.
 ///
 /// # Safety
-/// The kernel takes the tensors and numbers of every entry, in their order. What it writes to is read by nobody else as something that stays.
+/// The kernel takes the tensors and numbers of every entry, in their order. No other owner relies on the tensors that it writes to.
 ///
 /// # Errors
-/// When the entries differ in what they have, or CUDA refuses.
+/// When the entries differ in their numbers of tensors or numbers, or CUDA rejects the launch.
 pub unsafe fn launch(kernels: &Kernels, kernel: &str, entries: &[Entry<'_>], figures: usize) -> Result<Vec<Vec<f64>>> {
     let Some(first) = entries.first().and_then(|entry| entry.tensors.first()) else { return Ok(Vec::new()) };
     let stream = first.device().as_cuda_device()?.cuda_stream();
@@ -59,11 +59,11 @@ pub unsafe fn launch(kernels: &Kernels, kernel: &str, entries: &[Entry<'_>], fig
         blocks.push(elements.div_ceil(CHUNK));
         total += elements.div_ceil(CHUNK);
     }
-    // candle has no unsigned words of 64 bits.
+    // candle has no unsigned 64-bit words.
     let table: Vec<i64> = table.into_iter().map(u64::cast_signed).collect();
     let table = Tensor::from_slice(&table, table.len(), first.device())?;
     let launch = Launch::new(kernels, kernel, first)?.count(entries.len())?.count(words)?.tensor(&table)?;
-    // SAFETY: the table describes tensors as they are; every block writes its figures; the rest is the caller's promise.
+    // SAFETY: the table describes existing tensors; every block writes its figures; the rest is the caller's promise.
     let found = unsafe {
         let found = (figures > 0).then(|| uninitialized(total * figures, DType::F64, first)).transpose()?;
         launch.tensor(found.as_ref())?.run([total, 1], [THREADS, 1])?;

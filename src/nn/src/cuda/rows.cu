@@ -1,4 +1,4 @@
-// What moves, scales and sums rows. A map names for each row the row that it is, or NOTHING.
+// Moves, scales and sums rows. A map holds for each row its source row, or NOTHING.
 
 // out[row] = source[map[row]].
 template <class T> __device__ void gather(Count count, unsigned width, const unsigned *map, const T *source, T *out) {
@@ -8,7 +8,7 @@ template <class T> __device__ void gather(Count count, unsigned width, const uns
     }
 }
 
-// What the windows of a convolution see, [row'][channel][tap]: x[map[row' x taps + tap]][channel].
+// The windows of a convolution, [row'][channel][tap]: x[map[row' x taps + tap]][channel].
 template <class T>
 __device__ void unfold(Count count, unsigned width, unsigned taps, const unsigned *map, const T *x, T *seen) {
     FOR_ELEMENTS(i, count) {
@@ -18,7 +18,7 @@ __device__ void unfold(Count count, unsigned width, unsigned taps, const unsigne
     }
 }
 
-// The transpose of it: the map names for each row and tap the place row' x taps + tap that saw the row.
+// The transpose: the map holds for each row and tap the place row' x taps + tap that read the row.
 template <class T>
 __device__ void fold(Count count, unsigned width, unsigned taps, const unsigned *map, const T *seen, T *x) {
     FOR_ELEMENTS(i, count) {
@@ -41,8 +41,8 @@ template <class T> __device__ void swap(Count count, unsigned a, unsigned b, uns
     }
 }
 
-// y = base + x gain + shift, with gain and shift of the row's item, in rows `stride` apart; y = base on rows of no item. What is absent is
-// 0, but an absent gain leaves x as it is.
+// y = base + x gain + shift, with gain and shift of the row's item, in rows `stride` apart; y = base on rows of no item. Absent inputs
+// are 0, but without a gain x is not scaled.
 template <class T>
 __device__ void modulate(Count count, unsigned width, unsigned stride, const unsigned *map, const T *base, const T *x, const T *gain,
                          const T *shift, T *y) {
@@ -58,7 +58,7 @@ __device__ void modulate(Count count, unsigned width, unsigned stride, const uns
     }
 }
 
-// out[item x stride + column] = the sum of x (or x y) over the rows of the item, or over all where there are no ranges.
+// out[item x stride + column] = the sum of x (or x y) over the rows of the item, or over all rows without ranges.
 // blockDim = (32, at most 32), gridDim = (columns / 32, items).
 template <class T>
 __device__ void sum_items(unsigned rows, unsigned width, unsigned stride, const unsigned *ranges, const T *x, const T *y, float *out) {

@@ -1,19 +1,19 @@
-// The softmax of attention scores with mask and relative positions, and its backward pass. A row is a query of a head of an item, one
-// warp each; blockDim = (32, rows of a block). Scores are [item x head][query][key].
+// The softmax of attention scores with mask and relative positions, and its backward pass. A row is one query of one head of one item,
+// computed by one warp; blockDim = (32, rows per block). Scores are [item x head][query][key].
 
 __device__ inline float warp_max(float value) {
     for (int bits = 16; bits > 0; bits >>= 1) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, bits));
     return value;
 }
 
-// The row of [head][item][query] of a row of [item][head][query].
+// Row in [head][item][query] of a row in [item][head][query].
 __device__ inline size_t by_head(unsigned row, unsigned rows, unsigned time, unsigned heads) {
     unsigned query = row % time, head = row / time % heads, item = row / time / heads;
     return (size_t(head) * (rows / time / heads) + item) * time + query;
 }
 
 // weights = softmax(scale * (scores + shifted distances) + mask), and 0 where a query sees no key. `distances` is
-// [head][item][query][2 time - 1] or null: the key j of query i is time - 1 - i + j. `mask` is [item][query][key].
+// [head][item][query][2 time - 1] or null: key j of query i is at time - 1 - i + j. `mask` is [item][query][key].
 template <class T>
 __device__ void forward(unsigned rows, unsigned time, unsigned heads, float scale, const T *scores, const T *distances, const float *mask,
                         float *weights) {
@@ -41,8 +41,8 @@ __device__ void forward(unsigned rows, unsigned time, unsigned heads, float scal
     for (unsigned key = threadIdx.x; key < time; key += 32) weights[key] /= sum;
 }
 
-// slopes = scale * weights * (gradient - sum(gradient * weights)), the gradient of the scores; and the same at the places of the
-// distances, [head][item][query][2 time - 1] with 0 elsewhere, where `of_distances` is not null.
+// slopes = scale * weights * (gradient - sum(gradient * weights)), the gradient of the scores. If `of_distances` is not null, the same
+// values are also written at the places of the distances, [head][item][query][2 time - 1], with 0 elsewhere.
 template <class T>
 __device__ void backward(unsigned rows, unsigned time, unsigned heads, float scale, const float *weights, const float *gradient, T *slopes, T *of_distances) {
     unsigned row = blockIdx.x * blockDim.y + threadIdx.y;

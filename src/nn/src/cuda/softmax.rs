@@ -1,4 +1,4 @@
-//! The softmax of attention scores by kernels of our own: one launch in each direction, with mask and relative positions.
+//! The softmax of attention scores by CUDA kernels: one launch in each direction, with mask and relative positions.
 
 use super::{Kernels, Launch, expect, uninitialized};
 use crate::Result;
@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 static KERNELS: Kernels =
     Kernels::new("attention's softmax", &[include_str!("elements.cuh"), include_str!("softmax.cu")]);
 
-/// The weights in single precision of scores `[item x head, query, key]`, of a type and on a device that
+/// The weights in single precision from scores `[item x head, query, key]`, of a type and on a device that
 /// [`attention`](super::attention::serves) allows. Distances are `[head, item x query, 2 time - 1]` in the type of the scores, the mask
 /// `[item, 1, query, key]` in single precision.
 pub(crate) fn forward(
@@ -34,8 +34,8 @@ pub(crate) fn forward(
     }
 }
 
-/// The gradient of the scores in the type `like` has, from that of the weights and the weights, both in single precision; and that of the
-/// distances where there are some.
+/// The gradient of the scores in the type of `like`, from the weights and their gradient, both in single precision; and the gradient of
+/// the distances, if any.
 pub(crate) fn backward(
     gradient: &Tensor,
     weights: &Tensor,

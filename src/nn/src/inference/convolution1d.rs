@@ -7,7 +7,7 @@ use crate::kernels::convolution::{Geometry, pad, taps_outermost};
 use crate::ops::Convolution;
 use crate::{Activation, NnError, Precision, Result, Sequences, Value, device, host};
 
-/// A convolution whose weights do not change: a [`Linear`](super::Linear) on windows that overlap where they lie.
+/// A convolution whose weights do not change: a [`Linear`](super::Linear) on overlapping windows, which are read in place.
 pub struct Convolution1d {
     weights: Weights,
     geometry: Geometry,
@@ -21,10 +21,10 @@ enum Weights {
 }
 
 impl Convolution1d {
-    /// With the weight `[output, input, tap]` and the bias `[output]`.
+    /// Creates a convolution from the weight `[output, input, tap]` and the bias `[output]`.
     ///
     /// # Errors
-    /// When the shapes do not fit, or the taps do not lie side by side.
+    /// When the shapes do not fit, or the dilation is not 1.
     pub fn new(weight: &Tensor, bias: &Tensor, settings: Convolution) -> Result<Self> {
         let &[outputs, inputs, kernel] = weight.dims() else {
             return Err(NnError::shape("convolution weight", "[output, input, tap]", weight.dims()));
@@ -47,8 +47,8 @@ impl Convolution1d {
         Ok(Self { weights: Weights::Packed(packed), geometry })
     }
 
-    /// Convolves each item: `[item, time, input]` padded or `[row, input]` packed to the same with fewer rows. Of a padded item
-    /// the rows that are not in `valid` count as zeros.
+    /// Convolves each item of a padded `[item, time, input]` or packed `[row, input]` batch; the result has the same layout with fewer
+    /// rows. In a padded item, rows that are not in `valid` count as zeros.
     ///
     /// # Errors
     /// When the shape does not fit or an item is shorter than the kernel.

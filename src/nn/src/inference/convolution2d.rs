@@ -2,14 +2,14 @@
 
 use super::{Epilogue, Filters, Rows, TILE, winograd::Winograd};
 
-/// Columns of a row of a tile: the columns of the result and a tap's reach to either side.
+/// Columns per row of a tile: the columns of the result, and the width of a kernel on either side.
 pub(super) const TILE_ROW: usize = 64;
 
-/// The largest kernel: its reach must fit into a tile's row.
+/// The largest kernel, whose reach must fit into a tile's row.
 const LARGEST_KERNEL: usize = TILE_ROW - TILE + 1;
 
-/// A square convolution, `[output][input][frequency][time]`, with zeros around the plane so that its size stays, and a
-/// stride along frequency. Kernels of 3 and stride 1 are computed with half of the multiplications; see [`Winograd`].
+/// A square convolution, `[output][input][frequency][time]`, padded with zeros so that the plane keeps its size, with a
+/// stride along frequency. Kernels of 3 with stride 1 need only half of the multiplications; see [`Winograd`].
 #[derive(Debug, Clone)]
 pub struct Convolution2d {
     inputs: usize,
@@ -21,7 +21,7 @@ pub struct Convolution2d {
 
 #[derive(Debug, Clone)]
 enum Method {
-    /// The filters, and their taps for each place in the ring of rows where a window may begin.
+    /// The filters, and their taps for each position in the ring of rows where a window may begin.
     Direct {
         filters: Filters,
         taps: Vec<Vec<u32>>,
@@ -29,7 +29,7 @@ enum Method {
     Winograd(Winograd),
 }
 
-/// A signal over frequency and time: the rows of one channel are its frequencies.
+/// A signal over frequency and time: each channel has one row per frequency.
 #[derive(Clone, Copy)]
 pub struct Plane<'a> {
     /// Row `channel * frequencies + frequency`.
@@ -42,7 +42,7 @@ impl Convolution2d {
     /// Arranges weights `[output][input][kernel][kernel]`.
     ///
     /// # Panics
-    /// When the sizes do not fit, or the kernel is even or larger than 17: a mistake in a layer, which checks what it loads.
+    /// When the sizes do not fit, or the kernel is even or larger than 17: a bug in a layer, which checks what it loads.
     pub fn new(weights: &[f32], bias: &[f32], inputs: usize, kernel: usize, stride: usize) -> Self {
         assert!(kernel % 2 == 1 && kernel <= LARGEST_KERNEL && stride > 0, "a kernel of {kernel}, stride {stride}");
         let method = if kernel == 3 && stride == 1 {
@@ -54,7 +54,7 @@ impl Convolution2d {
         Self { inputs, outputs: bias.len(), kernel, stride, method }
     }
 
-    /// As [`Convolution2d::new`], always by sums over windows: what the faster way is compared with.
+    /// Like [`Convolution2d::new`], but always sums over windows: the reference for the faster way.
     #[cfg(test)]
     pub(super) fn direct(weights: &[f32], bias: &[f32], inputs: usize, kernel: usize, stride: usize) -> Self {
         let taps = (0..kernel).map(|first| ring_taps(inputs, kernel, first)).collect();
@@ -62,21 +62,21 @@ impl Convolution2d {
         Self { inputs, outputs: bias.len(), kernel, stride, method }
     }
 
-    /// Channels of the result.
+    /// Number of output channels.
     pub fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// Frequencies of the result.
+    /// Number of output frequencies.
     pub fn frequencies(&self, input: usize) -> usize {
         input.saturating_sub(1) / self.stride + 1
     }
 
-    /// The convolution of a plane, plus a residual, cut at zero when `relu` says so. `out` is given its shape; `scratch` is
-    /// memory to work in.
+    /// Convolves a plane, adds a residual, and clips at zero if `relu` is set. `out` is resized; `scratch` is
+    /// working memory.
     ///
     /// # Panics
-    /// When the plane has other channels: a mistake in a network, not in its input.
+    /// When the plane has a different number of channels: a bug in a network, not an error in its input.
     pub fn apply(&self, input: Plane, residual: Option<&Rows>, relu: bool, out: &mut Rows, scratch: &mut Vec<f32>) {
         assert_eq!(input.rows.rows(), self.inputs * input.frequencies, "channels of a convolution");
         let frequencies = self.frequencies(input.frequencies);
@@ -100,7 +100,7 @@ impl Convolution2d {
         }
     }
 
-    /// Brings the rows that the window of a frequency reaches into the ring: those that the window before did not reach.
+    /// Copies the rows under the window of a frequency into the ring, except those that the previous window already covered.
     fn fill(&self, input: Plane, frequency: usize, column: usize, ring: &mut [f32]) {
         let reach = self.kernel / 2;
         let first = frequency * self.stride;
@@ -122,7 +122,7 @@ impl Convolution2d {
     }
 }
 
-/// Where the terms of a window lie in a ring of rows, `[input][kernel][TILE_ROW]`, when its first row is at place `first`.
+/// Offsets of a window's terms in a ring of rows, `[input][kernel][TILE_ROW]`, when its first row is at place `first`.
 fn ring_taps(inputs: usize, kernel: usize, first: usize) -> Vec<u32> {
     let place = |input: usize, row: usize, tap: usize| (input * kernel + (first + row) % kernel) * TILE_ROW + tap;
     let taps = (0..inputs).flat_map(|input| (0..kernel).map(move |row| (input, row)));

@@ -10,10 +10,10 @@ pub struct Dot {
 }
 
 impl Dot {
-    /// A layer with as many outputs as the bias has numbers.
+    /// Creates a layer; the number of outputs is the length of the bias.
     ///
     /// # Panics
-    /// When the weights are no whole number of rows: a mistake in a layer, which checks what it loads.
+    /// When the weights are not a whole number of rows: a bug in a layer, which checks what it loads.
     pub fn new(weights: &[f32], bias: &[f32]) -> Self {
         assert!(!bias.is_empty() && weights.len().is_multiple_of(bias.len()), "rows of weights");
         Self { weights: weights.to_vec(), bias: bias.to_vec() }

@@ -1,18 +1,18 @@
-//! The one product behind every layer: output rows as weighted sums of shifted input rows.
+//! The product that every layer uses: output rows as weighted sums of shifted input rows.
 
 use super::lanes::{Lanes, Plain};
 
-/// Columns that are worth computing at a time: three of the widest vectors.
+/// Columns computed at a time: three of the widest vectors.
 pub const TILE: usize = 48;
 
 /// Output rows per panel of weights.
 const PANEL: usize = 8;
 
-/// The widest vector, in numbers: how far behind the last column an input must be readable.
+/// Width of the widest vector, in numbers: inputs must be readable this far past the last column.
 const WIDEST: usize = 16;
 
-/// Weights of a layer, arranged for the inner loop: panels of 8 output rows, in each the 8 weights of one input row side by
-/// side.
+/// Weights of a layer, arranged for the inner loop: panels of 8 output rows, in which the 8 weights of one input row are
+/// adjacent.
 #[derive(Debug, Clone)]
 pub struct Filters {
     panels: Vec<f32>,
@@ -21,12 +21,12 @@ pub struct Filters {
     inner: usize,
 }
 
-/// What happens to sums before they are written.
+/// Steps applied to sums before they are written.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
-    /// Rows to add: the data, where the first row begins, and from row to row.
+    /// Rows to add: the data, the offset of the first row, and the distance between rows.
     pub residual: Option<(&'a [f32], usize, usize)>,
-    /// Whether negative results become zero.
+    /// Sets negative results to zero.
     pub relu: bool,
 }
 
@@ -34,7 +34,7 @@ impl Filters {
     /// Arranges weights `[output][inner]`; the bias has one number per output.
     ///
     /// # Panics
-    /// When the sizes do not fit: a mistake in a layer, which checks what it loads.
+    /// When the sizes do not fit: a bug in a layer, which checks what it loads.
     pub fn new(weights: &[f32], bias: &[f32], inner: usize) -> Self {
         let outputs = bias.len();
         assert_eq!(weights.len(), outputs * inner, "weights of {outputs} outputs from {inner} inputs");
@@ -66,7 +66,7 @@ impl Filters {
     ///
     /// # Panics
     /// When a tap reaches beyond the input (which must be readable up to the next multiple of 16 columns) or a row beyond the
-    /// output or the residual: a mistake in a layer, not in its input.
+    /// output or the residual: a bug in a layer, not an error in its input.
     pub fn apply(
         &self,
         input: &[f32],
@@ -149,7 +149,7 @@ impl Job<'_> {
         unsafe { self.run_with::<std::arch::x86_64::__m256, 4>() }
     }
 
-    /// All blocks of `R` rows and up to three vectors; a tile of columns stays in the nearest cache while the weights pass by.
+    /// All blocks of `R` rows and up to three vectors; a tile of columns stays in the first-level cache while the weights stream past.
     #[inline(always)]
     unsafe fn run_with<L: Lanes, const R: usize>(&self) {
         let blocks = self.filters.outputs.div_ceil(R);
@@ -230,7 +230,7 @@ impl Job<'_> {
     }
 }
 
-/// The first `count` numbers, zeros behind them.
+/// Loads the first `count` numbers and fills the rest with zeros.
 #[inline(always)]
 unsafe fn partial<L: Lanes>(from: *const f32, count: usize) -> L {
     let mut places = [0.0; WIDEST];
@@ -297,7 +297,7 @@ mod tests {
             run(&Job { filters: &filters, input, taps, columns, out: out_pointer, stride, residual, relu });
             results.push(out);
         };
-        // SAFETY: the sizes fit; instructions are asked for before they are used.
+        // SAFETY: the sizes fit; the instructions are checked before they are used.
         with(&|job| unsafe { job.run_with::<Plain, 4>() });
         #[cfg(target_arch = "x86_64")]
         {

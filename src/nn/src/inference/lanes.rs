@@ -1,4 +1,4 @@
-//! Vectors of the widest registers that a machine has, behind one face.
+//! Vectors of the widest registers of a machine, behind one trait.
 
 /// A vector of `f32`. The methods are unsafe because the implementations need their instructions to exist.
 pub(super) trait Lanes: Copy {
@@ -8,16 +8,16 @@ pub(super) trait Lanes: Copy {
     /// Reads `WIDTH` numbers.
     ///
     /// # Safety
-    /// They must be readable, and the machine must have the instructions.
+    /// The numbers must be readable, and the machine must have the instructions.
     unsafe fn load(from: *const f32) -> Self;
 
     /// Writes `WIDTH` numbers.
     ///
     /// # Safety
-    /// They must be writable, and the machine must have the instructions.
+    /// The numbers must be writable, and the machine must have the instructions.
     unsafe fn store(self, to: *mut f32);
 
-    /// The same number in every place.
+    /// A vector with the same number in every lane.
     ///
     /// # Safety
     /// The machine must have the instructions.

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::ops::Normalisation;
 use crate::{NnError, Result, Value, host};
 
-/// Layer normalisation over the innermost axis: the operation of the tape.
+/// Layer normalisation over the innermost axis, by the operation of the tape.
 pub struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
@@ -13,10 +13,10 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// With gain and bias `[channel]`.
+    /// Creates the layer from gain and bias `[channel]`.
     ///
     /// # Errors
-    /// When they are not as long as each other.
+    /// When they differ in length.
     pub fn new(weight: &Tensor, bias: &Tensor, epsilon: f32) -> Result<Self> {
         if weight.dims() != bias.dims() || weight.rank() != 1 {
             return Err(NnError::shape("layer norm", format!("a bias of {:?}", weight.dims()), bias.dims()));

@@ -13,14 +13,14 @@ pub struct Linear {
 }
 
 enum Weights {
-    /// For the CPU kernel: packed once, and held in no other form.
+    /// For the CPU kernel: packed once, and stored in no other form.
     Packed(Packed),
     /// For the operation of the tape, on any device: weight and bias.
     Plain(Tensor, Option<Tensor>),
 }
 
 impl Linear {
-    /// With the weight `[output, input]` and, where there is one, the bias `[output]`.
+    /// Creates the layer from the weight `[output, input]` and an optional bias `[output]`.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -41,12 +41,12 @@ impl Linear {
         Ok(Self { weights: Weights::Packed(packed), inputs, outputs })
     }
 
-    /// Numbers of a row that it reads.
+    /// Number of inputs per row.
     pub fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Numbers of a row that it gives.
+    /// Number of outputs per row.
     pub fn outputs(&self) -> usize {
         self.outputs
     }

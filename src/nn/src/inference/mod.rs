@@ -1,14 +1,14 @@
-//! Kernels and layers for networks that are only ever run forwards, such as the front-ends; their weights are arranged once, when a
+//! Kernels and layers for networks that only run forward, such as the front-ends; their weights are arranged once, when a
 //! model is loaded.
 //!
-//! Transformers have channels innermost, as everywhere in this crate: [`Linear`], [`Convolution1d`] and [`LayerNorm`] give what the
-//! layers of the same names give.
+//! Transformers have channels innermost, as everywhere in this crate: [`Linear`], [`Convolution1d`] and [`LayerNorm`] return the same
+//! results as the layers of the same names.
 //!
-//! Convolutional networks have time innermost, one recording at a time.
-//! A signal is [`Rows`]: one row per channel (or per channel and frequency), time along the row, zeros around it. Every
-//! layer is then the same product: an output row is a weighted sum of input rows, each shifted in time by a tap's distance,
-//! and [`Filters`] computes 8 output rows at a time with the time axis in vector registers. Nothing is unfolded and nothing is padded to the longest item of a batch; several recordings run side
-//! by side on the threads of their caller.
+//! Convolutional networks have time innermost and process one recording at a time. A signal is [`Rows`]: one row per channel (or per
+//! channel and frequency), time along the row, zeros around it. Every layer is then the same product: an output row is a weighted sum of
+//! input rows, each shifted in time by a tap's distance. [`Filters`] computes 8 output rows at a time with the time axis in vector
+//! registers. Nothing is unfolded, and nothing is padded to the longest item of a batch; several recordings run in parallel on the
+//! threads of their caller.
 
 mod convolution1d;
 mod convolution2d;

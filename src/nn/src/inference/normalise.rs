@@ -1,9 +1,9 @@
-//! What lies between the products: normalisation on the way into a tile, segments, masks.
+//! Steps between the products: normalisation while a tile is filled, segments, masks.
 
 use super::{Rows, TILE};
 use crate::kernels::vectorised::vectorised;
 
-/// Fills a tile, `[row][TILE]`, with `max(0, x * scale + shift)` of the first rows, from `column` on.
+/// Fills a tile, `[row][TILE]`, with `max(0, x * scale + shift)` of the first rows, starting at `column`.
 ///
 /// # Panics
 /// When there are fewer rows than scales, or the tile is too short.
@@ -55,7 +55,7 @@ pub fn segment_sums(rows: &Rows, length: usize) -> Vec<f32> {
     sums
 }
 
-/// Mean and deviation of a row, the latter with one degree of freedom less than there are numbers; two passes, so that a large
+/// Mean and deviation of a row; the deviation has one degree of freedom less than there are numbers. Two passes, so that a large
 /// mean costs no accuracy.
 pub fn mean_and_deviation(row: &[f32]) -> (f32, f32) {
     let mean = sum(row) / row.len() as f32;
@@ -91,7 +91,7 @@ vectorised! {
     }
 }
 
-/// Multiplies rows from `first` on by a factor per segment of `length` columns: `factors[segment][row]`.
+/// Multiplies rows starting at `first` by a factor per segment of `length` columns: `factors[segment][row]`.
 ///
 /// # Panics
 /// When there are too few rows or factors.

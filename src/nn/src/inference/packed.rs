@@ -1,9 +1,9 @@
-//! Products with constant weights, which are packed once: what a matrix product otherwise does with them every time.
+//! Products with constant weights, which are packed once instead of in every product.
 //!
-//! A panel is 64 outputs, for every input their weights side by side. A tile of 6 rows and a panel's width is summed in registers
-//! while the panel stays in the second cache. Terms are summed in the order of the inputs, in stretches of equal length that are
-//! added one after the other; so a sum depends neither on the number of rows, nor on that of threads, nor on how wide the
-//! machine's vectors are.
+//! A panel is 64 outputs; for every input, their weights are adjacent. A tile of 6 rows and a panel's width is summed in registers
+//! while the panel stays in the second-level cache. Terms are summed in the order of the inputs, in stretches of equal length that are
+//! added one after the other. A sum therefore does not depend on the number of rows, the number of threads, or the width of the
+//! machine's vectors.
 
 use std::ops::Range;
 
@@ -12,33 +12,33 @@ use rayon::prelude::*;
 use super::lanes::{Lanes, Plain};
 use crate::kernels::{activation::Activation, shared::Shared};
 
-/// Outputs of a panel.
+/// Outputs per panel.
 const PANEL: usize = 64;
 
-/// Inputs of a stretch at most: the part of a panel that belongs to it fits into the second cache.
+/// Largest number of inputs per stretch: its part of a panel fits into the second-level cache.
 const STRETCH: usize = 512;
 
-/// Rows that one task takes at most: whole tiles.
+/// Largest number of rows per task: whole tiles.
 const ROWS_PER_TASK: usize = 480;
 
-/// A line of the cache, so that no vector of weights lies across two.
+/// A cache line, so that no vector of weights spans two.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// Lines of a panel for one input.
+/// Cache lines of a panel per input.
 const LINES: usize = PANEL / 16;
 
 /// Weights and bias of a linear layer, packed.
 pub(super) struct Packed {
     panels: Vec<Line>,
-    /// As many numbers as all panels have outputs.
+    /// Bias, padded to the outputs of all panels.
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
 }
 
-/// Rows to be multiplied: each begins `stride` numbers behind the one before, so that they may overlap.
+/// Rows to be multiplied: each begins `stride` numbers after the previous one, so they may overlap.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub data: &'a [f32],
@@ -50,7 +50,7 @@ impl Packed {
     /// Packs weights `[output][input]`; no bias is a bias of zeros.
     ///
     /// # Panics
-    /// When the sizes do not fit: a mistake in a layer, which checks what it loads.
+    /// When the sizes do not fit: a bug in a layer, which checks what it loads.
     pub fn new(weights: &[f32], bias: Option<&[f32]>, [outputs, inputs]: [usize; 2]) -> Self {
         assert_eq!(weights.len(), outputs * inputs, "weights of {outputs} outputs from {inputs} inputs");
         let count = outputs.div_ceil(PANEL);
@@ -70,10 +70,10 @@ impl Packed {
     }
 
     /// `activation(rows weights^T + bias)`, plus the residual (shaped like `out`, `[row][output]`) before the activation.
-    /// Every number of `out` is written, none is read before.
+    /// Every number of `out` is written; none is read before that.
     ///
     /// # Panics
-    /// When the sizes do not fit: a mistake in a layer, not in its input.
+    /// When the sizes do not fit: a bug in a layer, not an error in its input.
     pub fn apply(&self, rows: Rows, residual: Option<&[f32]>, activation: Activation, out: &mut [f32]) {
         let Self { inputs, outputs, .. } = *self;
         assert_eq!(Some(out.len()), rows.count.checked_mul(outputs), "{} rows of {outputs} outputs", rows.count);
@@ -85,7 +85,7 @@ impl Packed {
         assert!(end.is_some_and(|end| end <= rows.data.len()), "a row reaches beyond the input");
         let job = Job { packed: self, rows, residual, activation, out: Shared::new(out) };
         let blocks = rows.count.div_ceil(ROWS_PER_TASK);
-        // Tasks that share a panel come one after the other.
+        // Tasks that share a panel run one after the other.
         let task = |index: usize| {
             let start = index % blocks * ROWS_PER_TASK;
             job.run(index / blocks, start..rows.count.min(start + ROWS_PER_TASK));
@@ -113,7 +113,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Some rows of the outputs of one panel.
+    /// Computes some rows of the outputs of one panel.
     fn run(&self, panel: usize, rows: Range<usize>) {
         #[cfg(target_arch = "x86_64")]
         {
@@ -200,7 +200,7 @@ impl Job<'_> {
         }
     }
 
-    /// Adds sums to what is there: bias and residual at first, then what earlier stretches gave.
+    /// Adds sums to the bias and residual at first, and later to the sums of earlier stretches.
     #[inline(always)]
     unsafe fn finish<L: Lanes, const V: usize>(&self, sums: [L; V], row: usize, tile: &Tile) {
         let outputs = self.packed.outputs;
@@ -225,7 +225,7 @@ impl Job<'_> {
         }
     }
 
-    /// What a whole vector of sums is added to.
+    /// Returns the vector that a vector of sums is added to.
     #[inline(always)]
     unsafe fn before<L: Lanes>(&self, row: usize, column: usize, tile: &Tile) -> L {
         let offset = row * self.packed.outputs + column;
@@ -239,7 +239,7 @@ impl Job<'_> {
         }
     }
 
-    /// As [`Self::finish`], where the outputs end within a vector.
+    /// Like [`Self::finish`], where the outputs end within a vector.
     #[inline(never)]
     unsafe fn finish_rest(&self, sums: &[f32], row: usize, column: usize, tile: &Tile) {
         let offset = row * self.packed.outputs + column;
@@ -256,7 +256,7 @@ impl Job<'_> {
     }
 }
 
-/// What is computed in registers at a time.
+/// The part of the result that is computed in registers at a time.
 struct Tile {
     row: usize,
     column: usize,
@@ -303,7 +303,7 @@ mod tests {
             out
         }
 
-        /// Term after term, rounded as the fused instruction rounds.
+        /// Sums term by term, rounded like the fused instruction.
         fn in_order(&self) -> Vec<f32> {
             let [rows, inputs, outputs] = self.sizes;
             let packed = self.packed();
@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    /// The path of layers that are trained, which packs its weights in every product.
+    /// Compares with the product of trainable layers, which packs its weights every time.
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn results_are_bit_for_bit_those_of_the_product_that_packs_every_time() {
@@ -370,7 +370,7 @@ mod tests {
             (0..2).for_each(|panel| run(&job, panel));
             results.push(out);
         };
-        // SAFETY: the sizes fit; instructions are asked for before they are used.
+        // SAFETY: the sizes fit; the instructions are checked before they are used.
         unsafe {
             with(&|job, panel| job.run_with::<Plain, 2>(panel, 0..11));
             #[cfg(target_arch = "x86_64")]

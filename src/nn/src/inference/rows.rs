@@ -1,12 +1,12 @@
 //! A signal with time innermost.
 
-/// Zeros before each row: a vector's worth, so that taps may look back.
+/// Zeros before each row: one vector, so that taps may read before the start.
 const MARGIN: usize = 16;
 
-/// Zeros after each row: a tile's worth and a vector, so that tiles at the end may read whole vectors and taps may look ahead.
+/// Zeros after each row: a tile and a vector, so that tiles at the end may read whole vectors and taps may read past the end.
 const TAIL: usize = 64;
 
-/// Rows of equal length with zeros before and behind each of them, which are read as padding and never written.
+/// Rows of equal length with zeros before and after each of them, which are read as padding and never written.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     data: Vec<f32>,
@@ -23,9 +23,9 @@ impl Rows {
         made
     }
 
-    /// Gives the rows another shape; the zeros around them are made anew, their content is whatever was there before.
+    /// Reshapes the rows; the zeros around them are restored, their contents are unspecified.
     pub fn reset(&mut self, rows: usize, length: usize) {
-        // An odd number of cache lines from row to row, so that rows do not compete for the same lines of the cache.
+        // An odd number of cache lines between row starts, so that rows do not compete for the same cache lines.
         let stride = ((MARGIN + length + TAIL).div_ceil(16) | 1) * 16;
         let size = rows * stride;
         if self.data.len() < size {
@@ -39,7 +39,7 @@ impl Rows {
         (self.rows, self.length, self.stride) = (rows, length, stride);
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -49,12 +49,12 @@ impl Rows {
         self.length
     }
 
-    /// From the beginning of one row to that of the next.
+    /// Returns the distance between the starts of consecutive rows.
     pub fn stride(&self) -> usize {
         self.stride
     }
 
-    /// Where in [`Rows::data`] a row begins.
+    /// Returns the offset of a row in [`Rows::data`].
     pub fn start(&self, row: usize) -> usize {
         row * self.stride + MARGIN
     }
@@ -62,15 +62,15 @@ impl Rows {
     /// One row.
     ///
     /// # Panics
-    /// When there is no such row, as indexing does.
+    /// When there is no such row, like indexing.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.data[self.start(row)..][..self.length]
     }
 
-    /// One row, to be written.
+    /// One row, writable.
     ///
     /// # Panics
-    /// When there is no such row, as indexing does.
+    /// When there is no such row, like indexing.
     pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
         let start = self.start(row);
         &mut self.data[start..][..self.length]
@@ -81,8 +81,8 @@ impl Rows {
         &self.data[..self.rows * self.stride]
     }
 
-    /// All rows with the zeros around them, for [`super::Filters::apply`] to write to; who writes the zeros breaks the next
-    /// layer's padding.
+    /// All rows with the zeros around them, for [`super::Filters::apply`] to write to. Overwriting the zeros breaks the padding of the
+    /// next layer.
     pub fn data_mut(&mut self) -> &mut [f32] {
         let size = self.rows * self.stride;
         &mut self.data[..size]

@@ -1,20 +1,20 @@
-//! Convolution with 3 x 3 kernels in half of the multiplications.
+//! Convolution with 3 x 3 kernels using half of the multiplications.
 
 use super::convolution2d::{Plane, TILE_ROW};
 use super::{Epilogue, Filters, Rows, TILE};
 use crate::kernels::vectorised::vectorised;
 
-/// Rows of the result computed at a time.
+/// Result rows computed at a time.
 const RESULT: usize = 4;
 
-/// Rows of the input that they depend on, and products per input row and tap.
+/// Input rows that they depend on, and products per input row and tap.
 const POINTS: usize = 6;
 
 /// Winograd's minimal filtering F(4, 3) along frequency (Lavin and Gray 2016, points 0, ±1, ±2 and infinity): four result rows
 /// from six products instead of twelve. Along time the taps are plain shifts, so all transformations are sums of whole rows.
 #[derive(Debug, Clone)]
 pub(super) struct Winograd {
-    /// Per point: sums over input channels and time taps.
+    /// Filters per point: sums over input channels and time taps.
     filters: Vec<Filters>,
     taps: Vec<u32>,
     bias: Vec<f32>,
@@ -37,7 +37,7 @@ impl Winograd {
         Self { filters, taps, bias: bias.to_vec(), inputs }
     }
 
-    /// The convolution of a plane into rows of the same frequencies.
+    /// Convolves a plane into rows of the same frequencies.
     pub(super) fn apply(
         &self,
         input: Plane,
@@ -71,7 +71,7 @@ impl Winograd {
         }
     }
 
-    /// From products to rows of the result.
+    /// Combines products into rows of the result.
     fn finish(&self, products: &[f32], place: [usize; 3], residual: Option<&Rows>, relu: bool, out: &mut Rows) {
         let [frequencies, frequency, column] = place;
         let columns = TILE.min(out.length() - column);
@@ -88,21 +88,21 @@ impl Winograd {
     }
 }
 
-/// The columns of a tile in a row of a channel; `place` counts from one row above the plane; nothing outside of it.
+/// The columns of a tile in a row of a channel. `place` counts from one row above the plane; `None` outside of the plane.
 fn source<'a>(input: Plane<'a>, channel: usize, place: usize, column: usize) -> Option<&'a [f32; TILE_ROW]> {
     let row = place.checked_sub(1).filter(|row| *row < input.frequencies)?;
     let start = input.rows.start(channel * input.frequencies + row) + column - 1;
     input.rows.data()[start..].first_chunk()
 }
 
-/// The six points of a kernel's column.
+/// Transforms a kernel's column to the six points.
 fn filter([a, b, c]: [f32; 3]) -> [f32; POINTS] {
     let (outer, middle) = (a + c, b);
     let (far, double) = (a + 4.0 * c, 2.0 * b);
     [a / 4.0, -(outer + middle) / 6.0, (middle - outer) / 6.0, (far + double) / 24.0, (far - double) / 24.0, c]
 }
 
-/// Six rows to six points, `stride` apart.
+/// Transforms six rows to six points, `stride` apart.
 fn transform_rows(rows: &[Option<&[f32; TILE_ROW]>; POINTS], out: &mut [f32], stride: usize) {
     let [a, b, c, d, e, f] = rows.map(|row| row.unwrap_or(&[0.0; TILE_ROW]));
     let mut points = out.chunks_mut(stride).filter_map(|point| point.first_chunk_mut::<TILE_ROW>());
@@ -115,7 +115,7 @@ fn transform_rows(rows: &[Option<&[f32; TILE_ROW]>; POINTS], out: &mut [f32], st
 type TileRow = [f32; TILE_ROW];
 
 vectorised! {
-    /// As arguments of their own, all twelve rows are known not to overlap.
+    /// Separate arguments let the compiler know that the twelve rows do not overlap.
     fn transform(
         a: &TileRow, b: &TileRow, c: &TileRow, d: &TileRow, e: &TileRow, f: &TileRow,
         p: &mut TileRow, q: &mut TileRow, r: &mut TileRow, s: &mut TileRow, t: &mut TileRow, u: &mut TileRow,
@@ -136,7 +136,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// Six products, `stride` apart, to four rows.
+    /// Combines six products, `stride` apart, into four rows.
     fn combine_rows(products: &[f32], stride: usize, bias: f32, results: &mut [[f32; TILE]; RESULT]) {
         let mut points = products.chunks(stride).filter_map(|point| point.first_chunk::<TILE>());
         let points: [Option<&[f32; TILE]>; POINTS] = std::array::from_fn(|_| points.next());

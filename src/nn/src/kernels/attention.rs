@@ -1,8 +1,8 @@
 //! Scaled dot-product attention with masks, optional relative positions (Transformer-XL, arXiv 1901.02860, in the form of
 //! ESPnet) and dropout: forward and backward.
 //!
-//! The scores exist only for a block of queries at a time, and the backward pass computes them again, so memory grows with
-//! the length of the sequences, not with its square. Heads are read in place from `[row, head x channel]` matrices.
+//! Scores exist for one block of queries at a time only, and the backward pass recomputes them, so memory grows linearly with
+//! the length of the sequences, not quadratically. Heads are read in place from `[row, head x channel]` matrices.
 
 use super::dropout::{GROUP, factors};
 use super::elementwise::{add_assign_serial, zip_assign_serial};
@@ -18,16 +18,16 @@ use std::ops::Range;
 /// Queries per block.
 const BLOCK: usize = 64;
 
-/// Which keys a query may look at: always one run of neighbours.
+/// The keys that a query may attend to: always one contiguous run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reach {
     /// Every key.
     #[default]
     Full,
-    /// Keys up to the end of the query's own chunk of this many positions: chunk-causal, as streaming models are trained
+    /// Keys up to the end of the query's own chunk of this many positions: chunk-causal attention, used to train streaming models
     /// (chunks of 1 are causal).
     Chunk(usize),
-    /// Keys of the query's own chunk and of so many chunks before it.
+    /// Keys of the query's own chunk and of the given number of chunks before it.
     Chunks {
         /// Positions per chunk.
         size: usize,
@@ -57,11 +57,11 @@ impl Reach {
 pub struct Item {
     /// Rows of its queries.
     pub queries: Range<usize>,
-    /// Rows of its keys and values, padding left out.
+    /// Rows of its keys and values, without padding.
     pub keys: Range<usize>,
 }
 
-/// Sizes and settings.
+/// Sizes and settings of an attention operation.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Number of heads.
@@ -70,7 +70,7 @@ pub struct Settings {
     pub head_width: usize,
     /// Factor on the scores.
     pub scale: f32,
-    /// Which keys a query sees.
+    /// Keys that a query sees.
     pub reach: Reach,
     /// Rate and stream of the dropout on the weights.
     pub dropout: Option<(f32, Draw)>,
@@ -88,9 +88,9 @@ impl Settings {
 pub struct Relative<'a> {
     /// Projected encodings of the distances.
     pub encodings: &'a [f32],
-    /// Added to the queries where they meet keys.
+    /// Bias added to the queries where they meet keys.
     pub content_bias: &'a [f32],
-    /// Added to the queries where they meet encodings.
+    /// Bias added to the queries where they meet encodings.
     pub position_bias: &'a [f32],
 }
 
@@ -107,19 +107,19 @@ pub struct Inputs<'a> {
     pub relative: Option<Relative<'a>>,
 }
 
-/// Gradients of everything attention reads; those of the relative positions are empty without them.
+/// Gradients of all inputs of attention; those of the relative positions are empty without them.
 pub struct InputGradients {
-    /// Of the queries.
+    /// Gradient of the queries.
     pub queries: Vec<f32>,
-    /// Of the keys.
+    /// Gradient of the keys.
     pub keys: Vec<f32>,
-    /// Of the values.
+    /// Gradient of the values.
     pub values: Vec<f32>,
-    /// Of the encodings.
+    /// Gradient of the encodings.
     pub encodings: Vec<f32>,
-    /// Of the content bias.
+    /// Gradient of the content bias.
     pub content_bias: Vec<f32>,
-    /// Of the position bias.
+    /// Gradient of the position bias.
     pub position_bias: Vec<f32>,
 }
 
@@ -132,7 +132,7 @@ struct Block<'a> {
     head: usize,
     /// Positions of the queries within the item.
     queries: Range<usize>,
-    /// Positions of the keys that any of them sees.
+    /// Positions of the keys that any of these queries sees.
     keys: Range<usize>,
 }
 
@@ -193,8 +193,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Rows of the encodings that any query-key pair of the block needs, and their number. The pair (i, j) needs row
-    /// `half - i + j`.
+    /// Rows of the encodings that any query-key pair of the block needs. The pair (i, j) needs row `half - i + j`.
     fn distance_rows(&self, relative: &Relative) -> Range<usize> {
         let half = relative.encodings.len() / self.settings.width() / 2;
         half + self.keys.start - (self.queries.end - 1)..half + self.keys.end - self.queries.start
@@ -229,7 +228,7 @@ impl<'a> Block<'a> {
         seen.start - self.keys.start..seen.end - self.keys.start
     }
 
-    /// Turns the scores into weights, row by row; hands the logarithm of each row's sum to `keep`.
+    /// Turns the scores into weights, row by row; passes the logarithm of each row's sum to `keep`.
     fn softmax(&self, scores: &mut [f32], mut keep: impl FnMut(usize, f32)) {
         let (columns, scale) = (self.keys.len(), self.settings.scale);
         for (row, query) in self.queries.clone().enumerate() {
@@ -241,7 +240,7 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Turns the scores into the weights that [`softmax`](Self::softmax) had given.
+    /// Turns the scores into the same weights as [`softmax`](Self::softmax), from the saved logarithms.
     fn softmax_again(&self, scores: &mut [f32], log_sums: &[f32]) {
         let (columns, scale) = (self.keys.len(), self.settings.scale);
         for (row, query) in self.queries.clone().enumerate() {
@@ -260,7 +259,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// The dropout factors of the weights of one item, head and query, from key `first` on: 0 or 1 / (1 - rate).
+/// The dropout factors of the weights of one item, head and query, starting at key `first`: 0 or 1 / (1 - rate).
 pub(crate) fn dropout_factors(draw: Draw, place: [usize; 3], rate: f32, first: usize, out: &mut [f32]) {
     let stream = place.into_iter().fold(draw, |stream, place| stream.sample(place as u64));
     let skipped = first % GROUP;
@@ -282,11 +281,11 @@ fn multiply_elements(a: &mut [f32], b: &[f32]) {
     zip_assign_serial(a, b, &|a, b| a * b);
 }
 
-/// Attends. Gives the output `[query row, head x channel]`, zero on rows of no item, and for the backward pass the logarithm of
-/// each softmax sum, `[head, query row]`.
+/// Computes attention. Returns the output `[query row, head x channel]`, zero on rows of no item, and for the backward pass the
+/// logarithm of each softmax sum, `[head, query row]`.
 ///
 /// # Panics
-/// When the rows of items overlap or reach beyond the matrices: a mistake in a layer, not in its input.
+/// When the rows of items overlap or reach beyond the matrices: a bug in a layer, not an error in its input.
 pub fn forward(inputs: Inputs, items: &[Item], settings: &Settings, query_rows: usize) -> (Vec<f32>, Vec<f32>) {
     check_rows(items.iter().map(|item| &item.queries), query_rows);
     let mut out = vec![0.0; query_rows * settings.width()];
@@ -324,7 +323,7 @@ pub fn forward(inputs: Inputs, items: &[Item], settings: &Settings, query_rows: 
     (out, log_sums)
 }
 
-/// Tasks write the rows of their own item: they may not be another's too.
+/// Checks that the rows of items do not overlap, because tasks write the rows of their own item only.
 fn check_rows<'i>(ranges: impl Iterator<Item = &'i Range<usize>>, rows: usize) {
     let mut ranges: Vec<&Range<usize>> = ranges.filter(|range| !range.is_empty()).collect();
     ranges.sort_unstable_by_key(|range| range.start);
@@ -332,10 +331,10 @@ fn check_rows<'i>(ranges: impl Iterator<Item = &'i Range<usize>>, rows: usize) {
     assert!(ranges.last().is_none_or(|last| last.end <= rows), "rows of an item of attention beyond {rows}");
 }
 
-/// The gradients of everything [`forward`] reads.
+/// The gradients of everything that [`forward`] reads.
 ///
 /// # Panics
-/// As [`forward`].
+/// Like [`forward`].
 pub fn backward(
     gradient: &[f32],
     log_sums: &[f32],
@@ -358,7 +357,7 @@ pub fn backward(
             for start in (0..items[*index].queries.len()).step_by(BLOCK) {
                 let block = Block::new(inputs, settings, items, (*index, *head, start));
                 if !block.keys.is_empty() {
-                    // SAFETY: each task has an item and a head of its own; items do not overlap.
+                    // SAFETY: each task has its own item and head; items do not overlap.
                     unsafe { block.backward(gradient, log_sums, scratch, shared, &mut sums) };
                 }
             }
@@ -369,7 +368,7 @@ pub fn backward(
     InputGradients { queries, keys, values, encodings, content_bias, position_bias }
 }
 
-/// Sums of one item and head that other items add to.
+/// Sums of one item and head that are combined over the items.
 struct RelativeSums {
     encodings: Vec<f32>,
     content_bias: Vec<f32>,
@@ -412,7 +411,7 @@ impl Block<'_> {
     /// Adds the block's part to the gradients.
     ///
     /// # Safety
-    /// Nobody else may touch the rows of the block's item in the columns of its head while this runs.
+    /// No other task may touch the rows of the block's item in the columns of its head while this runs.
     unsafe fn backward(
         &self,
         gradient: &[f32],
@@ -427,7 +426,7 @@ impl Block<'_> {
         let key_offset = self.key_rows().start * width + self.columns();
         let product_into = |buffer, offset, a: Matrix, b: Matrix, accumulate| {
             let target = Target { buffer, offset, row_stride: width };
-            // SAFETY: the caller's promise: these are rows of this item in the columns of this head.
+            // SAFETY: by the caller's promise, these are rows of this item in the columns of this head.
             unsafe { multiply_into(target, a, b, accumulate) }
         };
         self.scores(scratch);
@@ -495,10 +494,10 @@ impl Block<'_> {
     }
 }
 
-/// From the gradient of the weights to that of the scores: w (g - sum of w g) scale.
+/// Turns the gradient of the weights into that of the scores: w (g - sum of w g) scale.
 ///
-/// The weights were computed again from a rounded logarithm, so their sum is 1 only nearly. Dividing by it keeps the slopes of a row
-/// at a sum of 0, and with them the gradient of a bias on all keys, which is nothing but rounding.
+/// The weights were recomputed from a rounded logarithm, so their sum is only approximately 1. Dividing by it keeps the slopes of a row
+/// at a sum of 0, and with them the gradient of a bias on all keys, which would otherwise be nothing but rounding.
 fn softmax_slope(weights: &[f32], gradient: &mut [f32], columns: usize, scale: f32) {
     for (weights, gradient) in weights.chunks_exact(columns).zip(gradient.chunks_exact_mut(columns)) {
         softmax_slope_row(weights, gradient, scale);
@@ -516,7 +515,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// Turns scores into weights; gives the logarithm of the sum of their exponentials.
+    /// Turns scores into weights; returns the logarithm of the sum of their exponentials.
     fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
         let largest = maximum(scores) * scale;
         for score in scores.iter_mut() {

@@ -18,7 +18,7 @@ pub struct Geometry {
     pub inputs: usize,
     /// Channels of the output.
     pub outputs: usize,
-    /// Taps.
+    /// Number of taps.
     pub kernel: usize,
     /// Distance between windows.
     pub stride: usize,
@@ -38,13 +38,13 @@ impl Geometry {
         if padded < reach { 0 } else { (padded - reach) / self.stride + 1 }
     }
 
-    /// How many taps form one contiguous run of the padded input: all of them, or one when they are dilated.
+    /// Number of taps that form one contiguous run of the padded input: all of them, or one if they are dilated.
     fn group(&self) -> usize {
         if self.dilation == 1 { self.kernel } else { 1 }
     }
 }
 
-/// Output rows per task, at most.
+/// Largest number of output rows per task.
 const TILE_ROWS: usize = 384;
 
 /// Weights `[output, input, tap]` as `[output, tap, input]`.
@@ -66,10 +66,10 @@ fn reorder(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     out
 }
 
-/// Which rows take part.
+/// Rows that take part in a convolution.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// The input rows of each item that count; the rest of the item is zero.
+    /// Input rows of each item that count; the rest of the item is zero.
     pub valid: Sequences,
     /// All input rows of each item.
     pub whole: Sequences,
@@ -77,13 +77,13 @@ pub struct Layout {
     pub output: Sequences,
 }
 
-/// The valid rows of each item between zeros, one item after the other; and where each item starts (in rows).
+/// The valid rows of each item with zeros around them, one item after the other; and the start of each item (in rows).
 pub(crate) struct Padded {
     pub(crate) data: Vec<f32>,
     pub(crate) starts: Vec<usize>,
 }
 
-/// `lengths` are those of the items without padding, zeros at their end included.
+/// Pads each item. `lengths` are the lengths of the items without padding, zeros at their end included.
 pub(crate) fn pad(x: &[f32], width: usize, valid: &Sequences, lengths: &[usize], padding: [usize; 2]) -> Padded {
     let mut starts = Vec::with_capacity(lengths.len());
     let mut rows = 0;
@@ -130,7 +130,7 @@ fn tap_weights<'a>(weight: &'a [f32], geometry: &Geometry, tap: usize) -> Matrix
     Matrix::strided(data, [geometry.outputs, geometry.group() * geometry.inputs], [width, 1]).of(geometry.precision)
 }
 
-/// Convolves each item of `x`, `[row, input]`; gives `[row, output]`, zero on rows of no item. `weight` is
+/// Convolves each item of `x`, `[row, input]`; returns `[row, output]`, zero on rows of no item. `weight` is
 /// `[output, tap, input]`.
 pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry, layout: &Layout) -> Vec<f32> {
     let padded = pad(x, geometry.inputs, &layout.valid, &layout.whole.lengths(), geometry.padding);
@@ -160,7 +160,7 @@ fn slide(padded: &Padded, weight: &[f32], bias: Option<&[f32]>, geometry: &Geome
     out
 }
 
-/// The gradient of the input: zero on rows that do not count.
+/// The gradient of the input: zero on invalid rows.
 pub fn backward_input(gradient: &[f32], weight: &[f32], geometry: &Geometry, layout: &Layout) -> Vec<f32> {
     let reach = geometry.kernel - 1;
     if geometry.stride == 1 && geometry.dilation == 1 && geometry.padding.iter().all(|padding| *padding <= reach) {

@@ -1,4 +1,4 @@
-//! Convolution of each channel with taps of its own, for inference: channels innermost, so that a tap is one multiply-add of rows.
+//! Convolution of each channel with its own taps, for inference. Channels are innermost, so a tap is one multiply-add of rows.
 
 use super::shared::Shared;
 use super::vectorised::vectorised;
@@ -14,11 +14,11 @@ pub fn taps_outermost(weights: &[f32], taps: usize) -> Vec<f32> {
     (0..taps).flat_map(|tap| (0..channels).map(move |channel| weights[channel * taps + tap])).collect()
 }
 
-/// `out += x` convolved over the rows of each item, zeros before and after it: row `t` sees rows `t - before ..` of `x`, one for
+/// Adds `x`, convolved over the rows of each item, to `out`; zeros surround each item. Row `t` reads rows `t - before ..` of `x`, one for
 /// each of the `[tap, channel]` weights.
 ///
 /// # Panics
-/// When the sizes do not fit: a mistake in a caller, not in its input.
+/// When the sizes do not fit: a bug in a caller, not an error in its input.
 pub fn accumulate(out: &mut [f32], x: &[f32], weights: &[f32], before: usize, items: &Sequences, width: usize) {
     assert_eq!(out.len(), x.len(), "rows of a depthwise convolution");
     assert!(items.total() * width == x.len() && weights.len().is_multiple_of(width.max(1)), "depthwise convolution");

@@ -1,19 +1,20 @@
-//! The factors of dropout, drawn from a counter-based stream many at a time.
+//! Dropout factors, drawn in vectors from a counter-based stream.
 
 use super::vectorised::vectorised;
 use crate::random::{Draw, ROUNDS, next_key, philox_round};
 
-/// Philox blocks that are computed side by side.
+/// Philox blocks that are computed in parallel lanes.
 const LANES: usize = 16;
 /// Elements per group of blocks: each of the four words of a block serves two elements.
 pub const GROUP: usize = 8 * LANES;
 
-/// Rates are counted in 65536ths.
+/// Converts a rate to 65536ths.
 fn threshold(rate: f32) -> u32 {
     (rate * 65_536.0).round() as u32
 }
 
-/// Fills `out` with the factors of elements `GROUP * group ..` of a stream: 0 with probability `rate`, `1 / (1 - rate)` otherwise.
+/// Fills `out` with the factors of a stream's elements, starting at `GROUP * group`: 0 with probability `rate`, `1 / (1 - rate)`
+/// otherwise.
 pub fn factors(draw: Draw, group: u64, rate: f32, out: &mut [f32]) {
     fill(draw.key(), group, threshold(rate), 1.0 / (1.0 - rate), out);
 }
@@ -35,7 +36,7 @@ vectorised! {
     }
 }
 
-/// The words of blocks `LANES * group ..`, word by word.
+/// The words of the blocks starting at `LANES * group`, word by word.
 #[inline(always)]
 fn lanes(key: [u32; 2], group: u64) -> [[u32; LANES]; 4] {
     let mut counter = [[0u32; LANES]; 4];

@@ -72,7 +72,7 @@ pub fn map(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     out
 }
 
-/// `out[i] = f(a[i], b[i])`; as long as the shorter one.
+/// `out[i] = f(a[i], b[i])`; has the length of the shorter input.
 pub fn zip(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let length = a.len().min(b.len());
     let (a, b) = (&a[..length], &b[..length]);

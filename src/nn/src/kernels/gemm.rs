@@ -19,10 +19,10 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// A view with the given strides.
+    /// Creates a view with the given strides.
     ///
     /// # Panics
-    /// When the view would reach beyond `data`: a mistake in a kernel, not in its input.
+    /// When the view would reach beyond `data`: a bug in a kernel, not an error in its input.
     pub fn strided(data: &'a [f32], shape: [usize; 2], strides: [usize; 2]) -> Self {
         let [rows, columns] = shape;
         if rows > 0 && columns > 0 {
@@ -34,7 +34,7 @@ impl<'a> Matrix<'a> {
         Self { data, rows, columns, row_stride, column_stride, precision: Precision::Fp32 }
     }
 
-    /// A row-major matrix.
+    /// Creates a view of a row-major matrix.
     ///
     /// # Panics
     /// When `data` is too short.
@@ -42,13 +42,13 @@ impl<'a> Matrix<'a> {
         Self::strided(data, [rows, columns], [columns, 1])
     }
 
-    /// The same matrix, whose numbers are of a format or may be rounded to it. A product of two matrices in bf16 is computed by the
-    /// processor's instruction for it where that is faster.
+    /// Marks the numbers as being in a format, or as allowed to be rounded to it. A product of two bf16 matrices uses the
+    /// processor's bf16 instruction where that is faster.
     pub fn of(self, precision: Precision) -> Self {
         Self { precision, ..self }
     }
 
-    /// How many columns it has.
+    /// Returns the number of columns.
     pub fn columns(&self) -> usize {
         self.columns
     }
@@ -65,22 +65,22 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Some of the rows.
+    /// Returns some of the rows.
     pub fn row_range(self, start: usize, end: usize) -> Self {
         assert!(start <= end && end <= self.rows, "rows {start}..{end} of a matrix of {}", self.rows);
-        // Of rows without elements nothing is read.
+        // Rows without elements are never read.
         let offset = if start < end && self.columns > 0 { start * self.row_stride } else { 0 };
         let shape = [end - start, self.columns];
         Self::strided(&self.data[offset..], shape, [self.row_stride, self.column_stride]).of(self.precision)
     }
 
-    /// Some of the columns.
+    /// Returns some of the columns.
     pub fn column_range(self, start: usize, end: usize) -> Self {
         self.transposed().row_range(start, end).transposed()
     }
 }
 
-/// Where a product goes: rows of `row_stride` elements from `offset` on.
+/// Destination of a product: rows of `row_stride` elements, starting at `offset`.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
     /// The buffer.
@@ -91,12 +91,12 @@ pub(crate) struct Target<'a> {
     pub row_stride: usize,
 }
 
-/// Multiplications per task that are worth a thread's attention.
+/// Smallest number of multiplications per task that is worth a thread.
 const TASK: usize = 1 << 22;
-/// Multiplications per task beyond which more tasks only mean more packing.
+/// Number of multiplications per task beyond which more tasks only mean more packing.
 const LARGE_TASK: usize = 1 << 26;
 
-/// How a product is cut: tiles down and across, and the size of each.
+/// Division of a product into tiles: their number down and across, and their size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiles {
     down: usize,
@@ -106,8 +106,8 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
-    /// A function of the problem alone, never of the machine: as many tiles as there is work for, in the arrangement that has
-    /// the least to pack (each tile packs its part of both sides).
+    /// Divides a product. The division depends on the problem only, never on the machine: as many tiles as there is work for, in the
+    /// arrangement with the least packing (each tile packs its part of both sides).
     pub(crate) fn new(rows: usize, inner: usize, columns: usize) -> Self {
         let work = rows.saturating_mul(inner).saturating_mul(columns);
         let wanted = (work / TASK).min(4).max(work / LARGE_TASK).clamp(1, 1 << 10);
@@ -132,7 +132,7 @@ impl Tiles {
 /// have a fixed size and each is computed by one task, so the result does not depend on the number of threads.
 ///
 /// # Panics
-/// When the shapes do not fit: a mistake in a kernel, not in its input.
+/// When the shapes do not fit: a bug in a kernel, not an error in its input.
 pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
     multiply_then(target, row_stride, a, b, accumulate, |_, _| ());
 }
@@ -140,19 +140,19 @@ pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, acc
 /// `a b`, multi-threaded, row-major.
 ///
 /// # Panics
-/// As [`multiply`].
+/// Like [`multiply`].
 pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
-    // SAFETY: the product writes every element: it has as many rows and columns.
+    // SAFETY: the product has exactly this shape, so it writes every element.
     let mut product = unsafe { uninitialized(a.rows * b.columns) };
     multiply(&mut product, b.columns, a, b, false);
     product
 }
 
-/// As [`multiply`]; `then` is called once for each finished run of elements with the index of its first and the elements, while
+/// Like [`multiply`], and calls `then` for each finished run of elements with the index of the first and the elements, while
 /// they are in the cache.
 ///
 /// # Panics
-/// As [`multiply`].
+/// Like [`multiply`].
 pub fn multiply_then(
     target: &mut [f32],
     row_stride: usize,
@@ -187,7 +187,7 @@ pub fn multiply_then(
 /// `target = a b` (or `target += a b` with `accumulate`) on one thread; `target` has rows of `row_stride` elements.
 ///
 /// # Panics
-/// When the shapes do not fit: a mistake in a kernel, not in its input.
+/// When the shapes do not fit: a bug in a kernel, not an error in its input.
 pub fn multiply_on_one_thread(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
     let target = Target { buffer: Shared::new(target), offset: 0, row_stride };
     // SAFETY: the buffer is borrowed for this product alone.
@@ -197,10 +197,10 @@ pub fn multiply_on_one_thread(target: &mut [f32], row_stride: usize, a: Matrix, 
 /// `target = a b` (or `target += a b` with `accumulate`) on one thread.
 ///
 /// # Safety
-/// Nobody else may touch an element of the target's rows, as many as `a` has and as wide as `b`, while this runs.
+/// Nothing else may touch the target's elements (the rows of `a` by the columns of `b`) while this runs.
 ///
 /// # Panics
-/// When the shapes do not fit: a mistake in a kernel, not in its input.
+/// When the shapes do not fit: a bug in a kernel, not an error in its input.
 pub(crate) unsafe fn multiply_into(target: Target, a: Matrix, b: Matrix, accumulate: bool) {
     assert_eq!(a.columns, b.rows, "inner sizes of a matrix product");
     if a.rows == 0 || b.columns == 0 {
@@ -208,16 +208,16 @@ pub(crate) unsafe fn multiply_into(target: Target, a: Matrix, b: Matrix, accumul
     }
     let destination = target.buffer.matrix(target.offset, a.rows, b.columns, target.row_stride);
     if a.columns == 0 && !accumulate {
-        // A sum of nothing.
+        // The inner size is 0: all sums are empty.
         for row in 0..a.rows {
-            // SAFETY: the row lies within the target, which nobody else touches by the caller's promise.
+            // SAFETY: the row is within the target, which nothing else touches by the caller's promise.
             unsafe { destination.add(row * target.row_stride).write_bytes(0, b.columns) };
         }
         return;
     }
     if a.precision == Precision::Bf16 && b.precision == Precision::Bf16 && gemm_bf16::chosen() {
-        // SAFETY: both views and the target were checked against their slices; nobody else touches the target by the caller's promise.
-        // The instruction is chosen only where it is.
+        // SAFETY: both views and the target were checked against their slices; nothing else touches the target by the caller's promise.
+        // The instruction is chosen only if the processor has it.
         return unsafe { gemm_bf16::multiply(destination, target.row_stride, a, b, accumulate) };
     }
     // SAFETY: as above.

@@ -1,19 +1,20 @@
 //! Matrix products of numbers in bf16 with sums in f32, by the instruction `VDPBF16PS` of AVX-512 BF16.
 //!
-//! The instruction multiplies two pairs of numbers per sum, so both sides are packed in pairs along the inner axis. It takes
+//! The instruction multiplies two pairs of numbers per sum, so both sides are packed in pairs along the inner axis. It treats
 //! subnormal numbers as zero.
 
 use super::gemm::Matrix;
 use std::sync::LazyLock;
 
-/// The environment variable that overrides [`chosen`]: `yes` (where the processor has the instruction) or `no`.
+/// The environment variable that overrides [`chosen`]: `yes` (if the processor has the instruction) or `no`.
 const VARIABLE: &str = "FLOWMILL_BF16_PRODUCTS";
 
-/// Returns whether products of numbers in bf16 are computed by the instruction: a property of the processor, so that a training gives the same
-/// result each time it runs on one machine.
+/// Returns whether bf16 products use the instruction. The answer depends on the processor only, so a training run on one machine
+/// always gives the same result.
 ///
-/// Intel's processors take four times as long for it as for an f32 multiply-add (measured, docs/BENCHMARKS.md): f32 is faster there. On AMD's, PyTorch's
-/// training in bf16, whose products use it, takes 0.57 of the time of f32 (Zen 5); this kernel was not measured there.
+/// On Intel's processors the instruction takes four times as long as an f32 multiply-add (measured, docs/BENCHMARKS.md), so f32 is
+/// faster. On AMD's, PyTorch's bf16 training, whose products use it, takes 0.57 of the time of f32 (Zen 5); this kernel was not measured
+/// there.
 pub(crate) fn chosen() -> bool {
     static CHOSEN: LazyLock<bool> = LazyLock::new(|| {
         supported()
@@ -51,8 +52,8 @@ pub(crate) use kernel::supported;
 /// `row_stride` elements apart.
 ///
 /// # Safety
-/// The processor must have the instruction ([`supported`]). The target must have as many rows as `a` and as many columns as `b`, which
-/// nobody else touches while this runs.
+/// The processor must have the instruction ([`supported`]). The target must have at least the rows of `a` and the columns of `b`, and
+/// nothing else may touch them while this runs.
 pub(crate) unsafe fn multiply(target: *mut f32, row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
     // SAFETY: by the caller's promise.
     unsafe { kernel::multiply(target, row_stride, a, b, accumulate) }
@@ -64,17 +65,17 @@ mod kernel {
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
-    /// Numbers of a vector.
+    /// Numbers per vector.
     const LANES: usize = 16;
-    /// Rows and vectors of columns that the inner loop sums up in registers.
+    /// Rows and vectors of columns that the inner loop accumulates in registers.
     const ROWS: usize = 6;
     const VECTORS: usize = 4;
     const COLUMNS: usize = VECTORS * LANES;
-    /// Pairs along the inner axis, rows and columns that are packed at a time: a panel of the right side stays in the first cache.
+    /// Pairs along the inner axis, rows and columns that are packed at a time: a panel of the right side stays in the first-level cache.
     const BLOCK_PAIRS: usize = 128;
     const BLOCK_ROWS: usize = 16 * ROWS;
     const BLOCK_COLUMNS: usize = 16 * COLUMNS;
-    /// Distance between packed rows of the left side; not a power of two, so that they do not share the same places of the cache.
+    /// Distance between packed rows of the left side; not a power of two, so that they do not share the same cache sets.
     const LEFT_STRIDE: usize = BLOCK_PAIRS + LANES;
 
     pub(crate) fn supported() -> bool {
@@ -91,7 +92,7 @@ mod kernel {
     /// One vector of a packed tile per index.
     type Tile = [__m512i; LANES];
 
-    /// As [`super::multiply`].
+    /// Like [`super::multiply`].
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     pub(super) unsafe fn multiply(target: *mut f32, row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
         let (rows, inner, columns) = (a.rows, a.columns, b.columns);
@@ -121,7 +122,7 @@ mod kernel {
                                 row_stride,
                                 add: accumulate || first_pair > 0,
                             };
-                            // SAFETY: the strip lies within the target, by the caller's promise.
+                            // SAFETY: the strip is within the target, by the caller's promise.
                             unsafe {
                                 let target = target.add((first_row + row) * row_stride + first_column + column);
                                 match across.div_ceil(LANES) {
@@ -148,15 +149,15 @@ mod kernel {
         /// The columns of the last vector.
         last: __mmask16,
         row_stride: usize,
-        /// True if the target is added to.
+        /// True to add to the target.
         add: bool,
     }
 
     impl Strip<'_> {
-        /// Sums up and writes as many vectors of columns.
+        /// Sums and writes `WIDE` vectors of columns.
         ///
         /// # Safety
-        /// The target must have the rows and columns of the strip, which nobody else touches.
+        /// The target must have the rows and columns of the strip, which nothing else touches.
         #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
         unsafe fn sum<const WIDE: usize>(&self, target: *mut f32) {
             assert!(
@@ -165,7 +166,7 @@ mod kernel {
             let mut sums = [[_mm512_setzero_ps(); WIDE]; ROWS];
             let (mut left, mut right) = (self.left.as_ptr(), self.right.as_ptr());
             for _ in 0..self.depth {
-                // SAFETY: both sides reach as far, which was checked above.
+                // SAFETY: both sides reach this far, which was checked above.
                 unsafe {
                     let mut columns = [_mm512_setzero_si512(); WIDE];
                     for (vector, columns) in columns.iter_mut().enumerate() {
@@ -210,7 +211,7 @@ mod kernel {
                 let tile = by_line(a, first_row + row, (height - row).min(LANES), first_pair + pair);
                 for (index, line) in tile.into_iter().enumerate().take(height - row) {
                     let place = &mut packed[(row + index) * LEFT_STRIDE + pair..][..LANES];
-                    // SAFETY: the slice has as many numbers.
+                    // SAFETY: the slice has exactly one vector of numbers.
                     unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), line) };
                 }
             }
@@ -228,14 +229,14 @@ mod kernel {
                 let tile = by_pair(b, first_column + column, (width - column).min(LANES), first_pair + pair);
                 for (index, line) in tile.into_iter().enumerate() {
                     let place = &mut packed[(pair + index) * COLUMNS..][..LANES];
-                    // SAFETY: the slice has as many numbers.
+                    // SAFETY: the slice has exactly one vector of numbers.
                     unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), line) };
                 }
             }
         }
     }
 
-    /// Up to 16 lines (rows) from `first` on and 16 pairs of columns of a matrix: one vector per line.
+    /// Reads up to 16 lines (rows) starting at `first` and 16 pairs of columns of a matrix: one vector per line.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     #[inline]
     fn by_line(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
@@ -246,7 +247,7 @@ mod kernel {
         }
     }
 
-    /// As [`by_line`], one vector per pair.
+    /// Like [`by_line`], with one vector per pair.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     #[inline]
     fn by_pair(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
@@ -288,7 +289,7 @@ mod kernel {
         tile
     }
 
-    /// Reads across lines that lie next to each other: one vector per pair.
+    /// Reads across adjacent lines: one vector per pair.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     #[inline]
     fn across_lines(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
@@ -311,7 +312,7 @@ mod kernel {
         tile
     }
 
-    /// The first `count` of 16 places.
+    /// Mask of the first `count` of 16 lanes.
     fn mask(count: usize) -> __mmask16 {
         if count >= LANES { !0 } else { (1 << count) - 1 }
     }
@@ -386,7 +387,7 @@ mod tests {
             let b = draw.purpose("b").normals(inner * columns);
             let expected = naive(&a, &b, [rows, inner, columns]);
             let (a_flipped, b_flipped) = (flipped(&a, rows, inner), flipped(&b, inner, columns));
-            // Every other number of a line: no axis lies in one piece.
+            // Every other number of a line: no axis is contiguous.
             let spread: Vec<f32> = a.iter().flat_map(|x| [*x, f32::NAN]).collect();
             let lefts = [
                 Matrix::row_major(&a, rows, inner),

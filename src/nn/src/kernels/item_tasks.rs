@@ -1,11 +1,11 @@
-//! The rows of a batch cut into tasks, none of which spans two items.
+//! Division of a batch's rows into tasks, none of which spans two items.
 
 use super::elementwise::{add_assign_serial, rows_per_chunk};
 use crate::Sequences;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Runs of rows, each of one item: a function of the batch alone, so that results do not depend on the number of threads.
+/// Runs of rows, each within one item. They depend on the batch only, so results do not depend on the number of threads.
 pub struct ItemTasks {
     tasks: Vec<(usize, Range<usize>)>,
     items: usize,
@@ -13,7 +13,7 @@ pub struct ItemTasks {
 }
 
 impl ItemTasks {
-    /// Tasks of about a chunk's elements over rows of `width` elements.
+    /// Creates tasks of about a chunk's elements over rows of `width` elements.
     pub fn new(rows: &Sequences, width: usize) -> Self {
         let chunk = rows_per_chunk(width);
         let mut tasks = Vec::new();
@@ -30,7 +30,7 @@ impl ItemTasks {
         Self { tasks, items: rows.len(), gaps }
     }
 
-    /// Whether every row belongs to an item.
+    /// Returns whether every row belongs to an item.
     pub fn cover_all(&self) -> bool {
         self.gaps.is_empty()
     }
@@ -45,7 +45,7 @@ impl ItemTasks {
         self.tasks.par_iter().for_each(|(item, rows)| work(*item, rows.clone()));
     }
 
-    /// As [`for_each`](Self::for_each); gives what each task gives, in order.
+    /// Like [`for_each`](Self::for_each), and returns the result of each task in order.
     pub fn map<R: Send>(&self, work: impl Fn(usize, Range<usize>) -> R + Sync) -> Vec<R> {
         self.tasks.par_iter().map(|(item, rows)| work(*item, rows.clone())).collect()
     }

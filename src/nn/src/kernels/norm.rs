@@ -9,7 +9,7 @@ use super::vectorised::vectorised;
 use crate::host::uninitialized;
 use rayon::prelude::*;
 
-/// Gain and bias of a normalisation, each as wide as a row; absent means 1 and 0.
+/// Gain and bias of a normalisation, each as wide as a row; if absent, they are 1 and 0.
 #[derive(Clone, Copy)]
 pub struct Affine<'a> {
     /// Gain.
@@ -18,13 +18,13 @@ pub struct Affine<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// What the backward pass of a normalisation needs: mean and reciprocal deviation of each row.
+/// Values that the backward pass of a normalisation needs: mean and reciprocal deviation of each row.
 pub struct Moments {
     mean: Vec<f32>,
     scale: Vec<f32>,
 }
 
-/// Normalises each row of `width` elements, then gain, bias and activation.
+/// Normalises each row of `width` elements, then applies gain, bias and activation.
 pub fn forward(x: &[f32], width: usize, affine: Affine, epsilon: f32, activation: Activation) -> (Vec<f32>, Moments) {
     let rows = x.len() / width;
     assert_eq!(rows * width, x.len(), "whole rows of a normalization");
@@ -88,7 +88,7 @@ fn write_row(out: &mut [f32], x: &[f32], mean: f32, scale: f32, affine: Affine) 
     }
 }
 
-/// Gradients of [`forward`]: overwrites `gradient` (of the output) by that of the input; gives those of gain and bias.
+/// Gradients of [`forward`]: replaces `gradient` (of the output) by that of the input; returns those of gain and bias.
 pub fn backward(
     gradient: &mut [f32],
     x: &[f32],
@@ -107,7 +107,7 @@ pub fn backward(
     (sum_vectors(&weights, width), sum_vectors(&biases, width))
 }
 
-/// As [`forward`] with one gain and bias per item (`[item, width]` each) and no activation. Rows of no item become zero.
+/// Like [`forward`], with one gain and bias per item (`[item, width]` each) and no activation. Rows of no item become zero.
 pub fn forward_items(
     x: &[f32],
     width: usize,
@@ -133,7 +133,7 @@ pub fn forward_items(
     (out, moments)
 }
 
-/// Gradients of [`forward_items`]: overwrites `gradient` by that of the input (zero on rows of no item); gives those of gains
+/// Gradients of [`forward_items`]: replaces `gradient` by that of the input (zero on rows of no item); returns those of gains
 /// and biases, `[item, width]` each.
 pub fn backward_items(
     gradient: &mut [f32],

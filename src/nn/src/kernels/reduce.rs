@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 const LANES: usize = 32;
 
-/// The sum of `f(a[i])` over a slice that fits a task: in lanes, so that the loop vectorises.
+/// The sum of `f(a[i])` over a slice that fits into a task, in lanes so that the loop vectorises.
 #[inline(always)]
 pub fn sum_of(a: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -22,7 +22,7 @@ pub fn sum_of(a: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     fold(&mut lanes)
 }
 
-/// The sum of `f(a[i], b[i])`, as [`sum_of`].
+/// The sum of `f(a[i], b[i])`, computed like [`sum_of`].
 #[inline(always)]
 pub fn sum_of_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -38,7 +38,7 @@ pub fn sum_of_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     fold(&mut lanes)
 }
 
-/// The largest element of a slice that fits a task; minus infinity when empty.
+/// The largest element of a slice that fits into a task; minus infinity if it is empty.
 #[inline(always)]
 pub fn maximum(a: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -77,13 +77,13 @@ vectorised! {
     }
 }
 
-/// The sum of `f(a[i])` over a slice of any length: chunks in single precision, their sums in double precision, in order.
+/// The sum of `f(a[i])` over a slice of any length: chunks in single precision, added up in double precision, in order.
 pub fn sum(a: &[f32], f: impl Fn(f32) -> f32 + Sync) -> f64 {
     let partial: Vec<f32> = a.par_chunks(CHUNK).map(|a| sum_task(a, &f)).collect();
     partial.iter().map(|sum| f64::from(*sum)).sum()
 }
 
-/// The sum of `f(a[i], b[i])`, as [`sum`], on one thread.
+/// The sum of `f(a[i], b[i])`, computed like [`sum`], on one thread.
 pub fn sum_pairs_serial(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
     let chunks = a.chunks(4096).zip(b.chunks(4096));
     chunks.map(|(a, b)| f64::from(sum_pairs_task(a, b, &f))).sum()
@@ -98,7 +98,7 @@ pub fn sum_rows(a: &[f32], width: usize) -> Vec<f32> {
     sum_vectors(&chunks.map(|a| sum_rows_serial(a, width)).collect::<Vec<_>>(), width)
 }
 
-/// As [`sum_rows`], on one thread.
+/// Sums over rows like [`sum_rows`], on one thread.
 pub fn sum_rows_serial(a: &[f32], width: usize) -> Vec<f32> {
     let mut total = vec![0.0; width];
     add_rows(&mut total, a);

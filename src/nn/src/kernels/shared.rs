@@ -1,4 +1,4 @@
-//! One buffer, written by several tasks at places that do not overlap.
+//! One buffer that several tasks write at places that do not overlap.
 
 use std::marker::PhantomData;
 
@@ -24,7 +24,7 @@ impl<'a> Shared<'a> {
     /// The elements `offset..offset + length`.
     ///
     /// # Safety
-    /// Nobody else may touch any of these elements while the slice lives.
+    /// Nothing else may touch any of these elements while the slice lives.
     ///
     /// # Panics
     /// When the range reaches beyond the buffer.
@@ -35,8 +35,8 @@ impl<'a> Shared<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(offset), length) }
     }
 
-    /// A pointer to a matrix of `rows` rows of `columns` elements, `row_stride` apart, that starts at `offset`. Writing through it has
-    /// the conditions of [`slice`](Self::slice).
+    /// A pointer to a matrix of `rows` rows of `columns` elements, `row_stride` apart, that starts at `offset`. The conditions of
+    /// [`slice`](Self::slice) apply to writing through it.
     ///
     /// # Panics
     /// When the matrix reaches beyond the buffer.

@@ -1,8 +1,8 @@
 //! Functions compiled several times, for the vector instructions of newer machines.
 
-/// Defines a function whose body is compiled for AVX-512, for AVX2 and for the oldest machine; each call takes the best that this
-/// machine has. What the body calls must be `#[inline(always)]`, or it is compiled for the oldest machine only. Type parameters go
-/// into square brackets after the name.
+/// Defines a function whose body is compiled for AVX-512, for AVX2 and for the baseline instructions; each call takes the widest version
+/// that this machine supports. Functions that the body calls must be `#[inline(always)]`; otherwise they are compiled for the baseline
+/// only. Type parameters are written in square brackets after the name.
 macro_rules! vectorised {
     (
         $(#[$attribute:meta])*
@@ -10,7 +10,7 @@ macro_rules! vectorised {
         $body:block
     ) => {
         $(#[$attribute])*
-        // The arguments of all copies are those of the one function that is written down.
+        // All copies have the arguments of the one function that is written down.
         #[allow(clippy::too_many_arguments)]
         $visibility fn $name $(<$($generics)*>)? ($($argument: $type),*) $(-> $output)? {
             #[inline(always)]

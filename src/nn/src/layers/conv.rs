@@ -13,7 +13,7 @@ pub struct Conv1d {
 }
 
 impl Conv1d {
-    /// Initialised as PyTorch does.
+    /// Creates the layer with PyTorch's default initialisation.
     ///
     /// # Errors
     /// When a name is taken.
@@ -22,7 +22,7 @@ impl Conv1d {
         Self::with_init(builder, [outputs, inputs, kernel], settings, init, init)
     }
 
-    /// With the given initial distributions; `shape` is `[output, input, tap]`.
+    /// Creates the layer with the given initial distributions; `shape` is `[output, input, tap]`.
     ///
     /// # Errors
     /// When a name is taken.
@@ -66,7 +66,7 @@ pub struct ConvTranspose1d {
 }
 
 impl ConvTranspose1d {
-    /// Initialised as PyTorch does; `shape` is `[input, output, tap]`.
+    /// Creates the layer with PyTorch's default initialisation; `shape` is `[input, output, tap]`.
     ///
     /// # Errors
     /// When a name is taken.
@@ -78,7 +78,7 @@ impl ConvTranspose1d {
         Ok(Self { weight, bias, stride })
     }
 
-    /// `stride` frames for each of a packed batch `[row, input]`; see [`Value::conv_transpose1d_packed`].
+    /// Computes `stride` frames for each row of a packed batch `[row, input]`; see [`Value::conv_transpose1d_packed`].
     ///
     /// # Errors
     /// When the shape does not fit.

@@ -10,7 +10,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// Starts standard normal, as PyTorch's.
+    /// Creates a table with standard normal values, like PyTorch.
     ///
     /// # Errors
     /// When a name is taken.

@@ -4,8 +4,8 @@ use crate::init::{Builder, Init};
 use crate::low_rank::LowRank;
 use crate::{Activation, Context, ParameterId, Result, Value};
 
-/// `x weight^T + bias`: parameters `weight` `[output, input]` and, where wanted, `bias` `[output]`. Where the weight has an adapter
-/// ([`low_rank`](crate::low_rank)), its share is added.
+/// `x weight^T + bias`: parameters `weight` `[output, input]` and an optional `bias` `[output]`. If the weight has an adapter
+/// ([`low_rank`](crate::low_rank)), its contribution is added.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: ParameterId,
@@ -13,7 +13,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// With a bias, initialised as PyTorch does.
+    /// Creates a layer with a bias and PyTorch's default initialisation.
     ///
     /// # Errors
     /// When a name is taken.
@@ -22,7 +22,7 @@ impl Linear {
         Self::with_init(builder, inputs, outputs, init, Some(init))
     }
 
-    /// Without a bias.
+    /// Creates a layer without a bias.
     ///
     /// # Errors
     /// When a name is taken.
@@ -30,7 +30,7 @@ impl Linear {
         Self::with_init(builder, inputs, outputs, Init::default_for(inputs), None)
     }
 
-    /// With the given initial distributions; no bias when its distribution is absent.
+    /// Creates a layer with the given initial distributions; without a distribution for the bias there is no bias.
     ///
     /// # Errors
     /// When a name is taken.
@@ -60,7 +60,7 @@ impl Linear {
         (context.parameter(self.weight), self.bias.map(|bias| context.parameter(bias)))
     }
 
-    /// `[.., input]` to `[.., output]`.
+    /// Maps `[.., input]` to `[.., output]`.
     ///
     /// # Errors
     /// When the shape does not fit.
@@ -74,7 +74,7 @@ impl Linear {
         context.parameters().low_rank(self.weight).is_some()
     }
 
-    /// What `x weight^T + bias` is added to: the residual, with the adapter's share if there is an adapter.
+    /// Returns the value that `x weight^T + bias` is added to: the residual plus the contribution of the adapter, if any.
     fn beside(&self, context: &Context, input: &Value, residual: Option<&Value>) -> Result<Option<Value>> {
         let Some(LowRank { down, up, settings }) = context.parameters().low_rank(self.weight) else {
             return Ok(residual.cloned());
@@ -117,12 +117,12 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// From its two layers; `dropout` applies to the activations between them.
+    /// Creates the block from its two layers; `dropout` applies to the activations between them.
     pub fn new(first: Linear, second: Linear, activation: Activation, dropout: f32) -> Self {
         Self { first, second, activation, dropout }
     }
 
-    /// `second(dropout(f(first(x))))`. One fused operation where nothing is dropped and both layers have biases.
+    /// `second(dropout(f(first(x))))`. One fused operation if nothing is dropped and both layers have biases.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -135,7 +135,7 @@ impl FeedForward {
         self.second.forward(context, &context.dropout(&inner, self.dropout)?)
     }
 
-    /// Weights and biases of both layers, when they can be one operation: both have biases and neither has an adapter.
+    /// Weights and biases of both layers if they can be one operation: both have biases and neither has an adapter.
     fn fusible(&self, context: &Context) -> Option<([Value; 2], [Value; 2])> {
         if self.first.is_adapted(context) || self.second.is_adapted(context) {
             return None;
@@ -144,7 +144,7 @@ impl FeedForward {
         Some(([w1, b1?], [w2, b2?]))
     }
 
-    /// `residual + dropout(second(dropout(f(first(x)))))`, the last dropout at rate `outer_dropout`. One fused operation where
+    /// `residual + dropout(second(dropout(f(first(x)))))`, the last dropout at rate `outer_dropout`. One fused operation if
     /// nothing is dropped and both layers have biases.
     ///
     /// # Errors

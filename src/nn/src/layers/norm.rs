@@ -13,7 +13,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Starts as the plain normalisation.
+    /// Creates the layer with gain 1 and bias 0.
     ///
     /// # Errors
     /// When a name is taken.

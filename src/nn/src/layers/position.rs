@@ -30,7 +30,7 @@ pub fn sinusoidal_time(times: &[f32], channels: usize) -> Result<Value> {
     if !channels.is_multiple_of(2) || channels < 4 {
         return Err(NnError::invalid(
             "time encoding",
-            format!("{channels} channels: an even number from 4 on is needed"),
+            format!("{channels} channels: the number must be even and at least 4"),
         ));
     }
     let half = channels / 2;
@@ -51,7 +51,10 @@ pub fn sinusoidal_time(times: &[f32], channels: usize) -> Result<Value> {
 /// When the number of channels is odd or 0.
 pub fn timestep_encodings(times: &[f32], channels: usize) -> Result<Value> {
     if !channels.is_multiple_of(2) || channels == 0 {
-        return Err(NnError::invalid("time encoding", format!("{channels} channels: an even number is needed")));
+        return Err(NnError::invalid(
+            "time encoding",
+            format!("{channels} channels: the number must be even and at least 2"),
+        ));
     }
     let half = channels / 2;
     let logarithm = -(10_000f32.ln());

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 /// `y = (1 - (1 - sigma) t) z + t x` with velocity `u = x - (1 - sigma) z`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FlowMatching {
-    /// Deviation that is left at t = 1.
+    /// Deviation that remains at t = 1.
     pub sigma_min: f32,
 }
 

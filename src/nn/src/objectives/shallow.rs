@@ -1,22 +1,23 @@
-//! Shallow flow matching (arXiv 2505.12226): the flow starts where a coarse prediction already lies on the path from noise to
-//! data, not at the noise.
+//! Shallow flow matching (arXiv 2505.12226): the flow starts from a coarse prediction on the path from noise to data
+//! instead of from noise.
 //!
-//! A head predicts `X_h`, a time `t_h` and a log variance. Where `X_h` lies is found by projecting it on the data: `t` is the
-//! share of the data in it, `sigma^2` what is left over. The path runs from `X_s = a X_0 + X_h` at `t` to `X_1 + sigma_min X_0` at 1.
+//! A head predicts `X_h`, a time `t_h` and a log variance. The position of `X_h` on the path is found by projecting it on the data: `t`
+//! is the share of the data in it, `sigma^2` the variance of the rest. The path runs from `X_s = a X_0 + X_h` at `t` to
+//! `X_1 + sigma_min X_0` at 1.
 
 use crate::tape::in_single_precision;
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 
-/// Keeps the projection on silent frames and the logarithm of no variance finite; the authors' constant.
+/// Keeps the projection on silent frames and the logarithm of a zero variance finite; the authors' constant.
 const EPSILON: f64 = 1e-8;
-/// The least share of the path that is left to go: velocities are divided by it.
+/// Lower bound on the remaining share of the path, which velocities are divided by.
 const SHORTEST: f64 = 1e-6;
 
 /// The objective and the start of inference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ShallowFlowMatching {
-    /// Deviation that is left at the end of the path.
+    /// Deviation that remains at the end of the path.
     pub sigma_min: f32,
 }
 
@@ -26,7 +27,7 @@ impl Default for ShallowFlowMatching {
     }
 }
 
-/// What the head predicts for a batch.
+/// Prediction of the head for a batch.
 #[derive(Debug, Clone)]
 pub struct ShallowPrediction {
     /// `X_h`, shaped like the data.
@@ -37,23 +38,23 @@ pub struct ShallowPrediction {
     pub log_variance: Value,
 }
 
-/// Where the path of an item starts.
+/// Start of an item's path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Placement {
     /// The time `t` of the start.
     pub time: f64,
     /// The variance `sigma^2` of the prediction there.
     pub variance: f64,
-    /// What `X_h` is multiplied by: the strength over Delta.
+    /// Factor on `X_h`: the strength over Delta.
     pub scale: f64,
-    /// What the noise is multiplied by.
+    /// Factor on the noise.
     pub noise: f64,
-    /// What time and deviation were divided by so that the start lies on the path: 1 or more.
+    /// Divisor (1 or more) of time and deviation that puts the start on the path.
     pub delta: f64,
 }
 
 impl Placement {
-    /// The share of the path that is left to go, `1 - t`.
+    /// The remaining share of the path, `1 - t`.
     pub fn rest(&self) -> f64 {
         (1.0 - self.time).max(SHORTEST)
     }
@@ -67,13 +68,13 @@ impl Placement {
 /// A point of each item's path, and the losses that do not need the estimator.
 #[derive(Debug, Clone)]
 pub struct ShallowPath {
-    /// Where each item's path starts.
+    /// Start of each item's path.
     pub placements: Vec<Placement>,
     /// The point, shaped like the data.
     pub position: Value,
-    /// The velocity that the estimator should give there, shaped like the data. It depends on `X_h`.
+    /// The target velocity of the estimator at the point, shaped like the data. It depends on `X_h`.
     pub velocity: Value,
-    /// The time that the estimator is given for each item.
+    /// The time that the estimator receives for each item.
     pub times: Vec<f32>,
     /// Mean over valid elements of `(X_h - t X_1)^2`.
     pub mean_loss: Value,
@@ -97,10 +98,10 @@ impl ShallowPath {
 }
 
 impl ShallowFlowMatching {
-    /// Where a prediction of the given time and variance starts, `strength` (alpha) times as far along: 1 in training.
+    /// Returns the start of a prediction of the given time and variance, `strength` (alpha) times as far along: 1 in training.
     ///
-    /// In single precision and in the authors' order: where Delta exceeds 1 the noise is the root of what rounding leaves of
-    /// a difference that should be 0, and only the same rounding gives the same function.
+    /// Computed in single precision and in the authors' order: if Delta exceeds 1, the noise is the root of a difference that should be 0
+    /// and consists of rounding errors, and only the same rounding gives the same function.
     pub fn place(&self, time: f32, variance: f32, strength: f32) -> Placement {
         let kept = (1.0 - f64::from(self.sigma_min)) as f32;
         let delta = (strength * (variance.sqrt() + kept * time)).max(1.0);
@@ -130,7 +131,7 @@ impl ShallowFlowMatching {
     }
 
     /// The point of each item's path at `progress` (uniform draws, warped by the schedule: 0 is the start of the path, 1 the
-    /// data) and everything that is learnt there. Data and noise are `[row, channel]` or `[item, time, channel]`; rows of no
+    /// data) and all targets and losses there. Data and noise are `[row, channel]` or `[item, time, channel]`; rows of no
     /// item are left out of all sums.
     ///
     /// # Errors
@@ -147,7 +148,7 @@ impl ShallowFlowMatching {
         self.path_from(placements, predicted, data, noise, progress, rows)
     }
 
-    /// As [`path`](Self::path) from given starts.
+    /// Like [`path`](Self::path), from given starts.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -160,7 +161,7 @@ impl ShallowFlowMatching {
         progress: &[f32],
         rows: &Sequences,
     ) -> Result<ShallowPath> {
-        // Velocities are divided by the rest of the path, which may be very short.
+        // Velocities are divided by the rest of the path, which may be so short that they exceed the range of narrower formats.
         in_single_precision(&[&predicted.mean], || {
             self.path_in_single_precision(placements, predicted, data, noise, progress, rows)
         })
@@ -185,7 +186,7 @@ impl ShallowFlowMatching {
             let factors = (0..rows.len()).flat_map(|item| std::iter::repeat_n(factor(item) as f32, width));
             Value::from_vec(factors.collect(), &[rows.len(), width])
         };
-        // Of each item: noise times the first factor plus data times the second.
+        // For each item: noise times the first factor plus data times the second.
         let mixed = |factors: &dyn Fn(usize) -> (f64, f64)| mix(noise, data, factors, rows);
 
         let mean = predicted.mean.scale_items(&per_item(&|item| placements[item].scale)?, rows)?;
@@ -234,14 +235,14 @@ fn projection(x: &[f32], data: &[f32], width: usize) -> (f64, f64) {
     (time, rest.sum::<f64>() / (frames * width.max(1) as f64))
 }
 
-/// The mean over items of the squared error of one number each.
+/// The mean over items of the squared error of one number per item.
 fn item_loss(found: &Value, placements: &[Placement], target: impl Fn(&Placement) -> f64) -> Result<Value> {
     let targets = placements.iter().map(|placement| target(placement) as f32).collect();
     let targets = Value::from_vec(targets, &[placements.len(), 1])?;
     found.mean_square_error(&targets, &Sequences::packed(&[placements.len()]))
 }
 
-/// Noise and data of each item, each times its factor; zero on rows of no item.
+/// The sum of noise and data of each item, each multiplied by its factor; zero on rows of no item.
 fn mix(noise: &Tensor, data: &Tensor, factors: &dyn Fn(usize) -> (f64, f64), rows: &Sequences) -> Result<Value> {
     let width = data.dims().last().copied().unwrap_or(1);
     let shape = data.dims();

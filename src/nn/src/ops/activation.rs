@@ -10,14 +10,14 @@ use candle_core::Tensor;
 
 /// Slope of the leaky rectifier below zero.
 const LEAK: f64 = 0.01;
-/// `sqrt(2 / pi)`, of GELU's approximation by a hyperbolic tangent.
+/// `sqrt(2 / pi)`, in GELU's approximation by a hyperbolic tangent.
 const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
 const GELU_CUBIC: f64 = 0.044_715;
-/// Beyond it Mish is the identity in single precision, and below it nothing overflows.
+/// Above this limit Mish is the identity in single precision; below it nothing overflows.
 const MISH_LIMIT: f64 = 20.0;
 
 fn sigmoid(x: &Tensor) -> Result<Tensor> {
-    // By the hyperbolic tangent, which overflows nowhere.
+    // The hyperbolic tangent overflows nowhere.
     Ok(((x * 0.5)?.tanh()? * 0.5)?.affine(1.0, 0.5)?)
 }
 
@@ -29,7 +29,7 @@ fn gelu_argument(x: &Tensor) -> Result<Tensor> {
     Ok((x.sqr()?.affine(GELU_CUBIC, 1.0)? * x)?.affine(GELU_SCALE, 0.0)?)
 }
 
-/// `tanh(ln(1 + e^x))`: with e = e^x and n = e (e + 2) it is n / (n + 2). With it `2 / (n + 2)` and the sigmoid of x.
+/// Returns `tanh(ln(1 + e^x))`, which is n / (n + 2) with e = e^x and n = e (e + 2), together with `2 / (n + 2)` and the sigmoid of x.
 fn mish_gate(x: &Tensor) -> Result<[Tensor; 3]> {
     let e = x.minimum(MISH_LIMIT)?.exp()?;
     let n = (&e * e.affine(1.0, 2.0)?)?;
@@ -39,7 +39,7 @@ fn mish_gate(x: &Tensor) -> Result<[Tensor; 3]> {
 }
 
 impl Activation {
-    /// `f(x)`, composed; by a CUDA kernel where there is one.
+    /// `f(x)`, composed, or by a CUDA kernel if there is one.
     pub(crate) fn composed(self, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if self != Self::Identity && crate::cuda::activation::serves(x) {
@@ -64,7 +64,7 @@ impl Activation {
         Ok(y.to_dtype(dtype)?)
     }
 
-    /// `gradient * f'(x)`, composed; by a CUDA kernel where there is one.
+    /// `gradient * f'(x)`, composed, or by a CUDA kernel if there is one.
     pub(crate) fn composed_slope(self, gradient: &Tensor, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if self != Self::Identity && gradient.dtype() == x.dtype() && crate::cuda::activation::serves(x) {

@@ -15,7 +15,7 @@ fn same_shape(operation: &'static str, a: &Value, b: &Value) -> Result<()> {
     Err(NnError::shape(operation, format!("two values of shape {:?}", a.dims()), b.dims()))
 }
 
-/// The elements of both values combined one by one.
+/// Combines the elements of both values one by one.
 fn zipped(operation: &'static str, inputs: &[&Value], f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Tensor> {
     let (a, b) = (host::slice(operation, inputs[0].tensor())?, host::slice(operation, inputs[1].tensor())?);
     host::tensor(elementwise::zip(&a, &b, f), inputs[0].dims())
@@ -142,7 +142,7 @@ impl Operation for Affine {
     }
 }
 
-/// The sum of all elements, in single precision at least.
+/// The sum of all elements, in single precision or wider.
 struct Sum;
 
 impl Operation for Sum {

@@ -13,22 +13,22 @@ use crate::tape::record;
 use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 
-/// Settings of an attention.
+/// Settings of an attention operation.
 #[derive(Debug, Clone)]
 pub struct Attention<'a> {
     /// Number of heads; the channels of the inputs are divided among them, head by head.
     pub heads: usize,
-    /// Which keys a query sees, by position.
+    /// Keys that a query sees, by position.
     pub reach: Reach,
     /// The rows of the queries of each item.
     pub queries: &'a Sequences,
-    /// The rows of the keys and values of each item that may be seen: padding is left out.
+    /// The visible rows of the keys and values of each item, without padding.
     pub keys: &'a Sequences,
     /// Rate and random stream of the dropout on the weights.
     pub dropout: Option<(f32, Draw)>,
 }
 
-/// Relative positions as the conformer uses them (Transformer-XL, appendix B; ESPnet's form): a query i scores a key j by
+/// Relative positions as in the conformer (Transformer-XL, appendix B; ESPnet's form): a query i scores a key j by
 /// `(q_i + u) k_j + (q_i + v) p_(i-j)`.
 #[derive(Debug, Clone, Copy)]
 pub struct RelativePositions<'a> {
@@ -55,7 +55,7 @@ fn settings(queries: &Value, keys: &Value, values: &Value, attention: &Attention
         return Err(NnError::invalid("attention", "queries and keys have different numbers of items"));
     }
     if let Reach::Chunk(0) | Reach::Chunks { size: 0, .. } = attention.reach {
-        return Err(NnError::invalid("attention", "a chunk has at least one position"));
+        return Err(NnError::invalid("attention", "a chunk must have at least one position"));
     }
     if let Some((rate, _)) = attention.dropout.filter(|(rate, _)| !(0.0..1.0).contains(rate)) {
         return Err(NnError::invalid("attention dropout", format!("{rate} is not in [0, 1)")));
@@ -92,9 +92,9 @@ fn check_relative(relative: &RelativePositions, settings: &Settings, items: &[It
 }
 
 impl Value {
-    /// Attends with `self` as queries `[.., head x channel]` to `keys` and `values` of the same width; gives the weighted sums of the
-    /// values, shaped like the queries. Scores are divided by the square root of the channels per head. A query that sees
-    /// no key gives zeros. Rows that belong to no item give zeros and get no gradient.
+    /// Computes attention with `self` as queries `[.., head x channel]` over `keys` and `values` of the same width; returns the weighted
+    /// sums of the values, shaped like the queries. Scores are divided by the square root of the channels per head. The result is zero
+    /// for a query that sees no key. Rows that belong to no item are zero in the result and get no gradient.
     ///
     /// # Errors
     /// When shapes or settings do not fit.

@@ -28,17 +28,17 @@ impl Default for Convolution {
 }
 
 impl Convolution {
-    /// Output frames see their own and earlier input frames only, and there are as many of them.
+    /// A convolution whose output frames see only their own and earlier input frames; the number of frames stays the same.
     pub fn causal(kernel: usize) -> Self {
         Self { padding: [kernel.saturating_sub(1), 0], ..Self::default() }
     }
 }
 
 impl Value {
-    /// Convolves each item over time: input `[item, time, input]`, weight `[output, input, tap]` as PyTorch keeps it, bias
-    /// `[output]`; gives `[item, time', output]`.
+    /// Convolves each item over time: input `[item, time, input]`, weight `[output, input, tap]` in PyTorch's layout, bias
+    /// `[output]`; returns `[item, time', output]`.
     ///
-    /// With `lengths`, frames of an item beyond its length count as zero and get no gradient: the product with a mask that
+    /// With `lengths`, frames of an item beyond its length count as zero and get no gradient. This equals the product with a mask that
     /// the public implementations compute before each convolution.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Value {
         convolve(self, weight, bias, geometry, layout, &[items, out_time, geometry.outputs])
     }
 
-    /// As [`conv1d`](Self::conv1d) on items without padding between them: input `[row, input]`, gives `[row', output]`.
+    /// Like [`conv1d`](Self::conv1d), on items without padding between them: maps `[row, input]` to `[row', output]`.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -132,7 +132,7 @@ fn convolve(
     apply(Convolve { geometry, layout, shape: shape.to_vec() }, &values)
 }
 
-/// A convolution; inputs `x`, weight and, where there is one, bias.
+/// A convolution; inputs are `x`, weight and an optional bias.
 struct Convolve {
     geometry: Geometry,
     layout: Layout,
@@ -140,7 +140,7 @@ struct Convolve {
 }
 
 impl Convolve {
-    /// For each output row and each tap the input row that it reads.
+    /// The input row that each tap of each output row reads.
     fn windows(&self) -> Result<Arc<RowMap>> {
         let key = Key::Windows(self.geometry, self.layout.output.total());
         self.layout.valid.cache().map(key, || self.find_windows())
@@ -162,14 +162,14 @@ impl Convolve {
         RowMap::new(rows.into_iter(), whole.total())
     }
 
-    /// For each input row and each tap the row of `windows` that reads it.
+    /// The row of `windows` that each tap of each input row is read by.
     fn readers(&self) -> Result<Arc<RowMap>> {
         let key = Key::Readers(self.geometry, self.layout.output.total());
         let windows = self.windows()?;
         self.layout.valid.cache().map(key, || Ok(windows.readers(self.geometry.kernel)))
     }
 
-    /// Returns whether windows have their taps innermost, as the weight has them: by the CUDA kernels. Compositions gather whole rows, so that taps
+    /// Returns whether windows have their taps innermost, like the weight. The CUDA kernels do; compositions gather whole rows, so taps
     /// come before channels.
     fn taps_innermost(&self, input: &Tensor) -> bool {
         #[cfg(feature = "cuda")]
@@ -181,7 +181,7 @@ impl Convolve {
         }
     }
 
-    /// The weight `[output, input, tap]` as `[output, what a window sees]`.
+    /// Reshapes the weight `[output, input, tap]` to `[output, element of a window]`.
     fn taps(&self, weight: &Tensor, innermost: bool) -> Result<Tensor> {
         let Geometry { inputs, outputs, kernel, .. } = self.geometry;
         if innermost {
@@ -262,7 +262,7 @@ impl Operation for Convolve {
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("conv1d", gradient.tensor())?;
                 if flow.wants(0) {
-                    // Laid out again rather than kept: a second copy of every weight would wait here.
+                    // Reordered again instead of saved, which would hold a second copy of every weight until the backward pass.
                     let taps = kernel::taps_outermost(&host::slice("conv1d", &weight)?, &geometry);
                     let dx = kernel::backward_input(&dy, &taps, &geometry, &layout);
                     flow.give_vec(0, dx, input.dims())?;

@@ -1,4 +1,4 @@
-//! Dropout whose mask is a function of a random stream and the position.
+//! Dropout with a mask that is a function of a random stream and the position.
 
 use crate::gradients::{Flow, Gradient};
 use crate::host;
@@ -26,7 +26,7 @@ fn mask(elements: &mut [f32], rate: f32, draw: Draw) {
 }
 
 impl Value {
-    /// Zeroes each element with probability `rate` and divides the others by `1 - rate`. The mask is not kept: the backward
+    /// Zeroes each element with probability `rate` and divides the others by `1 - rate`. The mask is not saved: the backward
     /// pass draws it again. Rates are exact to 1 / 65536.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ struct Dropout {
 }
 
 impl Dropout {
-    /// The factors of as many elements as `like` has. Drawn on the host: the same numbers on every device.
+    /// The dropout factors of all elements of `like`, drawn on the host so that they are the same on every device.
     fn factors(&self, like: &Tensor) -> Result<Tensor> {
         let mut ones = vec![1.0; like.elem_count()];
         mask(&mut ones, self.rate, self.draw);
@@ -80,7 +80,7 @@ impl Operation for Dropout {
 }
 
 impl Context<'_> {
-    /// Dropout with the next random stream of this context; nothing in inference.
+    /// Applies dropout with the next random stream of this context; does nothing in inference.
     ///
     /// # Errors
     /// When the rate is not in [0, 1).

@@ -13,7 +13,7 @@ impl Value {
     /// The rows of `self` (`[entry, channel]`) at `indices`, as `[.. of shape, channel]`.
     ///
     /// # Errors
-    /// When an index is outside of the table or their number is not that of `shape`.
+    /// When an index is outside of the table, or the number of indices does not match `shape`.
     pub fn embed(&self, indices: &[u32], shape: &[usize]) -> Result<Value> {
         let &[entries, width] = self.dims() else {
             return Err(NnError::shape("embedding", "[entry, channel]", self.dims()));
@@ -28,10 +28,10 @@ impl Value {
     }
 }
 
-/// Rows of a table `[entry, channel]`.
+/// Lookup of rows in a table `[entry, channel]`.
 struct Embed {
     indices: Vec<u32>,
-    /// Of the output.
+    /// Shape of the output.
     shape: Vec<usize>,
 }
 
@@ -40,13 +40,14 @@ struct Looked {
     entries: usize,
     /// The indices; for the CUDA kernel followed by [`Embed::readers`].
     index: Tensor,
-    /// For the CUDA kernel the number of entries that were read.
+    /// Number of distinct entries that were read, for the CUDA kernel.
     #[cfg(feature = "cuda")]
     read: Option<usize>,
 }
 
 impl Embed {
-    /// The entries that are read, in rising order; where the places of each begin, and their end; the places in order of their entries.
+    /// The entries that are read, in rising order; the offsets where the places of each begin, and their end; the places in order of
+    /// their entries.
     #[cfg(feature = "cuda")]
     fn readers(&self) -> [Vec<u32>; 3] {
         let mut places: Vec<u32> = (0..self.indices.len() as u32).collect();
@@ -74,7 +75,7 @@ impl Operation for Embed {
         if count == 0 || u32::try_from(count).is_err() || !serves(table) {
             return Ok(None);
         }
-        // Indices and what the backward pass reads go to the device together.
+        // Indices and the state of the backward pass go to the device in one copy.
         let readers = self.readers();
         let all = [&self.indices[..], &readers.concat()].concat();
         let index = Tensor::from_slice(&all, all.len(), table.device())?;

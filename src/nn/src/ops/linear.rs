@@ -1,4 +1,4 @@
-//! Matrix product with a weight; bias, activation and residual fused.
+//! Matrix product with a weight, fused with bias, activation and residual.
 
 use crate::gradients::{Flow, Gradient};
 use crate::host::uninitialized;
@@ -58,7 +58,7 @@ fn sizes(input: &Value, weight: &Value, bias: Option<&Value>) -> Result<Sizes> {
     Ok(Sizes { rows: input.rows(), inputs, outputs, precision: precision(&values) })
 }
 
-/// Writes what the product is added to: the bias, the residual, or both.
+/// Writes the terms that the product is added to: the bias, the residual, or both.
 fn prepare(out: &mut [f32], outputs: usize, bias: Option<&[f32]>, residual: Option<&[f32]>) {
     let chunk = crate::kernels::elementwise::rows_per_chunk(outputs) * outputs;
     let tasks = out.par_chunks_mut(chunk.max(1)).enumerate();
@@ -77,7 +77,7 @@ fn prepare(out: &mut [f32], outputs: usize, bias: Option<&[f32]>, residual: Opti
     });
 }
 
-/// Gives the gradients of input, weight and bias (inputs 0, 1 and 2 of the operation) from that of the product.
+/// Adds the gradients of input, weight and bias (inputs 0, 1 and 2 of the operation), from the gradient of the product.
 fn give(flow: &mut Flow<'_>, dy: &[f32], input: &Kept, weight: &Tensor, has_bias: bool, sizes: Sizes) -> Result<()> {
     let gradient = sizes.output(dy);
     if flow.wants(0) {
@@ -95,8 +95,8 @@ fn give(flow: &mut Flow<'_>, dy: &[f32], input: &Kept, weight: &Tensor, has_bias
     Ok(())
 }
 
-/// Adds bias `[channel]` and residual to a product `[row, channel]` that nobody else holds, and applies an activation. Gives the result,
-/// and what the activation was applied to where there is one.
+/// Adds bias `[channel]` and residual to a product `[row, channel]` that has no other owner, and applies an activation. Returns the
+/// result and, with an activation, its input.
 pub(crate) fn finish(
     product: Tensor,
     bias: Option<&Tensor>,
@@ -125,12 +125,12 @@ pub(crate) fn finish(
     Ok((activation.composed(&sum)?, Some(sum)))
 }
 
-/// `f(residual + x weight^T + bias)`; inputs `x`, weight and, where they are, bias and residual.
+/// `f(residual + x weight^T + bias)`; inputs are `x`, weight and, if present, bias and residual.
 struct Linear {
     sizes: Sizes,
-    /// The identity where the fused kernel computes: it has another one with an activation.
+    /// The activation; the identity for the fused kernel, which has its own path for activations.
     activation: Activation,
-    /// Of the output.
+    /// Shape of the output.
     shape: Vec<usize>,
     has_bias: bool,
     has_residual: bool,
@@ -144,7 +144,7 @@ impl Linear {
 }
 
 impl Operation for Linear {
-    /// Input, weight, and what the activation was applied to where there is one.
+    /// Input, weight, and the input of the activation if there is one.
     type Saved = (Tensor, Tensor, Option<Tensor>);
 
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)> {
@@ -182,7 +182,7 @@ impl Operation for Linear {
         let Sizes { rows, outputs, .. } = self.sizes;
         let (input, weight) = (values[0], values[1]);
         let (x, w) = (host::slice("linear", input.tensor())?, host::slice("linear", weight.tensor())?);
-        // SAFETY: the product writes every element: it has as many rows and columns.
+        // SAFETY: the product has exactly this shape, so it writes every element.
         let mut out = unsafe { uninitialized(rows * outputs) };
         let added =
             self.added(values).map(|value| value.map(|value| host::slice("linear", value.tensor())).transpose());
@@ -232,7 +232,7 @@ impl Value {
         apply(Linear { sizes, activation: Activation::Identity, shape, has_bias, has_residual }, &values)
     }
 
-    /// `f(self weight^T + bias)`; the activation runs on each tile while it is in the cache.
+    /// `f(self weight^T + bias)`; the activation is applied to each tile while it is in the cache.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -276,8 +276,8 @@ impl Value {
         }))
     }
 
-    /// The feed-forward block of a transformer as one operation: `f(self w1^T + b1) w2^T + b2`, plus the residual if there is
-    /// one. The activations of the wide inner layer are not kept; the backward pass computes them again from what came before.
+    /// Computes the feed-forward block of a transformer as one operation: `f(self w1^T + b1) w2^T + b2`, plus the residual if there is
+    /// one. The activations of the wide inner layer are not saved; the backward pass recomputes them from their inputs.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -339,7 +339,7 @@ impl Value {
                 if flow.wants(0) || flow.wants(1) || flow.wants(2) {
                     let w2 = host::slice("feed-forward", &w2)?;
                     let w2 = outer.weight(&w2);
-                    // SAFETY: the product writes every element: it has as many rows and columns.
+                    // SAFETY: the product has exactly this shape, so it writes every element.
                     let mut inner_gradient = unsafe { uninitialized(rows * width) };
                     multiply_then(&mut inner_gradient, width, dy_matrix, w2, false, |offset, gradient| {
                         activation.multiply_slope(gradient, &before[offset..offset + gradient.len()]);

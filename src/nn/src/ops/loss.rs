@@ -24,7 +24,7 @@ impl Value {
     }
 }
 
-/// The mean square error over valid rows; inputs the estimate and the target, which gets no gradient.
+/// The mean square error over valid rows; inputs are the estimate and the target, which gets no gradient.
 struct MeanSquareError {
     rows: Sequences,
 }

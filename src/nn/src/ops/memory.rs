@@ -1,4 +1,4 @@
-//! The memory of feed-forward sequential memory networks (FSMN; Gao et al., arXiv 2006.01713): a convolution of each channel over
+//! Memory blocks of feed-forward sequential memory networks (FSMN; Gao et al., arXiv 2006.01713): a convolution of each channel over
 //! time, parallel to the attention, added to its own input.
 
 use crate::gradients::{Flow, Gradient};
@@ -10,7 +10,7 @@ use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::{DType, Device, Tensor};
 
 impl Value {
-    /// `self + values + (values convolved over time)`, the rows of each item on their own; the taps are `[channel, 1, tap]`, centred.
+    /// `self + values + (values convolved over time)`, with each item convolved separately; the taps are `[channel, 1, tap]`, centred.
     /// Rows that belong to no item are those of `self`.
     ///
     /// # Errors
@@ -27,15 +27,15 @@ impl Value {
     }
 }
 
-/// Residual, values and taps to their sum.
+/// The sum of residual, values and convolved values; inputs are residual, values and taps.
 struct AddMemory {
     items: Sequences,
-    /// Taps of a channel.
+    /// Number of taps per channel.
     count: usize,
 }
 
 impl AddMemory {
-    /// Taps before the one that a row itself has.
+    /// Number of taps before the centre tap.
     fn centre(&self) -> usize {
         (self.count - 1) / 2
     }
@@ -44,7 +44,7 @@ impl AddMemory {
         self.items.ranges().iter().map(|rows| rows.len()).max().unwrap_or(0)
     }
 
-    /// The rows of each item behind `before` zeros, with as many behind them as the taps reach: `[item, time, channel]`.
+    /// The rows of each item after `before` zeros, followed by as many zeros as the taps reach: `[item, time, channel]`.
     fn padded(&self, x: &Tensor, before: usize) -> Result<Tensor> {
         let time = self.longest() + self.count - 1;
         let rows = self.items.ranges().iter().flat_map(|item| {
@@ -56,7 +56,7 @@ impl AddMemory {
         Ok(padded.reshape((self.items.len(), time, x.dim(1)?))?)
     }
 
-    /// From `[item, time, channel]` to the rows of the items; zero on the others.
+    /// Moves `[item, time, channel]` to the rows of the items; other rows are zero.
     fn rows(&self, x: &Tensor) -> Result<Tensor> {
         let (items, time, width) = x.dims3()?;
         let mut rows = vec![None; self.items.total()];
@@ -66,7 +66,7 @@ impl AddMemory {
         RowMap::new(rows.into_iter(), items * time)?.gather(&x.reshape((items * time, width))?)
     }
 
-    /// The sum over taps of the window that a tap sees, times its weights; the window of the centre counts once more.
+    /// The sum over taps of each tap's window times its weights; the centre window is added once more.
     fn convolved(&self, padded: &Tensor, taps: &Tensor, offset: impl Fn(usize) -> usize) -> Result<Tensor> {
         let time = self.longest();
         let mut sum = padded.narrow(1, offset(self.centre()), time)?.contiguous()?;
@@ -118,7 +118,7 @@ impl Operation for AddMemory {
         Ok(vec![residual, of_values, needs[2].then(of_taps).transpose()?])
     }
 
-    /// The kernel forwards; a recorded one has the composition's backward pass.
+    /// The forward kernel; a recorded operation uses the composition's backward pass.
     fn fused(self, inputs: &[&Value]) -> Result<Value> {
         let [residual, values, taps] = inputs else { return Err(NnError::invalid("memory", "three inputs")) };
         let (width, centre) = (values.width(), self.centre());

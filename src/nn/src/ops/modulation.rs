@@ -1,4 +1,4 @@
-//! Adaptive layer normalisation (DiT, arXiv 2212.09748): norms and residual sums steered by one set of vectors per item.
+//! Adaptive layer normalisation (DiT, arXiv 2212.09748): norms and residual sums controlled by one set of vectors per item.
 
 mod composition;
 
@@ -13,17 +13,17 @@ use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 use std::rc::Rc;
 
-/// The vectors that steer the rows of each item.
+/// The vectors that modulate the rows of each item.
 #[derive(Debug, Clone, Copy)]
 pub struct Modulation<'a> {
-    /// One row per item, of several vectors one after the other: `[item, n x channel]`.
+    /// One row per item, with several vectors one after the other: `[item, n x channel]`.
     pub vectors: &'a Value,
     /// The rows of each item.
     pub rows: &'a Sequences,
 }
 
 impl Modulation<'_> {
-    /// Refuses what does not fit a value of `width` channels, or a vector that is not there.
+    /// Checks that the modulation fits a value of `width` channels and has the vectors.
     fn check(&self, value: &Value, vectors: &[usize]) -> Result<usize> {
         let width = value.width();
         let wanted = vectors.iter().max().map_or(0, |last| (last + 1) * width);
@@ -49,12 +49,12 @@ impl Modulation<'_> {
     }
 }
 
-/// The columns of one of several vectors.
+/// The columns of one of the vectors.
 fn columns(vector: usize, width: usize) -> std::ops::Range<usize> {
     vector * width..(vector + 1) * width
 }
 
-/// Adds gradients `[item, channel]` of some vectors to that of all vectors, input `input` of the operation.
+/// Adds gradients `[item, channel]` of some vectors to the gradient of all vectors, input `input` of the operation.
 fn give_vectors(flow: &mut Flow<'_>, input: usize, shape: &[usize], parts: &[(usize, &[f32])]) -> Result<()> {
     let total = shape[1];
     flow.add_to(input, shape, |gradient| {
@@ -67,7 +67,7 @@ fn give_vectors(flow: &mut Flow<'_>, input: usize, shape: &[usize], parts: &[(us
     })
 }
 
-/// A modulated norm with what it reads; gains and shifts are `[item, channel]`.
+/// A modulated norm with its inputs; gains and shifts are `[item, channel]`.
 struct ModulatedNorm {
     input: Tensor,
     tasks: ItemTasks,
@@ -86,7 +86,7 @@ impl ModulatedNorm {
 }
 
 impl Value {
-    /// Normalises every row `[row, channel]` to mean 0 and variance 1, then `x * (1 + scale) + shift` with the scale and shift
+    /// Normalises every row `[row, channel]` to mean 0 and variance 1, then computes `x * (1 + scale) + shift` with the scale and shift
     /// of its item: the vectors `[shift, scale]` of the modulation. Rows of no item become zero.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Value {
     }
 
     /// `self + gate * update`, rows `[row, channel]`, with the gate of the row's item: the vector `gate` of the modulation. Rows
-    /// of no item stay as they are.
+    /// of no item are unchanged.
     ///
     /// # Errors
     /// When the shapes do not fit.

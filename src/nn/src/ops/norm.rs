@@ -26,7 +26,7 @@ impl Default for Normalisation {
     }
 }
 
-/// A layer norm with what it reads.
+/// A layer norm with its inputs.
 struct LayerNorm {
     input: Tensor,
     weight: Option<Tensor>,
@@ -35,7 +35,7 @@ struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Works on the elements of its input and parameters.
+    /// Calls `work` with the elements of the input and the parameters.
     fn with<R>(&self, work: impl FnOnce(&[f32], Affine) -> R) -> Result<R> {
         let [weight, bias] = [&self.weight, &self.bias]
             .map(|tensor| tensor.as_ref().map(|tensor| host::slice("layer norm", tensor)).transpose());
@@ -52,8 +52,8 @@ impl LayerNorm {
     }
 }
 
-/// The composition of a layer norm without its activation; inputs `x` and, where they are, weight and bias. Statistics are of single
-/// precision at least and about the mean: candle's own layer norm takes the difference of two squares, which loses small deviations.
+/// The composition of a layer norm without its activation; inputs are `x` and, if present, weight and bias. Statistics have single
+/// precision or wider and are taken about the mean: candle's own layer norm subtracts two squares, which loses small deviations.
 pub(super) struct Normalize {
     has_weight: bool,
     has_bias: bool,
@@ -75,25 +75,25 @@ impl Normalize {
     }
 }
 
-/// What the composition of a layer norm keeps.
+/// Saved state of the composition of a layer norm.
 pub(super) struct Normalized {
-    /// Of the input.
+    /// Element type of the input.
     pub(super) dtype: DType,
     pub(super) shape: Vec<usize>,
     /// `(x - mean) / deviation`.
     pub(super) normal: Tensor,
     /// `1 / deviation` of each row.
     pub(super) scale: Tensor,
-    /// In single precision at least, or for the kernels in the type of the input.
+    /// The weight: in single precision or wider, or for the kernels in the type of the input.
     pub(super) weight: Option<Tensor>,
-    /// Whether the CUDA kernels serve.
+    /// True if the CUDA kernels are used.
     #[cfg(feature = "cuda")]
     pub(super) by_kernel: bool,
 }
 
 #[cfg(feature = "cuda")]
 impl Normalized {
-    /// Returns whether the kernels can add to what has arrived as the gradient of the input.
+    /// Returns whether the kernels can add to the gradient that has already arrived at the input.
     pub(super) fn takes(&self, arrived: &Tensor) -> bool {
         self.by_kernel && arrived.dtype() == self.dtype && arrived.device().same_device(self.normal.device())
     }
@@ -176,7 +176,7 @@ impl Operation for Normalize {
     }
 }
 
-/// The gradient of the input from that of the normalized rows.
+/// The gradient of the input from the gradient of the normalized rows.
 pub(super) fn composed_input_gradient(of_normal: &Tensor, normal: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let along = normal.broadcast_mul(&(of_normal * normal)?.mean_keepdim(1)?)?;
     let centred = (of_normal.broadcast_sub(&of_normal.mean_keepdim(1)?)? - along)?;
@@ -185,7 +185,7 @@ pub(super) fn composed_input_gradient(of_normal: &Tensor, normal: &Tensor, scale
 
 #[cfg(feature = "cuda")]
 impl Normalize {
-    /// The backward pass by CUDA kernels, of a forward pass by them.
+    /// The backward pass by CUDA kernels, after a forward pass by CUDA kernels.
     fn cuda_backward(&self, saved: Normalized, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>> {
         use crate::cuda::layer_norm::{Affine, input_gradient, parameter_gradients};
         let Normalized { dtype, shape, normal, scale, weight, .. } = saved;
@@ -209,7 +209,7 @@ impl Value {
     /// Normalises the innermost axis to mean 0 and variance 1, then multiplies by `weight`, adds `bias` (both as wide as that axis, or
     /// absent) and applies the activation.
     ///
-    /// Adaptive normalisation (AdaLN) is this without weight and bias, followed by [`modulate`](Value::modulate).
+    /// Without weight and bias, followed by [`modulate`](Value::modulate), this is adaptive normalisation (AdaLN).
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -255,7 +255,7 @@ impl Value {
     }
 
     /// Normalises each of `groups` groups of channels over time and channels, item by item: input `[item, time, channel]`, weight
-    /// and bias `[channel]`. As PyTorch's `GroupNorm` on `[item, channel, time]`.
+    /// and bias `[channel]`. Equals PyTorch's `GroupNorm` on `[item, channel, time]`.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -266,7 +266,7 @@ impl Value {
         if groups == 0 || channels % groups != 0 {
             return Err(NnError::invalid("group norm", format!("{channels} channels in {groups} groups")));
         }
-        // [item, time, group, channel] -> [item, group, time x channel]: then it is a layer norm without gain.
+        // [item, time, group, channel] -> [item, group, time x channel], which reduces it to a layer norm without gain.
         let split = self.reshape(&[items, time, groups, channels / groups])?.swap_middle()?;
         let flat = split.reshape(&[items, groups, time * channels / groups])?;
         let plain = Normalisation { activation: Activation::Identity, ..settings };

@@ -1,4 +1,4 @@
-//! The contract of a differentiable operation, and the one place that runs it.
+//! The trait of differentiable operations, and the one function that runs them.
 
 use crate::device::{self, Place};
 use crate::gradients::{Flow, Gradient};
@@ -8,39 +8,40 @@ use candle_core::{DType, Device, Tensor};
 
 /// One differentiable operation.
 ///
-/// [`forward`](Self::forward) and [`backward`](Self::backward) are its composition: candle operations that compute on any device and in any float
-/// type. All inputs arrive on one device, in one element type and contiguous.
+/// [`forward`](Self::forward) and [`backward`](Self::backward) are its composition: candle operations that compute on any device and in
+/// any float type. All inputs are contiguous, on one device and of one element type.
 pub(crate) trait Operation: Sized + 'static {
-    /// Whether the composition computes in single precision at least, also where the tape rounds to a narrower format.
+    /// True if the composition computes in single precision or wider, even if the tape rounds to a narrower format.
     const IN_SINGLE_PRECISION: bool = false;
 
-    /// What the composition keeps for its backward pass.
+    /// State that the composition saves for its backward pass.
     type Saved: 'static;
 
-    /// The output by a CUDA kernel, where there is one for these inputs. It keeps what the composition keeps.
+    /// Returns the output of a CUDA kernel if there is one for these inputs. It saves the same state as the composition.
     #[cfg(feature = "cuda")]
     fn cuda(&self, _inputs: &[Tensor]) -> Result<Option<(Tensor, Self::Saved)>> {
         Ok(None)
     }
 
-    /// The output of the composition.
+    /// Returns the output of the composition.
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Self::Saved)>;
 
-    /// Takes over what has arrived so far as the gradient of the first input, for a backward pass that adds to it at no cost. Says whether it did.
+    /// Takes the gradient that has already arrived at the first input, if the backward pass can add to it for free. Returns whether it
+    /// did.
     fn onto(&mut self, _saved: &Self::Saved, _arrived: &Tensor) -> bool {
         false
     }
 
-    /// The gradients of the inputs, in their order, from that of the output. Those that are not needed may be left out.
+    /// Returns the gradients of the inputs, in their order, from the gradient of the output. Unneeded ones may be left out.
     fn backward(self, saved: Self::Saved, gradient: &Tensor, needs: &[bool]) -> Result<Vec<Option<Tensor>>>;
 
-    /// The operation by its fused CPU kernel: contiguous `f32`. By the composition where it has none.
+    /// Computes the operation by its fused CPU kernel on contiguous `f32`, or by the composition if there is no kernel.
     fn fused(self, inputs: &[&Value]) -> Result<Value> {
         compose(self, inputs, &Device::Cpu, DType::F32)
     }
 }
 
-/// Runs an operation where its inputs are.
+/// Runs an operation on the device of its inputs.
 pub(crate) fn apply<O: Operation>(operation: O, inputs: &[&Value]) -> Result<Value> {
     match Place::of(inputs) {
         Place::Fused => operation.fused(inputs),
@@ -51,13 +52,13 @@ pub(crate) fn apply<O: Operation>(operation: O, inputs: &[&Value]) -> Result<Val
     }
 }
 
-/// Whether an operation on these values is composed. For operations that are compositions of recorded operations.
+/// Returns whether an operation on these values is composed, for operations that are compositions of recorded operations.
 pub(crate) fn composed(inputs: &[&Value]) -> bool {
     matches!(Place::of(inputs), Place::Composed(..))
 }
 
 fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype: DType) -> Result<Value> {
-    // CUDA refuses to launch a kernel over nothing: where there are no elements, the CPU computes.
+    // CUDA rejects a launch over nothing, so the CPU computes operations without elements.
     let empty = inputs.iter().any(|value| value.tensor().elem_count() == 0);
     let place = if empty { &Device::Cpu } else { device };
     let tensors = inputs.iter().map(|value| value.enter(place, dtype)).collect::<Result<Vec<_>>>()?;
@@ -74,7 +75,7 @@ fn compose<O: Operation>(operation: O, inputs: &[&Value], device: &Device, dtype
     }))
 }
 
-/// Gives the gradients of the composition, which computes at `place`, to inputs of these element types.
+/// Adds the gradients of the composition, computed at `place`, to inputs of these element types.
 pub(crate) fn give_composed<O: Operation>(
     mut operation: O,
     saved: O::Saved,

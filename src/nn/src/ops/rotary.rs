@@ -1,4 +1,4 @@
-//! Rotary positions (Su et al., arXiv 2104.09864): channel `c` and channel `c + half` of a head turn by the angle of the row.
+//! Rotary positions (Su et al., arXiv 2104.09864): channels `c` and `c + half` of a head are rotated by the angle of the row.
 
 use crate::gradients::{Flow, Gradient};
 use crate::ops::operation::{Operation, apply};
@@ -7,11 +7,11 @@ use crate::{NnError, Result, Value, host};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-/// Rows that one task turns.
+/// Rows per task.
 const ROWS_PER_TASK: usize = 64;
 
 impl Value {
-    /// Turns queries or keys `[.., head x channel]` by the angles of their rows, given as cosines and sines `[row, pair]` with two
+    /// Rotates queries or keys `[.., head x channel]` by the angles of their rows, given as cosines and sines `[row, pair]` with two
     /// channels of a head per pair. No derivative flows into the angles.
     ///
     /// # Errors
@@ -27,9 +27,9 @@ impl Value {
     }
 }
 
-/// A turn of the pairs of channels of every head.
+/// A rotation of the pairs of channels of every head.
 struct Rotate {
-    /// Of a head.
+    /// Number of pairs per head.
     pairs: usize,
 }
 
@@ -84,7 +84,7 @@ impl Operation for Rotate {
     }
 }
 
-/// The kernel: rows of `width` channels, `[row][pair]` cosines and sines.
+/// The kernel: `x` has rows of `width` channels, cosines and sines are `[row][pair]`.
 fn turned(x: &[f32], width: usize, cosines: &[f32], sines: &[f32], pairs: usize) -> Vec<f32> {
     let mut out = x.to_vec();
     let tasks = out.par_chunks_mut((ROWS_PER_TASK * width).max(1)).enumerate();

@@ -1,4 +1,4 @@
-//! Which row of a matrix each row of another one is: the composition of everything that moves rows.
+//! Maps from the rows of one matrix to those of another one: the composition of every operation that moves rows.
 
 use crate::kernels::attention::Reach;
 use crate::kernels::convolution::Geometry;
@@ -6,29 +6,29 @@ use crate::{NnError, Result, Sequences};
 use candle_core::{DType, Device, Tensor};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// What candle's selection of rows reads as zeros, on every device.
+/// The index that candle's selection of rows reads as zeros, on every device.
 const NOTHING: u32 = u32::MAX;
 
-/// For each row of the result the row of the source, or none for zeros.
+/// The source row of each row of a result, or none for zeros.
 #[derive(Debug)]
 pub(crate) struct RowMap {
     rows: Vec<u32>,
     source: usize,
-    /// Whether nothing moves.
+    /// True if nothing moves.
     identity: bool,
-    /// The rows as a tensor, on the device that asked last: uploading waits for the device.
+    /// The rows as a tensor on the device that used it last, because uploading waits for the device.
     indices: Mutex<Option<Tensor>>,
     inverse: OnceLock<Arc<RowMap>>,
 }
 
 impl RowMap {
-    /// From the source row of each row of the result, of `source` rows.
+    /// Creates a map from the source row of each row of the result; the source has `source` rows.
     ///
     /// # Errors
-    /// When there are more rows than candle's indices count.
+    /// When there are more rows than candle's indices can count.
     pub(crate) fn new(rows: impl Iterator<Item = Option<usize>>, source: usize) -> Result<Self> {
         if u32::try_from(source).is_err() {
-            return Err(NnError::invalid("rows", format!("{source} rows are more than an index can count")));
+            return Err(NnError::invalid("rows", format!("{source} rows are more than a 32-bit index can count")));
         }
         Ok(Self::of(rows.map(|row| row.map_or(NOTHING, |row| row as u32)).collect(), source))
     }
@@ -38,7 +38,7 @@ impl RowMap {
         Self { rows, source, identity, indices: Mutex::default(), inverse: OnceLock::new() }
     }
 
-    /// From packed items to the rows they are at; zeros elsewhere.
+    /// Moves packed items to their rows; zeros elsewhere.
     fn unpack(items: &Sequences) -> Result<Self> {
         let mut rows = vec![None; items.total()];
         for (place, row) in items.ranges().iter().flat_map(Clone::clone).enumerate() {
@@ -47,19 +47,19 @@ impl RowMap {
         Self::new(rows.into_iter(), items.valid())
     }
 
-    /// From the rows of items to the items packed.
+    /// Moves the rows of items to packed items.
     fn pack(items: &Sequences) -> Result<Self> {
         Self::new(items.ranges().iter().flat_map(Clone::clone).map(Some), items.total())
     }
 
-    /// The rows of items where they are; zeros elsewhere.
+    /// Keeps the rows of items in place; zeros elsewhere.
     fn keep(items: &Sequences) -> Result<Self> {
         let mut rows = vec![None; items.total()];
         items.ranges().iter().flat_map(Clone::clone).for_each(|row| rows[row] = Some(row));
         Self::new(rows.into_iter(), items.total())
     }
 
-    /// From the rows of items to a padded batch of `time` rows each; zeros behind each item.
+    /// Moves the rows of items to a padded batch of `time` rows each; zeros after each item.
     fn pad(items: &Sequences, time: usize) -> Result<Self> {
         let padded = |rows: &std::ops::Range<usize>| {
             let rows = rows.clone();
@@ -68,7 +68,7 @@ impl RowMap {
         Self::new(items.ranges().iter().flat_map(padded), items.total())
     }
 
-    /// From one row per item to all rows of the item; zeros elsewhere.
+    /// Copies one row per item to all rows of the item; zeros elsewhere.
     fn expand(items: &Sequences) -> Result<Self> {
         let mut rows = vec![None; items.total()];
         for (item, range) in items.ranges().iter().enumerate() {
@@ -77,12 +77,12 @@ impl RowMap {
         Self::new(rows.into_iter(), items.len())
     }
 
-    /// The map back, which is also the transpose: every row of the source is at most one of the result.
+    /// The inverse map, which is also the transpose: every row of the source occurs at most once in the result.
     pub(crate) fn inverse(&self) -> Arc<Self> {
         self.inverse.get_or_init(|| Arc::new(self.readers(1))).clone()
     }
 
-    /// For each row of the source its places in the result, of which there are `taps` in turn and at most one of each.
+    /// The places in the result that read each source row: at most one per tap. The places of the result cycle through `taps` taps.
     pub(crate) fn readers(&self, taps: usize) -> Self {
         let mut rows = vec![NOTHING; self.source * taps];
         for (place, row) in self.rows.iter().enumerate().filter(|(_, row)| **row != NOTHING) {
@@ -91,9 +91,9 @@ impl RowMap {
         Self::of(rows, self.rows.len())
     }
 
-    /// The row of the source of each row, on a device.
+    /// The source row of each row, as a tensor on a device.
     pub(crate) fn indices(&self, device: &Device) -> Result<Tensor> {
-        // A tensor is whole whatever happened to the thread that held the lock.
+        // A tensor is valid even if the thread that held the lock panicked.
         let mut kept = self.indices.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(indices) = kept.as_ref().filter(|indices| indices.device().same_device(device)) {
             return Ok(indices.clone());
@@ -102,7 +102,7 @@ impl RowMap {
         Ok(kept.insert(indices).clone())
     }
 
-    /// As [`indices`](Self::indices); nothing where nothing moves.
+    /// Like [`indices`](Self::indices); `None` if nothing moves.
     #[cfg(feature = "cuda")]
     pub(crate) fn moves(&self, device: &Device) -> Result<Option<Tensor>> {
         (!self.identity).then(|| self.indices(device)).transpose()
@@ -142,30 +142,30 @@ impl RowMap {
     }
 }
 
-/// What the operations on a batch keep of its items: made once, not once per layer.
+/// Key of a cached map or mask of a batch's items, which is created once instead of once per layer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Key {
-    /// From the rows of items to the items packed.
+    /// Rows of items to packed items.
     Pack,
-    /// From packed items to the rows they are at.
+    /// Packed items to their rows.
     Unpack,
-    /// The rows of items where they are, zeros between them.
+    /// Rows of items in place, zeros between them.
     Keep,
-    /// From the rows of items to a padded batch with this number of rows per item.
+    /// Rows of items to a padded batch with this number of rows per item.
     Pad(usize),
-    /// From one row per item to all rows of the item.
+    /// One row per item to all rows of the item.
     Expand,
     /// The windows of a convolution with this number of output rows.
     Windows(Geometry, usize),
-    /// Who reads each row in such a convolution.
+    /// The readers of each row in such a convolution.
     Readers(Geometry, usize),
-    /// The mask of an attention among the items, each padded to this number of rows.
+    /// The attention mask of the items, each padded to this number of rows.
     Mask(Reach, usize),
 }
 
 type Kept<T> = Arc<Mutex<Vec<(Key, T)>>>;
 
-/// Row maps and masks of a batch, by what they are for. Clones share them; they are no part of what a batch is.
+/// Row maps and masks of a batch, by key. Clones share them; they do not count in comparisons of batches.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cache {
     maps: Kept<Arc<RowMap>>,
@@ -183,7 +183,7 @@ impl PartialEq for Cache {
 impl Eq for Cache {}
 
 impl Cache {
-    /// The map of a key, made by `make` when it is asked for first.
+    /// Returns the map of a key, created by `make` at the first call.
     pub(crate) fn map(&self, key: Key, make: impl FnOnce() -> Result<RowMap>) -> Result<Arc<RowMap>> {
         let mut maps = self.maps.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, map)) = maps.iter().find(|(kept, _)| *kept == key) {
@@ -194,7 +194,7 @@ impl Cache {
         Ok(map)
     }
 
-    /// The mask of a key on a device and in an element type, made by `make` when it is asked for first.
+    /// Returns the mask of a key on a device and in an element type, created by `make` at the first call.
     pub(crate) fn mask(
         &self,
         key: Key,
@@ -214,19 +214,19 @@ impl Cache {
 }
 
 impl Sequences {
-    /// First and last row of each item, `[item, 2]`, on a device.
+    /// The first and last row of each item, `[item, 2]`, on a device.
     #[cfg(feature = "cuda")]
     pub(crate) fn ranges_on(&self, device: &Device) -> Result<Tensor> {
         let mut kept = self.cache().ranges.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(ranges) = kept.as_ref().filter(|ranges| ranges.device().same_device(device)) {
             return Ok(ranges.clone());
         }
-        // `RowMap::new` refuses more rows than fit.
+        // `RowMap::new` rejects more rows than fit.
         let ends: Vec<u32> = self.ranges().iter().flat_map(|rows| [rows.start as u32, rows.end as u32]).collect();
         Ok(kept.insert(Tensor::from_vec(ends, (self.len(), 2), device)?).clone())
     }
 
-    /// One of the maps that need nothing but the items.
+    /// Returns one of the maps that depend on the items only.
     pub(crate) fn map(&self, key: Key) -> Result<Arc<RowMap>> {
         self.cache().map(key.clone(), || match key {
             Key::Pack => RowMap::pack(self),
@@ -241,16 +241,16 @@ impl Sequences {
     }
 }
 
-/// `[.., channel]` as `[row, channel]`.
+/// Reshapes `[.., channel]` to `[row, channel]`.
 pub(crate) fn matrix(tensor: &Tensor) -> Result<Tensor> {
     let width = tensor.dims().last().copied().unwrap_or(1);
     let rows = tensor.elem_count() / width.max(1);
     Ok(tensor.reshape((rows, width))?)
 }
 
-/// The sum of all rows of `[row, channel]`, in single precision at least.
+/// The sum of all rows of `[row, channel]`, in single precision or wider.
 ///
-/// As a product with ones: candle's own reduction over the outermost axis reads memory across its rows.
+/// Computed as a product with ones, because candle's own reduction over the outermost axis reads memory across its rows.
 pub(crate) fn sum_rows(tensor: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if crate::cuda::rows::serves(tensor) {
@@ -264,7 +264,7 @@ pub(crate) fn sum_rows(tensor: &Tensor) -> Result<Tensor> {
     Ok(Tensor::ones((1, rows), tensor.dtype(), tensor.device())?.matmul(&tensor)?.squeeze(0)?)
 }
 
-/// The sum of all rows of the product of two `[row, channel]`, in single precision at least.
+/// The sum of all rows of the product of two `[row, channel]`, in single precision or wider.
 pub(crate) fn sum_products(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if crate::cuda::rows::serves(a) && a.dtype() == b.dtype() {
@@ -273,7 +273,7 @@ pub(crate) fn sum_products(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     sum_rows(&(a * b)?)
 }
 
-/// The sum of the rows of each item, `[item, channel]`, in single precision at least.
+/// The sum of the rows of each item, `[item, channel]`, in single precision or wider.
 pub(crate) fn sum_items(tensor: &Tensor, items: &Sequences) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if crate::cuda::rows::serves(tensor) && !items.is_empty() {
@@ -289,13 +289,13 @@ pub(crate) fn sum_items(tensor: &Tensor, items: &Sequences) -> Result<Tensor> {
     Ok(padded.reshape((items.len(), time, width))?.sum(1)?)
 }
 
-/// One of several vectors of every item, `[item, channel]`.
+/// Selects one of the vectors of every item, `[item, channel]`.
 pub(crate) fn vector(vectors: &Tensor, place: usize, width: usize) -> Result<Tensor> {
     crate::device::contiguous(&vectors.narrow(1, place * width, width)?)
 }
 
-/// `base + gate * x`, rows `[.., channel]`, with the gate of the row's item: one of the vectors `[item, n x channel]`, by its place. An absent
-/// base is 0.
+/// `base + gate * x`, rows `[.., channel]`, with the gate of the row's item: one of the vectors `[item, n x channel]`, by its place.
+/// Without a base the base is 0.
 pub(crate) fn gated(
     base: Option<&Tensor>,
     x: &Tensor,
@@ -317,7 +317,7 @@ pub(crate) fn gated(
     }
 }
 
-/// A tensor of `[outer, a, b, inner]` elements as `[outer, b, a, inner]` of the given shape, in row-major order.
+/// Reorders a tensor of `[outer, a, b, inner]` elements to `[outer, b, a, inner]` of the given shape, in row-major order.
 pub(crate) fn swap(tensor: &Tensor, [a, b, inner]: [usize; 3], shape: &[usize]) -> Result<Tensor> {
     if a <= 1 || b <= 1 {
         return Ok(tensor.reshape(shape)?);

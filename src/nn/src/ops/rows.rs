@@ -96,7 +96,7 @@ impl Value {
         }))
     }
 
-    /// Adds the vector of each item (`items`: `[item, channel]`) to all rows of the item. Other rows stay as they are.
+    /// Adds the vector of each item (`items`: `[item, channel]`) to all rows of the item. Other rows are unchanged.
     ///
     /// # Errors
     /// When the shapes do not fit.
@@ -125,7 +125,7 @@ impl Value {
         }))
     }
 
-    /// The modulation of adaptive layer normalisation (DiT, arXiv 2212.09748): `self * (1 + scale) + shift` with one scale and
+    /// Applies the modulation of adaptive layer normalisation (DiT, arXiv 2212.09748): `self * (1 + scale) + shift` with one scale and
     /// shift per item, `[item, channel]`.
     ///
     /// # Errors
@@ -134,7 +134,7 @@ impl Value {
         self.scale_items(&scale.affine(1.0, 1.0)?, rows)?.add_items(shift, rows)
     }
 
-    /// Multiplies all rows of each item by the vector of the item (`items`: `[item, channel]`): the gate of adaptive layer
+    /// Multiplies all rows of each item by the vector of the item (`items`: `[item, channel]`), the gate of adaptive layer
     /// normalisation. Rows of no item become zero.
     ///
     /// # Errors
@@ -167,7 +167,7 @@ impl Value {
         }))
     }
 
-    /// The vector of each item (`self`: `[item, channel]`) on all rows of the item, `[row, channel]`; zero on rows of no item.
+    /// Copies the vector of each item (`self`: `[item, channel]`) to all rows of the item, `[row, channel]`; zero on rows of no item.
     ///
     /// # Errors
     /// When the number of items differs.
@@ -250,7 +250,7 @@ impl Value {
         }))
     }
 
-    /// The rows of the items without those between them, `[row, channel]`: a padded batch packed.
+    /// Packs a padded batch: returns the rows of the items without those between them, `[row, channel]`.
     ///
     /// # Errors
     /// When the number of rows differs.
@@ -305,8 +305,7 @@ impl Value {
         }))
     }
 
-    /// Repeats every frame `factor` times: `[item, time, channel]` to `[item, factor x time, channel]`; nearest-neighbour
-    /// upsampling.
+    /// Repeats every frame `factor` times (nearest-neighbour upsampling): `[item, time, channel]` to `[item, factor x time, channel]`.
     ///
     /// # Errors
     /// When the value has no time axis or the factor is 0.
@@ -442,7 +441,7 @@ struct MeanItems {
 }
 
 impl MeanItems {
-    /// One share of each item's mean, `[item, 1]`.
+    /// The weight of one row in each item's mean, `[item, 1]`.
     fn shares(&self, like: &Tensor) -> Result<Tensor> {
         let shares: Vec<f32> = self.rows.ranges().iter().map(|rows| 1.0 / rows.len().max(1) as f32).collect();
         Ok(Tensor::from_vec(shares, (self.rows.len(), 1), like.device())?.to_dtype(like.dtype())?)
@@ -464,7 +463,7 @@ impl Operation for MeanItems {
     }
 }
 
-/// Rows at other places, `[row, channel]`.
+/// Moves rows to other places, `[row, channel]`.
 struct MoveRows {
     map: Arc<RowMap>,
 }

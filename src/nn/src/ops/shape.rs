@@ -10,14 +10,14 @@ use candle_core::{D, Tensor};
 use rayon::prelude::*;
 
 impl Value {
-    /// The same elements under another shape of as many elements; nothing is copied.
+    /// Gives the elements another shape with the same number of elements; nothing is copied.
     ///
     /// # Errors
     /// When the number of elements differs.
     pub fn reshape(&self, shape: &[usize]) -> Result<Value> {
         let output = self.tensor().reshape(shape)?;
         let before = self.dims();
-        // The same on every device: nothing is computed.
+        // The same on every device, because nothing is computed.
         Ok(record(output, &[self], || {
             let before = before.to_vec();
             move |gradient: Gradient, flow: &mut Flow<'_>| flow.give(0, gradient.reshape(&before)?)
@@ -56,12 +56,12 @@ impl Value {
     }
 }
 
-/// Two neighbouring axes swapped.
+/// Exchange of two neighbouring axes.
 struct Swap {
-    /// Of the two axes, and of everything inside of them.
+    /// Sizes of the two axes, and of everything inside of them.
     sizes: [usize; 3],
     axes: [usize; 2],
-    /// Of the output.
+    /// Shape of the output.
     shape: Vec<usize>,
 }
 
@@ -124,7 +124,7 @@ pub fn concatenate(values: &[&Value]) -> Result<Value> {
 
 struct Concatenate {
     widths: Vec<usize>,
-    /// Of the output.
+    /// Shape of the output.
     shape: Vec<usize>,
 }
 
@@ -196,7 +196,7 @@ fn columns(x: &[f32], total: usize, range: std::ops::Range<usize>) -> Vec<f32> {
 }
 
 impl Value {
-    /// Some of the channels: `[.., start..end]`.
+    /// Selects some of the channels: `[.., start..end]`.
     ///
     /// # Errors
     /// When the range reaches beyond the innermost axis.
@@ -209,7 +209,7 @@ impl Value {
     }
 }
 
-/// Some of `total` channels.
+/// Selection of some of `total` channels.
 struct Channels {
     range: std::ops::Range<usize>,
     total: usize,

@@ -1,7 +1,7 @@
 //! Transposed one-dimensional convolution, channels innermost.
 //!
-//! Each output frame sees a few input frames with every `stride`-th tap, so that one convolution gives all the frames that belong
-//! to an input frame, side by side, once the taps are laid out for it.
+//! Each output frame sees a few input frames through every `stride`-th tap. With rearranged taps, one convolution therefore computes all
+//! frames that belong to an input frame, next to each other.
 
 use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
@@ -13,9 +13,9 @@ use crate::{NnError, Result, Sequences, Value, host};
 use candle_core::Tensor;
 
 impl Value {
-    /// Convolves each item of a packed batch `[row, input]` backwards over time, giving `stride` frames for one: weight
-    /// `[input, output, tap]` as PyTorch keeps it, bias `[output]`; gives `[stride x row, output]`. The taps beyond the stride are cut
-    /// from both ends evenly: PyTorch's `padding` of half their number.
+    /// Computes the transposed convolution over time of each item of a packed batch `[row, input]`, with `stride` output frames per input
+    /// frame: weight `[input, output, tap]` in PyTorch's layout, bias `[output]`; returns `[stride x row, output]`. The taps beyond the
+    /// stride are cut from both ends evenly, which equals PyTorch's `padding` of half their number.
     ///
     /// # Errors
     /// When the shapes do not fit or there is an odd number of taps beyond the stride.
@@ -30,14 +30,16 @@ impl Value {
             return Err(NnError::shape("transposed conv1d weight", "[input, output, tap]", weight.dims()));
         };
         if stride == 0 || kernel < stride || !(kernel - stride).is_multiple_of(2) {
-            let message = format!("{kernel} taps for a stride of {stride}: as many, or an even number more");
+            let message = format!(
+                "{kernel} taps with a stride of {stride}: the number of taps must be the stride plus an even number"
+            );
             return Err(NnError::invalid("transposed conv1d", message));
         }
         if bias.dims() != [outputs] {
             return Err(NnError::shape("transposed conv1d bias", format!("[{outputs}]"), bias.dims()));
         }
         let cut = (kernel - stride) / 2;
-        // Input frames to both sides that an output frame may see.
+        // Number of input frames on either side that an output frame may see.
         let reach = cut.div_ceil(stride);
         let taps = 2 * reach + 1;
         let place = |index: usize| {
@@ -55,14 +57,14 @@ impl Value {
         frames.reshape(&[stride * items.total(), outputs])
     }
 
-    /// Elements by their places among those of this value; zero where there is none.
+    /// Gathers elements by their places in this value; zero where there is none.
     fn gather(&self, shape: &[usize], place: impl Fn(usize) -> Option<usize>) -> Result<Value> {
         let places: Vec<Option<usize>> = (0..shape.iter().product()).map(place).collect();
         apply(Gather { places, shape: shape.to_vec() }, &[self])
     }
 }
 
-/// Elements by their places; each may be read several times.
+/// Gathers elements by their places; each may be read several times.
 struct Gather {
     places: Vec<Option<usize>>,
     shape: Vec<usize>,
@@ -78,7 +80,7 @@ impl Operation for Gather {
     }
 
     fn backward(self, shape: Vec<usize>, gradient: &Tensor, _: &[bool]) -> Result<Vec<Option<Tensor>>> {
-        // The readers of each element side by side, as many as the element that is read most often has.
+        // The readers of each element, padded to the largest number of readers.
         let mut readers = vec![Vec::new(); shape.iter().product()];
         for (reader, place) in self.places.iter().enumerate() {
             if let Some(place) = place {

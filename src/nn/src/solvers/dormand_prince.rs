@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 const STAGES: usize = 7;
 /// The times of the stages as shares of the step.
 const NODES: [f64; STAGES] = [0.0, 1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];
-/// What stage `i + 1` takes of the stages before it; the last row makes the solution.
+/// Weights of earlier stages in stage `i + 1`; the last row is the solution.
 const WEIGHTS: [&[f64]; STAGES - 1] = [
     &[1.0 / 5.0],
     &[3.0 / 40.0, 9.0 / 40.0],
@@ -19,23 +19,23 @@ const WEIGHTS: [&[f64]; STAGES - 1] = [
     &[9017.0 / 3168.0, -355.0 / 33.0, 46732.0 / 5247.0, 49.0 / 176.0, -5103.0 / 18656.0],
     &[35.0 / 384.0, 0.0, 500.0 / 1113.0, 125.0 / 192.0, -2187.0 / 6784.0, 11.0 / 84.0],
 ];
-/// Solution of order 5 minus solution of order 4.
+/// Weights of the error: solution of order 5 minus solution of order 4.
 const ERROR: [f64; STAGES] =
     [71.0 / 57600.0, 0.0, -71.0 / 16695.0, 71.0 / 1920.0, -17253.0 / 339200.0, 22.0 / 525.0, -1.0 / 40.0];
-/// A step is made a little shorter than the error allows, and not too different from the one before.
+/// A step is made slightly shorter than the error allows, and not too different from the previous one.
 const SAFETY: f64 = 0.9;
 const SHRINK: f64 = 0.2;
 const GROW: f64 = 10.0;
 
-/// Accuracy of the adaptive solver, and when it gives up.
+/// Accuracy of the adaptive solver, and its limit of evaluations.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tolerances {
-    /// Error of a step that is allowed, per magnitude of the state.
+    /// Allowed error of a step relative to the magnitude of the state.
     pub rtol: f64,
-    /// Error of a step that is allowed in any case.
+    /// Allowed absolute error of a step.
     pub atol: f64,
-    /// Most evaluations of the velocity.
+    /// Largest number of evaluations of the velocity.
     pub max_evaluations: usize,
 }
 
@@ -46,13 +46,13 @@ impl Default for Tolerances {
 }
 
 impl Tolerances {
-    /// Refuses tolerances that cannot be met.
+    /// Checks that the tolerances can be met.
     ///
     /// # Errors
-    /// The first that cannot be used.
+    /// When a tolerance cannot be met; the first one is reported.
     pub fn check(&self) -> crate::Result<()> {
         let Self { rtol, atol, max_evaluations } = *self;
-        // The state is in single precision: below its rounding every step would be refused.
+        // The state is in single precision: below its rounding every step would be rejected.
         if !(1e-6..1.0).contains(&rtol) {
             return Err(NnError::invalid("rtol", format!("{rtol} is not in [1e-6, 1)")));
         }
@@ -60,18 +60,18 @@ impl Tolerances {
             return Err(NnError::invalid("atol", format!("{atol} is not a positive number")));
         }
         if max_evaluations < STAGES + 1 {
-            return Err(NnError::invalid("max_evaluations", format!("{max_evaluations} do not suffice for a step")));
+            return Err(NnError::invalid("max_evaluations", format!("{max_evaluations} is less than one step needs")));
         }
         Ok(())
     }
 }
 
 /// Follows `velocity(state, time)` from the first to the second time with steps as long as the tolerances allow. A step takes
-/// six evaluations (its first stage is the last of the step before); finding the length of the first one takes two.
+/// six evaluations (its first stage is the last of the previous step); finding the length of the first step takes two.
 ///
 /// # Errors
-/// Those of `velocity`; when it gives another number of elements or a value that is not finite, when the steps become too
-/// short to move on, and when `max_evaluations` do not suffice (a stiff problem).
+/// Those of `velocity`; when it returns another number of elements or a value that is not finite, when the steps become too
+/// short to advance, and when `max_evaluations` is reached (a stiff problem).
 pub fn dormand_prince<E: From<NnError>>(
     start: Vec<f32>,
     times: [f32; 2],
@@ -81,7 +81,7 @@ pub fn dormand_prince<E: From<NnError>>(
     tolerances.check()?;
     let [time, end] = times.map(f64::from);
     if !(end > time && end.is_finite() && time.is_finite()) {
-        return Err(NnError::invalid("dopri5", format!("the time does not run from {time} to {end}")).into());
+        return Err(NnError::invalid("dopri5", format!("the time cannot run from {time} to {end}")).into());
     }
     if start.is_empty() {
         return Ok(Solution { state: start, evaluations: 0 });
@@ -92,7 +92,7 @@ pub fn dormand_prince<E: From<NnError>>(
     let mut step = run.first_step(&state, &slope)?;
     while run.time < end {
         let left = end - run.time;
-        // A last step that would leave next to nothing takes the rest along.
+        // A last step that would leave almost nothing is extended to the end.
         let last = step >= left * (1.0 - 1e-9);
         let length = if last { left } else { step };
         run.check_step(length)?;
@@ -106,17 +106,17 @@ pub fn dormand_prince<E: From<NnError>>(
     Ok(Solution { state, evaluations: run.evaluations })
 }
 
-/// By what the step changes for the error (relative to what is allowed) to be as allowed.
+/// Factor on the step that brings the error (relative to the allowed one) to the allowed one.
 fn growth(error: f64) -> f64 {
     if error == 0.0 { GROW } else { (SAFETY * error.powf(-0.2)).clamp(SHRINK, GROW) }
 }
 
-/// A step that was tried.
+/// Result of a trial step.
 struct Trial {
     state: Vec<f32>,
-    /// The velocity there.
+    /// The velocity at its end.
     slope: Vec<f32>,
-    /// Its error relative to what is allowed.
+    /// Its error relative to the allowed one.
     error: f64,
 }
 
@@ -136,7 +136,7 @@ impl<F> Run<'_, F> {
     {
         if self.evaluations >= self.tolerances.max_evaluations {
             let message = format!(
-                "stopped at time {:.4} after {} evaluations of the velocity: it changes too fast for these tolerances (rtol \
+                "stopped at time {:.4} after {} evaluations of the velocity: the velocity changes too fast for these tolerances (rtol \
                  {:e}, atol {:e}); loosen them, allow more evaluations or use euler",
                 self.time, self.evaluations, self.tolerances.rtol, self.tolerances.atol
             );
@@ -152,7 +152,7 @@ impl<F> Run<'_, F> {
         Ok(slope)
     }
 
-    /// A step that cannot move the time means that the error does not fall with the step.
+    /// Rejects a step too short to advance the time, which means that the error does not shrink with the step.
     fn check_step(&self, step: f64) -> Result<(), NnError> {
         if step > 1e-9 * self.end.abs().max(1.0) {
             return Ok(());
@@ -161,7 +161,7 @@ impl<F> Run<'_, F> {
         Err(NnError::invalid("dopri5", message))
     }
 
-    /// The root mean square of `values` over the allowed error at the larger of two states.
+    /// The root mean square of `values` relative to the allowed error at the larger of two states.
     fn norm(&self, values: impl Iterator<Item = f64>, states: [&[f32]; 2]) -> f64 {
         let Tolerances { rtol, atol, .. } = *self.tolerances;
         let count = states[0].len() as f64;

@@ -6,7 +6,7 @@ use crate::NnError;
 /// Euler's method: `x += (t' - t) velocity(x, t)` from each time to the next; one evaluation per step.
 ///
 /// # Errors
-/// Those of `velocity`; when it gives another number of elements, or fewer than two times are given.
+/// Those of `velocity`; when it returns another number of elements, or fewer than two times are given.
 pub fn euler<E: From<NnError>>(
     mut state: Vec<f32>,
     times: &[f32],

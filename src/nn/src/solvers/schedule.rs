@@ -1,11 +1,11 @@
-//! How steps are spread over time.
+//! Spacing of steps over time.
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// How steps are spread over the time from 0 to 1.
+/// Spacing of steps over the time from 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeSchedule {
@@ -17,7 +17,7 @@ pub enum TimeSchedule {
     Cosine,
 }
 
-/// By hand: the alias is a name of its own to a recipe.
+/// Implemented by hand, because a recipe accepts the alias as a name of its own.
 impl JsonSchema for TimeSchedule {
     fn schema_name() -> Cow<'static, str> {
         "TimeSchedule".into()
@@ -25,7 +25,7 @@ impl JsonSchema for TimeSchedule {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "How steps are spread over the time from 0 to 1.",
+            "description": "Spacing of steps over the time from 0 to 1.",
             "oneOf": [
                 { "const": "uniform", "description": "Steps of equal size." },
                 { "const": "linear", "description": "The same as `uniform`." },
@@ -36,7 +36,7 @@ impl JsonSchema for TimeSchedule {
 }
 
 impl TimeSchedule {
-    /// Where `s` in [0, 1] lands.
+    /// Maps `s` in [0, 1] to its time.
     pub fn warp(self, s: f32) -> f32 {
         match self {
             TimeSchedule::Uniform => s,
@@ -44,7 +44,7 @@ impl TimeSchedule {
         }
     }
 
-    /// The `steps + 1` times from 0 to 1.
+    /// Returns the `steps + 1` times from 0 to 1.
     pub fn times(self, steps: usize) -> Vec<f32> {
         (0..=steps).map(|step| self.warp(step as f32 / steps.max(1) as f32)).collect()
     }

@@ -1,4 +1,4 @@
-//! Random values, and how far results are apart.
+//! Random values, and differences between results.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use flowmill_nn::{Value, random::Draw};

@@ -1,4 +1,4 @@
-//! A file that only one process can create, in place of the system's lock.
+//! A file that only one process can create, used in place of the system's lock.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -15,12 +15,12 @@ pub(super) struct ExclusiveFile {
     path: PathBuf,
 }
 
-/// What the file says.
+/// The state of the file.
 pub(super) enum Claim {
     Free,
-    /// Somebody at work, or nobody knows who.
+    /// A running process, or an unknown one.
     Held(Option<Holder>),
-    /// A process of this machine that is no more.
+    /// A process of this machine that no longer exists.
     Dead(Holder),
 }
 
@@ -38,7 +38,7 @@ pub(super) fn look(path: &Path) -> Claim {
     }
 }
 
-/// What was taken, and of whom that is dead; or who holds it.
+/// The lock and its dead former owner, or the present holder.
 pub(super) type Taken<T> = Result<(T, Option<Holder>), Option<Holder>>;
 
 impl ExclusiveFile {
@@ -66,7 +66,7 @@ impl ExclusiveFile {
 
 impl Drop for ExclusiveFile {
     fn drop(&mut self) {
-        // What stays is a dead process's file, which the next run takes over.
+        // A file that remains belongs to a dead process, and the next run takes it over.
         let _unimportant = fs::remove_file(&self.path);
     }
 }
@@ -87,7 +87,7 @@ pub(super) fn remove_dead(path: &Path, dead: &Holder) -> io::Result<()> {
     fs::rename(&moved, path)
 }
 
-/// Returns whether a holder is a process of this machine that does not exist any more.
+/// Returns whether a holder is a process of this machine that no longer exists.
 fn is_dead(holder: &Holder) -> bool {
     if holder.host != clock::host() {
         return false;
@@ -98,7 +98,7 @@ fn is_dead(holder: &Holder) -> bool {
     !exists || another
 }
 
-/// When a process began, in ticks since the machine did, where the system tells.
+/// Returns the start time of a process, in ticks since the system booted, if the system provides it.
 pub(super) fn born(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; the 22nd field is the 20th after it.
@@ -133,7 +133,7 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let gone = Holder { pid: child.id(), ..me.clone() };
         child.wait().unwrap();
-        // A later process that got the number of one that died.
+        // A later process with the number of a dead one.
         let reused = Holder { born: me.born.map(|born| born + 1), ..me.clone() };
         for dead in [gone, reused] {
             fs::write(&path, serde_json::to_string(&dead).unwrap()).unwrap();

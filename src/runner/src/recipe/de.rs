@@ -1,4 +1,4 @@
-//! From a recipe's tree to typed configuration, every error with the key and the line it was written on.
+//! Deserialization of a recipe's tree to typed configuration. Every error has the key and the line it was written on.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
@@ -8,12 +8,12 @@ use super::RecipeError;
 use super::node::{Content, Entry, Node, Place, Scalar};
 use super::{pinpoint, suggest};
 
-/// Reads `node`, which stands at the dotted `path`, as a `T`.
+/// Reads `node`, which is at the dotted `path`, as a `T`.
 pub(crate) fn from_node<T: de::DeserializeOwned>(node: &Node, path: &str) -> Result<T, RecipeError> {
     from_shared(node, path, &[])
 }
 
-/// As [`from_node`], of a mapping some of whose keys are for other structs.
+/// Reads like [`from_node`], from a mapping some of whose keys belong to other structs.
 pub(super) fn from_shared<T: de::DeserializeOwned>(node: &Node, path: &str, others: &[&str]) -> Result<T, RecipeError> {
     read(node, path, others).map_err(|error: Error| {
         let (place, found) = error.found.clone().unwrap_or_else(|| (node.place.clone(), path.to_owned()));
@@ -27,15 +27,15 @@ pub(super) fn read<T: de::DeserializeOwned>(node: &Node, path: &str, others: &[&
     T::deserialize(Reader { node, path: path.to_owned(), others })
 }
 
-/// serde's errors know no place; the innermost reader that sees one adds its own.
+/// A deserialization error. serde's errors have no place; the innermost reader that sees one adds its own.
 #[derive(Debug)]
 pub(crate) struct Error {
     found: Option<(Place, String)>,
     pub(super) message: String,
     unknown: Option<String>,
-    /// Whether the place is only that of a mapping or list somewhere in which the mistake is.
+    /// True if the place is only that of a mapping or list that contains the mistake.
     vague: bool,
-    /// Whether something is not there, rather than wrong.
+    /// True if something is missing rather than wrong.
     pub(super) missing: bool,
 }
 
@@ -80,7 +80,7 @@ impl de::Error for Error {
     }
 }
 
-/// What was found, as a person would call it.
+/// Describes the value that was found.
 fn describe(found: de::Unexpected<'_>) -> String {
     match found {
         de::Unexpected::Bool(value) => value.to_string(),
@@ -95,7 +95,7 @@ fn describe(found: de::Unexpected<'_>) -> String {
     }
 }
 
-/// Rust's names of types in the words of a recipe.
+/// Translates Rust's names of types into the words of a recipe.
 fn plain_words(expected: &str) -> String {
     match expected {
         "u8" => format!("a whole number from 0 to {}", u8::MAX),
@@ -123,12 +123,12 @@ fn plain_words(expected: &str) -> String {
 struct Reader<'a> {
     node: &'a Node,
     path: String,
-    /// Keys of the mapping that are for other structs.
+    /// Keys of the mapping that belong to other structs.
     others: &'a [&'a str],
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of a value that is for one type alone.
+    /// Creates a reader of a value that belongs to one type alone.
     fn whole(node: &'a Node, path: String) -> Self {
         Self { node, path, others: &[] }
     }
@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
     fn integer<'de, V: Visitor<'de>>(self, what: &str, visitor: V) -> Result<V::Value, Error> {
         match self.node.scalar() {
             Some(Scalar::Unsigned(_) | Scalar::Negative(_)) => self.visit_scalar(visitor),
-            // 1e6 is a float to YAML and a whole number to everybody else.
+            // 1e6 is a float in YAML and a whole number to people.
             Some(Scalar::Float(value)) if value.fract() == 0.0 && value.abs() < 9e15 => {
                 let visited =
                     if value < 0.0 { visitor.visit_i64(value as i64) } else { visitor.visit_u64(value as u64) };
@@ -254,7 +254,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
         }
     }
 
-    /// A number where text belongs is taken as written: speakers are called `1089`.
+    /// A number in place of text is taken as written: speakers have names like `1089`.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node.content {
             Content::Scalar { raw, .. } if !self.node.is_null() => visitor.visit_str(raw).map_err(|e| self.locate(e)),
@@ -367,7 +367,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
 struct Entries<'p, 'a> {
     parent: &'p Reader<'a>,
     entries: std::slice::Iter<'a, Entry>,
-    /// The keys that are visited, where that is not all.
+    /// The keys that are visited, if not all.
     own: Option<&'static [&'static str]>,
     value: Option<&'a Entry>,
 }
@@ -399,13 +399,13 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
     }
 }
 
-/// Reads a value. A type that is converted from another one after it was read fails outside of the reader: such an error is about the
-/// whole value.
+/// Reads a value. A type that is converted from another one after reading fails outside the reader; such an error
+/// concerns the whole value.
 fn value_of<'de, V: DeserializeSeed<'de>>(seed: V, reader: &Reader<'_>) -> Result<V::Value, Error> {
     seed.deserialize(Reader::whole(reader.node, reader.path.clone())).map_err(|error| reader.locate(error))
 }
 
-/// A key as a value, so that maps may have numbers as keys.
+/// Returns a key as a value, so that maps may have numbers as keys.
 fn key_node(entry: &Entry) -> Node {
     let content = Content::Scalar { raw: entry.key.clone(), quoted: false };
     Node { content, place: entry.key_place.clone() }
@@ -434,7 +434,7 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
     }
 }
 
-/// `kind` or `kind: {…}`.
+/// A choice, written `kind` or `kind: {…}`.
 struct Choice<'p, 'a> {
     parent: &'p Reader<'a>,
     name: &'a str,
@@ -475,7 +475,7 @@ impl<'de> VariantAccess<'de> for Choice<'_, '_> {
         let empty = Node::empty_map(self.parent.node.place.clone());
         match self.value {
             Some(node) => seed.deserialize(Reader::whole(node, self.parent.child(self.name))),
-            // All settings left out: their defaults.
+            // All settings are left out: their defaults apply.
             None => seed.deserialize(Reader::whole(&empty, self.parent.child(self.name))),
         }
     }

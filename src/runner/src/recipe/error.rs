@@ -1,10 +1,10 @@
-//! What is wrong with a recipe, and where.
+//! Errors in a recipe, with their place.
 
 use std::fmt;
 
 use super::node::Place;
 
-/// One thing wrong with a recipe: place, key, what, and what to do. The program ends with exit code 2 on it.
+/// One error in a recipe: place, key, what is wrong, and what to do. The program exits with code 2 on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecipeError {
     pub(super) place: Option<Place>,
@@ -24,17 +24,17 @@ impl RecipeError {
         Self { place, key: key.into(), message: message.to_string() }
     }
 
-    /// An error that no line of a recipe is to blame for, such as a recipe that is not there.
+    /// Creates an error that does not belong to a line of a recipe, such as a missing recipe.
     pub fn without_place(message: impl fmt::Display) -> Self {
         Self { place: None, key: String::new(), message: message.to_string() }
     }
 
-    /// The key it concerns, dotted, such as `train.optim.lr`; empty when there is none.
+    /// Returns the dotted key it concerns, such as `train.optim.lr`; empty if there is none.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The line it concerns, from 1, when it concerns one.
+    /// Returns the line it concerns, from 1, if any.
     pub fn line(&self) -> Option<usize> {
         self.place.as_ref().map(|place| place.line).filter(|&line| line > 0)
     }

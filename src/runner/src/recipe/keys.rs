@@ -1,9 +1,9 @@
-//! The keys that a type reads of a mapping.
+//! The keys that a type reads from a mapping.
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// Returns the keys of the fields of a struct, as a recipe writes them; none of a type that is no struct.
+/// Returns the keys of the fields of a struct, as a recipe writes them; none for a type that is not a struct.
 pub fn keys_of<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
     match T::deserialize(Ask) {
         Err(Asked(keys)) => keys,
@@ -11,7 +11,7 @@ pub fn keys_of<T: for<'de> Deserialize<'de>>() -> &'static [&'static str] {
     }
 }
 
-/// A deserializer that reads nothing: its error is the keys that were asked for.
+/// A deserializer that reads nothing. Its error is the list of requested keys.
 struct Ask;
 
 /// The keys.

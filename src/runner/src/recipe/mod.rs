@@ -1,4 +1,4 @@
-//! The recipe: one YAML file, perhaps laid over another, perhaps with changes from the command line.
+//! The recipe: one YAML file, optionally on top of a base recipe and changed from the command line.
 
 mod de;
 mod error;
@@ -23,16 +23,16 @@ pub use schema::{joined_schema, schema, tagged_schema};
 
 use crate::{Stage, StagePaths};
 
-/// A recipe file larger than this is refused.
+/// The size above which a recipe file is refused.
 const MAX_BYTES: u64 = 1 << 20;
-/// More recipes on top of each other than this are refused.
+/// The number of stacked recipes above which they are refused.
 const MAX_BASES: usize = 16;
 /// Keys of the recipe itself; all others are sections of stages.
 pub(crate) const OWN_KEYS: [&str; 4] = ["name", "seed", "max_rejected", "base"];
-/// The share of a stage's rows that may be rejected unless the recipe says otherwise.
+/// The default share of a stage's rows that may be rejected.
 const DEFAULT_MAX_REJECTED: f64 = 0.05;
 
-/// A recipe, read and merged; its sections become typed when a stage asks for them. Cheap to clone.
+/// A recipe, read and merged. Its sections become typed when a stage reads them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Recipe {
     inner: Arc<Inner>,
@@ -54,18 +54,19 @@ impl Recipe {
     /// (`train.optim.lr=1e-4`), and checks the top level against `sections`, the names of the stages.
     ///
     /// # Errors
-    /// A file that is missing, too large or not UTF-8; YAML that is broken or nested without bound; a duplicate or
-    /// unknown key; `base` in a circle; a wrong type among the recipe's own keys.
+    /// Returns an error for a file that is missing, too large or not UTF-8; YAML that is broken or nested too deeply;
+    /// a duplicate or unknown key; a circular `base`; a wrong type among the recipe's own keys.
     pub fn load(path: &Path, overrides: &[String], sections: &[&str]) -> Result<Self, RecipeError> {
         let sections: Vec<_> = sections.iter().map(|&section| (section, StagePaths::default())).collect();
         Self::read(path, overrides, &sections)
     }
 
-    /// As [`load`](Self::load) with the sections of `stages`. The paths that they declare ([`Stage::paths`]) count from the folder of
-    /// the file that writes them, so a base may lie in another folder; those of `overrides` from the recipe's.
+    /// Loads a recipe like [`load`](Self::load), with the sections of `stages`. The paths that they declare
+    /// ([`Stage::paths`]) are relative to the folder of the file that writes them, so a base may be in another
+    /// folder. Paths in `overrides` are relative to the recipe's folder.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// See [`load`](Self::load).
     pub fn for_stages(path: &Path, overrides: &[String], stages: &[Box<dyn Stage>]) -> Result<Self, RecipeError> {
         let sections: Vec<_> = stages.iter().map(|stage| (stage.name(), stage.paths())).collect();
         Self::read(path, overrides, &sections)
@@ -89,41 +90,43 @@ impl Recipe {
         Ok(Self { inner: Arc::new(Inner { file, dir, root, sections, name, seed, max_rejected }) })
     }
 
-    /// The recipe's name, which is also its experiment's: the key `name`, or the name of the recipe's folder.
+    /// Returns the name of the recipe and its experiment: the key `name`, or the name of the recipe's folder.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// The key every random draw is made with; 0 when left out.
+    /// Returns the seed of every random draw; 0 by default.
     pub fn seed(&self) -> u64 {
         self.inner.seed
     }
 
-    /// The share of a stage's rows, 0 to 1, that may be rejected before the stage fails; 0.05 when left out.
+    /// Returns the share of a stage's rows, 0 to 1, that may be rejected before the stage fails; 0.05 by default.
     pub fn max_rejected(&self) -> f64 {
         self.inner.max_rejected
     }
 
-    /// The recipe's file, absolute.
+    /// Returns the absolute path of the recipe's file.
     pub fn file(&self) -> &Path {
         &self.inner.file
     }
 
-    /// The recipe's folder, absolute, which relative paths are taken from (those of a base have been made to count from it).
+    /// Returns the absolute path of the recipe's folder, to which relative paths are relative. Those of a base were
+    /// converted accordingly.
     pub fn dir(&self) -> &Path {
         &self.inner.dir
     }
 
-    /// A path as the recipe says it: relative ones are taken from the recipe's folder.
+    /// Resolves a path of the recipe. Relative paths start from the recipe's folder.
     pub fn resolve(&self, path: &str) -> PathBuf {
         self.inner.dir.join(path)
     }
 
-    /// A stage's section as its type, or the type's default when the section is left out or empty. Keys that a struct
-    /// does not have are errors, whether or not it says `deny_unknown_fields`.
+    /// Returns a stage's section as its type, or the type's default if the section is left out or empty. Unknown keys
+    /// are errors, with or without `deny_unknown_fields`.
     ///
     /// # Errors
-    /// The first key that is unknown or of a wrong type, with file, line and the nearest key that exists.
+    /// Returns an error for the first key that is unknown or has a wrong type, with file, line and the nearest
+    /// existing key.
     pub fn section<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, RecipeError> {
         match self.inner.root.get(name) {
             Some(entry) if !entry.node.is_null() => de::from_node(&entry.node, name),
@@ -131,11 +134,12 @@ impl Recipe {
         }
     }
 
-    /// The value of a dotted key as its type, or the type's default when it is left out or null: a mapping that several structs share.
-    /// Keys of `others` belong to them; any other key that the struct does not have is an error.
+    /// Returns the value of a dotted key as its type, or the type's default if it is left out or null. For a mapping
+    /// that several structs share: keys in `others` belong to them, and any other key that the struct does not have
+    /// is an error.
     ///
     /// # Errors
-    /// As [`section`](Self::section).
+    /// See [`section`](Self::section).
     pub fn shared<T: DeserializeOwned + Default>(&self, key: &str, others: &[&str]) -> Result<T, RecipeError> {
         match self.find(key) {
             Some(found) if found.whole && !found.node.is_null() => de::from_shared(found.node, key, others),
@@ -143,10 +147,11 @@ impl Recipe {
         }
     }
 
-    /// The value of one dotted key (`train.train_split`), of a section that another stage owns; none when it is left out or null.
+    /// Returns the value of one dotted key (`train.train_split`) in a section that another stage owns; none if it is
+    /// left out or null.
     ///
     /// # Errors
-    /// A value of another type, with file and line.
+    /// Returns an error for a value of another type, with file and line.
     pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, RecipeError> {
         match self.find(key) {
             Some(found) if found.whole && !found.node.is_null() => de::from_node(found.node, key).map(Some),
@@ -159,12 +164,12 @@ impl Recipe {
         self.find(key).is_some_and(|found| found.whole)
     }
 
-    /// Returns whether it gives the key something else than null.
+    /// Returns whether the recipe sets the key to something other than null.
     pub fn sets(&self, key: &str) -> bool {
         self.find(key).is_some_and(|found| found.whole && !found.node.is_null())
     }
 
-    /// An error about a dotted key, with the line it is written on, or that of the nearest key above it.
+    /// Creates an error about a dotted key, with the line of the key or of the nearest key above it.
     pub fn error(&self, key: &str, message: impl std::fmt::Display) -> RecipeError {
         let place = match self.find(key) {
             Some(found) => found.place.clone(),
@@ -173,12 +178,12 @@ impl Recipe {
         RecipeError::at(Some(place), key, message)
     }
 
-    /// The names of the sections that exist, for telling them apart from a stage's own fields.
+    /// Returns the names of the existing sections, to distinguish them from a stage's own fields.
     pub(crate) fn sections(&self) -> &[String] {
         &self.inner.sections
     }
 
-    /// The deepest value on the way to a dotted key (`prep.sources[0].dir`).
+    /// Returns the deepest value on the path to a dotted key (`prep.sources[0].dir`).
     fn find(&self, key: &str) -> Option<Found<'_>> {
         let mut node = &self.inner.root;
         let mut deepest = None;
@@ -197,15 +202,15 @@ impl Recipe {
     }
 }
 
-/// A value on the way to a dotted key.
+/// A value on the path to a dotted key.
 struct Found<'a> {
     place: &'a Place,
     node: &'a Node,
-    /// Whether it is the key's own.
+    /// True if it is the value of the key itself.
     whole: bool,
 }
 
-/// Reads a file and the recipes it extends, each laid over its base.
+/// Reads a file and the recipes it extends, each merged over its base.
 fn load_with_bases(path: &Path, stages: &[(&str, StagePaths)]) -> Result<Node, RecipeError> {
     let mut layers = Vec::new();
     let mut seen: Vec<PathBuf> = Vec::new();
@@ -220,7 +225,7 @@ fn load_with_bases(path: &Path, stages: &[(&str, StagePaths)]) -> Result<Node, R
             return Err(RecipeError::at(
                 asked_by,
                 "base",
-                format!("more than {MAX_BASES} recipes on top of each other"),
+                format!("more than {MAX_BASES} recipes stacked with `base`"),
             ));
         }
         let mut root = read_file(&path, asked_by)?;
@@ -232,12 +237,12 @@ fn load_with_bases(path: &Path, stages: &[(&str, StagePaths)]) -> Result<Node, R
     bottom_up.ok_or_else(|| RecipeError::without_place("no recipe was read"))
 }
 
-/// A file to be read.
+/// A file to read.
 struct Layer {
     path: PathBuf,
-    /// Its folder, seen from that of the recipe on top; empty for the same.
+    /// Its folder, relative to that of the top recipe; empty if they are the same.
     folder: PathBuf,
-    /// Where the recipe above names it.
+    /// The place where the recipe above names it.
     asked_by: Option<Place>,
 }
 
@@ -269,7 +274,7 @@ fn read_file(path: &Path, asked_by: Option<Place>) -> Result<Node, RecipeError> 
     })?;
     let root = parse::parse(text.trim_start_matches('\u{feff}'), &origin)?;
     if root.entries().is_none() {
-        let message = format!("a recipe is a mapping of keys to values, this is {}", root.describe());
+        let message = format!("a recipe must be a mapping of keys to values; this is {}", root.describe());
         return Err(RecipeError::new(root.place, message));
     }
     Ok(root)
@@ -288,7 +293,7 @@ fn unreadable(path: &Path, error: &std::io::Error, asked_by: Option<Place>) -> R
 fn check_top_level(root: &Node, sections: &[&str]) -> Result<(), RecipeError> {
     let known: Vec<&str> = OWN_KEYS.iter().chain(sections).copied().collect();
     let Some(entries) = root.entries() else {
-        return Err(RecipeError::new(root.place.clone(), "a recipe is a mapping of keys to values"));
+        return Err(RecipeError::new(root.place.clone(), "a recipe must be a mapping of keys to values"));
     };
     match entries.iter().find(|entry| !known.contains(&entry.key.as_str())) {
         None => Ok(()),
@@ -324,7 +329,7 @@ fn is_plain_name(name: &str) -> bool {
     plain && !name.is_empty() && !name.starts_with('.') && name.len() <= 200
 }
 
-/// The name of the recipe's folder, where it can name another one, with `-` for what cannot.
+/// Returns the name of the recipe's folder, with `-` in place of characters that cannot be used in a name.
 fn name_of_folder(dir: &Path) -> String {
     let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
     let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

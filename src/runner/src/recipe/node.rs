@@ -1,14 +1,14 @@
-//! The tree of a recipe: every value with the place it was written at.
+//! The tree of a recipe: every value with the place where it was written.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a value was written.
+/// The place where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The file as the person named it, or `--set KEY=VALUE`.
+    /// The file as the user named it, or `--set KEY=VALUE`.
     pub origin: Arc<str>,
-    /// From 1; 0 when the origin has no lines.
+    /// The line, from 1; 0 if the origin has no lines.
     pub line: usize,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Node {
     pub place: Place,
 }
 
-/// What a value is.
+/// The content of a value.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// A scalar as written. Quoted ones are always text.
@@ -70,7 +70,7 @@ impl Node {
         Self { content: Content::Map(Vec::new()), place }
     }
 
-    /// The entries when this is a mapping.
+    /// Returns the entries if this is a mapping.
     pub fn entries(&self) -> Option<&[Entry]> {
         match &self.content {
             Content::Map(entries) => Some(entries),
@@ -78,12 +78,12 @@ impl Node {
         }
     }
 
-    /// The value of a key when this is a mapping that has it.
+    /// Returns the value of a key if this is a mapping that has it.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries()?.iter().find(|entry| entry.key == key)
     }
 
-    /// An item when this is a list that has it.
+    /// Returns an item if this is a list that has it.
     pub fn item(&self, at: usize) -> Option<&Node> {
         match &self.content {
             Content::List(items) => items.get(at),
@@ -91,12 +91,12 @@ impl Node {
         }
     }
 
-    /// Returns whether nothing was written.
+    /// Returns whether the value is empty.
     pub fn is_null(&self) -> bool {
         matches!(self.scalar(), Some(Scalar::Null))
     }
 
-    /// The typed scalar when this is one.
+    /// Returns the typed scalar if this is one.
     pub fn scalar(&self) -> Option<Scalar<'_>> {
         match &self.content {
             Content::Scalar { raw, quoted: true } => Some(Scalar::Text(raw)),
@@ -105,7 +105,7 @@ impl Node {
         }
     }
 
-    /// How deep the tree below is; 1 for a scalar.
+    /// Returns the depth of the tree; 1 for a scalar.
     pub fn depth(&self) -> usize {
         match &self.content {
             Content::Scalar { .. } => 1,
@@ -114,7 +114,7 @@ impl Node {
         }
     }
 
-    /// How many values the tree holds.
+    /// Returns the number of values in the tree.
     pub fn size(&self) -> usize {
         match &self.content {
             Content::Scalar { .. } => 1,
@@ -123,7 +123,7 @@ impl Node {
         }
     }
 
-    /// What it is, for messages: `the text "abc"`, `a list`.
+    /// Describes the value for messages: `the text "abc"`, `a list`.
     pub fn describe(&self) -> String {
         match (&self.content, self.scalar()) {
             (Content::List(_), _) => "a list".to_owned(),

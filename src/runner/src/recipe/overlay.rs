@@ -1,4 +1,4 @@
-//! Laying one tree over another: `base:` and `--set`.
+//! Merging one tree over another: `base:` and `--set`.
 
 use std::sync::Arc;
 
@@ -6,11 +6,11 @@ use super::RecipeError;
 use super::node::{Content, Entry, Node, Place};
 use super::parse::parse;
 
-/// Keys whose value decides which other keys a mapping may have.
+/// Keys whose value determines which other keys a mapping may have.
 pub(super) const DECIDING: [&str; 2] = ["kind", "family"];
 
-/// `above` over `below`: mappings are merged key by key, everything else is replaced. So is a mapping of another kind: the
-/// settings of one extractor or model mean nothing to another.
+/// Merges `above` over `below`: mappings key by key; everything else is replaced. A mapping of another kind is also
+/// replaced, because the settings of one extractor or model mean nothing to another.
 pub(crate) fn merge(below: Node, above: Node) -> Node {
     if DECIDING.iter().any(|key| differ(&below, &above, key)) {
         return above;
@@ -33,7 +33,7 @@ pub(crate) fn merge(below: Node, above: Node) -> Node {
     }
 }
 
-/// Returns whether both mappings give a key, with other scalars.
+/// Returns whether both mappings have a key, with different scalars.
 fn differ(below: &Node, above: &Node, key: &str) -> bool {
     let scalar = |node: &Node| match &node.get(key)?.node.content {
         Content::Scalar { raw, .. } => Some(raw.clone()),
@@ -52,12 +52,12 @@ pub(crate) fn set(root: &mut Node, assignment: &str) -> Result<(), RecipeError> 
     };
     let path = path.trim();
     if path.is_empty() || path.split('.').any(str::is_empty) {
-        return Err(fail("", format!("`{path}` is no key; write it as train.optim.lr")));
+        return Err(fail("", format!("`{path}` is not a key; write it as train.optim.lr")));
     }
     let plain = Node { content: Content::Scalar { raw: value.trim().to_owned(), quoted: false }, place: place.clone() };
     let mut value = match value.trim() {
         "" => Node { content: Content::Scalar { raw: String::new(), quoted: true }, place: place.clone() },
-        // On its own it would be read as an empty recipe.
+        // A comment or an empty text would otherwise be read as an empty recipe.
         _ if plain.is_null() => plain,
         value => parse(value, &origin).map_err(|e| fail(path, e.message))?,
     };
@@ -67,7 +67,7 @@ pub(crate) fn set(root: &mut Node, assignment: &str) -> Result<(), RecipeError> 
     Ok(())
 }
 
-/// The node at a dotted path, mappings on the way made where there is nothing.
+/// Returns the node at a dotted path, creating missing mappings on the way.
 fn descend<'a>(root: &'a mut Node, path: &str, place: &Place) -> Result<&'a mut Node, String> {
     let mut node = root;
     for key in path.split('.') {
@@ -80,10 +80,10 @@ fn descend<'a>(root: &'a mut Node, path: &str, place: &Place) -> Result<&'a mut 
             Content::List(items) => {
                 let length = items.len();
                 let index = key.parse::<usize>().ok().filter(|&index| index < length);
-                let index = index.ok_or_else(|| format!("`{key}` is no index into a list of {length}"))?;
+                let index = index.ok_or_else(|| format!("`{key}` is not an index into a list of {length}"))?;
                 &mut items[index]
             }
-            Content::Scalar { .. } => return Err(format!("what `{key}` would be in is {found}")),
+            Content::Scalar { .. } => return Err(format!("the parent of `{key}` is {found}, not a mapping")),
         };
     }
     Ok(node)
@@ -99,7 +99,7 @@ fn entry_or_new<'a>(entries: &'a mut Vec<Entry>, key: &str, place: &Place) -> &'
     &mut entries[at].node
 }
 
-/// What was typed on a command line has no lines.
+/// Removes the line numbers of text that was typed on a command line.
 fn forget_lines(node: &mut Node, place: &Place) {
     node.place = place.clone();
     match &mut node.content {

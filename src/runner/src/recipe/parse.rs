@@ -1,4 +1,4 @@
-//! From YAML text to a tree, bounded whatever the text.
+//! Parser from YAML text to a tree, with bounded memory for any text.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use saphyr_parser::{Event, Parser, ScalarStyle};
 use super::RecipeError;
 use super::node::{Content, Entry, Node, Place};
 
-/// Deeper nesting is refused; it also bounds every recursion over a tree.
+/// The largest nesting depth. It also bounds every recursion over a tree.
 const MAX_DEPTH: usize = 64;
-/// More values than this, aliases written out, are refused.
+/// The largest number of values, with aliases expanded.
 const MAX_VALUES: usize = 100_000;
 
 /// Parses one YAML document; an empty one is an empty mapping.
@@ -30,7 +30,7 @@ pub(crate) fn parse(text: &str, origin: &Arc<str>) -> Result<Node, RecipeError> 
     Ok(root)
 }
 
-/// A collection whose end has not come yet.
+/// A collection whose end has not been read yet.
 struct Open {
     node: Node,
     anchor: usize,
@@ -97,7 +97,7 @@ impl<'a> Builder<'a> {
     fn alias(&mut self, anchor: usize, place: &Place) -> Result<(), RecipeError> {
         self.refuse_as_key(place)?;
         let Some(node) = self.anchors.get(&anchor) else {
-            return Err(RecipeError::new(place.clone(), "an alias to an anchor that is not complete before it"));
+            return Err(RecipeError::new(place.clone(), "an alias to an anchor that is not complete at this point"));
         };
         self.check_depth(node.depth(), place)?;
         // The value itself is counted when it is attached.
@@ -118,7 +118,7 @@ impl<'a> Builder<'a> {
         self.attach(node)
     }
 
-    /// Puts a whole value where it belongs: into the collection that is open, as a key, or as the root.
+    /// Puts a complete value in its place: into the open collection, as a key, or as the root.
     fn attach(&mut self, node: Node) -> Result<(), RecipeError> {
         self.values += 1;
         if self.values > MAX_VALUES {
@@ -158,7 +158,7 @@ impl<'a> Builder<'a> {
 }
 
 fn too_many_values(place: Place) -> RecipeError {
-    RecipeError::new(place, format!("more than {MAX_VALUES} values, aliases written out"))
+    RecipeError::new(place, format!("more than {MAX_VALUES} values with aliases expanded"))
 }
 
 fn new_key(seen: &mut HashMap<String, usize>, node: Node) -> Result<(String, Place), RecipeError> {

@@ -1,12 +1,12 @@
-//! Paths that a base recipe writes: they count from the folder of its own file, wherever it is laid under.
+//! Relative paths in a base recipe: they start from the folder of its own file, wherever the recipe above is.
 
 use std::path::Path;
 
 use super::node::{Content, Node, Scalar};
 use crate::StagePaths;
 
-/// Makes the relative paths of a tree, whose file lies in `folder`, count from where `folder` itself counts from. `stages` are the
-/// names of the sections with the keys that hold paths.
+/// Converts the relative paths of a tree, whose file is in `folder`, so that they start from the same folder as
+/// `folder` itself. `stages` are the names of the sections with the keys that hold paths.
 pub(crate) fn rebase(root: &mut Node, folder: &Path, stages: &[(&str, StagePaths)]) {
     if folder.as_os_str().is_empty() {
         return;
@@ -33,7 +33,7 @@ fn each(node: &mut Node, steps: &[&str], act: &mut impl FnMut(&mut Node)) {
     }
 }
 
-/// Puts `folder` before a relative path; what is no text, or a word that stands for no file, stays.
+/// Prefixes a relative path with `folder`. A value that is not text, or is a word that names no file, is kept.
 fn prefix(node: &mut Node, folder: &Path, words: &[&str]) {
     let Some(Scalar::Text(path)) = node.scalar() else { return };
     if path.is_empty() || words.contains(&path) || Path::new(path).is_absolute() {

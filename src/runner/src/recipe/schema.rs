@@ -1,8 +1,8 @@
 //! The JSON schema of a recipe, from the settings of the stages and their documentation.
 //!
-//! It describes one file. Where a file lies over a base, keys that its base gives may be missing from it, so nothing is required but the
-//! keys of entries of lists, which are replaced as a whole. What the schema refuses the runner refuses too; combinations of settings
-//! are left to the runner.
+//! It describes one file. If a file has a base, keys that its base provides may be missing from it. So only the keys
+//! of list entries are required, because these are replaced as a whole. Everything that the schema refuses, the
+//! runner refuses too. Combinations of settings are checked only by the runner.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use super::DEFAULT_MAX_REJECTED;
 use super::overlay::DECIDING;
 use crate::Stage;
 
-/// Returns the JSON schema (draft 7, which editors know best) of a recipe for these stages.
+/// Returns the JSON schema (draft 7, which editors support best) of a recipe for these stages.
 pub fn schema(stages: &[Box<dyn Stage>]) -> Value {
     let mut generator = SchemaSettings::draft07().into_generator();
     let mut properties = own_keys();
@@ -30,7 +30,7 @@ pub fn schema(stages: &[Box<dyn Stage>]) -> Value {
     let mut root = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Flowmill recipe",
-        "description": "A YAML file. Every key has a default; relative paths count from the folder of the file that writes them.",
+        "description": "A YAML file. Every key has a default; relative paths start from the folder of the file that contains them.",
         "type": "object",
         "properties": properties,
         "additionalProperties": false,
@@ -40,7 +40,7 @@ pub fn schema(stages: &[Box<dyn Stage>]) -> Value {
     root
 }
 
-/// Returns the schema of a mapping that has the keys of all of these mappings.
+/// Returns the schema of a mapping that has the keys of all `parts`.
 pub fn joined_schema(description: &str, parts: impl IntoIterator<Item = Schema>) -> Schema {
     let mut properties = Map::new();
     for part in parts {
@@ -62,7 +62,8 @@ pub fn joined_schema(description: &str, parts: impl IntoIterator<Item = Schema>)
     })
 }
 
-/// Returns the schema of a mapping whose key `tag` names one of these mappings, the default one first, which has the other keys.
+/// Returns the schema of a mapping whose key `tag` names one of these mappings, the default one first, and which has
+/// the keys of that mapping.
 pub fn tagged_schema(
     description: &str,
     tag: &str,
@@ -78,20 +79,20 @@ pub fn tagged_schema(
     json_schema!({ "description": description, "anyOf": alternatives.into_iter().map(alternative).collect::<Vec<_>>() })
 }
 
-/// The keys of the recipe itself.
+/// Returns the keys of the recipe itself.
 fn own_keys() -> Map<String, Value> {
     let keys = json!({
         "base": {
             "type": ["string", "null"],
-            "description": "Another recipe, a file or a folder with a `recipe.yaml`, that this one is laid over, key by key. Its own paths \
-                            count from its own folder.",
+            "description": "Another recipe, a file or a folder with a `recipe.yaml`, that this one extends, key by key. Its own paths \
+                            start from its own folder.",
         },
         "name": {
             "type": ["string", "null"],
             "description": "Name of the experiment: results go to `exp/NAME` in the recipe's folder. Letters, digits, `-`, `_` and `.`. \
                             Without it, the name of the recipe's folder.",
         },
-        "seed": { "type": ["integer", "null"], "minimum": 0, "default": 0, "description": "Key of every random draw." },
+        "seed": { "type": ["integer", "null"], "minimum": 0, "default": 0, "description": "Seed of every random draw." },
         "max_rejected": {
             "type": ["number", "null"],
             "minimum": 0,
@@ -109,7 +110,8 @@ fn own_keys() -> Map<String, Value> {
 /// The required keys of each definition, by the reference to it.
 type Required = HashMap<String, Value>;
 
-/// Rewrites the schema of typed settings to that of what a recipe may hold for them; `in_list` where it is of an entry of a list.
+/// Rewrites the schema of typed settings to that of the values a recipe may contain for them. `in_list` is true for
+/// the schema of a list entry.
 fn as_recipes_are_read(schema: &mut Value, in_list: bool, required: &Required) {
     let Some(fields) = schema.as_object_mut() else { return };
     fields.remove("format");
@@ -143,11 +145,12 @@ fn as_recipes_are_read(schema: &mut Value, in_list: bool, required: &Required) {
     }
 }
 
-/// Of a mapping's default what decides its other keys stays: those have defaults of their own. Single precision is written as such.
+/// Shortens the default of a mapping to the values that determine its other keys, which have defaults of their own.
+/// Numbers of single precision are written as such.
 fn shorten_default(fields: &mut Map<String, Value>) {
     let names_entries = fields.contains_key("additionalProperties");
     match fields.get_mut("default") {
-        // One that names entries freely, such as shares of splits, has no such keys.
+        // A mapping with free names, such as shares of splits, has no such keys.
         Some(Value::Object(default)) if !names_entries => {
             default.retain(|key, _| DECIDING.contains(&key.as_str()));
             if default.is_empty() {
@@ -166,7 +169,7 @@ fn shorten_default(fields: &mut Map<String, Value>) {
     }
 }
 
-/// A number is taken for text (speakers are called `1089`), and a mapping of which nothing is written has all defaults.
+/// Allows a number in place of text (speakers have names like `1089`), and an empty mapping, which has all defaults.
 fn widen_type(fields: &mut Map<String, Value>) {
     let closed = ["const", "enum", "pattern", "required"].iter().any(|key| fields.contains_key(*key));
     let Some(kind) = fields.get_mut("type").filter(|_| !closed) else { return };

@@ -1,6 +1,6 @@
-//! "Did you mean": the nearest of the names that exist.
+//! "Did you mean" hints: the nearest existing name.
 
-/// The known name nearest to what was written, when it is near enough to be meant.
+/// Returns the known name nearest to the written one, if it is near enough.
 pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let written = written.to_lowercase();
     known
@@ -11,7 +11,7 @@ pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
         .map(|(_, name)| name)
 }
 
-/// `; did you mean "lr"? (known: lr, warmup)`.
+/// Formats a hint: `; did you mean "lr"? (known: lr, warmup)`.
 pub(crate) fn hint(written: &str, known: &[&str]) -> String {
     let list = known.join(", ");
     match nearest(written, known.iter().copied()) {

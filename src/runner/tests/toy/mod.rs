@@ -17,16 +17,16 @@ use serde_json::json;
 
 pub const SECTIONS: [&str; 3] = ["read", "join", "learn"];
 
-/// What a test may bend in a toy stage.
+/// Changes that a test may make to a toy stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bent {
     pub read_version: u32,
     pub panic_in: Option<&'static str>,
     pub lose_rows: bool,
     pub fail_in: Option<&'static str>,
-    /// Slows every part down, so that a killer finds it at work.
+    /// A pause in every part, so that a kill hits it while it works.
     pub pause: Duration,
-    /// Bytes each part of `read` writes besides.
+    /// The number of extra bytes that each part of `read` writes.
     pub ballast: usize,
 }
 
@@ -260,7 +260,7 @@ impl Stage for Learn {
     }
 }
 
-/// Its results cannot be gone on from: they hold no step.
+/// Describes resumable work whose results contain no step, so that it cannot continue from them.
 fn resumable() -> Resumable {
     Resumable {
         reached,
@@ -286,7 +286,7 @@ fn reached(folder: &Path) -> Result<Option<Reached>, StageError> {
     Ok(step.map(reached))
 }
 
-/// Each step hashes the state of the one before; each is a checkpoint.
+/// Runs the steps. Each hashes the state of the one before, and each is a checkpoint.
 fn learn(work: &PartWork, text: &Path, config: &LearnConfig, pause: Duration) -> Result<PartReport, StageError> {
     let kept = work.persisted()?;
     let mut step = kept.iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max().unwrap_or(0);
@@ -295,7 +295,7 @@ fn learn(work: &PartWork, text: &Path, config: &LearnConfig, pause: Duration) ->
         _ => fs::read_to_string(work.staging_dir().join(format!("step-{step:03}/state")))?,
     };
     if step > 0 {
-        work.message(format!("carrying on from step {step}"));
+        work.message(format!("continuing from step {step}"));
     }
     while step < config.steps {
         if work.interrupted() {
@@ -358,7 +358,7 @@ impl Toy {
         Recipe::load(self.root.path(), &set, &SECTIONS)
     }
 
-    /// Runs with these options and gives back what was said.
+    /// Runs with these options and returns the result and the output.
     pub fn run_with(&self, set: &[&str], options: &RunOptions) -> (Result<RunSummary, RunError>, String) {
         let recipe = match self.recipe(set) {
             Ok(recipe) => recipe,
@@ -374,7 +374,7 @@ impl Toy {
         self.run_with(set, &options())
     }
 
-    /// Runs, which must succeed, and gives back the keys of the parts that ran, and what was said.
+    /// Runs, which must succeed, and returns the keys of the parts that ran and the output.
     pub fn ran(&self, set: &[&str]) -> (Vec<String>, String) {
         let (result, said) = self.run(set);
         let summary = result.unwrap_or_else(|error| panic!("{error}\n{said}"));
@@ -426,7 +426,7 @@ pub fn interrupted() -> RunOptions {
     RunOptions { interrupt, ..options() }
 }
 
-/// Collects what a reporter says.
+/// Collects the output of a reporter.
 #[derive(Clone, Default)]
 pub struct Said(Arc<Mutex<Vec<u8>>>);
 
@@ -446,7 +446,8 @@ impl std::io::Write for Said {
     }
 }
 
-/// Every file below a folder with its bytes, leaving out what two runs need not share: journal, lock and cache.
+/// Returns every file below a folder with its bytes, except files that differ between two runs: journal, lock and
+/// cache.
 pub fn tree(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = Vec::new();
     walk(dir, dir, &mut files);
@@ -470,7 +471,7 @@ fn walk(root: &Path, dir: &Path, files: &mut Vec<(String, Vec<u8>)>) {
     }
 }
 
-/// Every file's modification time.
+/// Returns every file's modification time.
 pub fn times(dir: &Path) -> Vec<(String, std::time::SystemTime)> {
     let files = tree(dir).into_iter();
     files.map(|(name, _)| (name.clone(), fs::metadata(dir.join(&name)).unwrap().modified().unwrap())).collect()

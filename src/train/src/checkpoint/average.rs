@@ -8,7 +8,7 @@ use flowmill_nn::{NnError, host};
 
 use crate::TrainError;
 
-/// Sums in double precision, with the shape of what is summed.
+/// Sums in double precision, with their shapes.
 type Sums = BTreeMap<String, (Vec<usize>, Vec<f64>)>;
 
 /// Writes the mean of the weights in `files` (safetensors of the same names and shapes), summed in double precision in the order
@@ -29,7 +29,7 @@ pub fn average_weights(files: &[PathBuf], target: &Path) -> Result<(), TrainErro
         add(&mut sums, &file.tensors).map_err(TrainError::tensor(what()))?;
     }
     if sums.is_empty() {
-        return Err(TrainError::tensor("averaging")(NnError::invalid("files", "there is nothing to average")));
+        return Err(TrainError::tensor("averaging")(NnError::invalid("files", "there are no files to average")));
     }
     let mean = |values: &[f64]| values.iter().map(|value| (value / files.len() as f64) as f32).collect();
     let means = sums.into_iter().map(|(name, (shape, values))| Ok((name, host::tensor(mean(&values), &shape)?)));
@@ -40,7 +40,7 @@ pub fn average_weights(files: &[PathBuf], target: &Path) -> Result<(), TrainErro
 
 fn add(sums: &mut Sums, tensors: &BTreeMap<String, Tensor>) -> Result<(), NnError> {
     if !sums.keys().eq(tensors.keys()) {
-        return Err(NnError::invalid("tensors", "their names are not those of the first file"));
+        return Err(NnError::invalid("tensors", "their names differ from those of the first file"));
     }
     for ((shape, sum), tensor) in sums.values_mut().zip(tensors.values()) {
         if tensor.dims() != shape.as_slice() {

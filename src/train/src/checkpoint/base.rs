@@ -1,5 +1,5 @@
-//! Of a model with adapters a checkpoint holds what is trained. The weights that they stand beside are the same from the first step to
-//! the last: they are known by their checksum, and written once.
+//! Base weights of adapters. A checkpoint of a model with adapters holds only the trained weights. The base weights do not change during
+//! training, so they are written once and identified by their checksum.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::TrainError;
 /// Elements hashed at a time.
 const CHUNK: usize = 1 << 14;
 
-/// What a checkpoint keeps of the parameters.
+/// Returns the parameters that a checkpoint stores.
 pub(crate) fn kept(parameters: &Parameters) -> Vec<(String, Tensor)> {
     if has_adapters(parameters) { named(parameters, parameters.trainable_ids()) } else { parameters.named_tensors() }
 }
 
-/// The checksum of the weights that checkpoints leave out; none where they hold all.
+/// The checksum of the weights that checkpoints leave out; `None` if they hold all.
 pub(crate) fn checksum(parameters: &Parameters) -> Result<Option<String>, TrainError> {
     if !has_adapters(parameters) {
         return Ok(None);
@@ -47,12 +47,12 @@ pub fn write_base(parameters: &Parameters, path: &Path) -> Result<(), TrainError
         .map_err(TrainError::weights("writing the base weights of the adapters"))
 }
 
-/// Refuses a checkpoint of adapters that stand beside other weights than those at hand.
+/// Checks that a checkpoint's adapters were trained on the present base weights.
 pub(super) fn check(name: &str, state: &State, parameters: &Parameters) -> Result<(), TrainError> {
     if state.base == checksum(parameters)? { Ok(()) } else { Err(TrainError::OtherBase { name: name.to_owned() }) }
 }
 
-/// Whether what was loaded is all that a checkpoint keeps.
+/// Returns whether everything that a checkpoint stores was loaded.
 pub(super) fn is_whole(parameters: &Parameters, loaded: &LoadReport) -> bool {
     let left_out = |name: &String| parameters.find(name).is_some_and(|id| !parameters.trainable(id));
     let missing =

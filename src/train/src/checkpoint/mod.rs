@@ -1,8 +1,8 @@
-//! Checkpoints: everything that a run needs to go on as if it had never stopped.
+//! Checkpoints: everything that a run needs to continue as if it had never stopped.
 //!
-//! A checkpoint is a folder `step-NNNNNN` with `model.safetensors` (the weights, F32; with adapters, these alone), `optimizer.safetensors` (the optimiser's
-//! state and its count of updates), `ema.safetensors` (averaged weights, when the run keeps them), `state.json` ([`State`]) and
-//! `checksums.b3`, BLAKE3 sums of the others in the form that `b3sum --check` reads.
+//! A checkpoint is a folder `step-NNNNNN` with `model.safetensors` (the weights, F32; with adapters, only these), `optimizer.safetensors`
+//! (the optimiser's state and number of updates), `ema.safetensors` (averaged weights, if the run keeps them), `state.json` ([`State`])
+//! and `checksums.b3`, the BLAKE3 sums of the other files in the format of `b3sum --check`.
 
 mod average;
 pub(crate) mod base;
@@ -35,7 +35,7 @@ pub const MODEL_FILE: &str = "model.safetensors";
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// The moving average of the weights.
 pub const EMA_FILE: &str = "ema.safetensors";
-/// Where training stands.
+/// Progress of the training.
 pub const STATE_FILE: &str = "state.json";
 /// Checksums of the other files.
 pub const CHECKSUMS_FILE: &str = "checksums.b3";
@@ -43,13 +43,13 @@ pub const CHECKSUMS_FILE: &str = "checksums.b3";
 /// Metadata key of the optimiser's number of updates.
 const UPDATES: &str = "updates";
 
-/// What a checkpoint stores beside [`State`].
+/// The parts of a checkpoint in addition to [`State`].
 pub struct Contents<'a> {
     /// The weights.
     pub parameters: &'a mut Parameters,
     /// The optimiser.
     pub optimizer: &'a mut dyn Optimizer,
-    /// The moving average, when there is one.
+    /// The moving average, if there is one.
     pub ema: Option<&'a mut Ema>,
 }
 
@@ -59,24 +59,24 @@ impl Contents<'_> {
     }
 }
 
-/// The name of the checkpoint after so many steps.
+/// Returns the name of the checkpoint after `step` steps.
 pub fn name(step: u64) -> String {
     format!("step-{step:06}")
 }
 
-/// The step in a checkpoint's name.
+/// Returns the step in a checkpoint's name.
 pub fn step_of(name: &str) -> Option<u64> {
     name.strip_prefix("step-")?.parse().ok()
 }
 
-/// The names of a store's checkpoints, oldest first; other names are left alone.
+/// Returns the names of a store's checkpoints, oldest first; other names are ignored.
 pub fn names(store: &dyn CheckpointStore) -> Result<Vec<String>, TrainError> {
     let mut steps: Vec<u64> = store.list()?.iter().filter_map(|name| step_of(name)).collect();
     steps.sort_unstable();
     Ok(steps.into_iter().map(name).collect())
 }
 
-/// The best validation among the checkpoints that are there, the earliest of equal ones.
+/// Returns the best validation among the existing checkpoints, the earliest among equal ones.
 ///
 /// # Errors
 /// When the store cannot be listed.
@@ -86,11 +86,11 @@ pub fn best(store: &dyn CheckpointStore) -> Result<Option<Score>, TrainError> {
     Ok(scores.min_by(|a, b| a.loss.total_cmp(&b.loss).then(a.step.cmp(&b.step))))
 }
 
-/// The file that shows whether checkpoints can be written; it is removed at once.
+/// The file that tests whether checkpoints can be written; it is removed immediately.
 const PROBE: &str = ".writable";
 
-/// Refuses a store that this user may not write in: nothing of the training would be saved. Any other fault may pass before the first
-/// save.
+/// Fails if this user may not write in the store, because nothing of the training would be saved. Other errors are ignored, because they
+/// may pass before the first save.
 pub(crate) fn check_writable(store: &dyn CheckpointStore) -> Result<(), TrainError> {
     let path = store.path(PROBE);
     let written = std::fs::File::create(&path).map(drop).and_then(|()| std::fs::remove_file(&path));
@@ -123,10 +123,10 @@ pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) 
     })
 }
 
-/// Reads the state of a checkpoint, which is checked, without checking or loading the rest.
+/// Reads the state of a checkpoint and verifies its checksum, without verifying or loading the rest.
 ///
 /// # Errors
-/// As [`load`].
+/// Those of [`load`].
 pub fn read_state(folder: &Path) -> Result<State, TrainError> {
     let name = folder_name(folder);
     let bytes = std::fs::read(folder.join(STATE_FILE)).map_err(|error| unreadable(folder, STATE_FILE, error))?;
@@ -137,7 +137,7 @@ pub fn read_state(folder: &Path) -> Result<State, TrainError> {
     State::parse(&name, &bytes)
 }
 
-/// The checksum that a checkpoint has of one of its files.
+/// Returns the recorded checksum of one of a checkpoint's files.
 fn recorded_checksum(folder: &Path, file: &str) -> Result<Option<String>, TrainError> {
     let bytes =
         std::fs::read(folder.join(CHECKSUMS_FILE)).map_err(|error| unreadable(folder, CHECKSUMS_FILE, error))?;
@@ -146,8 +146,8 @@ fn recorded_checksum(folder: &Path, file: &str) -> Result<Option<String>, TrainE
     Ok(entries.find(|(_, name)| *name == file).map(|(sum, _)| sum.to_owned()))
 }
 
-/// Whether the weights of a checkpoint are whole, whatever its other files are: by their checksum, or where that is gone because they can
-/// be read. Adapters alone are nothing to start from.
+/// Returns whether the weights of a checkpoint are intact, whatever the state of its other files: by their checksum, or if that is
+/// missing by reading them. Adapters alone do not count, because a new training cannot start from them.
 fn has_whole_weights(folder: &Path) -> bool {
     if read_state(folder).is_ok_and(|state| state.base.is_some()) {
         return false;
@@ -163,12 +163,12 @@ fn folder_name(folder: &Path) -> String {
     folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Loads a checkpoint, all of whose files are checked before anything is changed.
+/// Loads a checkpoint after verifying all of its files.
 ///
 /// # Errors
-/// [`TrainError::Damaged`] when a file does not match its checksum or is missing; [`TrainError::Unreadable`] when the system does not give
-/// one; [`TrainError::OtherRun`] and [`TrainError::OtherBase`] when it is of another run than `identity`, or of adapters of other weights;
-/// [`TrainError::Checkpoint`] when it is whole and does not fit the model.
+/// [`TrainError::Damaged`] when a file does not match its checksum or is missing; [`TrainError::Unreadable`] when the system cannot read
+/// one; [`TrainError::OtherRun`] and [`TrainError::OtherBase`] when it belongs to another run than `identity`, or to adapters of other
+/// weights; [`TrainError::Checkpoint`] when it is intact but does not fit the model.
 pub fn load(
     store: &dyn CheckpointStore,
     name: &str,
@@ -191,10 +191,10 @@ pub fn load(
     Ok(state)
 }
 
-/// Sets the parameters to the weights of a checkpoint, the averaged ones when it has them, and says which. All files are checked.
+/// Sets the parameters to the weights of a checkpoint, or to the averaged ones if it has them; returns which. All files are verified.
 ///
 /// # Errors
-/// As [`load`].
+/// Those of [`load`].
 pub fn load_weights(folder: &Path, parameters: &mut Parameters) -> Result<(State, bool), TrainError> {
     let name = folder_name(folder);
     let files = Verified::new(folder)?;
@@ -212,14 +212,14 @@ fn write_weights(path: &Path, tensors: &[(String, Tensor)], updates: Option<u64>
     flowmill_weights::write(path, tensors, &metadata).map_err(TrainError::weights("saving a checkpoint"))
 }
 
-/// Sets every parameter that a checkpoint keeps to its stored value.
+/// Sets every parameter that a checkpoint stores to its stored value.
 fn read_parameters(bytes: &[u8], parameters: &mut Parameters) -> Result<(), String> {
     let file = flowmill_weights::from_bytes(bytes, Path::new(MODEL_FILE)).map_err(|error| error.to_string())?;
     let report = parameters.load(&file.tensors).map_err(|error| error.to_string())?;
     if base::is_whole(parameters, &report) { Ok(()) } else { Err(report.to_string()) }
 }
 
-/// Gives the optimiser its stored state.
+/// Restores the optimiser's state.
 fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), String> {
     let mut file = flowmill_weights::from_bytes(bytes, Path::new(OPTIMIZER_FILE)).map_err(|error| error.to_string())?;
     let updates = file.metadata.get(UPDATES).and_then(|text| text.parse().ok());
@@ -229,7 +229,7 @@ fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), Str
 /// Checks that every file of a checkpoint matches its checksum.
 ///
 /// # Errors
-/// [`TrainError::Damaged`], or [`TrainError::Unreadable`] when that cannot be told.
+/// [`TrainError::Damaged`], or [`TrainError::Unreadable`] when a file cannot be read.
 pub fn verify(folder: &Path) -> Result<(), TrainError> {
     Verified::new(folder).map(drop)
 }
@@ -247,26 +247,26 @@ fn write_checksums(folder: &Path) -> Result<(), TrainError> {
     std::fs::write(&path, lines).map_err(TrainError::io("write", &path))
 }
 
-/// The hash of a file, of which only a piece is in memory at a time.
+/// Hashes a file in pieces, without loading it whole.
 pub(crate) fn checksum(path: &Path) -> std::io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(std::fs::File::open(path)?)?;
     Ok(hasher.finalize())
 }
 
-/// A checkpoint all of whose files are as they were written.
+/// A checkpoint whose files are all as they were written.
 struct Verified<'a> {
     folder: &'a Path,
     names: BTreeSet<String>,
 }
 
 impl<'a> Verified<'a> {
-    /// Checks every file that the checksums name.
+    /// Verifies every file that the checksums name.
     fn new(folder: &'a Path) -> Result<Self, TrainError> {
         let damaged = |reason: String| TrainError::Damaged { name: folder_name(folder), reason };
         let path = folder.join(CHECKSUMS_FILE);
         let checksums = std::fs::read(&path).map_err(|error| unreadable(folder, CHECKSUMS_FILE, error))?;
-        let garbled = || damaged(format!("{CHECKSUMS_FILE} is no list of checksums"));
+        let garbled = || damaged(format!("{CHECKSUMS_FILE} is not a list of checksums"));
         let checksums = String::from_utf8(checksums).map_err(|_| garbled())?;
         let mut names = BTreeSet::new();
         for line in checksums.lines() {
@@ -290,7 +290,7 @@ impl<'a> Verified<'a> {
         self.names.contains(name)
     }
 
-    /// The bytes of one file.
+    /// Reads one file.
     fn read(&self, name: &str) -> Result<Vec<u8>, TrainError> {
         if !self.has(name) {
             return Err(TrainError::checkpoint(&folder_name(self.folder), format!("has no {name}")));
@@ -299,7 +299,7 @@ impl<'a> Verified<'a> {
     }
 }
 
-/// Why a file of a checkpoint was not read: a file that is missing is damage, anything else is a fault of the surroundings.
+/// Classifies an error of reading a checkpoint's file: a missing file is damage, anything else is a problem of the system.
 fn unreadable(folder: &Path, file: &str, error: std::io::Error) -> TrainError {
     let name = folder_name(folder);
     match error.kind() {

@@ -1,4 +1,4 @@
-//! Finding the checkpoint to go on from.
+//! Search for the checkpoint to resume from.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,13 @@ use crate::{CheckpointStore, KeepConfig, Observer, TrainError};
 
 use super::{Contents, MODEL_FILE, State, has_whole_weights, load, names, prune};
 
-/// Loads the newest sound checkpoint. Damaged ones that are newer are named and moved aside. `None` when there is no checkpoint, with the
-/// contents' start values left as they were.
+/// Loads the newest intact checkpoint. Newer ones that are damaged are reported and moved aside. Returns `None` if there is no
+/// checkpoint; the contents then keep their initial values.
 ///
 /// # Errors
-/// [`TrainError::AllDamaged`] when there are checkpoints and none is sound: nothing is moved then, so the same is found the next time. When
-/// the newest checkpoint that is not damaged cannot be read, was made by another run (`identity`), or does not fit: going on from an
-/// older one would throw work away, and starting over all of it.
+/// [`TrainError::AllDamaged`] when there are checkpoints and all are damaged; nothing is moved then, so the next run reports the same.
+/// Also when the newest undamaged checkpoint cannot be read, was made by another run (`identity`), or does not fit: resuming from an
+/// older one, or starting over, would throw work away.
 pub(crate) fn resume(
     store: &dyn CheckpointStore,
     identity: &Identity,
@@ -28,7 +28,7 @@ pub(crate) fn resume(
                 for (damaged, error) in damaged {
                     let aside = store.set_aside(&damaged)?;
                     let aside = aside.display();
-                    observer.message(&format!("WARNING: {error}; it is moved to {aside}, trying the one before"));
+                    observer.message(&format!("WARNING: {error}; it is moved to {aside}; trying the previous one"));
                 }
                 observer.message(&format!("resuming from {name}: step {} of {}", state.step, state.steps));
                 prune(store, keep, observer)?;

@@ -1,11 +1,11 @@
-//! Which checkpoints stay on disk.
+//! Rules for which checkpoints stay on disk.
 
 use crate::config::KeepConfig;
 use crate::{CheckpointStore, Observer, TrainError};
 
 use super::{State, names, read_state, step_of, verify};
 
-/// What the rules look at.
+/// A checkpoint's properties that the rules use.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Saved {
     step: u64,
@@ -15,14 +15,15 @@ struct Saved {
 }
 
 impl Saved {
-    /// Whether it was made at a step where the schedule makes one, whatever its score.
+    /// Returns whether it was made at a step of the schedule, whatever its score.
     fn is_of_schedule(&self) -> bool {
         self.scheduled && !self.for_best
     }
 }
 
-/// Removes the checkpoints that no rule wants. The newest always stays; those made by command or on an interruption stay until the
-/// schedule makes another. What a rule drops it never wants again, so a prune that a crash prevented is made up for by the next.
+/// Removes the checkpoints that no rule keeps. The newest always stays; those made by command or on an interruption stay until the
+/// schedule makes another one. A checkpoint that a rule drops is never kept again by that rule, so the next prune makes up for one that a
+/// crash prevented.
 pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn Observer) -> Result<(), TrainError> {
     let mut saved = Vec::new();
     for name in names(store)? {
@@ -31,7 +32,7 @@ pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn 
                 let State { validation, scheduled, for_best, .. } = state;
                 saved.push((name, Saved { step, validation, scheduled, for_best }));
             }
-            // The rules know nothing of it, so they do not remove it.
+            // The rules do not apply to it, so they do not remove it.
             _ => match verify(&store.path(&name)) {
                 Err(error @ TrainError::Damaged { .. }) => {
                     let aside = store.set_aside(&name)?;
@@ -46,7 +47,7 @@ pub fn prune(store: &dyn CheckpointStore, keep: &KeepConfig, observer: &mut dyn 
     saved.iter().zip(wanted).filter(|(_, wanted)| !wanted).try_for_each(|((name, _), _)| store.remove(name))
 }
 
-/// Which of the checkpoints, oldest first, are to stay.
+/// Returns which of the checkpoints, oldest first, stay.
 fn wanted(saved: &[Saved], keep: &KeepConfig) -> Vec<bool> {
     let mut wanted = vec![false; saved.len()];
     if let Some(newest) = wanted.last_mut() {
@@ -78,7 +79,7 @@ mod tests {
         Saved { step, validation: Some(validation), scheduled: true, for_best: false }
     }
 
-    /// Made between two of the schedule for its score.
+    /// A checkpoint made between two of the schedule for its score.
     fn best(step: u64, validation: f64) -> Saved {
         Saved { for_best: true, ..saved(step, validation) }
     }
@@ -121,7 +122,7 @@ mod tests {
         assert_eq!(steps(&made, &keep(1, 1)), [20, 25, 27], "those by command stay until the next of the schedule");
     }
 
-    /// Pruning after every save or only now and then ends with the same checkpoints.
+    /// Pruning after every save or only occasionally ends with the same checkpoints.
     #[test]
     fn a_prune_left_out_is_made_up_for() {
         let score = |step: u64| f64::from((step * 7 % 5) as u32);

@@ -1,4 +1,4 @@
-//! The part of a checkpoint that people can read: where training stands.
+//! The human-readable part of a checkpoint: the progress of the training.
 
 use flowmill_nn::device::DeviceName;
 use serde::{Deserialize, Serialize};
@@ -9,45 +9,45 @@ use crate::steering::Positive;
 use crate::stopping::{EarlyStopping, Limits, Patience};
 use crate::{LossScale, TrainError};
 
-/// Version of the checkpoint layout. Version 1 had a hash in the place of the settings, and did not say where the run was to end; version 2 did
-/// not hold what the run was begun with.
+/// Version of the checkpoint layout. Version 1 had a hash instead of the settings and did not record the end of the run; version 2 did
+/// not record what the run was started with.
 pub const FORMAT: u32 = 3;
 
-/// Where training stands between two steps. There are no random states: every draw is a function of seed, epoch and position.
+/// Progress of the training between two steps. There are no random states: every draw is a function of seed, epoch and position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// Version of the layout.
     pub format: u32,
-    /// What the run is a function of: a checkpoint continues only a run with the same.
+    /// The settings that determine the run: a checkpoint continues only a run with the same ones.
     pub run: RunIdentity,
-    /// What the run was begun with, in the terms of who keeps its checkpoints ([`crate::CheckpointStore::record`]).
+    /// A record of what the run was started with, in the terms of the owner of its checkpoints ([`crate::CheckpointStore::record`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<serde_json::Value>,
-    /// Checksum of the weights that adapters stand beside, and that the checkpoint does not hold; none where it holds all weights.
+    /// Checksum of the base weights of adapters, which the checkpoint does not hold; `None` if it holds all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// Key of every draw.
     pub seed: u64,
-    /// The device that computed the last step; the CPU where nothing is said.
+    /// The device that computed the last step; the CPU if absent.
     #[serde(default = "cpu", skip_serializing_if = "is_cpu")]
     pub device: DeviceName,
     /// Steps done.
     pub step: u64,
     /// Steps of the whole run.
     pub steps: u64,
-    /// The settings that these follow from; none in the first format.
+    /// The settings that `steps` follows from; `None` in the first format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// Passes over the data done.
     pub epoch: u64,
-    /// Batches of the present epoch done.
+    /// Batches of the current epoch done.
     pub position: u64,
     /// Steps skipped because loss or gradient was not finite.
     pub skipped: u64,
-    /// How many of them were the last ones.
+    /// Number of consecutive skipped steps up to now.
     pub skipped_in_a_row: u64,
-    /// The full learning rate, when a command has changed it.
+    /// The full learning rate, if a command has changed it.
     pub lr: Option<Positive>,
     /// The loss scale of the next step, in half precision.
     pub loss_scale: Option<LossScale>,
@@ -57,14 +57,14 @@ pub struct State {
     pub validation: Option<f64>,
     /// The best validation so far.
     pub best: Option<Score>,
-    /// How long validation has not improved, when that may end the run.
+    /// Number of validations without an improvement, which may end the run.
     pub patience: Patience,
-    /// Made at a step where every run of this configuration makes one, rather than by command or on an interruption.
+    /// True if it was made at a step where every run of this configuration makes one, not by command or on an interruption.
     pub scheduled: bool,
-    /// Made between two of the schedule because its validation was the best so far.
+    /// True if it was made between two of the schedule because its validation was the best so far.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub for_best: bool,
-    /// How far the metrics files had got.
+    /// Lengths of the metrics files.
     pub metrics: MetricsLengths,
     /// Sums since the last metrics line.
     pub window: Window,
@@ -89,7 +89,7 @@ pub struct Score {
 }
 
 impl State {
-    /// The start of a run.
+    /// Creates the state at the start of a run.
     pub fn new(run: Identity, limits: Limits, steps: u64) -> Self {
         let seed = run.seed;
         Self {
@@ -122,9 +122,9 @@ impl State {
     /// Reads the state that a checkpoint's file holds.
     ///
     /// # Errors
-    /// When it is of a newer layout, or is not understood.
+    /// When its layout is newer than this program, or it cannot be parsed.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, TrainError> {
-        /// The part that every layout has.
+        /// The field that every layout has.
         #[derive(Deserialize)]
         struct Layout {
             format: u32,
@@ -141,7 +141,7 @@ impl State {
         }
     }
 
-    /// Notes a validation loss of the present weights, and whether it ends the run.
+    /// Records a validation loss of the current weights, and whether it ends the run.
     pub fn validated(&mut self, loss: f64, early_stopping: Option<&EarlyStopping>) {
         if let Some(rule) = early_stopping {
             self.patience.validated(loss, rule);

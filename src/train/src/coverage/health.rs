@@ -1,4 +1,4 @@
-//! Whether every group of parameters keeps learning: gradients that vanish and updates out of proportion are told.
+//! Monitoring of the groups of parameters: warnings about vanishing gradients and disproportionate updates.
 
 use std::collections::BTreeSet;
 
@@ -8,24 +8,24 @@ use crate::optimizer::{Changes, GradientNorms, OptimConfig, label};
 
 /// A group's gradient has vanished when its norm is at most this share of the whole gradient's.
 pub const VANISHED: f64 = 1e-7;
-/// An update larger than this share of the weights rewrites them in ten steps; a sound one is near 1/1000.
+/// An update larger than this share of the weights rewrites them in ten steps; a healthy one is near 1/1000.
 pub const RATIO_HIGH: f64 = 0.1;
-/// Weights that start at zero are rewritten by their first updates, and rightly so, and hold back the gradients of those before them
-/// until then; warm-ups and estimated rates begin with next to nothing. Only after so many steps is anything wrong.
+/// Number of steps before anything is reported. Weights that start at zero are rightly rewritten by their first updates and until then
+/// hold back the gradients of earlier layers; warm-ups and estimated rates begin with tiny updates.
 pub const SETTLING: u64 = 20;
 /// An update smaller than this share of the weights is lost in the rounding of single precision.
 pub const RATIO_LOW: f64 = 1e-7;
-/// A finding is told when it holds on so many logged steps in a row.
+/// A finding is reported when it holds on this number of consecutive logged steps.
 pub const IN_A_ROW: u32 = 3;
 
-/// What one logged step says of a group: Euclidean norms.
+/// Euclidean norms of a group at one logged step.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct GroupNorms {
-    /// Of its gradient, before clipping.
+    /// Norm of its gradient, before clipping.
     pub gradient: f64,
-    /// Of its weights before the update.
+    /// Norm of its weights before the update.
     pub weights: f64,
-    /// Of what the update added to them.
+    /// Norm of the update.
     pub update: f64,
 }
 
@@ -36,7 +36,7 @@ impl GroupNorms {
     }
 }
 
-/// What can be wrong with a group.
+/// A problem of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Finding {
     Vanished,
@@ -44,14 +44,14 @@ enum Finding {
     TooSmall,
 }
 
-/// Watches the groups of parameters: those of `optim.groups`, and the others by the first part of their names.
+/// Monitors groups of parameters: those of `optim.groups`, and the others by the first part of their names.
 #[derive(Debug)]
 pub(crate) struct Health {
     groups: Vec<Group>,
     /// The group of each trainable parameter, in order.
     members: Vec<(ParameterId, usize)>,
     told: BTreeSet<(usize, Finding)>,
-    /// The norms of the step looked at last, until they are taken.
+    /// The norms of the last monitored step, until they are taken.
     latest: Option<Vec<(String, GroupNorms)>>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Health {
 struct Group {
     label: String,
     norms: GroupNorms,
-    /// The last finding, and on how many logged steps in a row it held.
+    /// The last finding, and the number of consecutive logged steps on which it held.
     finding: Option<(Finding, u32)>,
 }
 
@@ -78,7 +78,7 @@ impl Health {
         Self { groups, members, told: BTreeSet::new(), latest: None }
     }
 
-    /// Takes in the step number `step`, at which `rate` was the learning rate. Gives what to tell: each finding once for each group.
+    /// Takes step number `step` with learning rate `rate` into account. Returns the warnings; each finding is reported once per group.
     pub(crate) fn look(&mut self, step: u64, rate: f64, norms: &GradientNorms, changes: &Changes) -> Vec<String> {
         self.sum(norms, changes);
         let mut messages = Vec::new();
@@ -99,7 +99,7 @@ impl Health {
         messages
     }
 
-    /// The groups with their norms at the step looked at last, once.
+    /// Takes the groups with their norms at the last monitored step.
     pub(crate) fn take(&mut self) -> Option<Vec<(String, GroupNorms)>> {
         self.latest.take()
     }
@@ -137,8 +137,8 @@ fn message(finding: Finding, Group { label, norms, .. }: &Group) -> String {
     let ratio = norms.ratio().unwrap_or(0.0);
     match finding {
         Finding::Vanished => format!(
-            "WARNING: the gradient of `{label}` has vanished (norm {:.1e}): these parameters learn nothing any more; freeze them, or \
-             look at what stands between them and the loss",
+            "WARNING: the gradient of `{label}` has vanished (norm {:.1e}): these parameters no longer learn; freeze them, or \
+             check the layers between them and the loss",
             norms.gradient
         ),
         Finding::TooLarge => format!(
@@ -147,7 +147,7 @@ fn message(finding: Finding, Group { label, norms, .. }: &Group) -> String {
             100.0 * ratio
         ),
         Finding::TooSmall => format!(
-            "WARNING: each update changes `{label}` by {ratio:.0e} of its size, which rounding swallows; try a higher learning rate, or \
+            "WARNING: each update changes `{label}` by {ratio:.0e} of its size, which is lost in rounding; try a higher learning rate, or \
              lr_multiple above 1 for this group in optim.groups"
         ),
     }
@@ -197,11 +197,11 @@ mod tests {
             ([1.0, 1.0], [2e-3, 2e-3]),
             ([1.0, 1e-9], [2e-3, 2e-3]),
             ([1.0, 1e-9], [1.0, 2e-3]),
-            ([1.0, 1e-9], [1.0, 2e-3]), // the head's gradient is told
-            ([1.0, 1e-9], [1.0, 2e-3]), // the encoder's updates are told
+            ([1.0, 1e-9], [1.0, 2e-3]), // the head's gradient is reported
+            ([1.0, 1e-9], [1.0, 2e-3]), // the encoder's updates are reported
             ([1.0, 1.0], [1.0, 1e-8]),
             ([1.0, 1.0], [1.0, 1e-8]),
-            ([1.0, 1.0], [1.0, 1e-8]), // the head's updates are told
+            ([1.0, 1.0], [1.0, 1e-8]), // the head's updates are reported
             ([1.0, 1.0], [1.0, 1e-8]),
         ];
         for (step, (gradients, updates)) in steps.into_iter().enumerate() {

@@ -1,4 +1,5 @@
-//! The first-step check: a parameter that training cannot reach is found before hours are spent. And later: [`health`].
+//! The first-step check, which finds parameters that training cannot reach before hours are spent; and [`health`], which monitors later
+//! steps.
 
 pub mod health;
 
@@ -7,12 +8,12 @@ use flowmill_nn::{ParameterId, Parameters, low_rank};
 use crate::optimizer::GradientNorms;
 use crate::{Observer, TrainError};
 
-/// Names shown of a longer list.
+/// Number of names shown of a longer list.
 const SHOWN: usize = 8;
 
-/// Fails with the names of trainable parameters that have no gradient or one that is not finite. Gives the names of those
-/// whose gradient is zero throughout, which is right for some (behind a zero-initialised layer) and a defect for others; the first halves
-/// of adapters, behind second ones that always start at zero, are not among them.
+/// Fails with the names of trainable parameters that have no gradient or one that is not finite. Returns the names of those whose
+/// gradient is zero in every element, which is right for some (below a zero-initialised layer) and a defect for others. The first halves
+/// of adapters, whose second halves always start at zero, are not among them.
 pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<String>, TrainError> {
     let name = |id: &ParameterId| parameters.name(*id).to_owned();
     let select = |wanted: fn(Option<f64>) -> bool| -> Vec<String> {
@@ -26,7 +27,7 @@ pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<Strin
     Ok(select(|norm| norm == Some(0.0)).into_iter().filter(|name| !low_rank::is_down(name)).collect())
 }
 
-/// [`check`] on the first step, which tells of the gradients that are zero.
+/// Runs [`check`] on the first step and reports zero gradients.
 pub(crate) fn check_first_step(
     parameters: &Parameters,
     norms: &GradientNorms,
@@ -35,7 +36,9 @@ pub(crate) fn check_first_step(
     let zero = check(parameters, norms)?;
     if !zero.is_empty() {
         let (count, names) = (zero.len(), shorten(&zero));
-        observer.message(&format!("on the first step the gradient of {count} parameters is zero throughout: {names}"));
+        observer.message(&format!(
+            "on the first step the gradient of {count} parameters is zero in every element: {names}"
+        ));
     }
     Ok(())
 }

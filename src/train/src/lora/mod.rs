@@ -1,4 +1,4 @@
-//! LoRA: low-rank adapters are trained, everything else is frozen.
+//! LoRA: trains low-rank adapters and freezes everything else.
 
 mod peft;
 mod saved;
@@ -35,7 +35,7 @@ pub struct LoraConfig {
     /// Counterparts: `lora_dropout`.
     #[serde(default)]
     pub dropout: f64,
-    /// The linear layers that get an adapter, by name; `*` is any characters, such as `encoder.*.linear_q`. Required.
+    /// The linear layers that get an adapter, by name; `*` matches any characters, such as `encoder.*.linear_q`. Required.
     ///
     /// Counterparts: `target_modules`.
     pub targets: Vec<String>,
@@ -56,12 +56,12 @@ fn default_alpha() -> f64 {
 }
 
 impl LoraConfig {
-    /// What the product of an adapter is multiplied by.
+    /// Returns the factor on the product of an adapter.
     pub fn scale(&self) -> f32 {
         (self.alpha / self.rank.max(1) as f64) as f32
     }
 
-    /// Refuses settings that cannot be used.
+    /// Checks that the settings can be used.
     ///
     /// # Errors
     /// [`TrainError::Config`].
@@ -77,15 +77,12 @@ impl LoraConfig {
             return fail("lora.dropout", format!("{} must be at least 0 and less than 1", self.dropout));
         }
         if self.targets.is_empty() {
-            return fail(
-                "lora.targets",
-                "names no layer; `*` stands for any characters, `\"*\"` for all layers".to_owned(),
-            );
+            return fail("lora.targets", "names no layer; `*` matches any characters, `\"*\"` all layers".to_owned());
         }
         Ok(())
     }
 
-    /// Freezes every parameter and puts adapters beside the linear layers that the targets name. Gives the layers' weights.
+    /// Freezes every parameter and adds adapters to the linear layers that the targets name. Returns the layers' weights.
     ///
     /// # Errors
     /// [`TrainError::Config`] when a target names no linear layer, or an adapter does not fit one.
@@ -97,7 +94,7 @@ impl LoraConfig {
             let names: Vec<String> = layers.iter().map(|id| module(parameters.name(*id)).to_owned()).collect();
             return fail(
                 "lora.targets",
-                format!("no linear layer is called `{target}`; there are {}", shorten(&names)),
+                format!("no linear layer is called `{target}`; the layers are {}", shorten(&names)),
             );
         }
         let chosen: Vec<ParameterId> =
@@ -114,7 +111,7 @@ impl LoraConfig {
     }
 }
 
-/// The module that a weight belongs to.
+/// Returns the module that a weight belongs to.
 fn module(weight: &str) -> &str {
     weight.strip_suffix(".weight").unwrap_or(weight)
 }

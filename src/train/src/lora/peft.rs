@@ -1,4 +1,4 @@
-//! Adapters as the package PEFT reads them: `adapter_model.safetensors` beside `adapter_config.json`.
+//! Adapters in the format of the package PEFT: `adapter_model.safetensors` next to `adapter_config.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::TrainError;
 
 /// The adapters' tensors.
 pub const ADAPTER_MODEL: &str = "adapter_model.safetensors";
-/// What they are.
+/// Their description.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
-/// What PEFT puts before the names of the model's own modules.
+/// Prefix that PEFT adds to the names of the model's own modules.
 const PREFIX: &str = "base_model.model.";
 
-/// Reads adapters, by the names of the model's parameters, with `base_model.model.` before them or without.
+/// Reads adapters by the names of the model's parameters, with or without the prefix `base_model.model.`.
 ///
 /// # Errors
 /// When the file cannot be read, holds none, or holds something else.
@@ -31,15 +31,15 @@ pub fn read_adapter(model: &Path) -> Result<BTreeMap<String, Tensor>, TrainError
     for (name, tensor) in flowmill_weights::read(model).map_err(TrainError::weights(what))?.tensors {
         let own = name.strip_prefix(PREFIX).unwrap_or(&name).to_owned();
         if adapted_module(&own).is_none() {
-            return Err(refuse(format!("`{name}` is no A or B of an adapter")));
+            return Err(refuse(format!("`{name}` is not the A or B of an adapter")));
         }
         tensors.insert(own, tensor);
     }
     if tensors.is_empty() { Err(refuse("it holds no adapter".to_owned())) } else { Ok(tensors) }
 }
 
-/// Writes adapters, by the names of the model's parameters, to the two files. `base` is what the adapted weights were called where
-/// they came from.
+/// Writes adapters by the names of the model's parameters to the two files. `base` is the original name of the adapted
+/// weights.
 ///
 /// # Errors
 /// When a tensor is not finite or a file cannot be written.

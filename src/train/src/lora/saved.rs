@@ -1,4 +1,4 @@
-//! Going on from an adapter that was trained before, as we or the package PEFT wrote it.
+//! Continuation from an adapter that was trained before and written by Flowmill or the package PEFT.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use super::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, read_adapter};
 use crate::TrainError;
 use crate::coverage::shorten;
 
-/// What older versions of PEFT call the tensors' file.
+/// Name of the tensors' file in older versions of PEFT.
 const PICKLED_MODEL: &str = "adapter_model.bin";
 /// The setting that names an adapter.
 const KEY: &str = "lora.init_from";
 
-/// Where an adapter lies.
+/// Files of an adapter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdapterFiles {
     /// The tensors.
     pub model: PathBuf,
-    /// What they are.
+    /// Their description.
     pub config: PathBuf,
 }
 
 impl AdapterFiles {
-    /// The files that a path stands for: those in that folder, or the tensors and what describes them beside.
+    /// Returns the files at a path: those in that folder, or the tensors and the description next to them.
     pub fn at(path: &Path) -> Self {
         if !path.is_dir() {
             return Self { model: path.to_owned(), config: path.with_file_name(ADAPTER_CONFIG) };
@@ -38,7 +38,7 @@ impl AdapterFiles {
     }
 }
 
-/// What `adapter_config.json` says, as far as it decides what the tensors mean.
+/// The part of `adapter_config.json` that determines the meaning of the tensors.
 #[derive(Debug, Deserialize)]
 struct Description {
     peft_type: Option<String>,
@@ -56,27 +56,29 @@ struct Description {
 /// An adapter that was trained before.
 #[derive(Debug)]
 pub struct SavedAdapter {
-    /// What the weights that it was trained on were called there.
+    /// Name of the weights that it was trained on.
     pub base: Option<String>,
     rank: usize,
     scale: f64,
-    /// By the names of the model's parameters.
+    /// Tensors by the names of the model's parameters.
     tensors: BTreeMap<String, Tensor>,
     from: PathBuf,
 }
 
 impl SavedAdapter {
-    /// Reads it.
+    /// Reads an adapter.
     ///
     /// # Errors
-    /// [`TrainError::Config`] when a file is missing, damaged, or holds what is more than low-rank products of one rank.
+    /// [`TrainError::Config`] when a file is missing, damaged, or contains more than low-rank products of one rank.
     pub fn read(files: &AdapterFiles) -> Result<Self, TrainError> {
         let AdapterFiles { model, config } = files;
         let fail = |path: &Path, reason: String| refuse(format!("{}: {reason}", path.display()));
         let text = std::fs::read_to_string(config).map_err(|error| {
             fail(
                 config,
-                format!("{error}; rank and alpha of an adapter are in this file, as PEFT writes it beside the tensors"),
+                format!(
+                    "{error}; rank and alpha of an adapter are in this file, which PEFT writes next to the tensors"
+                ),
             )
         })?;
         let described: Description = serde_json::from_str(&text).map_err(|error| fail(config, error.to_string()))?;
@@ -88,10 +90,10 @@ impl SavedAdapter {
         Ok(Self { base: described.base_model_name_or_path, rank, scale, tensors, from: model.clone() })
     }
 
-    /// Gives the adapters of `parameters`, which `config` has attached, the values that were trained before. Gives how many layers that are.
+    /// Sets the adapters of `parameters`, which `config` has attached, to the trained values. Returns the number of layers.
     ///
     /// # Errors
-    /// [`TrainError::Config`] when rank, scale, layers or shapes are others, with the setting that would fit.
+    /// [`TrainError::Config`] when rank, scale, layers or shapes differ, with the setting that would fit.
     pub fn load(&self, config: &LoraConfig, parameters: &mut Parameters) -> Result<usize, TrainError> {
         let from = self.from.display();
         if self.rank != config.rank {
@@ -101,7 +103,7 @@ impl SavedAdapter {
         if (self.scale as f32).to_bits() != config.scale().to_bits() {
             let (there, here, alpha) = (self.scale, config.scale(), self.scale * self.rank as f64);
             return Err(refuse(format!(
-                "{from} is multiplied by {there}, alpha / rank of train.lora is {here}: set alpha: {alpha}"
+                "{from} has the factor {there}, alpha / rank of train.lora is {here}: set alpha: {alpha}"
             )));
         }
         let attached = |name: &str| parameters.find(name).is_some() && adapted_module(name).is_some();
@@ -114,12 +116,12 @@ impl SavedAdapter {
         let there: BTreeSet<&str> = self.tensors.keys().filter_map(|name| adapted_module(name)).collect();
         check_layers(&self.from, &there, &here)?;
         if let Some(name) = self.tensors.keys().find(|name| !attached(name)) {
-            return Err(refuse(format!("{from}: `{name}` is no parameter of this model")));
+            return Err(refuse(format!("{from}: `{name}` is not a parameter of this model")));
         }
         let report = parameters.clone().load(&self.tensors).map_err(TrainError::tensor("loading the adapter"))?;
         if let Some((name, model, file)) = report.mismatched.first() {
             return Err(refuse(format!(
-                "{from}: `{name}` is {file:?} there and {model:?} here: it was trained on another model"
+                "{from}: `{name}` has shape {file:?} in the file and {model:?} in the model: it was trained on another model"
             )));
         }
         if report.matched.len() != 2 * here.len() {
@@ -131,7 +133,7 @@ impl SavedAdapter {
     }
 }
 
-/// Refuses other layers than the targets name.
+/// Checks that the adapter has exactly the layers that the targets name.
 fn check_layers(from: &Path, there: &BTreeSet<&str>, here: &BTreeSet<&str>) -> Result<(), TrainError> {
     let names = |names: Vec<&&str>| shorten(&names.into_iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
     let (lacking, more): (Vec<&&str>, Vec<&&str>) =
@@ -140,7 +142,7 @@ fn check_layers(from: &Path, there: &BTreeSet<&str>, here: &BTreeSet<&str>) -> R
     if !lacking.is_empty() {
         let count = lacking.len();
         return Err(refuse(format!(
-            "{from} has no adapter for {count} layers that train.lora.targets name ({}): name those that it has ({})",
+            "{from} has no adapter for {count} layers that train.lora.targets name ({}): name the layers that it has ({})",
             names(lacking),
             names(there.iter().collect())
         )));
@@ -161,16 +163,16 @@ impl Description {
         self.lora_alpha / if self.use_rslora == Some(true) { rank.sqrt() } else { rank }
     }
 
-    /// What the tensors are beyond low-rank products of one rank and scale.
+    /// Returns the first feature of the adapter beyond low-rank products of one rank and scale.
     fn beyond_us(&self) -> Option<String> {
         let none_of =
-            |set: bool, what: &str| set.then(|| format!("{what}: only plain LoRA of one rank can be gone on from"));
+            |set: bool, what: &str| set.then(|| format!("{what}: only plain LoRA of one rank can be continued"));
         let other = self.peft_type.as_deref().filter(|kind| *kind != "LORA");
         let bias = self.bias.as_deref().filter(|bias| *bias != "none");
         let saved = self.modules_to_save.as_ref().filter(|modules| !modules.is_empty());
         other
-            .map(|kind| format!("peft_type is {kind}: only LORA can be gone on from"))
-            .or_else(|| bias.map(|bias| format!("bias is {bias}: biases were trained beside the adapter")))
+            .map(|kind| format!("peft_type is {kind}: only LORA can be continued"))
+            .or_else(|| bias.map(|bias| format!("bias is {bias}: biases were trained in addition to the adapter")))
             .or_else(|| saved.map(|modules| format!("modules_to_save: {} were trained whole", shorten(modules))))
             .or_else(|| none_of(self.use_dora == Some(true), "use_dora is set"))
             .or_else(|| none_of(self.alpha_pattern.as_ref().is_some_and(|p| !p.is_empty()), "alpha_pattern is set"))

@@ -1,7 +1,7 @@
-//! A log: a file that only grows, and that a resumed run cuts back to what its checkpoint knows of.
+//! A log: a file that only grows, and that a resumed run cuts back to the length in its checkpoint.
 //!
-//! A log never costs training: one that is shorter than the checkpoint knows is continued from its last whole record, one that is gone
-//! begins again, one that this user may not write is left alone. What is wrong is told once.
+//! Problems with a log never stop training: one that is shorter than the checkpoint says is continued after its last whole record, a
+//! missing one starts over, one that this user may not write is left alone. Each problem is reported once.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,18 +18,18 @@ pub(crate) type WholeRecords<'a> = &'a mut dyn FnMut(&mut File, u64) -> io::Resu
 #[derive(Debug)]
 pub(crate) struct AppendFile {
     path: PathBuf,
-    /// None when it cannot be written: what is added is dropped.
+    /// `None` if it cannot be written; added bytes are dropped then.
     file: Option<File>,
     /// Bytes that are in the file.
     written: u64,
-    /// Bytes that did not fit on a full disk; they go before the next ones.
+    /// Bytes that did not fit on a full disk; they are written before the next ones.
     pending: Vec<u8>,
-    /// What is wrong with the file, until it is told.
+    /// A problem with the file that has not been reported yet.
     trouble: Option<String>,
 }
 
 impl AppendFile {
-    /// Opens (or creates) a file and cuts it to `length` bytes, or to the end of the last whole record when it is shorter or holds
+    /// Opens (or creates) a file and cuts it to `length` bytes, or to the end of the last whole record if it is shorter or contains
     /// something else.
     ///
     /// # Errors
@@ -55,40 +55,40 @@ impl AppendFile {
         file.seek(SeekFrom::Start(kept))?;
         if kept < length {
             self.trouble = Some(match (present, kept) {
-                (0, _) => "is gone and begins again".to_owned(),
-                (_, 0) => "holds something else and begins again".to_owned(),
-                _ => format!("has lost records: it goes on after the {kept} of {length} bytes that are whole"),
+                (0, _) => "is missing and starts over".to_owned(),
+                (_, 0) => "contains something else and starts over".to_owned(),
+                _ => format!("has lost records: it continues after the {kept} of {length} bytes that are intact"),
             });
         }
         (self.file, self.written) = (Some(file), kept);
         Ok(())
     }
 
-    /// Stops writing the file. Its length stays what it was, for a later run that may write it again.
+    /// Stops writing the file. Its recorded length is unchanged, for a later run that may write it again.
     fn give_up(&mut self, error: &io::Error) {
         self.file = None;
         self.pending = Vec::new();
         self.trouble = Some(format!("cannot be written ({error}) and is not continued"));
     }
 
-    /// What is wrong with the file, with its name, the first time it is asked.
+    /// Takes the problem with the file, with its name; each is returned once.
     pub(crate) fn trouble(&mut self) -> Option<String> {
         self.trouble.take().map(|trouble| format!("{} {trouble}", self.path.display()))
     }
 
-    /// Adds bytes. On a full disk they wait in memory until there is room; [`sync`](Self::sync) tells.
+    /// Adds bytes. On a full disk they wait in memory until there is space; [`sync`](Self::sync) reports it.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         if self.file.is_some() {
             self.pending.extend_from_slice(bytes);
-            // A full disk is told when the file must be whole.
+            // A full disk is reported when the file must be complete.
             let _later = self.flush();
         }
     }
 
-    /// Writes what waits.
+    /// Writes waiting bytes.
     ///
     /// # Errors
-    /// When the disk is full. Of any other failure the log is given up.
+    /// When the disk is full. On any other error the log is given up.
     fn flush(&mut self) -> Result<(), TrainError> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let Err(error) = file.write_all(&self.pending) else {
@@ -96,7 +96,7 @@ impl AppendFile {
             self.pending.clear();
             return Ok(());
         };
-        // No half line stays.
+        // Removes a partly written line.
         let cut = file.set_len(self.written).and_then(|()| file.seek(SeekFrom::Start(self.written)).map(drop));
         let error = cut.err().unwrap_or(error);
         let full = TrainError::io("write", &self.path)(error);
@@ -133,18 +133,18 @@ impl AppendFile {
     }
 }
 
-/// Returns whether a log is given up for an error: for any but a full disk, where it waits until there is room.
+/// Returns whether a log is given up for an error: for any except a full disk, where it waits until there is space.
 pub(crate) fn is_refused(error: &io::Error) -> bool {
     !is_disk_full(error)
 }
 
-/// The end of the last whole line within the first `length` bytes.
+/// Returns the end of the last whole line within the first `length` bytes.
 pub(crate) fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
     const CHUNK: u64 = 1 << 16;
     let mut end = length;
     let mut chunk = Vec::new();
     while end > 0 {
-        // A whole file ends with its last line, so the first look is a short one.
+        // A complete file ends with its last line, so the first read is short.
         let size = if end == length { 1 } else { CHUNK.min(end) };
         file.seek(SeekFrom::Start(end - size))?;
         chunk.resize(size as usize, 0);

@@ -1,4 +1,4 @@
-//! How values are spread, in TensorFlow's buckets: they grow by a tenth from 1e-12 to 1e20 on both sides of zero.
+//! Histograms in TensorFlow's buckets, which grow by a tenth from 1e-12 to 1e20 on both sides of zero.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ static LIMITS: LazyLock<Vec<f64>> = LazyLock::new(|| {
     negative.chain([0.0]).chain(positive.iter().copied()).chain([f64::MAX]).collect()
 });
 
-/// How the finite ones of some values are spread.
+/// A histogram of the finite ones of some values.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Histogram {
     pub(crate) min: f64,
@@ -23,14 +23,14 @@ pub(crate) struct Histogram {
     pub(crate) count: u64,
     pub(crate) sum: f64,
     pub(crate) sum_squares: f64,
-    /// Upper ends of the buckets from the first to the last that has a value; empty ones in a row are one.
+    /// Upper ends of the buckets from the first to the last with a value; consecutive empty ones are merged.
     pub(crate) limits: Vec<f64>,
-    /// Values in each.
+    /// Number of values in each bucket.
     pub(crate) counts: Vec<f64>,
 }
 
 impl Histogram {
-    /// Of values times `scale`; `None` when none is finite.
+    /// Creates a histogram of values times `scale`; `None` if none is finite.
     pub(crate) fn of(values: &[f32], scale: f64) -> Option<Self> {
         let limits = &*LIMITS;
         let mut buckets = vec![0u64; limits.len()];
@@ -45,7 +45,7 @@ impl Histogram {
         let first = buckets.iter().position(|count| *count > 0)?;
         let last = buckets.iter().rposition(|count| *count > 0)?;
         let mut histogram = Self { min, max, count, sum, sum_squares, limits: Vec::new(), counts: Vec::new() };
-        // An empty bucket before the first says where that one begins.
+        // An empty bucket before the first one marks where that begins.
         for index in first.saturating_sub(1)..=last {
             let both_empty = buckets[index] == 0 && histogram.counts.last() == Some(&0.0);
             if both_empty {

@@ -1,4 +1,4 @@
-//! What a run leaves for people to look at: `metrics.jsonl`, a TensorBoard event file and, when asked for, a Weights & Biases run.
+//! Metrics of a run for people: `metrics.jsonl`, a TensorBoard event file and, if configured, a Weights & Biases run.
 //!
 //! They hold no names of machines, and no clock readings unless `wall_clock` asks for them, so two runs of one recipe write the same
 //! bytes; a resumed run first cuts them back to the lengths in its checkpoint. None of them is needed to go on: what is wrong with one is told, and no more.
@@ -37,15 +37,15 @@ pub const METRICS_FILE: &str = "metrics.jsonl";
 /// The event file; TensorBoard recognizes it by `tfevents` in its name.
 pub const EVENTS_FILE: &str = "tensorboard/events.out.tfevents.0000000000.flowmill";
 
-/// Bytes of each file at some step.
+/// Lengths of the files at some step, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsLengths {
-    /// Of `metrics.jsonl`.
+    /// Length of `metrics.jsonl`.
     pub json_lines: u64,
-    /// Of the event file.
+    /// Length of the event file.
     pub events: u64,
-    /// Of the Weights & Biases run.
+    /// Position in the Weights & Biases run.
     #[serde(default)]
     pub wandb: WandbPosition,
 }
@@ -56,7 +56,7 @@ pub struct Metrics {
     json_lines: AppendFile,
     events: AppendFile,
     wandb: Option<WandbFile>,
-    /// How far the Weights & Biases run had got, while it is not continued.
+    /// Position in the Weights & Biases run, while it is not continued.
     wandb_before: WandbPosition,
     clock: Clock,
 }
@@ -76,19 +76,19 @@ impl Metrics {
         Ok(Self { json_lines, events, wandb: None, wandb_before: lengths.wandb.clone(), clock })
     }
 
-    /// Writes a Weights & Biases run too, from where the checkpoint knows of it on.
+    /// Also writes a Weights & Biases run, starting at the position in the checkpoint.
     pub(crate) fn open_wandb(&mut self, folder: &Path, run: &WandbRun) -> Result<(), TrainError> {
         self.wandb = Some(WandbFile::open(folder, run, &self.wandb_before, self.clock)?);
         Ok(())
     }
 
-    /// What is wrong with the files, each thing the first time it is asked.
+    /// Takes the problems with the files; each is returned once.
     pub(crate) fn troubles(&mut self) -> Vec<String> {
         let wandb = self.wandb.as_mut().and_then(WandbFile::trouble);
         [self.json_lines.trouble(), self.events.trouble(), wandb].into_iter().flatten().collect()
     }
 
-    /// Writes the means since the last line, and the loss scale where there is one.
+    /// Writes the means since the last line, and the loss scale if there is one.
     pub fn train(
         &mut self,
         step: u64,
@@ -117,7 +117,7 @@ impl Metrics {
         self.write(step, &line, &scalars)
     }
 
-    /// Writes what the groups of parameters are like at a step.
+    /// Writes the norms of the groups of parameters at a step.
     pub(crate) fn groups(&mut self, step: u64, epoch: u64, groups: &[(String, GroupNorms)]) -> Result<(), TrainError> {
         let (mut line, mut scalars) = (Map::new(), Vec::new());
         for (label, norms) in groups {
@@ -139,14 +139,14 @@ impl Metrics {
         self.write(step, &json!({ "step": step, "epoch": epoch, "validation": validation }), &scalars)
     }
 
-    /// Writes that a command has changed what comes after this step.
+    /// Writes that a command changes the steps after this one.
     pub(crate) fn command(&mut self, step: u64, epoch: u64, command: &Command) -> Result<(), TrainError> {
         let line = json!({ "step": step, "epoch": epoch, "command": command.to_string() });
         self.json_lines.append(format!("{line}\n").as_bytes());
         Ok(())
     }
 
-    /// Writes how the gradients times `scale` are spread, for every parameter that has one.
+    /// Writes histograms of the gradients times `scale`, for every parameter with a gradient.
     pub(crate) fn gradients(
         &mut self,
         step: u64,
@@ -170,7 +170,7 @@ impl Metrics {
         Ok(())
     }
 
-    /// Writes samples to be heard and seen.
+    /// Writes generated samples.
     pub(crate) fn samples(&mut self, step: u64, samples: &[Sample]) -> Result<(), TrainError> {
         let kind = |media| match media {
             Media::Wav => "audio",
@@ -187,7 +187,7 @@ impl Metrics {
         self.wandb.as_mut().map_or(Ok(()), |wandb| wandb.finish(step))
     }
 
-    /// Makes everything written durable and gives the lengths.
+    /// Makes everything written durable and returns the lengths.
     pub fn sync(&mut self) -> Result<MetricsLengths, TrainError> {
         self.json_lines.sync()?;
         self.events.sync()?;
@@ -218,14 +218,14 @@ fn add_measured(line: &mut Value, scalars: &mut Vec<(String, f32)>, prefix: &str
     scalars.extend(means.parts.iter().map(|(name, part)| (format!("{prefix}/{name}"), *part as f32)));
 }
 
-/// A measured number with the digits that an f32 needs; null where it is not finite.
+/// Converts a measured number to JSON with the digits that an f32 needs; null if it is not finite.
 fn number(value: f64) -> Value {
     json!(shorten(value))
 }
 
-/// The double nearest to the shortest decimal that tells this f32 from its neighbors: few digits, so every JSON reader gets
+/// Returns the double nearest to the shortest decimal that identifies this f32: it has few digits, so every JSON reader reads
 /// exactly the number that was written.
 pub fn shorten(value: f64) -> f64 {
-    // The text of an f32 (`NaN` and `inf` included) is always a number that parses.
+    // The text of an f32 (including `NaN` and `inf`) always parses as a number.
     (value as f32).to_string().parse().unwrap_or(f64::NAN)
 }

@@ -1,11 +1,11 @@
-//! Protocol buffers, written by hand: the fields that the sinks need.
+//! Protocol buffers, encoded by hand: the field types that the metrics files need.
 
-/// A message in the making.
+/// A message under construction.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Message(pub(crate) Vec<u8>);
 
 impl Message {
-    /// A number that counts; 0, the default, is left out.
+    /// Adds an unsigned number; 0, the default, is left out.
     pub(crate) fn varint(mut self, field: u64, value: u64) -> Self {
         if value != 0 {
             self.key(field, 0);
@@ -33,7 +33,7 @@ impl Message {
         self
     }
 
-    /// Text; an empty one, the default, is left out.
+    /// Adds text; empty text, the default, is left out.
     pub(crate) fn text(self, field: u64, value: &str) -> Self {
         if value.is_empty() { self } else { self.bytes(field, value.as_bytes()) }
     }
@@ -42,7 +42,7 @@ impl Message {
         self.bytes(field, &value.0)
     }
 
-    /// Doubles one after the other under one key.
+    /// Adds packed doubles under one key.
     pub(crate) fn doubles(self, field: u64, values: &[f64]) -> Self {
         let packed: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.bytes(field, &packed)
@@ -52,7 +52,7 @@ impl Message {
         self.digits(field << 3 | wire_type);
     }
 
-    /// Base 128, the lowest digit first.
+    /// Appends a number in base 128, the lowest digit first.
     fn digits(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.0.push(value as u8 | 0x80);

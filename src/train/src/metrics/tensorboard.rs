@@ -16,13 +16,13 @@ use crate::samples::{Media, Sample};
 /// Bytes before the samples of a WAV file.
 const WAV_HEADER: usize = 44;
 
-/// What a tag has at one step.
+/// A tag's value at one step.
 pub(crate) enum Datum<'a> {
     /// A number.
     Scalar(f32),
-    /// How values are spread.
+    /// A histogram.
     Histogram(&'a Histogram),
-    /// Something to be heard or seen.
+    /// An audio or image sample.
     Sample(&'a Sample),
 }
 
@@ -57,7 +57,7 @@ fn histogram_message(histogram: &Histogram) -> Message {
     message.double(5, *sum_squares).doubles(6, limits).doubles(7, counts)
 }
 
-/// Height, width and colors of a picture stand in its first chunk.
+/// Reads height, width and colors of an image from its first chunk.
 fn image(png: &[u8]) -> Option<Message> {
     const COLOURS: u64 = 3;
     let size = |at: usize| Some(u64::from(u32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?)));
@@ -82,7 +82,7 @@ fn record(event: &Message) -> Vec<u8> {
     bytes
 }
 
-/// The end of the last whole record within the first `length` bytes, of records whose lengths match their checksums.
+/// Returns the end of the last whole record within the first `length` bytes, using lengths that match their checksums.
 pub(crate) fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
     /// Bytes before the event, and after it.
     const AROUND: (u64, u64) = (12, 4);
@@ -97,7 +97,7 @@ pub(crate) fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
         let Some(rest) = rest.filter(|_| masked_crc32c(&size) == u32::from_le_bytes([i, j, k, l])) else {
             return Ok(end);
         };
-        // It is at most the length of a file.
+        // The value is at most the length of a file.
         reader.seek_relative(rest as i64)?;
         end += AROUND.0 + rest;
     }

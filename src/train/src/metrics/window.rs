@@ -1,4 +1,4 @@
-//! Means over the steps since the last metrics line, kept bit for bit in checkpoints.
+//! Means over the steps since the last metrics line, stored bit for bit in checkpoints.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -14,7 +14,7 @@ pub struct Window {
     parts: Vec<(String, Exact)>,
 }
 
-/// What one step, or a validation, measured: means over its batches.
+/// Measurements of one step or of a validation: means over its batches.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
     /// The loss.
@@ -26,7 +26,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Takes another batch into the means, by weight.
+    /// Adds another batch to the means, by weight.
     pub fn add(&mut self, loss: f64, parts: &[(&'static str, f64)], weight: f64) {
         self.weight += weight;
         let share = weight / self.weight;
@@ -41,7 +41,7 @@ impl Measured {
 }
 
 impl Window {
-    /// Takes a step into the sums.
+    /// Adds a step to the sums.
     pub fn add(&mut self, step: &Measured, grad_norm: f64) {
         self.steps += 1;
         self.weight.0 += step.weight;
@@ -55,7 +55,7 @@ impl Window {
         }
     }
 
-    /// The means, and the mean gradient norm; `None` when every step was skipped.
+    /// Returns the means, and the mean gradient norm; `None` if every step was skipped.
     pub fn means(&self) -> Option<(Measured, f64)> {
         if self.steps == 0 {
             return None;
@@ -67,7 +67,7 @@ impl Window {
     }
 }
 
-/// A double stored as the hexadecimal of its bits: decimal text may lose the last one when it is read.
+/// A double stored as the hexadecimal digits of its bits, because decimal text may lose the last bit.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Exact(pub(crate) f64);
 

@@ -1,4 +1,4 @@
-//! Adafactor: second moments of matrices as the product of one row and one column.
+//! Adafactor: stores second moments of matrices as the product of one row and one column.
 
 use candle_core::{D, Tensor};
 use flowmill_nn::NnError;
@@ -16,14 +16,14 @@ use super::slot::Arrays;
 /// w ← w (1 - rate decay) - α u / max(1, RMS u / clip_threshold)
 /// ```
 ///
-/// Vectors keep V whole. Of arrays with more than two axes the last two are factored.
+/// Vectors keep V whole. In arrays with more than two axes the last two are factored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adafactor {
     /// Exponent of the decay of the moments; negative.
     pub decay_rate: f64,
-    /// The root of V is at least this.
+    /// Lower bound on the root of V.
     pub eps: f64,
-    /// The size that a parameter counts as having at least.
+    /// Lower bound on a parameter's size.
     pub parameter_eps: f64,
     /// Updates larger than this (root mean square) are scaled down to it.
     pub clip_threshold: f64,
@@ -88,7 +88,7 @@ impl UpdateRule for Adafactor {
 }
 
 impl Adafactor {
-    /// Divides the gradient of a matrix by the root of its factored moments, after taking it into them.
+    /// Divides the gradient of a matrix by the root of its factored moments, after updating them with it.
     fn factored(&self, gradient: &mut [f32], rows: &mut [f32], columns: &mut [f32], share: f32) {
         let (height, width) = (rows.len(), columns.len());
         let mut sums = vec![0f64; width];
@@ -123,7 +123,7 @@ impl Adafactor {
     }
 }
 
-/// The root mean square of all elements as a scalar where the tensor is, of its type.
+/// Returns the root mean square of all elements as a scalar on the tensor's device, in its type.
 fn root_mean_square_of(tensor: &Tensor) -> Result<Tensor, NnError> {
     let mean = sum_of_squares(tensor)?.affine((tensor.elem_count().max(1) as f64).recip(), 0.0)?;
     Ok(mean.sqrt()?.to_dtype(tensor.dtype())?)

@@ -7,15 +7,15 @@ use super::composition::{Tensors, Updated, mix};
 use super::rule::{StateArray, Step, UpdateRule};
 use super::slot::Arrays;
 
-/// Values that one thread updates at a time. Each value's update is independent, so the size does not change results.
+/// Number of values that one thread updates at a time. Each value's update is independent, so the size does not change results.
 const CHUNK: usize = 1 << 14;
 
-/// What weight decay acts on.
+/// The target of weight decay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decay {
-    /// The gradient: an L2 penalty, which the moments see (Kingma and Ba, arXiv 1412.6980).
+    /// The gradient: an L2 penalty, which enters the moments (Kingma and Ba, arXiv 1412.6980).
     Gradient,
-    /// The weights, apart from the gradient (Loshchilov and Hutter, arXiv 1711.05101).
+    /// The weights, decoupled from the gradient (Loshchilov and Hutter, arXiv 1711.05101).
     Weights,
 }
 
@@ -32,7 +32,7 @@ pub struct Adam {
     pub betas: [f64; 2],
     /// Added to the root of the mean square.
     pub eps: f64,
-    /// What the parameters' weight decay acts on.
+    /// The target of the parameters' weight decay.
     pub decay: Decay,
 }
 
@@ -55,7 +55,7 @@ impl Adam {
     fn kernel(&self, step: &Step) -> Kernel {
         let rate = step.rate();
         let [beta1, beta2] = self.betas;
-        // Powers of numbers below 1 are zero long before the counter leaves this range.
+        // Powers of numbers below 1 are zero long before the counter exceeds this range.
         let number = step.number.min(i32::MAX as u64) as i32;
         let (penalty, keep) = match self.decay {
             Decay::Gradient => (step.settings.weight_decay, 1.0),

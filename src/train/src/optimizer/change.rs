@@ -1,4 +1,4 @@
-//! How much an update changed each parameter.
+//! Measurement of how much an update changes each parameter.
 
 use flowmill_nn::ParameterId;
 
@@ -9,18 +9,18 @@ use super::slot::{Arrays, Figures};
 /// Euclidean norms of a parameter and of its change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Change {
-    /// Of the weights before the update.
+    /// Norm of the weights before the update.
     pub weights: f64,
-    /// Of what the update added to them.
+    /// Norm of the update.
     pub update: f64,
 }
 
-/// The changes of one update, in order of the parameters; empty when they were not asked for.
+/// The changes of one update, in order of the parameters; empty if they were not measured.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes(pub Vec<(ParameterId, Change)>);
 
 impl Changes {
-    /// The changes that an update found, when it measured them.
+    /// Returns the changes that an update measured.
     pub(super) fn of(update: Update, visited: Vec<(ParameterId, Figures)>) -> Self {
         if !update.measure {
             return Self::default();
@@ -30,8 +30,8 @@ impl Changes {
 }
 
 impl Change {
-    /// Runs an update by a kernel and measures what it does, when asked to: that takes a copy of the parameter. Gives the norms of the
-    /// weights before and of what was added to them.
+    /// Runs an update by a kernel and measures it if `wanted`, which takes a copy of the parameter. Returns the norms of the
+    /// weights before the update and of the update.
     pub(super) fn measured(wanted: bool, arrays: Arrays<'_>, update: impl FnOnce(Arrays<'_>)) -> Figures {
         let Arrays { weights, gradient, state } = arrays;
         if !wanted {

@@ -25,14 +25,14 @@ pub enum OptimizerName {
     Sgd,
     /// Adam with second moments in factored form (Shazeer and Stern, arXiv 1804.04235).
     Adafactor,
-    /// AdamW that estimates its own learning rate; `lr` multiplies the estimate and is 1 as a rule (arXiv 2306.06101).
+    /// AdamW that estimates its own learning rate; `lr` multiplies the estimate and is usually 1 (arXiv 2306.06101).
     Prodigy,
-    /// Momentum that is made orthogonal for matrices, AdamW for the rest.
+    /// Orthogonalized momentum for matrices, AdamW for the rest.
     Muon,
 }
 
-/// Settings of the optimizer. Settings of another optimizer than the chosen one are refused; `null` takes back what a
-/// base recipe gives.
+/// Settings of the optimizer. Settings that the chosen optimizer does not have are rejected; `null` removes a setting of a
+/// base recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimConfig {
@@ -40,7 +40,7 @@ pub struct OptimConfig {
     ///
     /// Counterparts: CosyVoice `optim: adam`; FLOAT and PMG AdamW.
     pub name: OptimizerName,
-    /// Full learning rate, which the schedule scales. `prodigy` multiplies its own estimate by it: set 1.
+    /// Full learning rate, which the schedule scales. `prodigy` multiplies its own estimate by it: use 1.
     ///
     /// Counterparts: `optim_conf.lr`, `learning_rate`.
     pub lr: f64,
@@ -54,102 +54,102 @@ pub struct OptimConfig {
     /// Counterparts: RWKVTTS's two parameter groups.
     pub decay_matrices_only: bool,
     /// Parameters with settings of their own, by name, such as `[{pattern: "sfm_head.*", lr_multiple: 2.0}]`. The
-    /// first pattern that matches counts; one that matches nothing is an error.
+    /// first matching pattern counts; a pattern that matches nothing is an error.
     ///
     /// Counterparts: parameter groups; RWKVTTS's SFM head at twice the rate.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_none")]
     #[schemars(with = "Option<Vec<GroupConfig>>")]
     pub groups: Vec<GroupConfig>,
     /// Decay of the running means of gradients and of their squares (`adam`, `adamw`, `prodigy`, AdamW with
-    /// `muon`); without it `[0.9, 0.999]`.
+    /// `muon`); default `[0.9, 0.999]`.
     ///
     /// Counterparts: `betas`, `adam_beta1`, `adam_beta2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub betas: Option<[f64; 2]>,
-    /// Term added to the root of the mean square (`adam`, `adamw`, `prodigy`, AdamW with `muon`), without it 1e-8;
-    /// the least such root (`adafactor`), without it 2^-23.
+    /// Term added to the root of the mean square (`adam`, `adamw`, `prodigy`, AdamW with `muon`), default 1e-8;
+    /// lower bound on that root (`adafactor`), default 2^-23.
     ///
     /// Counterparts: `eps`, `adam_epsilon`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eps: Option<f64>,
-    /// Share that is kept of the running sum (`sgd`, without it 0.9) or mean (`muon`, without it 0.95) of gradients.
+    /// Share of the running sum (`sgd`, default 0.9) or mean (`muon`, default 0.95) of gradients that each update keeps.
     ///
     /// Counterparts: `momentum`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
-    /// Looks ahead by one update of that sum or mean (`sgd`, without it false; `muon`, without it true).
+    /// Looks ahead by one update of that sum or mean (`sgd`, default false; `muon`, default true).
     ///
     /// Counterparts: `nesterov`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nesterov: Option<bool>,
-    /// Share of each new gradient that is left out (`sgd`); without it 0.
+    /// Share of each new gradient that is left out (`sgd`); default 0.
     ///
     /// Counterparts: `dampening`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dampening: Option<f64>,
-    /// Exponent of the decay of the moments (`adafactor`); without it -0.8.
+    /// Exponent of the decay of the moments (`adafactor`); default -0.8.
     ///
     /// Counterparts: `beta2_decay`, `decay_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay_rate: Option<f64>,
-    /// Least size that a parameter counts as having (`adafactor`); without it 1e-3.
+    /// Lower bound on a parameter's size (`adafactor`); default 1e-3.
     ///
     /// Counterparts: `eps[1]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameter_eps: Option<f64>,
-    /// Largest update, as root mean square; larger ones are scaled down to it (`adafactor`); without it 1.
+    /// Largest update, as root mean square; larger ones are scaled down to it (`adafactor`); default 1.
     ///
     /// Counterparts: `d`, `clip_threshold`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_threshold: Option<f64>,
-    /// Decay of the sums behind the estimate (`prodigy`); without it the root of the second beta.
+    /// Decay of the sums in the estimate (`prodigy`); default the root of the second beta.
     ///
     /// Counterparts: `beta3`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta3: Option<f64>,
-    /// The estimate at the start (`prodigy`); without it 1e-6.
+    /// Initial estimate (`prodigy`); default 1e-6.
     ///
     /// Counterparts: `d0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub d0: Option<f64>,
-    /// Factor on the estimate (`prodigy`); without it 1.
+    /// Factor on the estimate (`prodigy`); default 1.
     ///
     /// Counterparts: `d_coef`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub d_coef: Option<f64>,
-    /// Most that the estimate may grow by in one update, as a factor (`prodigy`); without it no limit.
+    /// Largest factor by which the estimate may grow in one update (`prodigy`); default no limit.
     ///
     /// Counterparts: `growth_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth_rate: Option<f64>,
-    /// Corrects for moments that start at zero (`prodigy`); without it false.
+    /// Corrects for moments that start at zero (`prodigy`); default false.
     ///
     /// Counterparts: `use_bias_correction`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_correction: Option<bool>,
-    /// Keeps the rate out of the estimate's denominator, for schedules with a warm-up (`prodigy`); without it false.
+    /// Keeps the rate out of the estimate's denominator, for schedules with a warm-up (`prodigy`); default false.
     ///
     /// Counterparts: `safeguard_warmup`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub safeguard_warmup: Option<bool>,
-    /// Newton-Schulz iterations (`muon`), 1 to 99; without it 5.
+    /// Newton-Schulz iterations (`muon`), 1 to 99; default 5.
     ///
     /// Counterparts: `ns_steps`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_steps: Option<u32>,
-    /// Adjustment of the learning rate to a matrix's shape (`muon`); without it `match_rms_adamw`.
+    /// Adjustment of the learning rate to a matrix's shape (`muon`); default `match_rms_adamw`.
     ///
     /// Counterparts: `adjust_lr_fn`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adjust_lr: Option<AdjustLr>,
-    /// Learning rate of AdamW for what is no matrix, as a multiple of `lr` (`muon`); without it 1.
+    /// Learning rate of AdamW for parameters that are not matrices, as a multiple of `lr` (`muon`); default 1.
     ///
     /// Counterparts: a second optimizer's `lr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rest_lr_multiple: Option<f64>,
 }
 
-/// A list, or none for null.
+/// Reads a list; null is an empty one.
 fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<GroupConfig>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -199,7 +199,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Builds the optimiser over the trainable parameters, with empty state; rate, decay and groups are the configuration's.
+    /// Builds the optimiser over the trainable parameters, with empty state; rate, decay and groups come from the configuration.
     pub fn build(self, config: &OptimConfig, parameters: &Parameters) -> Result<Box<dyn Optimizer>, TrainError> {
         Ok(match self {
             Self::Adam(rule) => Box::new(PerParameter::new(rule, config, parameters)?),
@@ -219,7 +219,7 @@ impl OptimConfig {
     /// Builds the optimiser over the trainable parameters, with empty state.
     ///
     /// # Errors
-    /// [`TrainError::Config`] as for [`rule`](Self::rule); when there is no memory for the state.
+    /// [`TrainError::Config`] as in [`rule`](Self::rule); also when there is no memory for the state.
     pub fn build(&self, parameters: &Parameters) -> Result<Box<dyn Optimizer>, TrainError> {
         self.rule()?.build(self, parameters)
     }
@@ -235,7 +235,7 @@ impl OptimConfig {
         self.groups.iter().try_for_each(|group| group.check(self.name))
     }
 
-    /// The optimiser with its settings.
+    /// Returns the optimiser with its settings.
     ///
     /// # Errors
     /// [`TrainError::Config`] for a setting of another optimiser, or one that is out of range.
@@ -251,7 +251,7 @@ impl OptimConfig {
         })
     }
 
-    /// A setting that the optimiser would not look at is a mistake.
+    /// Fails for a setting that the optimiser does not have, which must be a mistake.
     fn refuse_foreign(&self) -> Result<(), TrainError> {
         use OptimizerName::{Adafactor, Adam, AdamW, Muon, Prodigy, Sgd};
         let settings: [(&'static str, bool, &[OptimizerName]); 17] = [
@@ -354,13 +354,13 @@ impl OptimConfig {
     }
 }
 
-/// A number above 0.
+/// Returns a number above 0.
 fn positive(key: &'static str, value: Option<f64>, default: f64) -> Result<f64, TrainError> {
     let value = value.unwrap_or(default);
     if value > 0.0 && value.is_finite() { Ok(value) } else { refuse(key, format!("{value} is not a positive number")) }
 }
 
-/// A number from 0 up to, but not, 1.
+/// Returns a number from 0 up to, but not including, 1.
 fn share(key: &'static str, value: Option<f64>, default: f64) -> Result<f64, TrainError> {
     let value = value.unwrap_or(default);
     if (0.0..1.0).contains(&value) {

@@ -8,7 +8,7 @@ use super::{OptimConfig, OptimizerName};
 use crate::TrainError;
 use crate::coverage::shorten;
 
-/// What to do about groups of weights that adapters stand beside.
+/// Advice about groups of frozen base weights of adapters.
 const FROZEN_BESIDE_ADAPTERS: &str = ": train.lora freezes all but the adapters; leave the group out, or set optim.groups: [] where a base \
      recipe gives groups";
 
@@ -16,18 +16,18 @@ const FROZEN_BESIDE_ADAPTERS: &str = ": train.lora freezes all but the adapters;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupConfig {
-    /// The parameters' names; `*` is any characters, such as `sfm_head.*`. Required.
+    /// The parameters' names; `*` matches any characters, such as `sfm_head.*`. Required.
     pub pattern: String,
-    /// Their learning rate, as a multiple of that of the others.
+    /// Their learning rate, as a multiple of the others'.
     #[serde(default = "one")]
     pub lr_multiple: f64,
-    /// Their weight decay; without it that of the others. `decay_matrices_only` holds for it too.
+    /// Their weight decay; by default that of the others. `decay_matrices_only` applies to it too.
     #[serde(default)]
     pub weight_decay: Option<f64>,
-    /// Does not train them. They cost neither a gradient nor optimizer state.
+    /// Freezes them. They cost neither a gradient nor optimizer state.
     #[serde(default)]
     pub frozen: bool,
-    /// Trains their matrices by Muon (`true`) or by AdamW (`false`); with `name: muon` only.
+    /// Trains their matrices by Muon (`true`) or by AdamW (`false`); only with `name: muon`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muon: Option<bool>,
 }
@@ -67,21 +67,21 @@ impl GroupConfig {
     }
 }
 
-/// What holds for one parameter.
+/// Settings that apply to one parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ParameterSettings {
     /// Its learning rate as a multiple of the step's.
     pub lr_multiple: f64,
     /// Its weight decay.
     pub weight_decay: f64,
-    /// Whether Muon trains it when it is a matrix.
+    /// True if Muon trains it when it is a matrix.
     pub muon: bool,
 }
 
 /// Freezes the parameters of frozen groups.
 ///
 /// # Errors
-/// [`TrainError::Config`] when a group's pattern matches no parameter that is left to it, or nothing remains to be trained.
+/// [`TrainError::Config`] when a group's pattern matches no remaining parameter, or no parameter remains trainable.
 pub fn freeze(config: &OptimConfig, parameters: &mut Parameters) -> Result<(), TrainError> {
     let fail = |reason: String| Err(TrainError::Config { key: "optim.groups", reason });
     let mut members: Vec<Vec<ParameterId>> = vec![Vec::new(); config.groups.len()];
@@ -98,7 +98,7 @@ pub fn freeze(config: &OptimConfig, parameters: &mut Parameters) -> Result<(), T
             return fail(format!("`{pattern}` matches only parameters that are frozen or of an earlier group{remedy}"));
         }
         return fail(format!(
-            "no parameter is called `{pattern}`; there are {}; a base recipe's groups are left out with optim.groups: []",
+            "no parameter is called `{pattern}`; the names are {}; a base recipe's groups are left out with optim.groups: []",
             shorten(&prefixes(parameters))
         ));
     }
@@ -142,7 +142,7 @@ fn prefixes(parameters: &Parameters) -> Vec<String> {
     prefixes
 }
 
-/// The group that a parameter is told under: the pattern of its group, or the first part of its name followed by `.*`.
+/// Returns the group that a parameter is reported under: the pattern of its group, or the first part of its name followed by `.*`.
 pub(crate) fn label(config: &OptimConfig, name: &str) -> String {
     group_of(config, name).map_or_else(|| prefix(name), |group| config.groups[group].pattern.clone())
 }
@@ -151,7 +151,7 @@ fn prefix(name: &str) -> String {
     name.split_once('.').map_or(name.to_owned(), |(first, _)| format!("{first}.*"))
 }
 
-/// Whether a name is what the pattern says, `*` standing for any characters, none included.
+/// Returns whether a name matches a pattern, in which `*` matches any number of characters, including none.
 pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(start) else { return false };

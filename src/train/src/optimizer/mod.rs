@@ -1,4 +1,4 @@
-//! Optimisers: how a gradient becomes a change of the weights.
+//! Optimisers: turn gradients into changes of the weights.
 
 mod adafactor;
 mod adam;
@@ -33,16 +33,16 @@ pub use sgd::Sgd;
 
 use crate::{TrainConfig, TrainError};
 
-/// What one update needs beside the gradients.
+/// Inputs of one update in addition to the gradients.
 #[derive(Debug, Clone, Copy)]
 pub struct Update {
     /// The learning rate of this step, which groups of parameters multiply.
     pub rate: f64,
-    /// Multiplies every gradient value first: the averaging over accumulated batches and the clipping by norm in one factor.
+    /// Factor on every gradient value, applied first: combines the averaging over accumulated batches and the clipping by norm.
     pub scale: f64,
-    /// After that no value may be larger: clipping by value, as PyTorch's `clip_grad_value_`; infinite for none.
+    /// Largest absolute value after that: clipping by value, like PyTorch's `clip_grad_value_`; infinity disables it.
     pub limit: f64,
-    /// Whether to measure how much each parameter changes.
+    /// True to measure how much each parameter changes.
     pub measure: bool,
 }
 
@@ -52,22 +52,22 @@ impl Update {
         Self { rate, scale, limit: f64::INFINITY, measure: false }
     }
 
-    /// An update by gradients that are `divisor` times what `norms` measured, clipped as the configuration asks; not measured.
+    /// Creates an update by gradients that are `divisor` times those measured by `norms`, clipped as configured; not measured.
     pub(crate) fn clipped(config: &TrainConfig, norms: &GradientNorms, divisor: f64, rate: f64) -> Self {
         let limit = config.grad_clip_value.unwrap_or(f64::INFINITY);
         Self { rate, scale: norms.clip_factor(config.grad_clip) / divisor, limit, measure: false }
     }
 
-    /// A gradient value as the optimiser takes it.
+    /// Scales and limits a gradient value.
     pub(crate) fn gradient(&self, value: f32) -> f32 {
         let limit = self.limit as f32;
         (value * self.scale as f32).clamp(-limit, limit)
     }
 }
 
-/// Changes weights by their gradients; its state is a function of the gradients seen, and is stored in checkpoints.
+/// Changes weights by their gradients. The state is a function of the gradients so far, and is stored in checkpoints.
 pub trait Optimizer {
-    /// Updates every trainable parameter in place, and gives how much each changed when [`Update::measure`] asks for it. Every
+    /// Updates every trainable parameter in place, and returns how much each changed if [`Update::measure`] is set. Every
     /// trainable parameter must have a finite gradient.
     fn step(
         &mut self,
@@ -76,16 +76,16 @@ pub trait Optimizer {
         update: Update,
     ) -> Result<Changes, TrainError>;
 
-    /// Updates made so far.
+    /// Number of updates so far.
     fn updates(&self) -> u64;
 
-    /// The state in parameter order, each tensor as `KIND.PARAMETER`, such as `exp_avg.encoder.embed.weight`. They are the
-    /// tensors that the next step changes in place, but for what concerns all parameters together, which is a copy.
+    /// Returns the state in parameter order, each tensor as `KIND.PARAMETER`, such as `exp_avg.encoder.embed.weight`. The tensors are
+    /// those that the next step changes in place, except for state of all parameters together, which is copied.
     fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Takes over a stored state.
+    /// Restores a stored state.
     ///
     /// # Errors
-    /// What is missing or has another shape.
+    /// The tensor that is missing or has another shape.
     fn restore(&mut self, updates: u64, stored: &mut BTreeMap<String, Tensor>) -> Result<(), String>;
 }

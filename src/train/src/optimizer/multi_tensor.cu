@@ -1,4 +1,4 @@
-// Gradient norms, updates and moving averages of all parameters, each in one launch.
+// Gradient norms, updates and moving averages of all parameters, in one launch each.
 
 // figures[block] = the sum of squares.
 extern "C" __global__ void squares(unsigned entries, unsigned words, const Count *table, double *figures) {
@@ -18,7 +18,7 @@ extern "C" __global__ void average(unsigned entries, unsigned words, const Count
     FOR_PIECE(i, p) average[i] += share * (weights[i] - average[i]);
 }
 
-// A gradient as optimizers take it: scaled, limited, and with a penalty on the weights.
+// A gradient after scaling, limiting and adding a penalty on the weights.
 struct Taken {
     float scale, limit, penalty;
     __device__ float operator()(float gradient, float weight) const {
@@ -27,7 +27,7 @@ struct Taken {
     }
 };
 
-// Squares of the weights before an update and of what it added, where they are measured.
+// Squares of the weights before an update and of the update, if they are measured.
 struct Measure {
     double weights = 0, change = 0;
     __device__ void add(float before, float after) {
@@ -67,8 +67,8 @@ extern "C" __global__ void adam(unsigned entries, unsigned words, const Count *t
     measure.give(figures);
 }
 
-// Tensors: weights, gradient and, with momentum, the running sum. Numbers: scale, limit, penalty, rate, momentum, the share of the gradient in
-// the sum, and whether to look ahead.
+// Tensors: weights, gradient and, with momentum, the running sum. Numbers: scale, limit, penalty, rate, momentum, the share of the
+// gradient in the sum, and whether to look ahead.
 __device__ inline void descend(Piece p, unsigned tensors, double *figures) {
     float *weights = p.tensor(0), *sum = tensors > 2 ? p.tensor(2) : nullptr;
     const float *gradients = p.tensor(1);

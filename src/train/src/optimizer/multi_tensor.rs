@@ -1,4 +1,4 @@
-//! Gradient norms, updates and moving averages of all parameters by CUDA kernels, each in one launch.
+//! Gradient norms, updates and moving averages of all parameters by CUDA kernels, in one launch each.
 
 use candle_core::Tensor;
 use flowmill_nn::NnError;
@@ -9,12 +9,12 @@ use super::slot::Figures;
 
 static KERNELS: Kernels = Kernels::new("the optimizer", &[lists::PRELUDE, include_str!("multi_tensor.cu")]);
 
-/// Returns whether the kernels can work on tensors.
+/// Returns whether the kernels can process the tensors.
 pub(crate) fn serve<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> bool {
     lists::serve(&KERNELS, tensors)
 }
 
-/// The sum of squares of each tensor, in one copy.
+/// Returns the sum of squares of each tensor, in one copy.
 pub(super) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>, NnError> {
     let entries = tensors.iter().map(|tensor| Entry { tensors: vec![*tensor], numbers: Vec::new() });
     let entries = entries.collect::<Vec<_>>();
@@ -23,9 +23,10 @@ pub(super) fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>, NnError> 
     Ok(sums.into_iter().map(|sums| sums[0]).collect())
 }
 
-/// Updates all parameters by a kernel; gives the norms of the weights before and of what was added to them, zeros when they are not measured.
+/// Updates all parameters by a kernel; returns the norms of the weights before the update and of the update, zeros if they are not
+/// measured.
 pub(super) fn update(kernel: &str, entries: &[Entry<'_>], measure: bool) -> Result<Vec<Figures>, NnError> {
-    // SAFETY: a rule's entries have what its kernel takes; weights and state are changed in place, as on the CPU.
+    // SAFETY: a rule's entries match the parameters of its kernel; weights and state are changed in place, as on the CPU.
     let sums = unsafe { lists::launch(&KERNELS, kernel, entries, if measure { 2 } else { 0 })? };
     if !measure {
         return Ok(vec![[0.0; 2]; entries.len()]);

@@ -11,11 +11,11 @@ use super::composition::{Tensors, Updated, at_least, mix, sum_of_squares};
 use super::rule::{StateArray, Step, UpdateRule};
 use super::slot::Arrays;
 
-/// How the learning rate of a matrix follows from its shape.
+/// Adjustment of a matrix's learning rate to its shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AdjustLr {
-    /// Times √max(1, rows / columns), as Muon's authors do.
+    /// Times √max(1, rows / columns), like Muon's authors.
     Original,
     /// Times 0.2 √max(rows, columns): updates as large as AdamW's, so that one learning rate serves both (Liu et al., arXiv 2502.16982).
     MatchRmsAdamw,
@@ -28,11 +28,11 @@ pub enum AdjustLr {
 /// w ← w (1 - rate decay) - adjusted rate · orthogonal(u)
 /// ```
 ///
-/// where `orthogonal` is some Newton-Schulz iterations in bfloat16. An array with more than two axes is a matrix of its first axis
-/// by all others.
+/// where `orthogonal` is a number of Newton-Schulz iterations in bfloat16. An array with more than two axes is treated as a matrix of its
+/// first axis by all others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Muon {
-    /// How much of the running mean of gradients is kept.
+    /// Share of the running mean of gradients that each update keeps.
     pub momentum: f64,
     /// Looks ahead by one update of the running mean.
     pub nesterov: bool,
@@ -40,13 +40,13 @@ pub struct Muon {
     pub ns_steps: u32,
     /// Their coefficients.
     pub ns_coefficients: [f64; 3],
-    /// The norm that a matrix is divided by is at least this.
+    /// Lower bound on the norm that a matrix is divided by.
     pub eps: f64,
-    /// How the learning rate follows from the shape.
+    /// Adjustment of the learning rate to the shape.
     pub adjust_lr: AdjustLr,
-    /// How everything that is no matrix is trained.
+    /// The optimiser of all parameters that are not matrices.
     pub rest: Adam,
-    /// The learning rate of that as a multiple.
+    /// Their learning rate as a multiple.
     pub rest_lr_multiple: f64,
 }
 
@@ -78,7 +78,7 @@ fn orthogonalised(step: &Step<'_>) -> bool {
 }
 
 impl Muon {
-    /// The settings of what is no matrix.
+    /// Returns the settings of parameters that are not matrices.
     fn rest_settings(&self, step: &Step<'_>) -> ParameterSettings {
         ParameterSettings { lr_multiple: step.settings.lr_multiple * self.rest_lr_multiple, ..step.settings }
     }
@@ -102,7 +102,7 @@ impl Muon {
             if self.nesterov { between(gradient, *buffer, momentum) } else { *buffer }
         };
         let update: Vec<f32> = gradient.iter().zip(buffer.iter_mut()).map(look).collect();
-        // Shapes are those of one matrix throughout, so no product can be refused.
+        // Shapes are those of one matrix throughout, so no product can fail.
         let Ok(update) = self.orthogonal(update, rows, columns) else { return };
         let rate = step.rate();
         let adjusted = self.adjusted_rate(rate, rows, columns);
@@ -127,7 +127,7 @@ impl Muon {
         Ok(Updated::new(mix(keep, weights, -adjusted, &update)?, vec![buffer]))
     }
 
-    /// The composition of [`orthogonal`](Self::orthogonal). Products of numbers in bfloat16 are summed in single precision.
+    /// The composition of [`orthogonal`](Self::orthogonal). Products of bfloat16 numbers are summed in single precision.
     fn orthogonal_tensor(&self, matrix: &Tensor) -> Result<Tensor, NnError> {
         let rounded = |tensor: &Tensor| tensor.to_dtype(DType::BF16)?.to_dtype(DType::F32);
         let (rows, columns) = matrix.dims2()?;
@@ -145,8 +145,8 @@ impl Muon {
         Ok(if rows > columns { matrix.t()?.contiguous()? } else { matrix })
     }
 
-    /// Nearly the orthogonal matrix nearest to a matrix `[rows, columns]`: `U Vᵀ` of its singular value decomposition, with singular
-    /// values near 1. Every product is rounded to bfloat16, as PyTorch computes it.
+    /// Approximates the orthogonal matrix nearest to a matrix `[rows, columns]`: `U Vᵀ` of its singular value decomposition, with
+    /// singular values near 1. Every product is rounded to bfloat16, like in PyTorch.
     fn orthogonal(&self, mut matrix: Vec<f32>, rows: usize, columns: usize) -> Result<Vec<f32>, NnError> {
         if rows > columns {
             matrix = transposed(&matrix, columns);
@@ -171,7 +171,7 @@ impl Muon {
     }
 }
 
-/// `left rightᵀ` for `left` `[m, k]` and `right` `[n, k]`; sizes are m, k, n.
+/// `left rightᵀ` for `left` `[m, k]` and `right` `[n, k]`; the sizes are m, k, n.
 fn product(left: &[f32], right: &[f32], [m, k, n]: [usize; 3]) -> Result<Vec<f32>, NnError> {
     let product = Value::from_vec(left.to_vec(), &[m, k])?.linear(&Value::from_vec(right.to_vec(), &[n, k])?, None)?;
     Ok(flowmill_nn::host::slice("Muon", product.tensor())?.to_vec())
@@ -182,14 +182,14 @@ fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column])).collect()
 }
 
-/// The point between two numbers, from the nearer end. The last bit counts here as in the products: what is rounded to bfloat16 next may
-/// round the other way, which is a difference of one part in 256.
+/// Interpolates between two numbers, starting from the nearer end. The last bit matters here like in the products: a value that is
+/// rounded to bfloat16 next may round the other way, which is a difference of one part in 256.
 fn between(start: f32, end: f32, share: f32) -> f32 {
     let way = end - start;
     if share < 0.5 { share.mul_add(way, start) } else { (share - 1.0).mul_add(way, end) }
 }
 
-/// The nearest bfloat16, ties to even.
+/// Rounds to the nearest bfloat16, ties to even.
 fn rounded(value: f32) -> f32 {
     half::bf16::from_f32(value).to_f32()
 }

@@ -1,4 +1,4 @@
-//! The gradient's norm, per parameter and over all: what clipping, the coverage check and the dumps look at.
+//! The gradient's norm, per parameter and over all: the input of clipping, the coverage check and the dumps.
 
 use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, device, host};
 use rayon::prelude::*;
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::composition;
 use crate::TrainError;
 
-/// Values summed as one unit. Fixed, and sums are joined in order, so that the norm does not depend on the thread count.
+/// Number of values summed as one unit. It is fixed, and sums are joined in order, so the norm does not depend on the thread count.
 const CHUNK: usize = 1 << 16;
 /// Running sums within a chunk, added up at its end.
 const LANES: usize = 8;
@@ -21,20 +21,20 @@ pub struct GradientNorms {
 }
 
 impl GradientNorms {
-    /// The factor that brings the total to at most `limit`: `limit / (total + 1e-6)` where that is below 1, as PyTorch's
+    /// Returns the factor that limits the total to `limit`: `limit / (total + 1e-6)` if that is below 1, like PyTorch's
     /// `clip_grad_norm_`.
     pub fn clip_factor(&self, limit: Option<f64>) -> f64 {
         limit.map_or(1.0, |limit| (limit / (self.total + 1e-6)).min(1.0))
     }
 
-    /// The names of the parameters whose gradient is not finite, in order.
+    /// Returns the names of the parameters whose gradient is not finite, in order.
     pub fn not_finite(&self, parameters: &Parameters) -> Vec<String> {
         let bad = self.each.iter().filter(|(_, norm)| norm.is_some_and(|norm| !norm.is_finite()));
         bad.map(|(id, _)| parameters.name(*id).to_owned()).collect()
     }
 }
 
-/// Measures the gradients times `scale`. From a device the norms of all parameters come in one copy.
+/// Measures the gradients times `scale`. From a device the norms of all parameters are read in one copy.
 pub fn gradient_norms(parameters: &Parameters, gradients: &Gradients, scale: f64) -> Result<GradientNorms, TrainError> {
     let ids: Vec<ParameterId> = parameters.trainable_ids().collect();
     let squares = if gradients.iter().all(|(_, gradient)| device::is_fused(gradient)) {
@@ -48,7 +48,7 @@ pub fn gradient_norms(parameters: &Parameters, gradients: &Gradients, scale: f64
     Ok(GradientNorms { total, each })
 }
 
-/// The sums of squares of gradients on the CPU; `None` where there is no gradient.
+/// The sums of squares of gradients on the CPU; `None` if there is no gradient.
 fn squares(
     ids: &[ParameterId],
     parameters: &Parameters,
@@ -65,7 +65,7 @@ fn squares(
         .collect()
 }
 
-/// The same of gradients on any device.
+/// The sums of squares of gradients on any device.
 fn composed_squares(ids: &[ParameterId], gradients: &Gradients) -> Result<Vec<Option<f64>>, NnError> {
     let there: Vec<_> = ids.iter().filter_map(|id| gradients.get(*id)).collect();
     let mut found = composition::sums_of_squares(&there)?.into_iter();

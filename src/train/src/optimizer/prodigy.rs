@@ -13,11 +13,11 @@ use super::slot::{Arrays, Figures, Slot, Slots, take};
 use super::{OptimConfig, Optimizer, Update};
 use crate::TrainError;
 
-/// Values summed as one unit. Fixed, and sums are joined in order, so that the estimate does not depend on the thread count.
+/// Number of values summed as one unit. It is fixed, and sums are joined in order, so the estimate does not depend on the thread count.
 const CHUNK: usize = 1 << 14;
 /// The estimate's name in the stored state.
 const ESTIMATE: &str = "estimate";
-/// How the optimiser's arrays of a parameter are called, in the order of [`Slot`]'s state.
+/// Names of the optimiser's arrays of a parameter, in the order of [`Slot`]'s state.
 const ARRAYS: [&str; 4] = ["exp_avg", "exp_avg_sq", "s", "p0"];
 
 /// Prodigy (Mishchenko and Defazio, arXiv 2306.06101) by the formula of the package `prodigyopt`: with d the estimate, k the number of
@@ -31,20 +31,20 @@ const ARRAYS: [&str; 4] = ["exp_avg", "exp_avg_sq", "s", "p0"];
 /// w ← w (1 - r decay) - r m / (√v + d ε), all with the r from above and the new d
 /// ```
 ///
-/// The sums run over all parameters; `lr_multiple` of a group scales its updates only, not its share in the estimate.
+/// The sums run over all parameters; `lr_multiple` of a group scales its updates only, not its contribution to the estimate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prodigy {
     /// Decay of the running mean of gradients and of their squares.
     pub betas: [f64; 2],
-    /// Decay of the sums behind the estimate; the root of the second beta when absent.
+    /// Decay of the sums in the estimate; by default the root of the second beta.
     pub beta3: Option<f64>,
     /// Added to the root of the mean square, times the estimate.
     pub eps: f64,
-    /// The estimate at the start.
+    /// Initial estimate.
     pub d0: f64,
     /// Factor on the estimate: larger for a bolder one.
     pub d_coef: f64,
-    /// Most that the estimate may grow by in one update.
+    /// Largest factor by which the estimate may grow in one update.
     pub growth_rate: f64,
     /// Corrects for moments that start at zero.
     pub bias_correction: bool,
@@ -52,7 +52,7 @@ pub struct Prodigy {
     pub safeguard_warmup: bool,
 }
 
-/// What is known of the learning rate. Single precision, as it is stored: a resumed run goes on with the same bits.
+/// The estimate of the learning rate. Single precision, like in the stored state: a resumed run continues with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Estimate {
     d: f32,
@@ -76,12 +76,12 @@ struct Scalars {
     d: f64,
     /// d r / d0.
     weight: f64,
-    /// What s is weighted by.
+    /// Weight of the gradient in s.
     share: f64,
 }
 
 impl ProdigyOptimizer {
-    /// Over the trainable parameters, which it remembers as the start.
+    /// Creates the optimiser over the trainable parameters, which it remembers as the start.
     pub(super) fn new(rule: Prodigy, config: &OptimConfig, parameters: &Parameters) -> Result<Self, TrainError> {
         let state = |dims: &[usize], _| ARRAYS.map(|kind| StateArray::new(kind, dims)).to_vec();
         let mut slots = Slots::new(config, parameters, state)?;
@@ -108,7 +108,7 @@ impl Prodigy {
         self.beta3.unwrap_or_else(|| self.betas[1].sqrt())
     }
 
-    /// Takes the gradient into a parameter's moments; gives its shares in the sums of the numerator and of the denominator.
+    /// Updates a parameter's moments with the gradient; returns its contributions to the sums of numerator and denominator.
     fn gather(&self, scalars: Scalars, arrays: Arrays<'_>) -> Figures {
         let Arrays { weights, gradient, mut state } = arrays;
         let [mean, square, sums, start] = state.as_mut_slice() else { return [0.0; 2] };
@@ -150,7 +150,7 @@ impl Prodigy {
         Ok(Updated { weights: tensors.weights.clone(), state: vec![mean, square, sums, start.clone()], figures })
     }
 
-    /// Moves a parameter: `rate` is r, `d` the new estimate.
+    /// Moves a parameter; `rate` is r, `d` the new estimate.
     fn change(&self, rate: f64, d: f32, slot: &Slot, arrays: Arrays<'_>) {
         let Arrays { weights, mut state, .. } = arrays;
         let [mean, square, ..] = state.as_mut_slice() else { return };
@@ -176,7 +176,7 @@ impl Prodigy {
 }
 
 impl Estimate {
-    /// Learns from the sums of an update.
+    /// Updates the estimate from the sums of an update.
     fn learn(&mut self, rule: &Prodigy, numerator: f64, denominator: f64, moves: bool) {
         self.numerator = numerator as f32;
         if !moves {
@@ -211,7 +211,7 @@ impl Optimizer for ProdigyOptimizer {
         )?;
         let [products, denominator] =
             sums.iter().fold([0.0; 2], |sum, (_, share)| [sum[0] + share[0], sum[1] + share[1]]);
-        // Without any gradient so far there is nothing to learn from, and nothing to do.
+        // Without any gradient so far there is nothing to estimate from, and nothing to do.
         if denominator == 0.0 {
             return Ok(Changes::default());
         }

@@ -1,4 +1,4 @@
-//! Optimisers that update every parameter by itself.
+//! Optimisers that update every parameter independently.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,10 +14,10 @@ use super::slot::{Arrays, Slots};
 use super::{OptimConfig, Optimizer, ParameterSettings, Update};
 use crate::TrainError;
 
-/// An array that an optimiser keeps for a parameter.
+/// A state array that an optimiser keeps for a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StateArray {
-    /// What it is, as the libraries call it: `exp_avg`.
+    /// Its name in the libraries, such as `exp_avg`.
     pub(super) kind: &'static str,
     /// Its shape.
     pub(super) dims: Vec<usize>,
@@ -46,24 +46,24 @@ impl Step<'_> {
     }
 }
 
-/// How one parameter is updated, whatever the others do: by a fused CPU kernel, and by a composition of candle operations that computes
+/// The update rule of one parameter, independent of the others: a fused CPU kernel, and a composition of candle operations that computes
 /// the same on any device.
 pub(super) trait UpdateRule: Debug + Send + Sync {
-    /// The arrays kept for a parameter; of the step only shape and settings count.
+    /// Returns the state arrays for a parameter; they depend only on the step's shape and settings.
     fn state(&self, step: &Step<'_>) -> Vec<StateArray>;
 
     /// Changes weights and state; the arrays are those that [`state`](Self::state) declares for the same shape and settings.
     fn update(&self, step: &Step<'_>, arrays: Arrays<'_>);
 
-    /// The CUDA kernel that updates all parameters in one launch, and its numbers for this one. Its tensors are weights, gradient and state.
-    /// `None` where the rule has none.
+    /// Returns the CUDA kernel that updates all parameters in one launch, and its numbers for this parameter. Its tensors are weights,
+    /// gradient and state. `None` if the rule has none.
     #[cfg(feature = "cuda")]
     fn kernel(&self, step: &Step<'_>) -> Option<(&'static str, Vec<f32>)> {
         let _ = step;
         None
     }
 
-    /// The composition of [`update`](Self::update): the new weights, and the new state in the same order.
+    /// The composition of [`update`](Self::update): returns the new weights, and the new state in the same order.
     fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError>;
 }
 
@@ -76,7 +76,7 @@ pub(super) struct PerParameter<R> {
 }
 
 impl<R: UpdateRule> PerParameter<R> {
-    /// Over the trainable parameters, its state zero.
+    /// Creates the optimiser over the trainable parameters, with zero state.
     pub(super) fn new(rule: R, config: &OptimConfig, parameters: &Parameters) -> Result<Self, TrainError> {
         let state =
             |dims: &[usize], settings| rule.state(&Step { number: 0, update: Update::new(0.0, 0.0), dims, settings });

@@ -14,9 +14,9 @@ use super::slot::Arrays;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sgd {
-    /// How much of the running sum of gradients is kept; 0 for none.
+    /// Share of the running sum of gradients that each update keeps; 0 disables momentum.
     pub momentum: f64,
-    /// Leaves out this share of each new gradient.
+    /// Share of each new gradient that is left out.
     pub dampening: f64,
     /// Looks ahead by one update of the running sum.
     pub nesterov: bool,

@@ -1,4 +1,4 @@
-//! What an optimiser keeps of each parameter, and how it gets at the arrays.
+//! An optimiser's state of each parameter, and access to the arrays.
 
 use std::collections::BTreeMap;
 
@@ -25,15 +25,15 @@ pub(super) struct Slot {
     state: Vec<(&'static str, Tensor)>,
 }
 
-/// Two numbers that a visit finds about a parameter.
+/// Two numbers that a visit measures for a parameter.
 pub(super) type Figures = [f64; 2];
 
-/// The arrays of one parameter, all row-major: what an update by a kernel changes, and by what.
+/// The arrays of one parameter, all row-major, that an update by a kernel reads and changes.
 pub(super) struct Arrays<'a> {
     pub(super) weights: &'a mut [f32],
-    /// The gradient as it came, not yet scaled or limited.
+    /// The gradient before scaling and limiting.
     pub(super) gradient: &'a [f32],
-    /// In the order in which the optimiser declared them.
+    /// State arrays in the order in which the optimiser declared them.
     pub(super) state: Vec<&'a mut [f32]>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Arrays<'a> {
 pub(super) struct Slots(Vec<Slot>);
 
 impl Slots {
-    /// Slots for the trainable parameters, each with the state arrays that `state` declares for its shape and settings, zero at first.
+    /// Creates slots for the trainable parameters, each with the zeroed state arrays that `state` declares for its shape and settings.
     pub(super) fn new(
         config: &OptimConfig,
         parameters: &Parameters,
@@ -60,7 +60,7 @@ impl Slots {
         Ok(Self(slots.map_err(TrainError::tensor("setting up the optimiser"))?))
     }
 
-    /// Copies every parameter into the last of its state arrays: what training starts from.
+    /// Copies every parameter into the last of its state arrays, as the start of training.
     pub(super) fn start(&mut self, parameters: &Parameters) -> Result<(), TrainError> {
         let copy = |slot: &mut Slot| -> Result<(), NnError> {
             let Some((_, start)) = slot.state.last_mut() else { return Ok(()) };
@@ -72,8 +72,9 @@ impl Slots {
         })
     }
 
-    /// Updates every parameter that has a gradient; gives the figures of each, in order. On the CPU, kernels change arrays in place, several
-    /// parameters at a time. Elsewhere, where `visit_together` has no kernel for the rule or the tensors, compositions make new tensors.
+    /// Updates every parameter with a gradient; returns the figures of each, in order. On the CPU, kernels change arrays in place,
+    /// several parameters at a time. Elsewhere, if `visit_together` has no kernel for the rule or the tensors, compositions create new
+    /// tensors.
     pub(super) fn visit(
         &mut self,
         parameters: &mut Parameters,
@@ -87,8 +88,8 @@ impl Slots {
         self.visit_tensors(parameters, gradients, composition)
     }
 
-    /// Updates every parameter that has a gradient by a CUDA kernel over all of them, in place; gives the norms of the weights before and of
-    /// what was added to them when they are to be measured. `None` where there is no kernel for the rule or the tensors.
+    /// Updates every parameter with a gradient by a CUDA kernel over all of them, in place; returns the norms of the weights before the
+    /// update and of the update, if they are measured. `None` if there is no kernel for the rule or the tensors.
     #[cfg(feature = "cuda")]
     pub(super) fn visit_together(
         &self,
@@ -129,7 +130,7 @@ impl Slots {
         Ok(visited.collect::<Result<Vec<_>, TrainError>>()?.into_iter().flatten().collect())
     }
 
-    /// The figures of all parameters come back in one copy.
+    /// Updates by compositions; the figures of all parameters are read in one copy.
     fn visit_tensors(
         &mut self,
         parameters: &mut Parameters,
@@ -154,7 +155,7 @@ impl Slots {
         Ok(visited.into_iter().map(|(id, measured)| (id, figures(measured).unwrap_or_default())).collect())
     }
 
-    /// The state arrays of every parameter, each as `KIND.PARAMETER`.
+    /// Returns the state arrays of every parameter, each as `KIND.PARAMETER`.
     pub(super) fn state(&self) -> Vec<(String, Tensor)> {
         let named = |slot: &Slot| {
             let entry = |(kind, tensor): &(&str, Tensor)| (format!("{kind}.{}", slot.name), tensor.clone());
@@ -163,10 +164,10 @@ impl Slots {
         self.0.iter().flat_map(named).collect()
     }
 
-    /// Takes over stored arrays.
+    /// Restores stored arrays.
     ///
     /// # Errors
-    /// What is missing or has another shape.
+    /// The array that is missing or has another shape.
     pub(super) fn restore(&mut self, stored: &mut BTreeMap<String, Tensor>) -> Result<(), String> {
         for slot in &mut self.0 {
             for (kind, tensor) in &mut slot.state {
@@ -178,7 +179,7 @@ impl Slots {
     }
 }
 
-/// A stored tensor of the given name and shape.
+/// Takes a stored tensor of the given name and shape.
 pub(super) fn take(stored: &mut BTreeMap<String, Tensor>, name: &str, dims: &[usize]) -> Result<Tensor, String> {
     let tensor = stored.remove(name).ok_or_else(|| format!("{name} is missing"))?;
     if tensor.dims() != dims {
@@ -188,7 +189,7 @@ pub(super) fn take(stored: &mut BTreeMap<String, Tensor>, name: &str, dims: &[us
 }
 
 impl Slot {
-    /// `None` only when there is nothing to visit.
+    /// Returns `None` only if there is nothing to visit.
     fn visit<R>(
         &self,
         parameters: &Parameters,
@@ -211,7 +212,7 @@ impl Slot {
     }
 }
 
-/// Gives `change` the elements of all tensors at once, each locked while it runs.
+/// Passes the elements of all tensors to `change` at the same time, each locked while it runs.
 fn modify_all(
     tensors: &[&Tensor],
     held: Vec<&mut [f32]>,

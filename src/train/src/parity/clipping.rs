@@ -1,4 +1,4 @@
-//! Clipping: the gradients of the first step, their norm, and what is left of them.
+//! Comparison of clipping: the gradients of the first step, their norm, and the clipped gradients.
 
 use candle_core::{Device, Tensor};
 use flowmill_nn::{device, host};
@@ -11,7 +11,7 @@ pub(super) fn check(tensors: &Tensors, device: &Device) -> Result<Vec<Compared>>
     expected.map(|name| check_one(tensors, name, device)).collect()
 }
 
-/// `out.clip_norm_0.5.NAME`: the limit may have a point of its own, the parameter's name is what gradients are given for.
+/// Parses `out.clip_norm_0.5.NAME`: the limit may contain a point, the parameter's name is one that has gradients.
 fn check_one(tensors: &Tensors, name: &str, device: &Device) -> Result<Compared> {
     let unknown = || bad_tensor(name, "is neither `out.clip_norm_LIMIT.NAME` nor `out.clip_value_LIMIT.NAME`");
     let rest = name.strip_prefix("out.clip_").ok_or_else(unknown)?;
@@ -37,7 +37,7 @@ fn check_one(tensors: &Tensors, name: &str, device: &Device) -> Result<Compared>
     compare("clipping", name, &clipped(gradient, update)?, tensor(tensors, name)?)
 }
 
-/// A gradient as optimizers take it: by what their kernels compute on the CPU, else by what their compositions compute.
+/// Clips a gradient for an optimizer: by kernels on the CPU, elsewhere by compositions.
 fn clipped(gradient: &Tensor, update: Update) -> Result<Vec<f64>> {
     if device::is_fused(gradient) {
         return Ok(host::read(gradient)?.into_iter().map(|value| f64::from(update.gradient(value))).collect());

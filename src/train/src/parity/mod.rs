@@ -1,11 +1,11 @@
-//! Whether optimisers, clipping and schedules are those of the public libraries: a golden file holds parameters, gradients, and what
-//! the libraries made of them.
+//! Comparison of optimisers, clipping and schedules with the public libraries: a golden file holds parameters, gradients, and the
+//! libraries' results.
 //!
 //! Its configuration (a JSON object) has `steps`, `kept_steps`, and under `optimisers` and `schedules` the settings of each, under the
-//! libraries' names. Tensors: `in.NAME` a parameter at the start, `in.grad_NAME` `[step, ..]` its gradients, `out.OPTIMISER.NAME`
+//! libraries' names. Tensors: `in.NAME` an initial parameter, `in.grad_NAME` `[step, ..]` its gradients, `out.OPTIMISER.NAME`
 //! `[kept step, ..]` the parameter after each of the kept steps, `out.clip_norm_X.NAME` and `out.clip_value_X.NAME` the gradients of the
-//! first step clipped to X, `out.clip_norm_X.norm` their norm before, `out.schedule.NAME` `[step]` learning rates. Whatever the shapes,
-//! settings and numbers of steps.
+//! first step clipped to X, `out.clip_norm_X.norm` their norm before, `out.schedule.NAME` `[step]` learning rates. Shapes,
+//! settings and numbers of steps are free.
 
 mod clipping;
 mod optimisers;
@@ -19,24 +19,24 @@ use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape, Value, host, ra
 
 use crate::TrainError;
 
-/// Most that anything may be off: max |a - b| / (max |b| + 1e-6).
+/// Largest allowed difference: max |a - b| / (max |b| + 1e-6).
 pub const TOLERANCE: f64 = 2e-5;
 
 /// The tensors of a golden file.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// One tensor, compared.
+/// Result of comparing one tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compared {
     /// "optimiser", "clipping" or "schedule".
     pub group: &'static str,
     /// The tensor's full name in the file.
     pub name: String,
-    /// The largest difference relative to the largest expected element; infinite when a number is not finite.
+    /// The largest difference relative to the largest expected element; infinite if a number is not finite.
     pub error: f64,
 }
 
-/// Why a file cannot be checked.
+/// Reason why a file cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum ParityError {
     /// The configuration lacks a value, or has one that cannot be used.
@@ -44,18 +44,18 @@ pub enum ParityError {
     Config {
         /// The value, as a dotted path.
         key: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A tensor is missing, or of another shape than the others ask for.
+    /// A tensor is missing, or its shape does not fit the others.
     #[error("tensor `{name}` {problem}")]
     Tensor {
         /// The tensor.
         name: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The trainer refused.
+    /// The trainer reported an error.
     #[error(transparent)]
     Train(#[from] TrainError),
     /// A tensor operation failed.
@@ -71,15 +71,15 @@ impl From<candle_core::Error> for ParityError {
 
 type Result<T> = std::result::Result<T, ParityError>;
 
-/// Whether a configuration is that of a file about optimisers or schedules.
+/// Returns whether a configuration belongs to a file about optimisers or schedules.
 pub fn recognises(config: &serde_json::Value) -> bool {
     ["optimisers", "schedules"].iter().any(|key| config.get(key).is_some_and(serde_json::Value::is_object))
 }
 
-/// Compares all that the file expects: optimizers and clipping compute on a device, schedules are numbers of the host.
+/// Compares everything that the file expects: optimizers and clipping compute on a device, schedules on the host.
 ///
 /// # Errors
-/// When settings are not known here, tensors are missing or do not fit each other, or the device fails.
+/// When settings are not supported, tensors are missing or do not fit each other, or the device fails.
 pub fn check(config: &serde_json::Value, tensors: &Tensors, device: &Device) -> Result<Vec<Compared>> {
     let mut compared = optimisers::check(config, tensors, device)?;
     compared.extend(clipping::check(tensors, device)?);
@@ -100,12 +100,12 @@ fn tensor<'a>(tensors: &'a Tensors, name: &str) -> Result<&'a Tensor> {
     if tensor.dtype() == DType::F32 { Ok(tensor) } else { Err(bad_tensor(name, "does not hold floats")) }
 }
 
-/// The names of the parameters that gradients are given for.
+/// Returns the names of the parameters with gradients.
 fn parameter_names(tensors: &Tensors) -> impl Iterator<Item = &str> {
     tensors.keys().filter_map(|name| name.strip_prefix("in.grad_"))
 }
 
-/// The gradients of a parameter, `[step, ..]`.
+/// Returns the gradients of a parameter, `[step, ..]`.
 fn given_gradients<'a>(tensors: &'a Tensors, parameter: &str) -> Result<&'a Tensor> {
     let name = format!("in.grad_{parameter}");
     let gradients = tensor(tensors, &name)?;
@@ -116,7 +116,7 @@ fn given_gradients<'a>(tensors: &'a Tensors, parameter: &str) -> Result<&'a Tens
     Ok(gradients)
 }
 
-/// Parameters with their start values, on a device.
+/// Creates parameters with their initial values on a device.
 fn parameters<'a>(tensors: &Tensors, names: impl IntoIterator<Item = &'a str>, device: &Device) -> Result<Parameters> {
     let mut parameters = Parameters::new();
     for name in names {
@@ -126,7 +126,7 @@ fn parameters<'a>(tensors: &Tensors, names: impl IntoIterator<Item = &'a str>, d
     Ok(parameters)
 }
 
-/// The gradients of all parameters at a step, from 0: those of a loss that is linear in the parameters. They are where these are.
+/// Returns the gradients of all parameters at a step, from 0: those of a loss that is linear in the parameters, on the same device.
 fn gradients(tensors: &Tensors, parameters: &Parameters, step: usize) -> Result<Gradients> {
     let tape = Tape::new();
     let context = Context::training(parameters, &tape, Draw::new(0));
@@ -163,7 +163,7 @@ fn compare(group: &'static str, name: &str, found: &[f64], expected: &Tensor) ->
     Ok(Compared { group, name: name.to_owned(), error: difference / (size + 1e-6) })
 }
 
-/// The elements of a tensor of any device.
+/// Returns the elements of a tensor on any device.
 fn elements(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(host::read(tensor)?.into_iter().map(f64::from).collect())
 }

@@ -1,4 +1,4 @@
-//! Optimisers: parameters after given gradients.
+//! Comparison of optimisers: parameters after given gradients.
 
 use candle_core::Device;
 use flowmill_nn::Parameters;
@@ -10,12 +10,12 @@ use crate::optimizer::{Adafactor, Adam, AdjustLr, Decay, Muon, OptimConfig, Prod
 
 pub(super) fn check(config: &Value, tensors: &Tensors, device: &Device) -> Result<Vec<Compared>> {
     let Some(optimisers) = config.get("optimisers").and_then(Value::as_object) else { return Ok(Vec::new()) };
-    let steps = config.get("steps").and_then(Value::as_u64).ok_or_else(|| bad_config("steps", "is no count"))?;
+    let steps = config.get("steps").and_then(Value::as_u64).ok_or_else(|| bad_config("steps", "is not a count"))?;
     let kept: Option<Vec<u64>> =
         config.get("kept_steps").and_then(Value::as_array).and_then(|steps| steps.iter().map(Value::as_u64).collect());
-    let kept = kept.ok_or_else(|| bad_config("kept_steps", "is no list of steps"))?;
+    let kept = kept.ok_or_else(|| bad_config("kept_steps", "is not a list of steps"))?;
     if let Some(step) = kept.iter().find(|step| !(1..=steps).contains(step)) {
-        return Err(bad_config("kept_steps", format!("has {step}, which is no step of 1 to {steps}")));
+        return Err(bad_config("kept_steps", format!("has {step}, which is not a step from 1 to {steps}")));
     }
     let mut compared = Vec::new();
     for (name, settings) in optimisers {
@@ -44,7 +44,7 @@ impl Problem<'_> {
         let mut optimizer = rule.build(&config, &parameters)?;
         let mut found: Vec<Vec<f64>> = vec![Vec::new(); names.len()];
         for step in 1..=self.steps {
-            // Steps are bounded by the gradients that the file holds.
+            // Steps are limited by the gradients in the file.
             let gradients = gradients(self.tensors, &parameters, (step - 1) as usize)?;
             optimizer.step(&mut parameters, &gradients, Update::new(config.lr, 1.0))?;
             for _ in self.kept.iter().filter(|kept| **kept == step) {
@@ -76,7 +76,7 @@ fn keep(found: &mut [Vec<f64>], parameters: &Parameters) -> Result<()> {
     Ok(())
 }
 
-/// The optimiser that a library's name and settings mean, with the library's defaults.
+/// Returns the optimiser for a library's name and settings, with the library's defaults.
 fn rule(settings: &Settings<'_>) -> Result<(OptimConfig, Rule)> {
     let library = settings.text("library", None)?;
     let name = library.rsplit('.').next().unwrap_or_default();
@@ -154,7 +154,7 @@ fn muon(settings: &Settings<'_>) -> Result<Muon> {
         ns_coefficients: settings.numbers("ns_coefficients", [3.4445, -4.775, 2.0315])?,
         eps: settings.number("eps", Some(1e-7))?,
         adjust_lr,
-        // PyTorch's Muon takes matrices only; this is never used for one.
+        // PyTorch's Muon accepts only matrices, so this is never used for one.
         rest: Adam { betas: [0.9, 0.999], eps: 1e-8, decay: Decay::Weights },
         rest_lr_multiple: 1.0,
     })

@@ -1,4 +1,4 @@
-//! Schedules: learning rates at every step.
+//! Comparison of schedules: learning rates at every step.
 
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ fn check_one(tensors: &Tensors, name: &str, settings: &Value) -> Result<Compared
     compare("schedule", &full_name, &found, expected)
 }
 
-/// The schedule that a name means; a number at its end is that of one of its settings.
+/// Returns the schedule for a name; a number at its end belongs to one of its settings.
 fn schedule(name: &str, settings: &Settings<'_>) -> Result<Schedule> {
     let base = settings.number("base_lr", None)?;
     let kind = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_' || c == '.');

@@ -1,4 +1,4 @@
-//! Settings as a golden file gives them, each read once, so that one nobody reads is noticed.
+//! Settings in a golden file. Each is marked when it is read, so that unread ones are detected.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -18,11 +18,11 @@ impl<'a> Settings<'a> {
     /// The settings at `section.name` of a configuration.
     pub(super) fn new(section: &str, name: &str, value: &'a Value) -> Result<Self> {
         let path = format!("{section}.{name}");
-        let values = value.as_object().ok_or_else(|| bad_config(&path, "is no object of settings"))?;
+        let values = value.as_object().ok_or_else(|| bad_config(&path, "is not an object of settings"))?;
         Ok(Self { path, values, read: RefCell::default() })
     }
 
-    /// A setting; absent and null alike are none.
+    /// Returns a setting; `None` if it is absent or null.
     pub(super) fn value(&self, key: &str) -> Option<&'a Value> {
         self.read.borrow_mut().insert(key.to_owned());
         self.values.get(key).filter(|value| !value.is_null())
@@ -62,7 +62,7 @@ impl<'a> Settings<'a> {
         self.typed(key, Some(default), numbers, "a list of numbers")
     }
 
-    /// Refuses a setting that nobody has read and that is on.
+    /// Fails for a setting that was not read and is on.
     pub(super) fn finish(&self) -> Result<()> {
         let read = self.read.borrow();
         let unread = |(key, value): &(&String, &Value)| {

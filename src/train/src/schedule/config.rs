@@ -7,28 +7,29 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::TrainError;
 
-/// Length of the warm-up when none is given.
+/// Default length of the warm-up.
 const WARMUP_STEPS: u64 = 2500;
-/// The floor, as a share of the full rate, when none is given.
+/// Default floor, as a share of the full rate.
 const FINAL_RATIO: f64 = 0.01;
 
 /// The shape of the learning rate over the run. Formulas: docs/TRAINING.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleName {
-    /// The same rate throughout.
+    /// The same rate at every step.
     Constant,
     /// Linear warm-up from 0, then the full rate: `constant_with_warmup` of Hugging Face.
     WarmupConstant,
     /// Linear warm-up, then falling with the inverse square root of the step: `WarmupLR` of ESPnet, WeNet and CosyVoice.
     WarmupLr,
-    /// Linear warm-up from 0, then falling with the inverse square root of the step on a time scale of its own: `inverse_sqrt` of Hugging
+    /// Linear warm-up from 0, then falling with the inverse square root of the step on its own time scale: `inverse_sqrt` of Hugging
     /// Face.
     WarmupInverseSqrt,
-    /// Warm-up and inverse square root as "Attention is all you need" has them: `width^-0.5 min(n^-0.5, n warmup^-1.5)`, times the
+    /// Warm-up and inverse square root as in "Attention is all you need": `width^-0.5 min(n^-0.5, n warmup^-1.5)`, times the
     /// full rate.
     Noam,
-    /// Linear warm-up, the full rate for a while, then falling with a power of the step to a floor: `NoamHoldAnnealing` of NeMo and CosyVoice.
+    /// Linear warm-up, the full rate for some steps, then falling with a power of the step to a floor: `NoamHoldAnnealing` of NeMo and
+    /// CosyVoice.
     NoamHoldAnnealing,
     /// Half a cosine from the full rate down to the floor at the horizon: `CosineAnnealingLR` of PyTorch.
     Cosine,
@@ -36,16 +37,16 @@ pub enum ScheduleName {
     WarmupCosine,
     /// Linear warm-up from 0, then linearly to 0 at the horizon: `linear` of Hugging Face.
     WarmupLinear,
-    /// Up along half a cosine, then down along another to almost nothing: `OneCycleLR` of PyTorch (Smith and Topin, arXiv 1708.07120).
+    /// Up along half a cosine, then down along another one to almost 0: `OneCycleLR` of PyTorch (Smith and Topin, arXiv 1708.07120).
     OneCycle,
 }
 
 impl ScheduleName {
-    /// Whether the rate depends on how long the whole run is.
+    /// Returns whether the rate depends on the length of the whole run.
     pub fn has_horizon(self) -> bool {
         match self {
             Self::Constant | Self::WarmupConstant | Self::WarmupLr | Self::WarmupInverseSqrt | Self::Noam => false,
-            // It is at its floor after the last step of the run only.
+            // It reaches its floor only after the last step of the run.
             Self::NoamHoldAnnealing => false,
             Self::Cosine | Self::WarmupCosine | Self::WarmupLinear | Self::OneCycle => true,
         }
@@ -53,7 +54,7 @@ impl ScheduleName {
 }
 
 impl fmt::Display for ScheduleName {
-    /// The name as a recipe has it.
+    /// Writes the name as in a recipe.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
     }
@@ -66,12 +67,12 @@ pub enum Per {
     /// Steps.
     #[default]
     Step,
-    /// Epochs: the rate is the same throughout one, and what is called steps in the settings are epochs.
+    /// Epochs: the rate is constant within an epoch, and the settings count epochs instead of steps.
     Epoch,
 }
 
-/// The learning rate over the run. Settings that the shape does not have are refused; `null` takes back what a base
-/// recipe gives.
+/// The learning rate over the run. Settings that the shape does not have are rejected; `null` removes a setting of a
+/// base recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {
@@ -101,38 +102,38 @@ pub struct ScheduleConfig {
     /// Counterparts: `learning_rate_final`, `eta_min`, `min_lr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_lr: Option<f64>,
-    /// Steps at the full rate (`noam_hold_annealing`); without it 0.
+    /// Steps at the full rate (`noam_hold_annealing`); default 0.
     ///
     /// Counterparts: `hold_steps`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold_steps: Option<u64>,
-    /// Power of the step that the rate falls with (`noam_hold_annealing`); without it 0.5.
+    /// Power of the step that the rate falls with (`noam_hold_annealing`); default 0.5.
     ///
     /// Counterparts: `decay_rate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decay_rate: Option<f64>,
-    /// Steps beyond the warm-up after which the rate has fallen to 1/√2 (`warmup_inverse_sqrt`); without it
+    /// Steps beyond the warm-up after which the rate has fallen to 1/√2 (`warmup_inverse_sqrt`); default
     /// `warmup_steps`.
     ///
     /// Counterparts: `timescale`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timescale: Option<u64>,
-    /// Width of the model (`noam`); without it 512.
+    /// Width of the model (`noam`); default 512.
     ///
     /// Counterparts: `model_size`, `d_model`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_width: Option<u64>,
-    /// Share of the run in which the rate rises (`one_cycle`); without it 0.3.
+    /// Share of the run in which the rate rises (`one_cycle`); default 0.3.
     ///
     /// Counterparts: `pct_start`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rise: Option<f64>,
-    /// The full rate over that of the first step (`one_cycle`); without it 25.
+    /// Ratio of the full rate to that of the first step (`one_cycle`); default 25.
     ///
     /// Counterparts: `div_factor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub div_factor: Option<f64>,
-    /// The rate of the first step over that of the last (`one_cycle`); without it 10000.
+    /// Ratio of the rate of the first step to that of the last (`one_cycle`); default 10000.
     ///
     /// Counterparts: `final_div_factor`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,7 +151,7 @@ const WARM: &[ScheduleName] = {
 /// The shapes with a floor.
 const FLOORED: &[ScheduleName] = &[ScheduleName::Cosine, ScheduleName::WarmupCosine, ScheduleName::NoamHoldAnnealing];
 
-/// The settings that not every shape looks at, and the shapes that do.
+/// Settings that only some shapes have, and these shapes.
 const SETTINGS: [(&str, &[ScheduleName]); 10] = [
     ("schedule.warmup_steps", WARM),
     ("schedule.final_ratio", FLOORED),
@@ -200,7 +201,7 @@ fn refuse(key: &'static str, reason: impl Into<String>) -> Result<(), TrainError
 }
 
 impl ScheduleConfig {
-    /// Refuses what cannot be used with the full rate `base`.
+    /// Checks that the settings can be used with the full rate `base`.
     pub(crate) fn check(&self, base: f64) -> Result<(), TrainError> {
         use ScheduleName::{Noam, NoamHoldAnnealing, WarmupConstant, WarmupInverseSqrt, WarmupLr};
         let optional = [
@@ -239,18 +240,18 @@ impl ScheduleConfig {
         let factors = [("schedule.div_factor", self.div_factor), ("schedule.final_div_factor", self.final_div_factor)];
         for (key, factor) in factors {
             if let Some(factor) = factor.filter(|factor| !(*factor >= 1.0 && factor.is_finite())) {
-                return refuse(key, format!("{factor} is not a number from 1 on"));
+                return refuse(key, format!("{factor} is not a number of 1 or more"));
             }
         }
         Ok(())
     }
 
-    /// Whether the shape looks at a setting (`schedule.warmup_steps`).
+    /// Returns whether the shape has a setting (`schedule.warmup_steps`).
     pub fn has(&self, setting: &str) -> bool {
         SETTINGS.iter().any(|(key, owners)| *key == setting && owners.contains(&self.name))
     }
 
-    /// Refuses a setting that the shape would not look at, of those that are `given`: that is a mistake.
+    /// Fails for a setting among the `given` ones that the shape does not have, which must be a mistake.
     ///
     /// # Errors
     /// [`TrainError::Config`] with the shapes that have the setting.

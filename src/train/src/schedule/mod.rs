@@ -5,12 +5,12 @@ mod shapes;
 
 pub use config::{Per, ScheduleConfig, ScheduleName};
 
-/// How long a run is.
+/// Length of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Horizon {
-    /// Its steps.
+    /// Number of steps.
     pub steps: u64,
-    /// The passes over the data that they begin.
+    /// Number of passes over the data that the steps begin.
     pub epochs: u64,
 }
 
@@ -23,7 +23,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// `base`: the full learning rate; `horizon`: the length of the whole run, used by shapes that end somewhere.
+    /// Creates a schedule. `base` is the full learning rate; `horizon` is the length of the whole run, used by shapes with an end.
     pub fn new(config: &ScheduleConfig, base: f64, horizon: Horizon) -> Self {
         let horizon = match config.per {
             Per::Step => horizon.steps,
@@ -32,12 +32,12 @@ impl Schedule {
         Self { config: config.clone(), base, horizon }
     }
 
-    /// Keeps the shape under another full rate, for the steps that come.
+    /// Sets another full rate for the following steps and keeps the shape.
     pub fn set_base(&mut self, base: f64) {
         self.base = base;
     }
 
-    /// The learning rate of the update number `step` in the pass `epoch`, both from 0.
+    /// Returns the learning rate of update number `step` in pass `epoch`, both from 0.
     pub fn rate(&self, step: u64, epoch: u64) -> f64 {
         match self.config.per {
             Per::Step => self.at(step),

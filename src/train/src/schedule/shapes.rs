@@ -1,11 +1,11 @@
-//! The shapes: the rate after so many counts (steps or epochs).
+//! The shapes: the rate after a number of counts (steps or epochs).
 
 use std::f64::consts::PI;
 
 use super::{Schedule, ScheduleName};
 
 impl Schedule {
-    /// The rate at `count`, from 0.
+    /// Returns the rate at `count`, from 0.
     pub(super) fn at(&self, count: u64) -> f64 {
         match self.config.name {
             ScheduleName::Constant => self.base,
@@ -21,12 +21,12 @@ impl Schedule {
         }
     }
 
-    /// The share of the full rate while a warm-up from 0 lasts.
+    /// Returns the share of the full rate during a warm-up from 0.
     fn warmed_up(&self, count: u64) -> Option<f64> {
         (count < self.config.warmup_steps).then(|| count as f64 / self.config.warmup_steps as f64)
     }
 
-    /// What cosines and annealing end at, as a share of the full rate.
+    /// Returns the final value of cosines and annealing, as a share of the full rate.
     fn floor(&self) -> f64 {
         self.config.final_lr.map_or(self.config.final_ratio, |floor| (floor / self.base).min(1.0))
     }
@@ -89,7 +89,7 @@ impl Schedule {
         self.base * self.warmed_up(count).unwrap_or_else(left).min(1.0)
     }
 
-    /// The rise ends where PyTorch ends it: one step before its share of the run.
+    /// One cycle. The rise ends where PyTorch ends it: one step before its share of the run.
     fn one_cycle(&self, count: u64) -> f64 {
         let first = self.base / self.config.div_factor.unwrap_or(25.0);
         let last = first / self.config.final_div_factor.unwrap_or(1e4);

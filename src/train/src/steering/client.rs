@@ -7,10 +7,10 @@ use serde::Deserialize;
 
 use super::{Answer, control};
 
-/// Why a command was not answered.
+/// Reason why a command was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// No run listens.
+    /// No run is listening.
     #[error("nothing is training in {}", .experiment.display())]
     NobodyListens {
         /// The experiment's folder.
@@ -38,10 +38,10 @@ struct Line {
     text: String,
 }
 
-/// Delivers one command to the run that trains in an experiment's folder and waits for its answer, which comes between two steps.
+/// Sends one command to the run that trains in an experiment's folder and waits for its answer, which comes between two steps.
 ///
 /// # Errors
-/// When nobody listens there, or the run ended before it answered.
+/// When no run listens there, or the run ended before it answered.
 pub fn send(experiment: &Path, command: &str) -> Result<Answer, ControlError> {
     let owned = || experiment.to_owned();
     let fail = |source: io::Error| match source.kind() {
@@ -69,7 +69,7 @@ mod tests {
         let experiment = tempfile::tempdir().unwrap();
         let error = send(experiment.path(), "save").unwrap_err();
         assert!(matches!(error, ControlError::NobodyListens { .. }), "{error}");
-        // A socket that a dead run left.
+        // A socket left by a dead run.
         let control = super::super::Control::open(experiment.path()).unwrap();
         let path = experiment.path().join(super::super::CONTROL_FOLDER).join("socket");
         let kept = path.with_extension("kept");

@@ -1,4 +1,4 @@
-//! Commands as people write them: `save`, `lr 1e-4`, `eval@5000`.
+//! Commands in the form that people write: `save`, `lr 1e-4`, `eval@5000`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,12 +10,12 @@ use super::Positive;
 /// Every command with its argument, for messages.
 const FORMS: [&str; 8] = ["save", "quit", "lr RATE", "eval", "sample", "export", "status", "loss-scale SCALE"];
 
-/// What a run can be told to do.
+/// A command to a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Command {
     /// Saves a checkpoint.
     Save,
-    /// Saves a checkpoint and stops, to be gone on with later.
+    /// Saves a checkpoint and stops, so that the run can be continued later.
     Quit,
     /// Sets the full learning rate, which the schedule scales.
     Lr(Positive),
@@ -23,61 +23,61 @@ pub enum Command {
     Eval,
     /// Generates a few validation utterances.
     Sample,
-    /// Writes the weights as a model that can be loaded.
+    /// Exports the weights as a model that can be loaded.
     Export,
-    /// Tells where training stands.
+    /// Reports the progress of the training.
     Status,
     /// Sets the scale of the loss in half precision.
     LossScale(Positive),
 }
 
-/// A command and when it is due. Stored as people write it.
+/// A command with the step when it is due. Stored in the form that people write.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Order {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// After how many steps; at once when absent.
+    /// The number of steps after which it is due; immediately if absent.
     pub at: Option<u64>,
 }
 
-/// Why a line is no command.
+/// Reason why a line is not a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// Nothing was written.
-    #[error("an empty line is no command (known: {})", FORMS.join(", "))]
+    /// The line is empty.
+    #[error("an empty line is not a command (known: {})", FORMS.join(", "))]
     Empty,
     /// No command has this name.
     #[error("there is no command `{name}`{} (known: {})", did_you_mean(.name), FORMS.join(", "))]
     Unknown {
-        /// What was written.
+        /// The name that was written.
         name: String,
     },
-    /// The argument is missing, or is none.
-    #[error("`{name}` needs {needs}, such as `{example}`{}", .found.as_ref().map_or(String::new(), |found| format!("; `{found}` is none")))]
+    /// The argument is missing or invalid.
+    #[error("`{name}` needs {needs}, such as `{example}`{}", .found.as_ref().map_or(String::new(), |found| format!("; `{found}` is not one")))]
     Argument {
         /// The command.
         name: &'static str,
-        /// What it needs.
+        /// The argument that it needs.
         needs: &'static str,
-        /// How it is written.
+        /// An example.
         example: &'static str,
-        /// What was written instead.
+        /// The argument that was written instead.
         found: Option<String>,
     },
-    /// More was written than the command takes.
-    #[error("`{name}` takes nothing more: what is `{rest}` for?")]
+    /// The line continues after the command.
+    #[error("`{name}` takes no further arguments; remove `{rest}`")]
     Rest {
         /// The command.
         name: String,
-        /// What is too much.
+        /// The superfluous text.
         rest: String,
     },
-    /// What stands behind `@` is no step.
-    #[error("`@{written}` is no step; write `{meant}` for after step {}", step_of(.meant))]
+    /// The text after `@` is not a step.
+    #[error("`@{written}` is not a step; write `{meant}` for after step {}", step_of(.meant))]
     Step {
-        /// What was written.
+        /// The text after `@`.
         written: String,
-        /// How it is written.
+        /// The correct form.
         meant: String,
     },
 }
@@ -147,7 +147,7 @@ fn parse_step(command: &str, written: &str) -> Result<u64, CommandError> {
     written.parse().map_err(wrong)
 }
 
-/// The command as it is written when its argument stands behind the step (`lr@60 1e-4`), or else an example.
+/// Returns the command in its correct form if its argument was written after the step (`lr@60 1e-4`), otherwise an example.
 fn meant(command: &str, written: &str) -> String {
     let order = written.split_once(char::is_whitespace).and_then(|(step, argument)| {
         let order = format!("{} {}@{step}", command.trim(), argument.trim());
@@ -156,12 +156,12 @@ fn meant(command: &str, written: &str) -> String {
     order.unwrap_or("save@5000".to_owned())
 }
 
-/// What stands behind the `@`.
+/// Returns the text after the `@`.
 fn step_of(order: &str) -> &str {
     order.rsplit_once('@').map_or("", |(_, step)| step)
 }
 
-/// `; did you mean "save"?` when a name is near.
+/// Returns `; did you mean "save"?` if a similar name exists.
 fn did_you_mean(written: &str) -> String {
     let names = FORMS.iter().filter_map(|form| form.split(' ').next());
     let near = names.map(|name| (strsim::damerau_levenshtein(&written.to_lowercase(), name), name));

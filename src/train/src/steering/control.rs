@@ -1,4 +1,4 @@
-//! The receiving end of the control socket: a Unix socket of its owner's alone, in a folder of its owner's alone.
+//! The receiving end of the control socket: a Unix socket, accessible to its owner only, in a folder accessible to its owner only.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -9,32 +9,32 @@ use std::path::{Path, PathBuf};
 
 use super::Answer;
 
-/// The socket's folder in an experiment; there while a run listens.
+/// The socket's folder in an experiment, which exists while a run listens.
 pub const CONTROL_FOLDER: &str = ".control";
-/// The socket in it.
+/// Name of the socket in it.
 const SOCKET: &str = "socket";
 /// Its name before it listens.
 const NEW_SOCKET: &str = "socket.new";
-/// Paths up to this length fit into a socket's address on every system.
+/// Longest path that fits into a socket's address on every system.
 const LONGEST_PATH: usize = 100;
-/// Bytes of a command; what is longer is none.
+/// Largest number of bytes of a command.
 const LONGEST_LINE: usize = 1024;
-/// So many may be connected at once; others wait.
+/// Largest number of simultaneous connections; others wait.
 const MOST_CLIENTS: usize = 32;
 
-/// Somebody connected.
+/// A connected client.
 #[derive(Debug)]
 struct Client {
     number: u64,
     stream: UnixStream,
     received: Vec<u8>,
-    /// Commands that wait for their answer.
+    /// Commands without an answer so far.
     unanswered: usize,
-    /// Nothing more comes from there.
+    /// True if the client has closed its end.
     ended: bool,
 }
 
-/// The socket, open until dropped. Nothing here waits: [`Control::lines`] takes what has come.
+/// The socket, open until dropped. Nothing here blocks: [`Control::lines`] returns what has arrived.
 #[derive(Debug)]
 pub struct Control {
     folder: PathBuf,
@@ -44,11 +44,11 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens in an experiment's folder. A socket that a dead run left is replaced: who calls this holds the experiment's lock. A new
-    /// one gets its name when it listens, so who sees it can connect.
+    /// Listens in an experiment's folder. A socket left by a dead run is replaced: the caller holds the experiment's lock. A new
+    /// one gets its final name when it listens, so whoever sees it can connect.
     ///
     /// # Errors
-    /// When the folder belongs to somebody else, or its disk has no sockets.
+    /// When the folder belongs to another user, or its file system does not support sockets.
     pub fn open(experiment: &Path) -> io::Result<Self> {
         let folder = experiment.join(CONTROL_FOLDER);
         own_folder(&folder)?;
@@ -64,7 +64,7 @@ impl Control {
         Ok(Self { folder, listener, clients: Vec::new(), connected: 0 })
     }
 
-    /// The lines that have come since the last look, each with the number of who is to be answered.
+    /// Returns the lines that have arrived since the last call, each with the number of the client to answer.
     pub fn lines(&mut self) -> Vec<(u64, String)> {
         self.accept();
         let mut lines = Vec::new();
@@ -78,7 +78,7 @@ impl Control {
         lines
     }
 
-    /// Answers one line of a client. One that has gone, or does not read, is forgotten.
+    /// Answers one line of a client. A client that has disconnected, or does not read, is dropped.
     pub fn answer(&mut self, number: u64, answer: &Answer) {
         let Some(at) = self.clients.iter().position(|client| client.number == number) else { return };
         let (done, text) = match answer {
@@ -107,13 +107,13 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        // What cannot be removed is replaced by the next run.
+        // If it cannot be removed, the next run replaces it.
         let _unimportant = fs::remove_file(self.folder.join(SOCKET)).and_then(|()| fs::remove_dir(&self.folder));
     }
 }
 
 impl Client {
-    /// Takes what has come, of one line no more than can be a command.
+    /// Reads what has arrived, up to the longest possible command per line.
     fn receive(&mut self) {
         let mut chunk = [0; LONGEST_LINE];
         while !self.ended && self.received.len() <= LONGEST_LINE {
@@ -129,7 +129,8 @@ impl Client {
         }
     }
 
-    /// The next whole line; at the end also one without a line break. One that is too long counts as it is, and ends there.
+    /// Returns the next whole line, at the end also one without a line break. A line that is too long is returned as far as it was read,
+    /// and the client gets no further ones.
     fn next_line(&mut self) -> Option<String> {
         let end = match self.received.iter().position(|byte| *byte == b'\n') {
             Some(end) => end,
@@ -152,7 +153,7 @@ pub(super) fn connect(experiment: &Path) -> io::Result<UnixStream> {
     at_short_path(&experiment.join(CONTROL_FOLDER), SOCKET, |path| UnixStream::connect(path))
 }
 
-/// Makes the folder, or checks that the one there is a real folder of this user's; nobody else may enter.
+/// Creates the folder, or checks that the existing one is a real folder of this user; other users get no access.
 fn own_folder(folder: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
@@ -165,8 +166,8 @@ fn own_folder(folder: &Path) -> io::Result<()> {
     fs::set_permissions(folder, Permissions::from_mode(0o700))
 }
 
-/// Calls `with` with a path to a socket in `folder` that is short enough for a socket's address: where the real one is not, through
-/// the system's list of this process's open folders.
+/// Calls `with` with a path to a socket in `folder` that is short enough for a socket's address. If the real one is not, the path goes
+/// through the system's list of this process's open folders.
 fn at_short_path<T>(folder: &Path, name: &str, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let path = folder.join(name);
     if path.as_os_str().len() <= LONGEST_PATH {
@@ -183,7 +184,7 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    /// Looks as often as a loop would, and answers every line with itself.
+    /// Polls as a loop would, and answers every line with itself.
     fn serve(control: &mut Control, lines: usize) -> Vec<String> {
         let mut served = Vec::new();
         while served.len() < lines {
@@ -234,7 +235,8 @@ mod tests {
         assert_eq!(Control::open(experiment.path()).unwrap_err().kind(), ErrorKind::PermissionDenied);
     }
 
-    /// Pieces, several lines at once, bytes that are no text, no line break, too long a line, somebody who never reads.
+    /// Fragments, several lines at the same time, bytes that are not text, a missing line break, too long a line, a client that never
+    /// reads.
     #[test]
     fn whatever_is_sent_becomes_lines_of_bounded_length() {
         let experiment = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Commands that change results, kept so that a run that is killed and resumed follows them again at the same steps.
+//! Commands that change results, stored so that a killed and resumed run applies them again at the same steps.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use super::{Positive, lines};
 use crate::TrainError;
 
-/// JSON lines: what was changed, and after how many steps.
+/// JSON lines: each change with its step.
 pub const COMMANDS_FILE: &str = "commands.jsonl";
 
-/// What changes results.
+/// A change of results.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Change {
-    /// The full learning rate, from a step on.
+    /// The full learning rate, starting at a step.
     Lr(Positive),
-    /// The loss scale, once.
+    /// The loss scale, at one step.
     LossScale(Positive),
 }
 
@@ -29,14 +29,14 @@ struct Entry {
     loss_scale: Option<Positive>,
 }
 
-/// The file and what it says for the steps to come.
+/// The file, and its changes for the coming steps.
 #[derive(Debug)]
 pub(crate) struct Kept {
     path: PathBuf,
     entries: Vec<Entry>,
 }
 
-/// Takes back what was kept in a folder for the steps after `step`: the training goes back to before it was said. Gives the commands.
+/// Removes the stored commands after `step`, because the training is rolled back to before they were given. Returns the commands.
 ///
 /// # Errors
 /// When the file cannot be read or written.
@@ -55,8 +55,8 @@ pub fn forget_from(folder: &Path, step: u64) -> Result<Vec<String>, TrainError> 
 }
 
 impl Kept {
-    /// Reads what was kept in a folder for the steps after `step`, and says what is wrong with it. What was followed before is in the
-    /// checkpoint: the file is not asked for it, so that losing it changes nothing.
+    /// Reads the stored commands after `step`, and returns what is wrong with the file. Earlier ones are in the
+    /// checkpoint and not read from the file, so that losing it changes nothing.
     pub(crate) fn open(folder: &Path, step: u64) -> Result<(Self, Option<String>), TrainError> {
         let path = folder.join(COMMANDS_FILE);
         let lines::Read { lines: mut entries, trouble } = lines::read::<Entry>(&path)?;
@@ -64,7 +64,7 @@ impl Kept {
         Ok((Self { path, entries }, trouble))
     }
 
-    /// Keeps, durably, what changes after so many steps.
+    /// Stores a change after `step` steps durably.
     pub(crate) fn add(&mut self, step: u64, change: Change) -> Result<(), TrainError> {
         let entry = match change {
             Change::Lr(lr) => Entry { step, lr: Some(lr), loss_scale: None },
@@ -75,14 +75,14 @@ impl Kept {
         Ok(())
     }
 
-    /// The rate that holds after so many steps; `None` when none was set until then.
+    /// Returns the rate that applies after `step` steps; `None` if none was set.
     pub(crate) fn rate(&self, step: u64) -> Option<Positive> {
-        // Of those due by then the latest step counts, and of equal ones the last that was said.
+        // Of those due, the latest step counts, and of equal ones the one given last.
         let due = self.entries.iter().filter(|entry| entry.step <= step && entry.lr.is_some());
         due.max_by_key(|entry| entry.step).and_then(|entry| entry.lr)
     }
 
-    /// The loss scale set after exactly so many steps; from there on it goes its own way.
+    /// Returns the loss scale set after exactly `step` steps; afterwards it adapts dynamically.
     pub(crate) fn loss_scale(&self, step: u64) -> Option<Positive> {
         self.entries.iter().rev().filter(|entry| entry.step == step).find_map(|entry| entry.loss_scale)
     }

@@ -1,4 +1,4 @@
-//! Files of JSON lines that are on the disk before anybody is told so.
+//! Files of JSON lines that are durable before they are acknowledged.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -11,17 +11,17 @@ use crate::TrainError;
 use crate::metrics::is_refused;
 use crate::synced::sync;
 
-/// What a file holds that is still understood.
+/// The readable content of a file.
 #[derive(Debug)]
 pub(super) struct Read<T> {
     /// The lines.
     pub lines: Vec<T>,
-    /// What is wrong with the rest.
+    /// A description of the problem with the rest.
     pub trouble: Option<String>,
 }
 
-/// The lines of a file; none when it is not there. A line that a crash tore was never acknowledged, and it is taken away. What this user
-/// may not read and lines that are not understood are left alone and reported.
+/// Reads the lines of a file; none if it does not exist. A line torn by a crash was never acknowledged and is removed. Unreadable files
+/// and invalid lines are left alone and reported.
 ///
 /// # Errors
 /// When the disk is full.
@@ -37,7 +37,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>, TrainErr
     };
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     if whole < bytes.len() {
-        // Where it cannot be taken away, nothing can be added either.
+        // If it cannot be removed, nothing can be added either.
         let _stays = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(whole as u64));
     }
     let parsed = bytes[..whole].split_inclusive(|byte| *byte == b'\n').map(serde_json::from_slice::<T>);
@@ -53,7 +53,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Read<T>, TrainErr
     read(lines, first)
 }
 
-/// Puts other lines in the place of those of a file, durably.
+/// Replaces the lines of a file, durably.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -74,7 +74,7 @@ pub(super) fn replace(path: &Path, lines: &[impl Serialize]) -> Result<(), Train
     write().map_err(failed())
 }
 
-/// Adds a line, durably: whole or, on a full disk, not at all.
+/// Appends a line durably: as a whole or, on a full disk, not at all.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -87,7 +87,7 @@ pub(super) fn append(path: &Path, line: &impl Serialize) -> Result<(), TrainErro
     written.or_else(|error| take_back(&file, before, error)).map_err(failed())
 }
 
-/// Takes away what was written of a line; gives why it could not be written.
+/// Removes a partly written line; returns why it could not be written.
 fn take_back(file: &File, length: u64, error: std::io::Error) -> std::io::Result<()> {
     file.set_len(length)?;
     Err(error)

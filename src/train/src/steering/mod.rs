@@ -1,10 +1,9 @@
-//! Steering a run while it runs: commands as people write them, where they come from, what they change for good.
+//! Control of a run in progress: commands in the form that people write, their sources, and their lasting effects.
 //!
-//! [`Command`] is what can be said. [`Control`] is the socket in the experiment through which [`send`] delivers a command from
-//! anywhere on the machine, [`Terminal`] reads what is typed. Neither has a thread: both are looked at between two steps, which
-//! is when commands take effect. A command that changes results is kept in [`COMMANDS_FILE`] before it is acknowledged, any other one
-//! that waits for its step in a file that goes when the run is complete, so that a run that is killed and resumed does the same at the
-//! same step.
+//! [`Command`] lists the commands. [`Control`] is the socket in the experiment through which [`send`] delivers a command from anywhere on
+//! the machine; [`Terminal`] reads what is typed. Neither has a thread: both are polled between two steps, which is when commands take
+//! effect. A command that changes results is stored in [`COMMANDS_FILE`] before it is acknowledged. Any other command that waits for its
+//! step is stored in a file that is removed when the run is complete, so that a killed and resumed run does the same at the same step.
 
 mod client;
 mod command;
@@ -28,12 +27,12 @@ pub(crate) use kept::{Change, Kept};
 pub(crate) use put_off::PutOff;
 pub(crate) use queue::Steering;
 
-/// Who gave a command, and so who is answered.
+/// Sender of a command, who gets the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// Somebody at the terminal.
+    /// A person at the terminal.
     Terminal,
-    /// Somebody connected to the socket, by number.
+    /// A client of the socket, by number.
     Control(u64),
 }
 
@@ -42,9 +41,9 @@ pub enum Source {
 pub struct Request {
     /// The line.
     pub text: String,
-    /// Who wrote it.
+    /// Its sender.
     pub source: Source,
 }
 
-/// What became of a command: what was done and at which step, or why nothing was.
+/// Result of a command: what was done and at which step, or why nothing was done.
 pub type Answer = Result<String, String>;

@@ -1,4 +1,4 @@
-//! What commands do to a run, between two steps.
+//! Execution of commands between two steps.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ where
     T: Task,
     D: DataSource<Batch = T::Batch>,
 {
-    /// Takes up what was kept for the steps from here on, unless it holds already.
+    /// Applies the stored changes for the current step, unless they are in effect already.
     pub(crate) fn follow_kept(&mut self) -> Result<(), TrainError> {
         self.follow_kept_scale()?;
         match self.steering.kept.rate(self.state.step) {
@@ -34,7 +34,7 @@ where
             return Ok(());
         };
         let before = scale.clone();
-        // What is kept was allowed when it was said, by the same settings.
+        // The stored value was valid under the same settings when it was given.
         match scale.set(kept.value(), &settings) {
             Ok(()) if *scale != before => {
                 self.metrics.command(self.state.step, self.state.epoch, &Command::LossScale(kept))
@@ -43,7 +43,8 @@ where
         }
     }
 
-    /// Carries out what was put off until a step that is done but that an earlier process did not live to do; whether the run is to stop.
+    /// Executes commands scheduled for a step that is done but that an earlier process could not execute; returns whether to stop the
+    /// run.
     pub(crate) fn catch_up(&mut self) -> bool {
         if let Some(told) = self.steering.put_off.told() {
             self.observer.message(&format!("put off before this process began: {told}"));
@@ -54,8 +55,8 @@ where
         stop && !self.finished()
     }
 
-    /// Carries out what is due and what was asked since the last step; whether the run is to stop. Nothing that a command asks
-    /// for ends the run because it fails.
+    /// Executes what is due and what was requested since the last step; returns whether to stop the run. A command that fails
+    /// does not end the run.
     pub(crate) fn obey(&mut self, progress: &Progress) -> Result<bool, TrainError> {
         let mut stop = self.carry_out_due(progress);
         for request in self.observer.requests() {
@@ -69,8 +70,8 @@ where
         Ok(stop && !self.finished())
     }
 
-    /// Carries out what was put off until now; whether the run is to stop. What is done is noted afterwards: a process that dies in
-    /// between does it again, one that dies before does it at all.
+    /// Executes commands scheduled for this step; returns whether to stop the run. The execution is recorded afterwards: if the process
+    /// dies in between, the next one repeats it; if it dies before, the next one does it.
     fn carry_out_due(&mut self, progress: &Progress) -> bool {
         let mut stop = false;
         for order in self.steering.put_off.due(progress.step) {
@@ -85,17 +86,17 @@ where
         stop
     }
 
-    /// Carries out a command now, or notes it for its step.
+    /// Executes a command now, or schedules it for its step.
     fn accept(&mut self, order: Order, progress: &Progress, stop: &mut bool) -> Answer {
         let (now, last) = (progress.step, progress.steps);
         match (order.command, order.at) {
-            (_, Some(at)) if at < now => Err(format!("step {at} is past: {now} are done")),
+            (_, Some(at)) if at < now => Err(format!("step {at} is over: {now} steps are done")),
             (_, Some(at)) if at > last => Err(format!("there will be no step {at}: the run ends at {last}")),
             (Command::Lr(rate), at) => self.set_rate(at.unwrap_or(now), rate),
             (Command::LossScale(scale), at) => self.set_scale(at.unwrap_or(now), scale),
             (command, Some(at)) if at > now => {
                 self.steering.put_off.add(order).map_err(|error| error.to_string())?;
-                Ok(format!("step {now}: `{command}` comes after step {at}, in whichever process gets there"))
+                Ok(format!("step {now}: `{command}` comes after step {at}, also if the run is resumed before"))
             }
             (command, _) => self.carry_out(command, progress, stop),
         }
@@ -108,7 +109,7 @@ where
             Command::Quit => {
                 let saved = self.save_by_command()?;
                 *stop = true;
-                format!("{saved}; stopping here, and the same run goes on from there")
+                format!("{saved}; stopping here, the same command continues the run")
             }
             Command::Lr(rate) => return self.set_rate(step, rate),
             Command::Eval => self.eval()?,
@@ -146,14 +147,14 @@ where
         if step >= self.state.steps {
             return Err(format!("no step comes after {step}: the run ends there"));
         }
-        // Whether it may be set is known now, and what it is then does not matter.
+        // This checks whether it may be set; its value at that step does not matter.
         present.clone().set(scale.value(), &settings)?;
         let before = present.scale();
         self.steering.kept.add(step, Change::LossScale(scale)).map_err(|error| error.to_string())?;
         Ok(format!("step {}: the loss scale is {scale} in step {}; now {before}", self.state.step, step + 1))
     }
 
-    /// Saves, unless the schedule has just done so.
+    /// Saves, unless the schedule has just saved.
     fn save_by_command(&mut self) -> Answer {
         let name = checkpoint::name(self.state.step);
         let names = checkpoint::names(self.store).map_err(|error| error.to_string())?;
@@ -164,7 +165,7 @@ where
         Ok(format!("saved {name}, which stays until the next checkpoint of the schedule"))
     }
 
-    /// Validates without leaving a trace in metrics or checkpoints, which hold what the recipe asks for.
+    /// Validates without changing metrics or checkpoints, which contain only what the recipe configures.
     fn eval(&mut self) -> Answer {
         let (task, data, seed) = (self.task, self.data, self.config.seed);
         let means = self.averaged(|parameters| pass::validate(task, parameters, data, seed));
@@ -177,7 +178,7 @@ where
         }
     }
 
-    /// Makes a folder beside the results, whole or not at all.
+    /// Creates a folder outside of the results, completely or not at all.
     fn make_aside(&mut self, kind: &str, make: impl Fn(&T, &Parameters, &Path) -> Result<(), String>) -> Answer {
         let Some(aside) = self.observer.aside() else {
             return Err("there is no place to write to".to_owned());
@@ -205,7 +206,7 @@ where
         text
     }
 
-    /// Calls `with` with the averaged weights in place, where there are any.
+    /// Calls `with` with the averaged weights in place, if there are any.
     pub(crate) fn averaged<R>(
         &mut self,
         with: impl FnOnce(&Parameters) -> Result<R, TrainError>,
@@ -221,7 +222,7 @@ where
     }
 }
 
-/// Makes a folder that appears under its name when all of it is there; one of that name from before is replaced.
+/// Creates a folder that appears under its name when it is complete; an existing one of that name is replaced.
 fn whole_folder(folder: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
     let fail = |path: &Path| {
         let path = path.display().to_string();
@@ -233,7 +234,7 @@ fn whole_folder(folder: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -
     let made = make(&temporary)
         .and_then(|()| remove(folder).and_then(|()| std::fs::rename(&temporary, folder)).map_err(fail(folder)));
     if made.is_err() {
-        // The error that matters is the one already here.
+        // The error to report is the one already here.
         let _already_failing = remove(&temporary);
     }
     made
@@ -246,7 +247,7 @@ fn remove(folder: &Path) -> std::io::Result<()> {
     }
 }
 
-/// A time for people: `40 s`, `12 min`, `5 h 10 min`.
+/// Formats a duration for people: `40 s`, `12 min`, `5 h 10 min`.
 fn minutes(seconds: f64) -> String {
     // A float to integer cast saturates.
     let whole = seconds.round() as u64;

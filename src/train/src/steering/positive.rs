@@ -1,4 +1,4 @@
-//! A number that survives being written down.
+//! A positive number that is written and read back without a change.
 
 use std::fmt;
 use std::str::FromStr;

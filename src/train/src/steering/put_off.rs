@@ -1,5 +1,5 @@
-//! Commands that wait for their step. They change no results, so they are no output; they are kept so that a run that is killed and
-//! resumed still carries them out.
+//! Commands that wait for their step. They change no results, so they are not outputs; they are stored so that a killed and
+//! resumed run still executes them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::{Order, lines};
 use crate::TrainError;
 
-/// JSON lines in the folder of the run, gone when it is complete.
+/// File of JSON lines in the folder of the run, removed when it is complete.
 const FILE: &str = "put-off.jsonl";
 
-/// What became of a command.
+/// An event of a command.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    /// It was put off.
+    /// It was scheduled.
     PutOff(Order),
-    /// It was carried out, or could not be.
+    /// It was executed, or failed.
     Done(Order),
 }
 
-/// The commands still to come, in the order in which they were given, and their file.
+/// The scheduled commands, in the order in which they were given, and their file.
 #[derive(Debug)]
 pub(crate) struct PutOff {
     path: PathBuf,
@@ -29,7 +29,7 @@ pub(crate) struct PutOff {
 }
 
 impl PutOff {
-    /// Reads what still waits in a folder, and says what is wrong with it.
+    /// Reads the scheduled commands of a folder, and returns what is wrong with the file.
     pub(crate) fn open(folder: &Path) -> Result<(Self, Option<String>), TrainError> {
         let path = folder.join(FILE);
         let mut waiting = Vec::new();
@@ -43,26 +43,26 @@ impl PutOff {
         Ok((Self { path, waiting }, trouble))
     }
 
-    /// Puts a command off, durably.
+    /// Schedules a command, durably.
     pub(crate) fn add(&mut self, order: Order) -> Result<(), TrainError> {
         lines::append(&self.path, &Line::PutOff(order))?;
         self.waiting.push(order);
         Ok(())
     }
 
-    /// Those that are due after so many steps.
+    /// Returns the commands that are due after `step` steps.
     pub(crate) fn due(&self, step: u64) -> Vec<Order> {
         self.waiting.iter().copied().filter(|order| order.at.is_none_or(|at| at <= step)).collect()
     }
 
-    /// Notes, durably, that a command need not be carried out again.
+    /// Records, durably, that a command need not be executed again.
     pub(crate) fn done(&mut self, order: Order) -> Result<(), TrainError> {
-        // Even when that cannot be written: this process does it once.
+        // Even if that cannot be written, this process executes it once.
         remove(&mut self.waiting, order);
         lines::append(&self.path, &Line::Done(order))
     }
 
-    /// All of them, for people; nothing when there are none.
+    /// Lists all of them for people; `None` if there are none.
     pub(crate) fn told(&self) -> Option<String> {
         let told: Vec<String> = self.waiting.iter().map(Order::to_string).collect();
         (!told.is_empty()).then(|| told.join(", "))

@@ -1,24 +1,24 @@
-//! What is typed at the terminal.
+//! Commands typed at the terminal.
 
 use std::io::{IsTerminal, stdin};
 use std::os::fd::AsFd;
 
-/// Bytes of a line; what is longer is cut.
+/// Largest number of bytes of a line; longer ones are cut.
 const LONGEST_LINE: usize = 1024;
 
-/// The standard input, where it is a terminal. It is only looked at, never waited for.
+/// The standard input, if it is a terminal. It is polled, never waited for.
 #[derive(Debug, Default)]
 pub struct Terminal {
     received: Vec<u8>,
 }
 
 impl Terminal {
-    /// `None` where the standard input is closed, a file, a pipe or `/dev/null`: what comes from there is never a command.
+    /// Returns `None` if the standard input is closed, a file, a pipe or `/dev/null`, which never send commands.
     pub fn open() -> Option<Self> {
         stdin().is_terminal().then(Self::default)
     }
 
-    /// The lines typed since the last look. Nothing while the process is in the background, where reading would stop it.
+    /// Returns the lines typed since the last call. Nothing while the process is in the background, where reading would stop it.
     pub fn lines(&mut self) -> Vec<String> {
         let stdin = stdin();
         let mut chunk = [0; LONGEST_LINE];

@@ -1,4 +1,4 @@
-//! A small real task for the tests: regression by a two-layer network with squared units, on numbers drawn once.
+//! A small real task for the tests: regression by a two-layer network with squared units, on numbers that are drawn once.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -29,7 +29,7 @@ pub const OPTIMISERS: [OptimizerName; 6] = [
     OptimizerName::Muon,
 ];
 
-/// A network `x ↦ (x A + a)² B + b`, and a parameter that the loss does not use when asked for.
+/// A network `x ↦ (x A + a)² B + b`, optionally with a parameter that the loss does not use.
 pub struct Regression {
     hidden: (ParameterId, ParameterId),
     output: (ParameterId, ParameterId),
@@ -78,7 +78,7 @@ pub struct Samples {
     pub count: u32,
     pub sizes: Vec<usize>,
     pub seed: u64,
-    /// This item's target is not a number.
+    /// An item whose target is not a number.
     pub poison: Option<u32>,
     pub delay: Duration,
     ids: Vec<String>,
@@ -130,7 +130,7 @@ impl DataSource for Samples {
     }
 }
 
-/// Checkpoints as folders of a folder.
+/// A store that keeps checkpoints as subfolders of a folder.
 pub struct FolderStore(pub PathBuf);
 
 impl FolderStore {
@@ -147,7 +147,7 @@ impl CheckpointStore for FolderStore {
         }
         std::fs::create_dir_all(&partial).map_err(Self::io("create", &partial))?;
         write(&partial)?;
-        // As the store of a stage does: a checkpoint of the same step is replaced.
+        // Like in the store of a stage, a checkpoint of the same step is replaced.
         if self.path(name).exists() {
             std::fs::remove_dir_all(self.path(name)).map_err(Self::io("remove", &self.path(name)))?;
         }
@@ -177,7 +177,7 @@ impl CheckpointStore for FolderStore {
     }
 }
 
-/// Remembers what it was told, and interrupts after so many steps of this process.
+/// Records what is reported, and interrupts after a number of steps of this process.
 #[derive(Default)]
 pub struct Recorder {
     pub steps: Vec<Progress>,
@@ -233,7 +233,7 @@ pub fn config(max_steps: u64) -> TrainConfig {
     config
 }
 
-/// Trains the network in a folder and gives the weights by name.
+/// Trains the network in a folder and returns the weights by name.
 pub fn run(
     folder: &Path,
     config: &TrainConfig,

@@ -1,4 +1,4 @@
-//! What an ONNX file says: nodes with their attributes, initialisers, inputs and outputs.
+//! Contents of an ONNX file: nodes with their attributes, initialisers, inputs and outputs.
 
 use crate::TensorView;
 
@@ -11,9 +11,9 @@ pub struct OnnxGraph {
     pub nodes: Vec<OnnxNode>,
     /// Its weights by name, in order of the file.
     pub initializers: Vec<(String, TensorView)>,
-    /// What it takes; old files list the initialisers too.
+    /// Its inputs; old files list the initialisers too.
     pub inputs: Vec<OnnxValue>,
-    /// What it gives.
+    /// Its outputs.
     pub outputs: Vec<OnnxValue>,
 }
 
@@ -29,20 +29,20 @@ impl OnnxGraph {
 pub struct OnnxNode {
     /// Its name.
     pub name: String,
-    /// What it does: `Conv`, `MatMul` …
+    /// Type of the operation: `Conv`, `MatMul` …
     pub op_type: String,
-    /// Whose operation that is; empty for the standard's own.
+    /// Domain that defines the operation; empty for the standard's own.
     pub domain: String,
-    /// Names of what it takes; an input left out is empty.
+    /// Names of its inputs; an omitted input is empty.
     pub inputs: Vec<String>,
-    /// Names of what it gives.
+    /// Names of its outputs.
     pub outputs: Vec<String>,
     /// Its attributes by name, in order of the file.
     pub attributes: Vec<(String, OnnxAttribute)>,
 }
 
 impl OnnxNode {
-    /// The attribute of this name.
+    /// Returns the attribute with a name.
     pub fn attribute(&self, name: &str) -> Option<&OnnxAttribute> {
         self.attributes.iter().find(|(own, _)| own == name).map(|(_, attribute)| attribute)
     }
@@ -81,9 +81,9 @@ pub enum OnnxAttribute {
     Int(i64),
     /// Text, or bytes.
     Bytes(Vec<u8>),
-    /// A tensor, as of `Constant` nodes.
+    /// A tensor, as in `Constant` nodes.
     Tensor(TensorView),
-    /// A graph, as of `If` and `Loop` nodes.
+    /// A graph, as in `If` and `Loop` nodes.
     Graph(Box<OnnxGraph>),
     /// Numbers.
     Floats(Vec<f32>),

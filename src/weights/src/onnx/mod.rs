@@ -1,5 +1,5 @@
 //! ONNX files: the graph and its initialisers, read with a small reader of the protocol buffer wire format. Field numbers are
-//! those of the ONNX standard.
+//! from the ONNX standard.
 
 mod graph;
 mod tensor;
@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use tensor::tensor;
 use wire::{Wire, bytes, fields, hold_item, integers, message_end, text, words};
 
-/// Graphs deeper inside each other are refused.
+/// Deepest allowed nesting of graphs.
 const DEEPEST: usize = 16;
 
-/// An open ONNX file. Tensors are read when asked for.
+/// An open ONNX file. Tensors are read on demand.
 pub struct OnnxFile {
     /// Its graph.
     pub graph: OnnxGraph,
@@ -28,7 +28,7 @@ pub struct OnnxFile {
     pub operator_sets: BTreeMap<String, i64>,
     /// The program that wrote it.
     pub producer: String,
-    /// The file itself, then those that it keeps tensors in.
+    /// The file itself, then the files with external tensors.
     sources: Vec<Source<'static>>,
 }
 
@@ -36,7 +36,7 @@ impl OnnxFile {
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// When it cannot be read, is damaged, or a file that it keeps tensors in is not in its folder.
+    /// When it cannot be read, is damaged, or a file with external tensors is not in its folder.
     pub fn open(path: &Path) -> Result<Self> {
         let opened = Source::open(path).and_then(|mut source| Ok((model(&mut source)?, source.with_named_files()?)));
         let (model, sources) = opened.map_err(|fault| file_error(path, fault))?;
@@ -67,18 +67,18 @@ impl OnnxFile {
     }
 }
 
-/// Whether a file begins like an ONNX model: its version, then a field that models have.
+/// Returns whether a file begins like an ONNX model: its version, then a field of models.
 pub(super) fn begins(head: &[u8]) -> bool {
     matches!(head, [0x08, 1..=64, 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42 | 0x72, ..])
 }
 
-/// The initialisers, as any weight file's tensors.
+/// Reads the initialisers as the tensors of a weight file.
 pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
     let tensors = model(source)?.graph.initializers;
     Ok(Contents { tensors, ..Contents::default() })
 }
 
-/// The files that it keeps tensors in.
+/// Returns the files with external tensors.
 pub(super) fn external_files(mut source: Source<'static>) -> Parsed<Vec<PathBuf>> {
     model(&mut source)?;
     Ok(source.named_files())
@@ -207,7 +207,7 @@ fn attribute(source: &mut Source<'_>, end: u64, depth: usize) -> Parsed<(String,
     })?;
     let floats =
         || floats.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
-    // A scalar that is 0 may be left out: the kind tells then.
+    // A scalar 0 may be left out; the attribute's type tells then.
     let value = match (kind, single) {
         (6, _) => OnnxAttribute::Floats(floats()),
         (7, _) => OnnxAttribute::Ints(ints),

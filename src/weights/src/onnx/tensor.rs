@@ -6,7 +6,7 @@ use crate::source::Source;
 use crate::view::row_major;
 use crate::{ElementType, Parsed, TensorView};
 
-/// More dimensions than any tensor has.
+/// Largest number of dimensions.
 const MOST_DIMENSIONS: usize = 64;
 
 /// A tensor while its fields are collected.
@@ -15,19 +15,19 @@ struct Parts {
     name: String,
     dims: Vec<i64>,
     data_type: u64,
-    /// Where `raw_data` begins and how long it is.
+    /// Start and length of `raw_data`.
     raw: Option<(u64, u64)>,
     /// `float_data`, `double_data`.
     words: Vec<u8>,
     /// `int32_data`, `int64_data`.
     integers: Vec<i64>,
-    /// Whether the elements are in another file.
+    /// True if the elements are in another file.
     external: bool,
-    /// Which one, and where in it.
+    /// The other file, and the position in it.
     place: External,
 }
 
-/// Where in another file the elements are.
+/// Position of elements in another file.
 #[derive(Debug, Default)]
 struct External {
     location: Option<String>,
@@ -56,7 +56,7 @@ pub(super) fn tensor(source: &mut Source<'_>, end: u64) -> Parsed<(String, Tenso
         Ok(())
     })?;
     let name = std::mem::take(&mut parts.name);
-    // Numbers in fields of their own are kept in memory, in their own width instead of eight bytes.
+    // Numbers in typed fields are kept in memory, in their own width instead of eight bytes.
     let wide = parts.integers.len() * size_of::<i64>();
     let view = view(source, parts).map_err(|fault| fault.within(format_args!("tensor `{}`", name.escape_debug())))?;
     if view.is_in_memory() {
@@ -66,7 +66,7 @@ pub(super) fn tensor(source: &mut Source<'_>, end: u64) -> Parsed<(String, Tenso
     Ok((name, view))
 }
 
-/// Reads one pair of a key and a value: `location`, `offset` or `length`. A checksum is not checked, as by other readers.
+/// Reads one pair of a key and a value: `location`, `offset` or `length`. A checksum is not verified, like in other readers.
 fn external_entry(source: &mut Source<'_>, wire: Wire, place: &mut External) -> Parsed<()> {
     let (mut key, mut value) = (String::new(), String::new());
     let end = message_end(source, wire)?;
@@ -88,13 +88,16 @@ fn external_entry(source: &mut Source<'_>, wire: Wire, place: &mut External) -> 
     Ok(())
 }
 
-/// The tensor in another file of the folder.
+/// Returns a tensor in another file of the folder.
 fn external(source: &mut Source<'_>, element: ElementType, shape: Vec<usize>, place: &External) -> Parsed<TensorView> {
-    let name = place.location.as_deref().ok_or("its data is in another file that is not named")?;
+    let name = place.location.as_deref().ok_or("its data is in another file whose name is missing")?;
     let (file, length) = source.name_file(name)?;
     let shown = name.escape_debug().take(200).collect::<String>();
     let room = length.checked_sub(place.offset).ok_or_else(|| {
-        format!("its data begins at byte {} of `{shown}`, which has {length}; it was cut or changed", place.offset)
+        format!(
+            "its data begins at byte {} of `{shown}`, which has {length}; the file is truncated or modified",
+            place.offset
+        )
     })?;
     if let Some(claimed) = place.length
         && claimed > room
@@ -134,7 +137,7 @@ fn view(source: &mut Source<'_>, parts: Parts) -> Parsed<TensorView> {
     }
 }
 
-/// The element types by their numbers in the standard.
+/// Returns the element type for its number in the standard.
 fn element(data_type: u64) -> Parsed<ElementType> {
     Ok(match data_type {
         1 => ElementType::F32,
@@ -151,7 +154,7 @@ fn element(data_type: u64) -> Parsed<ElementType> {
     })
 }
 
-/// The bytes of elements that were given as numbers; narrow types are kept in wider fields.
+/// Returns the bytes of elements that were stored as numbers; narrow types are stored in wider fields.
 fn typed(element: ElementType, words: Vec<u8>, integers: &[i64]) -> Vec<u8> {
     match element {
         ElementType::F32 | ElementType::F64 => words,

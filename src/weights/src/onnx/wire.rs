@@ -12,11 +12,11 @@ pub(super) enum Wire {
     Word([u8; 4]),
     /// Eight bytes.
     LongWord([u8; 8]),
-    /// A text, bytes, a message or packed numbers, up to this byte of the file.
+    /// Text, bytes, a message or packed numbers, up to this byte of the file.
     Bytes { end: u64 },
 }
 
-/// Calls `visit` with every field of the message that ends at `end`. What a visit leaves of a field is skipped.
+/// Calls `visit` with every field of the message that ends at `end`. Bytes of a field that a visit does not read are skipped.
 pub(super) fn fields<'a>(
     source: &mut Source<'a>,
     end: u64,
@@ -53,7 +53,7 @@ fn bytes_end(source: &mut Source<'_>, limit: u64) -> Parsed<u64> {
     let end = source.position().checked_add(length).filter(|end| *end <= limit);
     end.ok_or_else(|| {
         format!(
-            "{length} bytes are announced at byte {} and {limit} is the end; it was cut or changed",
+            "{length} bytes are announced at byte {}, but the end is {limit}; the file is truncated or modified",
             source.position()
         )
         .into()
@@ -72,7 +72,7 @@ fn varint(source: &mut Source<'_>) -> Parsed<u64> {
     Err(format!("an integer without an end at byte {}", source.position()).into())
 }
 
-/// The bytes of a field, accounted for as an item of a list.
+/// Reads the bytes of a field, accounted for as an item of a list.
 pub(super) fn bytes(source: &mut Source<'_>, wire: Wire) -> Parsed<Vec<u8>> {
     match wire {
         Wire::Bytes { end } => {
@@ -90,13 +90,13 @@ pub(super) fn hold_item<T>(source: &mut Source<'_>) -> Parsed<()> {
     source.hold(2 * size_of::<T>())
 }
 
-/// The text of a field.
+/// Reads the text of a field.
 pub(super) fn text(source: &mut Source<'_>, wire: Wire) -> Parsed<String> {
     let position = source.position();
     String::from_utf8(bytes(source, wire)?).map_err(|_| format!("text that is not UTF-8 at byte {position}").into())
 }
 
-/// Where the message of a field ends; the source is at its beginning.
+/// Returns the end of a field's message; the source is at its beginning.
 pub(super) fn message_end(source: &Source<'_>, wire: Wire) -> Parsed<u64> {
     match wire {
         Wire::Bytes { end } => Ok(end),

@@ -1,4 +1,4 @@
-//! Values that a pickle makes by calling something: tensors, storages, containers, and objects, of which only the name is kept.
+//! Values that a pickle creates by calls: tensors, storages, containers, and objects, of which only the name is kept.
 
 use super::globals::{self, Global};
 use super::list::List;
@@ -7,16 +7,16 @@ use super::opcodes::*;
 use crate::{ElementType, Parsed};
 use std::sync::Arc;
 
-/// The longest line that names a module or class.
+/// The longest line with the name of a module or class.
 const LONGEST_NAME: u64 = 1024;
 /// The longest name of a storage.
 const LONGEST_KEY: usize = 256;
-/// More dimensions than any tensor has.
+/// Largest number of dimensions.
 const MOST_DIMENSIONS: usize = 64;
-/// What protocols 2 and 3 make an object with whose class takes named arguments: of this method of the class.
+/// Function that protocols 2 and 3 use to create an object whose class takes named arguments.
 const PARTIAL: &str = "functools.partial";
 const NEW: &str = ".__new__";
-/// More arguments than any constructor takes that is understood here.
+/// Largest number of arguments of the supported constructors.
 const MOST_ARGUMENTS: usize = 16;
 
 impl Machine<'_, '_> {
@@ -27,7 +27,7 @@ impl Machine<'_, '_> {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (self.node(module), self.node(name)) {
                     (Some(Node::Text(module)), Some(Node::Text(name))) => (module.to_string(), name.to_string()),
-                    _ => return Err(self.unexpected("a name that is no text")),
+                    _ => return Err(self.unexpected("a name that is not text")),
                 }
             }
             _ => return self.extension(opcode),
@@ -36,7 +36,7 @@ impl Machine<'_, '_> {
         self.push_node(Node::Global(globals::resolve(&module, &name), name_shown))
     }
 
-    /// A class by its number in a registry that the writing program had.
+    /// Pushes a class by its number in a registry of the program that wrote the file.
     fn extension(&mut self, opcode: u8) -> Parsed<()> {
         let number = match opcode {
             EXT1 => u32::from(self.source.byte()?),
@@ -46,17 +46,17 @@ impl Machine<'_, '_> {
         self.push_node(Node::Global(Global::Other, format!("copyreg extension {number}").into()))
     }
 
-    /// `REDUCE`, `NEWOBJ` and `NEWOBJ_EX`: a constructor and its arguments become a value.
+    /// `REDUCE`, `NEWOBJ` and `NEWOBJ_EX`: turns a constructor and its arguments into a value.
     pub(super) fn reduce(&mut self, opcode: u8) -> Parsed<()> {
         if opcode == NEWOBJ_EX {
-            // Arguments with names: only objects have any.
+            // Only objects have named arguments.
             self.pop()?;
         }
         let (arguments, callable) = (self.pop()?, self.pop()?);
         self.call(callable, arguments)
     }
 
-    /// `INST` and `OBJ`: how Python 2 wrote objects.
+    /// `INST` and `OBJ`: objects as Python 2 wrote them.
     pub(super) fn instance(&mut self, opcode: u8) -> Parsed<()> {
         let name = match opcode {
             INST => {
@@ -73,7 +73,7 @@ impl Machine<'_, '_> {
         self.push_node(Node::Object(name))
     }
 
-    /// The name of a class, a function or an object.
+    /// Returns the name of a class, a function or an object.
     fn object_name(&self, item: Item) -> Option<Arc<str>> {
         match self.node(item) {
             Some(Node::Global(_, name) | Node::Object(name)) => Some(name.clone()),
@@ -81,8 +81,8 @@ impl Machine<'_, '_> {
         }
     }
 
-    /// Pushes what a call gives. Nothing is called: constructors that are understood make values, all others give an object of which
-    /// only the name is known, whatever their arguments are.
+    /// Pushes the result of a call. Nothing is executed: supported constructors create values, all others create an object of which
+    /// only the name is known, whatever the arguments.
     fn call(&mut self, callable: Item, arguments: Item) -> Parsed<()> {
         let (global, name) = match self.node(callable) {
             Some(Node::Global(global, name)) => (*global, name.clone()),
@@ -100,7 +100,7 @@ impl Machine<'_, '_> {
                 return self.push_node(Node::Object(name));
             }
             Some(Node::Tuple(items)) if items.len() <= MOST_ARGUMENTS => items.clone(),
-            _ => return Err(self.unexpected("arguments that are no short tuple")),
+            _ => return Err(self.unexpected("arguments that are not a short tuple")),
         };
         let first = arguments.first().copied();
         let required = |machine: &Self| first.ok_or_else(|| machine.unexpected("a constructor without arguments"));
@@ -152,7 +152,7 @@ impl Machine<'_, '_> {
         self.push_node(node)
     }
 
-    /// What the elements are of a tensor `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)`.
+    /// Describes the elements of a tensor `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)`.
     fn untyped_elements(&self, arguments: &[Item]) -> String {
         let dtype = match arguments.get(6).and_then(|dtype| self.node(*dtype)) {
             Some(Node::Global(Global::OtherDtype(dtype), _)) => format!("torch.{dtype}"),
@@ -164,55 +164,55 @@ impl Machine<'_, '_> {
         format!("elements of {dtype}, which are not supported; convert it first, as with `tensor.float()`")
     }
 
-    /// The bytes that a text of characters below 256, or other bytes, stand for.
+    /// Returns the bytes encoded by a text with characters below 256, or other bytes.
     fn latin(&mut self, item: Item) -> Parsed<Arc<[u8]>> {
         let text = match self.node(item) {
             Some(Node::Bytes(bytes)) => return Ok(bytes.clone()),
             Some(Node::Text(text)) => text.clone(),
-            _ => return Err(self.unexpected("bytes of what is no text")),
+            _ => return Err(self.unexpected("bytes of something that is not text")),
         };
         self.charge(text.len())?;
         let bytes: Result<Vec<u8>, _> = text.chars().map(|character| u8::try_from(u32::from(character))).collect();
         bytes.map(Arc::from).map_err(|_| self.unexpected("bytes of a text that is not Latin-1"))
     }
 
-    /// The items of a list or tuple.
+    /// Returns the items of a list or tuple.
     fn items(&mut self, item: Item) -> Parsed<Vec<Item>> {
         let items = match self.node(item) {
             Some(Node::List(list)) => list.to_items(),
             Some(Node::Tuple(items)) => items.clone(),
-            _ => return Err(self.unexpected("a container of what has no items")),
+            _ => return Err(self.unexpected("a container of something without items")),
         };
         self.charge(items.len())?;
         Ok(items)
     }
 
-    /// The pairs of a list of lists or tuples of two.
+    /// Returns the pairs of a list of lists or tuples of two.
     fn pairs(&mut self, list: Item) -> Parsed<Vec<(Item, Item)>> {
         let pair = |machine: &Self, item: Item| match machine.node(item) {
             Some(Node::List(List::Mixed(pair)) | Node::Tuple(pair)) if pair.len() == 2 => Ok((pair[0], pair[1])),
-            _ => Err(machine.unexpected("a dict of what are no pairs")),
+            _ => Err(machine.unexpected("a dict of something that is not pairs")),
         };
         let items = self.items(list)?;
         items.into_iter().map(|item| pair(self, item)).collect()
     }
 
-    /// `BUILD` gives an object its attributes. Those of an `OrderedDict` (module versions) are not part of its value, those of an object
-    /// are not read; NumPy's types and arrays are made in this way.
+    /// `BUILD`: sets an object's attributes. Those of an `OrderedDict` (module versions) are not part of its value, those of an object
+    /// are not read; NumPy's types and arrays are created in this way.
     pub(super) fn build(&mut self) -> Parsed<()> {
         let (state, target) = (self.pop()?, self.top()?);
         match self.node(target) {
             Some(Node::Dict(_) | Node::Tensor(_) | Node::Unread(_) | Node::Object(_)) => Ok(()),
             Some(Node::Dtype(_)) => self.build_numpy_dtype(target, state),
             Some(Node::Array(None)) => self.build_numpy_array(target, state),
-            _ => Err(self.unexpected("attributes for what has none")),
+            _ => Err(self.unexpected("attributes for something without attributes")),
         }
     }
 
-    /// `torch.save` stores the place of a storage as a tuple: 'storage', class, key, device, count, and perhaps a part of it. Before
-    /// PyTorch 1.6 it stored classes of models with their source: 'module', class, file, text.
+    /// Reads a persistent value. `torch.save` stores the place of a storage as a tuple: 'storage', class, key, device, count, and perhaps
+    /// a part of it. Before PyTorch 1.6 it stored classes of models with their source: 'module', class, file, text.
     pub(super) fn persistent(&mut self) -> Parsed<()> {
-        let wrong = |machine: &Self| machine.unexpected("a persistent value that is no storage");
+        let wrong = |machine: &Self| machine.unexpected("a persistent value that is not a storage");
         let id = self.pop()?;
         let Some(Node::Tuple(items)) = self.node(id) else { return Err(wrong(self)) };
         if let &[tag, class, ..] = &items[..]
@@ -264,11 +264,15 @@ impl Machine<'_, '_> {
         self.push_node(Node::Storage(number))
     }
 
-    /// The number of a storage; one key always means one storage.
+    /// Returns the number of a storage; one key always means one storage.
     fn storage_number(&mut self, name: Arc<str>, storage: StorageRef) -> Parsed<u32> {
         if let Some(number) = self.known_storages.get(&name) {
             let known = &self.storages[*number as usize];
-            return if *known == storage { Ok(*number) } else { Err(self.unexpected("a storage of two descriptions")) };
+            return if *known == storage {
+                Ok(*number)
+            } else {
+                Err(self.unexpected("a storage with two descriptions"))
+            };
         }
         let number = self.storages.len() as u32;
         self.storages.push(storage);
@@ -306,7 +310,7 @@ impl Machine<'_, '_> {
         Ok(Node::Tensor(Box::new(StoredTensor { storage, offset, shape, strides })))
     }
 
-    /// A tuple of a few sizes.
+    /// Returns a tuple of a few sizes.
     pub(super) fn sizes(&self, item: Item) -> Option<Vec<u64>> {
         match self.node(item) {
             Some(Node::Tuple(items)) if items.len() <= MOST_DIMENSIONS => {

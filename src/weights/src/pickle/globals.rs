@@ -1,22 +1,22 @@
-//! The names that a pickle asks for: those that are understood, and the names of all others.
+//! Names that a pickle refers to: the supported ones, and the names of all others.
 
 use crate::ElementType;
 
 /// The longest module or class name in a message.
 const SHOWN: usize = 80;
 
-/// What a name stands for.
+/// Meaning of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Global {
     /// `OrderedDict`: a dictionary, empty or of pairs.
     Dict,
-    /// `defaultdict`: a dictionary, made empty.
+    /// `defaultdict`: a dictionary, created empty.
     DefaultDict,
     /// `set`, `frozenset`.
     Set,
     /// `bytearray`, `bytes`.
     Bytes,
-    /// `_codecs.encode`: how old protocols write bytes.
+    /// `_codecs.encode`: the form of bytes in old protocols.
     Encode,
     /// `torch.Size`: its tuple.
     Size,
@@ -24,13 +24,13 @@ pub(super) enum Global {
     Device,
     /// A tensor of a storage, an offset, sizes and strides.
     Tensor,
-    /// A tensor of an element type that storages have no class for.
+    /// A tensor with an element type that has no storage class.
     UntypedTensor,
     /// A tensor of a kind that is not read: sparse, quantized, without elements.
     OtherTensor,
     /// A parameter or a tensor of another device: its first argument, a tensor or an array.
     Parameter,
-    /// A tensor with attributes of its own: a function that makes it, a class and the arguments.
+    /// A tensor with its own attributes: a function that creates it, a class and the arguments.
     FromType,
     /// The class of a storage.
     Storage(ElementType),
@@ -50,13 +50,13 @@ pub(super) enum Global {
     NumpyScalar,
     /// `getattr`: an attribute of a class, such as a member of an enumeration.
     Attribute,
-    /// A function that makes an object of the class that is its first argument.
+    /// A function that creates an object of the class in its first argument.
     Maker,
-    /// A class or function that is not understood: nothing of it is executed.
+    /// An unsupported class or function: it is never executed.
     Other,
 }
 
-/// The element types of PyTorch that are not read and have no class of storages.
+/// The element types of PyTorch that are not read and have no storage class.
 const OTHER_DTYPES: [&str; 11] = [
     "uint16",
     "uint32",
@@ -71,7 +71,7 @@ const OTHER_DTYPES: [&str; 11] = [
     "complex64",
 ];
 
-/// What `module.name` stands for.
+/// Returns the meaning of `module.name`.
 pub(super) fn resolve(module: &str, name: &str) -> Global {
     match (module, name) {
         ("collections", "OrderedDict") => Global::Dict,
@@ -103,7 +103,7 @@ pub(super) fn resolve(module: &str, name: &str) -> Global {
     }
 }
 
-/// The classes of storages and the element types.
+/// Resolves the classes of storages and the element types.
 fn torch_type(module: &str, name: &str) -> Global {
     if !matches!(module, "torch" | "torch.cuda" | "torch.storage") {
         return Global::Other;
@@ -114,7 +114,7 @@ fn torch_type(module: &str, name: &str) -> Global {
     dtype.or(other.map(Global::OtherDtype)).unwrap_or(Global::Other)
 }
 
-/// A name for a message: short, and without control characters.
+/// Formats a name for a message: short, and without control characters.
 pub(super) fn shown(module: &str, name: &str) -> String {
     let short = |text: &str| text.chars().take(SHOWN).collect::<String>().replace(char::is_control, "?");
     format!("{}.{}", short(module), short(name))

@@ -1,4 +1,4 @@
-//! A list while it is filled: compact as long as all its items are integers, or all floats.
+//! A list under construction: compact as long as all its items are integers, or all floats.
 
 use super::machine::{Item, held};
 
@@ -37,7 +37,7 @@ impl List {
         }
     }
 
-    /// How many bytes its items take.
+    /// Returns the size of its items in bytes.
     pub fn held(&self) -> usize {
         match self {
             Self::Ints(items) => held(items),

@@ -1,4 +1,4 @@
-//! The stack machine: instructions in, values out. It accounts for all memory that it takes, which the source bounds by the bytes
+//! The stack machine: turns instructions into values. It accounts for all of its memory, which the source bounds by the number of bytes
 //! that were read.
 
 use super::globals::Global;
@@ -11,17 +11,17 @@ use crate::{ElementType, Parsed, TensorView};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Integers of more bytes than this are named, not read.
+/// Largest integer that is read, in bytes; larger ones are only named.
 const LARGEST_INTEGER: usize = 16;
-/// How many values constructors may copy per byte read.
+/// Number of values that constructors may copy per byte read.
 const COPIES_PER_BYTE: u64 = 4;
-/// What any pickle may copy.
+/// Number of values that any pickle may copy.
 const FREE_COPIES: u64 = 1 << 16;
-/// Values nested deeper are refused.
+/// Deepest allowed nesting of values.
 pub(super) const DEEPEST: u8 = 64;
-/// More marks than values that are nested so deep can need at once.
+/// Largest number of marks, more than values of that depth need.
 const MOST_MARKS: usize = 1024;
-/// What an allocation takes beside its content.
+/// Overhead of an allocation in bytes.
 pub(super) const ALLOCATION: usize = 16;
 
 /// A scalar, or the number of a node.
@@ -44,11 +44,11 @@ pub(super) enum Node {
     Tuple(Vec<Item>),
     Set(Vec<Item>),
     Dict(Vec<(Item, Item)>),
-    /// What a name stands for, and the name.
+    /// The meaning of a name, and the name.
     Global(Global, Arc<str>),
     Storage(u32),
     Tensor(Box<StoredTensor>),
-    /// A tensor, or the storage of one, that is not read: what it has instead.
+    /// A tensor, or its storage, that is not read: a description of what it has instead.
     Unread(Arc<str>),
     Dtype(Dtype),
     /// A NumPy array; `None` until it is filled.
@@ -58,7 +58,7 @@ pub(super) enum Node {
 }
 
 impl Node {
-    /// How many bytes it takes beside itself.
+    /// Returns its additional size in bytes.
     pub(super) fn held(&self) -> usize {
         match self {
             Self::Long(_) => ALLOCATION + size_of::<i128>(),
@@ -69,7 +69,7 @@ impl Node {
             Self::Dict(pairs) => held(pairs),
             Self::Storage(_) | Self::Dtype(_) => 0,
             Self::Global(_, name) | Self::Unread(name) | Self::Object(name) => 2 * ALLOCATION + name.len(),
-            // The elements lie in the bytes that it was made of, or were accounted for when they were made.
+            // The elements are in the bytes that it was created from, or were accounted for when they were created.
             Self::Array(array) => array.as_ref().map_or(0, |array| {
                 ALLOCATION + size_of::<TensorView>() + array.shape().len() * (size_of::<usize>() + size_of::<u64>())
             }),
@@ -80,7 +80,7 @@ impl Node {
     }
 }
 
-/// How many bytes the items of a list take, with the room for more.
+/// Returns the size of a list's items in bytes, including reserved capacity.
 pub(super) fn held<T>(items: &Vec<T>) -> usize {
     if items.capacity() == 0 { 0 } else { ALLOCATION + items.capacity() * size_of::<T>() }
 }
@@ -98,7 +98,7 @@ pub(super) struct StoredTensor {
     pub strides: Vec<u64>,
 }
 
-/// A storage that tensors of the pickle lie in: elements `offset .. offset + count` of what the file keeps under `key`.
+/// A storage that contains tensors of the pickle: elements `offset .. offset + count` of the file's data under `key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StorageRef {
     pub key: Arc<str>,
@@ -113,12 +113,12 @@ pub(crate) struct Pickle {
     pub(super) root: Item,
     pub(super) nodes: Vec<Node>,
     pub storages: Vec<StorageRef>,
-    /// Storages whose elements are not read, and the bytes of an element. A storage may be there several times.
+    /// Storages whose elements are not read, and the bytes per element. A storage may occur several times.
     pub unread: Vec<(Arc<str>, usize)>,
 }
 
 impl Pickle {
-    /// The integer that the whole pickle is.
+    /// Returns the integer, if the whole pickle is one.
     pub fn integer(&self) -> Option<i128> {
         match self.root {
             Item::Int(value) => Some(i128::from(value)),
@@ -135,16 +135,16 @@ pub(super) struct Machine<'s, 'a> {
     pub(super) source: &'s mut Source<'a>,
     pub(super) stack: Vec<Item>,
     marks: Vec<usize>,
-    /// What was kept, by its number; writers count from 0.
+    /// Memoized values by number; writers count from 0.
     memo: Vec<Option<Item>>,
     pub(super) nodes: Vec<Node>,
-    /// How deep values are nested in each node.
+    /// Nesting depth of the values in each node.
     depths: Vec<u8>,
     pub(super) storages: Vec<StorageRef>,
     pub(super) known_storages: HashMap<Arc<str>, u32>,
     pub(super) unread: Vec<(Arc<str>, usize)>,
     copies: u64,
-    /// How many bytes these tables were last seen to take.
+    /// Size of these tables in bytes when last checked.
     tables: usize,
 }
 
@@ -165,7 +165,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         }
     }
 
-    /// Runs to the end of the pickle. A damaged one is told with the first class or function that it asks for.
+    /// Runs to the end of the pickle. The error of a damaged one names the first class or function that it refers to.
     pub fn run(mut self) -> Parsed<Pickle> {
         self.values().map_err(|fault| {
             let foreign = self.nodes.iter().find_map(|node| match node {
@@ -250,7 +250,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         }
     }
 
-    /// Where the last instruction was.
+    /// Position of the last instruction.
     pub(super) fn place(&self) -> u64 {
         self.source.position().saturating_sub(1)
     }
@@ -266,13 +266,13 @@ impl<'s, 'a> Machine<'s, 'a> {
         Ok(item)
     }
 
-    /// Everything since the last mark.
+    /// Pops everything since the last mark.
     pub(super) fn pop_mark(&mut self) -> Parsed<Vec<Item>> {
         let mark = self.marks.pop().ok_or_else(|| format!("no mark at byte {}", self.place()))?;
         Ok(self.stack.drain(mark..).collect())
     }
 
-    /// The last `count` items.
+    /// Pops the last `count` items.
     fn pop_last(&mut self, count: usize) -> Parsed<Vec<Item>> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let first = self.stack.len().checked_sub(count).filter(|first| *first >= floor);
@@ -294,7 +294,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         Ok(())
     }
 
-    /// How deep values are nested in what holds these items.
+    /// Returns the nesting depth of a value that holds these items.
     fn depth_above<'i>(&self, items: impl IntoIterator<Item = &'i Item>) -> Parsed<u8> {
         let depth = |item: &Item| match item {
             Item::Node(number) => self.depths[*number as usize] + 1,
@@ -304,8 +304,8 @@ impl<'s, 'a> Machine<'s, 'a> {
         if deepest > DEEPEST { Err(too_deep()) } else { Ok(deepest) }
     }
 
-    /// Gives items to the container at the top of the stack; `add` says whether it is one that takes them. What an object is given is
-    /// dropped: nothing in it is looked for.
+    /// Adds items to the container at the top of the stack; `add` returns whether it is a suitable one. Items of an object are
+    /// dropped without being examined.
     fn fill(&mut self, items: Vec<Item>, refusal: &str, add: impl FnOnce(&mut Node, Vec<Item>) -> bool) -> Parsed<()> {
         let Item::Node(number) = self.top()? else { return Err(self.unexpected(refusal)) };
         let number = number as usize;
@@ -321,7 +321,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         self.source.hold(self.nodes[number].held().saturating_sub(before))
     }
 
-    /// The node that an item names.
+    /// Returns the node of an item.
     pub(super) fn node(&self, item: Item) -> Option<&Node> {
         match item {
             Item::Node(number) => self.nodes.get(number as usize),
@@ -329,7 +329,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         }
     }
 
-    /// Accounts for values that a constructor copies: a few bytes may name the same large list again and again.
+    /// Accounts for values that a constructor copies, because a few bytes may name the same large list repeatedly.
     pub(super) fn charge(&mut self, values: usize) -> Parsed<()> {
         self.copies += values as u64;
         if self.copies > FREE_COPIES + COPIES_PER_BYTE.saturating_mul(self.source.position()) {
@@ -377,7 +377,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         Ok(())
     }
 
-    /// The length that follows an instruction: of one byte, four or eight.
+    /// Reads the length after an instruction: one byte, four or eight.
     fn length(&mut self, opcode: u8) -> Parsed<u64> {
         Ok(match opcode {
             SHORT_BINUNICODE | SHORT_BINSTRING | SHORT_BINBYTES => u64::from(self.source.byte()?),
@@ -391,11 +391,11 @@ impl<'s, 'a> Machine<'s, 'a> {
         let bytes = self.source.bytes(length)?;
         match String::from_utf8(bytes) {
             Ok(text) => self.push_node(Node::Text(text.into())),
-            // What Python 2 calls a string is bytes.
+            // Strings of Python 2 are bytes.
             Err(error) if matches!(opcode, BINSTRING | SHORT_BINSTRING) => {
                 self.push_node(Node::Bytes(error.into_bytes().into()))
             }
-            // Python writes what it could not decode, as of file names, as surrogates, which no other text has.
+            // Python writes undecodable text, for example in file names, as surrogates, which no other text has.
             Err(error) => {
                 let text: Arc<str> = String::from_utf8_lossy(error.as_bytes()).into();
                 self.push_node(Node::Text(text))
@@ -417,7 +417,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         };
         if matches!(opcode, BINGET | LONG_BINGET) {
             let item = self.memo.get(index).copied().flatten();
-            self.stack.push(item.ok_or_else(|| self.unexpected("a value that was not kept"))?);
+            self.stack.push(item.ok_or_else(|| self.unexpected("a value that was not memoized"))?);
             return Ok(());
         }
         let item = self.top()?;
@@ -438,7 +438,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         if opcode == LIST {
             self.push_node(Node::List(List::new()))?;
         }
-        self.fill(items, "an item for what is no list", |node, items| match node {
+        self.fill(items, "an item for something that is not a list", |node, items| match node {
             Node::List(list) => {
                 list.extend(items.into_iter());
                 true
@@ -467,7 +467,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         if !items.len().is_multiple_of(2) {
             return Err(self.unexpected("a key without a value"));
         }
-        self.fill(items, "a key for what is no dict", |node, items| match node {
+        self.fill(items, "a key for something that is not a dict", |node, items| match node {
             Node::Dict(pairs) => {
                 pairs.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
                 true
@@ -484,7 +484,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         if opcode == FROZENSET {
             return self.push_node(Node::Set(items));
         }
-        self.fill(items, "an item for what is no set", |node, items| match node {
+        self.fill(items, "an item for something that is not a set", |node, items| match node {
             Node::Set(set) => {
                 set.extend(items);
                 true
@@ -494,7 +494,7 @@ impl<'s, 'a> Machine<'s, 'a> {
     }
 }
 
-/// A number that may not be negative.
+/// Returns an integer that is not negative.
 pub(super) fn unsigned(item: Item) -> Option<u64> {
     match item {
         Item::Int(value) => u64::try_from(value).ok(),

@@ -1,4 +1,4 @@
-//! NumPy's scalars and arrays as a pickle makes them: of a type, a shape and bytes.
+//! NumPy's scalars and arrays in a pickle: created from a type, a shape and bytes.
 
 use super::machine::{Item, Machine, Node};
 use crate::view::{column_major, row_major};
@@ -19,9 +19,9 @@ pub(super) struct Dtype {
 enum Kind {
     /// Elements of a stored type.
     Element(ElementType),
-    /// Unsigned integers of so many bytes, which are widened: no stored type has them.
+    /// Unsigned integers of this number of bytes, which are widened because no stored type has them.
     Unsigned(usize),
-    /// Text of four bytes a character.
+    /// Text with four bytes per character.
     Text,
     /// Bytes.
     Bytes,
@@ -32,7 +32,7 @@ enum Kind {
 }
 
 impl Dtype {
-    /// The type that NumPy calls `f4`, `u2`, `U12`.
+    /// Returns the type with NumPy's name, such as `f4`, `u2`, `U12`.
     fn named(name: &str) -> Self {
         let (order, name) = match name.as_bytes().first() {
             Some(order @ (b'<' | b'>' | b'|' | b'=')) => (*order, &name[1..]),
@@ -53,7 +53,7 @@ impl Dtype {
         Self { kind, big_endian: order == b'>' }
     }
 
-    /// A word for it.
+    /// Returns a description.
     fn described(self) -> &'static str {
         match self.kind {
             Kind::Element(_) | Kind::Unsigned(_) => "numbers",
@@ -65,7 +65,7 @@ impl Dtype {
     }
 }
 
-/// The bytes of unsigned integers as those of a wider signed type; `None` where one is too large for any.
+/// Converts unsigned integers to a wider signed type; `None` if one is too large for any.
 fn widened(bytes: &[u8], width: usize, big_endian: bool) -> Option<(ElementType, Vec<u8>)> {
     let values = bytes.chunks_exact(width).map(|word| {
         let shift = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
@@ -187,7 +187,7 @@ impl Machine<'_, '_> {
         }
     }
 
-    /// The bytes of an array; Python 2 wrote them as text.
+    /// Returns the bytes of an array; Python 2 wrote them as text.
     fn numpy_bytes(&self, item: Item) -> Option<Arc<[u8]>> {
         match self.node(item)? {
             Node::Bytes(bytes) => Some(bytes.clone()),
@@ -196,7 +196,7 @@ impl Machine<'_, '_> {
         }
     }
 
-    /// An array of these bytes; of elements that are not read, an object.
+    /// Creates an array of these bytes; if its elements are not read, an object.
     fn array(&mut self, shape: Item, dtype: Item, column_order: bool, data: Item) -> Parsed<Node> {
         let damaged = |machine: &Self| machine.unexpected("a damaged NumPy array");
         let sizes = self.sizes(shape).ok_or_else(|| damaged(self))?;
@@ -234,7 +234,7 @@ impl Machine<'_, '_> {
     }
 }
 
-/// The number of these little-endian bytes; `None` when they are too few or too many.
+/// Decodes these little-endian bytes as a number; `None` if there are too few or too many.
 fn number(element: ElementType, bytes: &[u8]) -> Option<Item> {
     Some(match element {
         ElementType::F64 => Item::Float(f64::from_le_bytes(bytes.try_into().ok()?)),

@@ -1,4 +1,4 @@
-//! From the values of the machine, which may share and contain each other, to a tree.
+//! Conversion of the machine's values, which may share and contain each other, to a tree.
 
 use super::globals::Global;
 use super::list::List;
@@ -8,20 +8,20 @@ use crate::fault::{Fault, FaultKind};
 use crate::source::Source;
 use crate::{Parsed, TensorView};
 
-/// A tree being made. `place` is where a storage's bytes are: where they begin and how many there are.
+/// A tree under construction. `place` returns the start and length of a storage's bytes.
 pub(crate) struct Tree<'s, 'a, F> {
-    /// What the pickle was read from: it accounts for memory.
+    /// The source of the pickle, which accounts for memory.
     source: &'s mut Source<'a>,
     pickle: Pickle,
-    /// How often each node is held, less what was taken already.
+    /// Number of holders of each node, minus those already processed.
     holders: Vec<u32>,
-    /// Which nodes are being made: one that is met again contains itself.
+    /// Nodes under construction: one that is visited again contains itself.
     open: Vec<bool>,
     place: F,
 }
 
 impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
-    /// The tree of a pickle of `source`.
+    /// Builds the tree of a pickle of `source`.
     ///
     /// # Errors
     /// Values that contain themselves or are nested too deep, and shared ones that take too much memory as a tree.
@@ -59,7 +59,7 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
     }
 
     fn closed_node(&mut self, number: usize, depth: u8) -> Parsed<PickleValue> {
-        // A node that only one other holds is moved, not copied.
+        // A node with only one holder is moved, not copied.
         let last = self.holders[number] <= 1;
         Ok(match &mut self.pickle.nodes[number] {
             Node::Long(value) => PickleValue::Long(value.clone()),
@@ -143,7 +143,7 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
     }
 }
 
-/// How many values hold each node.
+/// Counts the values that hold each node.
 fn count_holders(pickle: &Pickle) -> Vec<u32> {
     let mut holders = vec![0u32; pickle.nodes.len()];
     let mut hold = |item: &Item| {

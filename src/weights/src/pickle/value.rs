@@ -1,14 +1,14 @@
-//! What a pickle holds.
+//! Values of a pickle.
 
 use crate::TensorView;
 use std::sync::Arc;
 
-/// A value of a pickle. Lists of nothing but integers, or nothing but floats, are kept compactly.
+/// A value of a pickle. Lists of only integers, or only floats, are stored compactly.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PickleValue {
     /// Nothing.
     None,
-    /// Truth.
+    /// A boolean.
     Bool(bool),
     /// An integer of 64 bits.
     Int(i64),
@@ -26,22 +26,22 @@ pub enum PickleValue {
     Floats(Vec<f64>),
     /// Any other list.
     List(Vec<PickleValue>),
-    /// A tuple, a shape.
+    /// A tuple or a shape.
     Tuple(Vec<PickleValue>),
     /// A set.
     Set(Vec<PickleValue>),
-    /// A dictionary, in order; a key that was set twice is there twice.
+    /// A dictionary, in order; a key that was set twice occurs twice.
     Dict(Vec<(PickleValue, PickleValue)>),
-    /// A tensor or a NumPy array, not read yet.
+    /// A tensor or a NumPy array that has not been read yet.
     Tensor(Box<TensorView>),
-    /// A tensor that cannot be read: what it has instead of plain elements.
+    /// A tensor that cannot be read: a description of what it has instead of plain elements.
     Unreadable(Arc<str>),
-    /// An object, a class or a function: its name. Nothing of it is read or executed.
+    /// The name of an object, a class or a function. Nothing of it is read or executed.
     Object(Arc<str>),
 }
 
 impl PickleValue {
-    /// The text, when it is one.
+    /// Returns the text, if it is one.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -49,7 +49,7 @@ impl PickleValue {
         }
     }
 
-    /// The integer, when it is one of 64 bits.
+    /// Returns the integer, if it is one of 64 bits.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Self::Int(value) => Some(*value),
@@ -57,7 +57,7 @@ impl PickleValue {
         }
     }
 
-    /// The items of a dictionary.
+    /// Returns the items of a dictionary.
     pub fn as_dict(&self) -> Option<&[(PickleValue, PickleValue)]> {
         match self {
             Self::Dict(items) => Some(items),
@@ -65,12 +65,12 @@ impl PickleValue {
         }
     }
 
-    /// What a dictionary has for a text, the last when it was set twice.
+    /// Returns a dictionary's value for a text, the last one if it was set twice.
     pub fn get(&self, key: &str) -> Option<&PickleValue> {
         self.as_dict()?.iter().rev().find(|(name, _)| name.as_text() == Some(key)).map(|(_, value)| value)
     }
 
-    /// The items of a list or tuple of integers.
+    /// Returns the items of a list or tuple of integers.
     pub fn to_ints(&self) -> Option<Vec<i64>> {
         match self {
             Self::Ints(items) => Some(items.clone()),
@@ -79,7 +79,7 @@ impl PickleValue {
         }
     }
 
-    /// The items of a list or tuple of numbers.
+    /// Returns the items of a list or tuple of numbers.
     pub fn to_floats(&self) -> Option<Vec<f64>> {
         let number = |value: &Self| match value {
             Self::Int(value) => Some(*value as f64),
@@ -94,12 +94,12 @@ impl PickleValue {
         }
     }
 
-    /// Whether it is a container.
+    /// Returns whether it is a container.
     pub fn is_container(&self) -> bool {
         matches!(self, Self::Ints(_) | Self::Floats(_) | Self::List(_) | Self::Tuple(_) | Self::Set(_) | Self::Dict(_))
     }
 
-    /// What it is, in a few words: `dict of 3`, `list of 192 floats`.
+    /// Returns a short description: `dict of 3`, `list of 192 floats`.
     pub fn summary(&self) -> String {
         match self {
             Self::None => "None".to_owned(),

@@ -1,25 +1,26 @@
 //! The directory of a zip archive: names and places of its stored entries.
 //!
-//! Reading it is ours because the `zip` crate (9.4) refuses small archives that PyTorch writes (a golden file is one), and because
-//! only places are needed: tensors are then read from the file itself. PyTorch checks no checksums either; it may write none.
+//! The reader is part of this crate because the `zip` crate (9.4) rejects small archives that PyTorch writes (a golden file is one), and
+//! because only positions are needed: tensors are then read from the file itself. PyTorch does not check checksums either; it may write
+//! none.
 
 use crate::Parsed;
 use crate::fault::Fault;
 use crate::source::Source;
 use std::collections::HashMap;
 
-/// Bytes of an entry: where they begin and how many there are.
+/// Bytes of an entry: start and length.
 pub(super) type Place = (u64, u64);
 
-/// The record at the end of an archive, without its comment.
+/// Size of the record at the end of an archive, without its comment.
 const END: usize = 22;
-/// The record before it, when there is a large one.
+/// Size of the record before it, for large archives.
 const LOCATOR: usize = 20;
-/// A directory entry without name, extra fields and comment.
+/// Size of a directory entry without name, extra fields and comment.
 const ENTRY: u64 = 46;
-/// An entry's own header without name and extra fields.
+/// Size of an entry's own header without name and extra fields.
 const LOCAL: u64 = 30;
-/// What 32-bit fields hold when the value is among the extra fields.
+/// Value of 32-bit fields when the real value is among the extra fields.
 const ELSEWHERE: u64 = 0xffff_ffff;
 
 /// An entry as the directory describes it.
@@ -28,7 +29,7 @@ struct Entry {
     header: u64,
     packed: u64,
     size: u64,
-    /// Whether it is compressed or encrypted.
+    /// True if it is compressed or encrypted.
     changed: bool,
 }
 
@@ -56,12 +57,12 @@ impl Directory {
         Ok(Self(entries))
     }
 
-    /// The names of its entries, in no order.
+    /// Returns the names of its entries, in no particular order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// Where an entry's bytes are. They must be stored as they are: that is how `torch.save` writes, and it leaves no room for
+    /// Returns the position of an entry's bytes. They must be stored uncompressed: `torch.save` writes them like that, and it excludes
     /// archives that unpack to more than their size.
     pub fn place(&self, source: &mut Source<'_>, name: &str) -> Parsed<Place> {
         let shown = name.escape_debug().take(200).collect::<String>();
@@ -81,7 +82,7 @@ impl Directory {
         match start.checked_add(size) {
             Some(end) if end <= source.length() => Ok((start, size)),
             _ => Err(format!(
-                "entry `{shown}` claims {size} bytes at byte {start} of {}; it was cut or changed",
+                "entry `{shown}` claims {size} bytes at byte {start} of {}; the file is truncated or modified",
                 source.length()
             )
             .into()),
@@ -89,7 +90,7 @@ impl Directory {
     }
 }
 
-/// Where the directory begins and how long it is.
+/// Returns the start and length of the directory.
 fn find(source: &mut Source<'_>) -> Parsed<(u64, u64)> {
     let tail = (END + LOCATOR + usize::from(u16::MAX)) as u64;
     let tail = source.length().min(tail);
@@ -99,7 +100,7 @@ fn find(source: &mut Source<'_>) -> Parsed<(u64, u64)> {
         bytes[*at..].starts_with(b"PK\x05\x06") && word(&bytes, at + 20) as usize == bytes.len() - at - END
     };
     let last = bytes.len().checked_sub(END).and_then(|last| (0..=last).rev().find(ends));
-    let at = last.ok_or("its end is missing, so it was cut or changed")?;
+    let at = last.ok_or("its end is missing, so the file is truncated or modified")?;
     let locator = at.checked_sub(LOCATOR).filter(|locator| bytes[*locator..].starts_with(b"PK\x06\x07"));
     let Some(locator) = locator else {
         return Ok((double_word(&bytes, at + 16), double_word(&bytes, at + 12)));
@@ -129,7 +130,7 @@ fn entry(source: &mut Source<'_>) -> Parsed<(String, Entry)> {
     Ok((String::from_utf8_lossy(&name).into_owned(), entry))
 }
 
-/// Takes the values that do not fit into 32 bits from the extra field that has them, in the order of the standard.
+/// Reads the values that do not fit into 32 bits from their extra field, in the order of the standard.
 fn widen(values: &mut [u64; 3], extra: &[u8]) -> Parsed<()> {
     let mut rest = extra;
     while rest.len() >= 4 {
@@ -146,7 +147,7 @@ fn widen(values: &mut [u64; 3], extra: &[u8]) -> Parsed<()> {
     Ok(())
 }
 
-/// The little-endian number of two bytes at `at`; callers know that they are there.
+/// Returns the little-endian number of two bytes at `at`; callers ensure that they exist.
 fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from(bytes[at]) | u64::from(bytes[at + 1]) << 8
 }

@@ -1,5 +1,5 @@
-//! The format before PyTorch 1.6: pickles of a magic number, a version, facts about the machine, the values and the names of
-//! the storages, then the storages, each behind its number of elements. A file with one pickle is what `pickle.dump` wrote.
+//! The format before PyTorch 1.6: pickles of a magic number, a version, properties of the machine, the values and the names of
+//! the storages, then the storages, each after its number of elements. A file with one pickle was written by `pickle.dump`.
 
 use crate::Parsed;
 use crate::fault::Fault;
@@ -8,9 +8,9 @@ use crate::source::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What the first pickle holds.
+/// Value of the first pickle.
 const MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
-/// What the second holds.
+/// Value of the second pickle.
 const VERSION: i128 = 1001;
 
 /// Reads the values of the file.
@@ -48,7 +48,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
     Tree::of(values, source, |storage| Ok(within[storage as usize]))
 }
 
-/// One pickle and nothing behind it.
+/// Reads a single pickle with nothing after it.
 fn plain(source: &mut Source<'_>, pickle: Pickle) -> Parsed<PickleValue> {
     if source.remaining() > 0 {
         return Err(format!("{} bytes follow its pickle", source.remaining()).into());
@@ -56,7 +56,7 @@ fn plain(source: &mut Source<'_>, pickle: Pickle) -> Parsed<PickleValue> {
     Tree::of(pickle, source, no_storages)
 }
 
-/// The values of the next pickle, which may have no tensors.
+/// Reads the values of the next pickle, which may not contain tensors.
 fn tree(source: &mut Source<'_>) -> Parsed<PickleValue> {
     let pickle = pickle::parse(source)?;
     Tree::of(pickle, source, no_storages)
@@ -66,7 +66,7 @@ fn no_storages(_: u32) -> Parsed<(u64, u64)> {
     Err("a tensor in a pickle without storages".into())
 }
 
-/// Where each storage begins and how many elements it has.
+/// Returns the start and the number of elements of each storage.
 fn storages(source: &mut Source<'_>, values: &Pickle, keys: &PickleValue) -> Parsed<HashMap<Arc<str>, (u64, u64)>> {
     let PickleValue::List(keys) = keys else {
         return Err("its list of storages is missing".into());
@@ -78,7 +78,7 @@ fn storages(source: &mut Source<'_>, values: &Pickle, keys: &PickleValue) -> Par
         let PickleValue::Text(key) = key else { return Err("a storage without a name".into()) };
         let size = sizes.get(key).ok_or_else(|| {
             format!(
-                "storage `{}` is not used, or of a type that is not known; save it again with a current torch.save",
+                "storage `{}` is not used, or has an unknown type; save it again with a current torch.save",
                 key.escape_debug()
             )
         })?;

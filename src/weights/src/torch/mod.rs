@@ -1,4 +1,4 @@
-//! Files of `torch.save`: a zip archive since PyTorch 1.6, a row of pickles before.
+//! Files of `torch.save`: a zip archive since PyTorch 1.6, a sequence of pickles before.
 
 mod directory;
 mod legacy;
@@ -10,14 +10,14 @@ use super::{Parsed, RawTensor, Result, TensorView, file_error};
 use crate::fault::Fault;
 use std::path::Path;
 
-/// What begins a zip archive.
+/// First bytes of a zip archive.
 pub(crate) const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
-/// What begins a pickle of protocol 2 or later.
+/// First byte of a pickle of protocol 2 or later.
 pub(crate) const PICKLE_MAGIC: u8 = 0x80;
 
-/// A file of `torch.save` or `pickle.dump`, as the values it holds. Tensors are read when asked for.
+/// The values of a file of `torch.save` or `pickle.dump`. Tensors are read on demand.
 pub struct PickleFile<'a> {
-    /// What was saved.
+    /// The saved value.
     pub value: PickleValue,
     pub(crate) source: Source<'a>,
 }
@@ -33,10 +33,10 @@ impl PickleFile<'static> {
 }
 
 impl<'a> PickleFile<'a> {
-    /// As [`open`](PickleFile::open), from memory; `path` is for messages.
+    /// Like [`open`](PickleFile::open), from memory; `path` is used in messages.
     ///
     /// # Errors
-    /// As [`open`](PickleFile::open).
+    /// Those of [`open`](PickleFile::open).
     pub fn from_bytes(bytes: &'a [u8], path: &Path) -> Result<Self> {
         Self::of(Source::of_bytes(bytes, path)).map_err(|fault| file_error(path, fault))
     }

@@ -32,7 +32,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<PickleValue> {
     Tree::of(pickle, source, |storage| Ok(within[storage as usize]))
 }
 
-/// The folder in the archive that everything is in.
+/// Returns the folder in the archive that contains everything.
 fn prefix(directory: &Directory) -> Parsed<String> {
     let folders = directory.names().filter_map(|name| name.strip_suffix("/data.pkl"));
     if let Some(prefix) = folders.min_by_key(|prefix| (prefix.len(), *prefix)) {
@@ -56,13 +56,13 @@ fn check_byte_order(directory: &Directory, source: &mut Source<'_>, prefix: &str
     }
 }
 
-/// The bytes of a storage, or of a part of one.
+/// Returns the bytes of a storage, or of a part of one.
 fn part(storage: &StorageRef, (start, size): Place) -> Parsed<Place> {
     let bytes = |count: u64| count.checked_mul(storage.element.size() as u64);
     match bytes(storage.offset).zip(bytes(storage.count)) {
         Some((offset, room)) if offset.checked_add(room).is_some_and(|end| end <= size) => Ok((start + offset, room)),
         _ => Err(format!(
-            "storage `{}` claims {} elements of {} and has {size} bytes; it was cut or changed",
+            "storage `{}` claims {} elements of {} and has {size} bytes; the file is truncated or modified",
             storage.key.escape_debug(),
             storage.count,
             storage.element
@@ -71,7 +71,7 @@ fn part(storage: &StorageRef, (start, size): Place) -> Parsed<Place> {
     }
 }
 
-/// No two storages may lie on the same bytes.
+/// Checks that no two storages share bytes.
 fn refuse_overlaps(places: &HashMap<Arc<str>, Place>) -> Parsed<()> {
     let mut sorted: Vec<Place> = places.values().copied().filter(|(_, size)| *size > 0).collect();
     sorted.sort_unstable();

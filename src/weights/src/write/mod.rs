@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 
-/// What a file is to hold, without the tensors' elements.
+/// Contents of a file to be written, without the tensors' elements.
 #[derive(Debug, Default)]
 pub(crate) struct Outline<'a> {
     pub tensors: Vec<Entry<'a>>,
@@ -21,13 +21,13 @@ pub(crate) struct Outline<'a> {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Name, element type and shape of a tensor that is to be written.
+/// Name, element type and shape of a tensor to be written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry<'a> {
     pub name: &'a str,
     pub element: ElementType,
     pub shape: &'a [usize],
-    /// The first tensor of the same elements, often itself. Formats that can share keep them once.
+    /// The first tensor with the same elements, often itself. Formats that can share elements store them once.
     pub first: usize,
 }
 
@@ -37,20 +37,20 @@ impl Entry<'_> {
     }
 }
 
-/// The elements of tensor `index`.
+/// Loads the elements of tensor `index`.
 type Load<'l> = dyn FnMut(usize) -> Result<RawTensor> + 'l;
 
-/// The formats that are written.
+/// Formats that can be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// `.safetensors`
     Safetensors,
-    /// A state dict as `torch.save` writes it.
+    /// A state dict in the format of `torch.save`.
     Torch,
 }
 
 impl Target {
-    /// The format that the ending of `path` asks for.
+    /// Returns the format for the extension of `path`.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "safetensors" => Some(Self::Safetensors),
@@ -60,7 +60,7 @@ impl Target {
     }
 }
 
-/// Writes `f32` tensors of any device under their names, in order, with metadata, as `.safetensors`.
+/// Writes `f32` tensors from any device under their names, in order, with metadata, as `.safetensors`.
 ///
 /// # Errors
 /// When a tensor is not finite, before anything is written, or the file cannot be written.
@@ -73,10 +73,10 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<Stri
     safetensors::write(BufWriter::new(file), &outline, &mut finite(&tensors, path), path)
 }
 
-/// As [`write`](fn@write), into memory; `path` is for messages.
+/// Like [`write`](fn@write), into memory; `path` is used in messages.
 ///
 /// # Errors
-/// As [`write`](fn@write).
+/// Those of [`write`](fn@write).
 pub fn to_bytes(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>, path: &Path) -> Result<Vec<u8>> {
     let tensors = on_the_host(tensors)?;
     let outline = Outline { tensors: entries(&tensors), metadata: metadata.clone(), ..Outline::default() };
@@ -85,11 +85,11 @@ pub fn to_bytes(tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String
     Ok(bytes)
 }
 
-/// Writes `f32` tensors under their names, in order, as `torch.save` writes a state dict: `torch.load(weights_only=True)` reads
+/// Writes `f32` tensors under their names, in order, as a state dict in the format of `torch.save`: `torch.load(weights_only=True)` reads
 /// it. Scalars, such as an epoch, become further entries of the dict.
 ///
 /// # Errors
-/// When a tensor is not finite, a name is there twice, or the file cannot be written.
+/// When a tensor is not finite, a name occurs twice, or the file cannot be written.
 pub fn write_torch(path: &Path, tensors: &[(String, Tensor)], scalars: &[(String, Scalar)]) -> Result<()> {
     let tensors = on_the_host(tensors)?;
     let outline = Outline { tensors: entries(&tensors), scalars: scalars.into(), ..Outline::default() };
@@ -97,7 +97,7 @@ pub fn write_torch(path: &Path, tensors: &[(String, Tensor)], scalars: &[(String
     torch::write(BufWriter::new(file), &outline, &mut finite(&tensors, path), path)
 }
 
-/// Writes everything that `archive` has to `path`, each tensor with the bytes it has there.
+/// Writes all contents of `archive` to `path`, each tensor with its original bytes.
 ///
 /// # Errors
 /// When the archive cannot be read or the file cannot be written.
@@ -119,7 +119,7 @@ pub fn write_archive(path: &Path, archive: &mut Archive<'_>, target: Target) -> 
     }
 }
 
-/// The same tensors on the host; those of the CPU are shared.
+/// Copies the tensors to the host; those on the CPU are shared.
 fn on_the_host(tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
     tensors.iter().map(|(name, tensor)| Ok((name.clone(), host::fetch(tensor)?))).collect()
 }
@@ -132,7 +132,7 @@ fn entries(tensors: &[(String, Tensor)]) -> Vec<Entry<'_>> {
     entries
 }
 
-/// The elements of `f32` tensors, which must be finite.
+/// Returns the elements of `f32` tensors, which must be finite.
 fn finite<'l>(tensors: &'l [(String, Tensor)], path: &'l Path) -> impl FnMut(usize) -> Result<RawTensor> + 'l {
     move |index| {
         let (name, tensor) = &tensors[index];

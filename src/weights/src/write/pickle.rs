@@ -1,19 +1,19 @@
-//! The pickle of a state dict, protocol 2: an `OrderedDict` of names to tensors, as `torch.save` writes it.
+//! The pickle of a state dict, protocol 2: an `OrderedDict` of names to tensors, as in `torch.save`.
 
 use super::{Entry, Outline};
 use crate::Scalar;
 
-/// Room of the memo.
+/// Numbers in the memo.
 const DICT_CLASS: u8 = 0;
 const REBUILD: u8 = 1;
 const STORAGE: u8 = 2;
 const CPU: u8 = 3;
-/// Classes of storages follow, by element type.
+/// First number of the classes of storages, which follow by element type.
 const FIRST_CLASS: u8 = 4;
-/// The shortest and longest integers of an instruction of their own.
+/// Integers that have a 32-bit instruction.
 const INT32: std::ops::RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 
-/// The pickle.
+/// Returns the pickle.
 pub(super) fn state_dict(outline: &Outline<'_>) -> Vec<u8> {
     let mut writer = Writer { bytes: vec![0x80, 2], kept: [false; 256] };
     writer.empty_dict();
@@ -33,7 +33,7 @@ pub(super) fn state_dict(outline: &Outline<'_>) -> Vec<u8> {
 
 struct Writer {
     bytes: Vec<u8>,
-    /// Which places of the memo are taken.
+    /// Numbers of the memo in use.
     kept: [bool; 256],
 }
 
@@ -42,7 +42,7 @@ impl Writer {
         self.bytes.push(opcode);
     }
 
-    /// Writes a value once and names its place in the memo afterwards.
+    /// Writes a value once and refers to its number in the memo afterwards.
     fn shared(&mut self, place: u8, write: impl FnOnce(&mut Self)) {
         if self.kept[place as usize] {
             self.bytes.extend([b'h', place]);
@@ -87,7 +87,7 @@ impl Writer {
         }
     }
 
-    /// A tuple of integers.
+    /// Writes a tuple of integers.
     fn tuple(&mut self, values: &[i64]) {
         match values.len() {
             0 => self.put(b')'),
@@ -104,7 +104,7 @@ impl Writer {
         }
     }
 
-    /// `_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())`, the storage being an entry of the archive.
+    /// Writes `_rebuild_tensor_v2(storage, 0, shape, strides, False, OrderedDict())`, with an entry of the archive as storage.
     fn tensor(&mut self, entry: &Entry<'_>) {
         let class = entry.element;
         self.global(REBUILD, "torch._utils", "_rebuild_tensor_v2");
@@ -138,7 +138,7 @@ impl Writer {
     }
 }
 
-/// The strides of a row-major tensor.
+/// Returns the strides of a row-major tensor.
 fn strides(shape: &[i64]) -> Vec<i64> {
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {

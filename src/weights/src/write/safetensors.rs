@@ -1,4 +1,4 @@
-//! Writing `.safetensors`. (The crate's own writer keeps metadata in a hash map, so its bytes vary from run to run.)
+//! Writing `.safetensors`. (The crate's own writer stores metadata in a hash map, so its bytes vary from run to run.)
 
 use super::{Load, Outline};
 use crate::Result;
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::Path;
 
-/// Writes header and tensors; scalars become one of the notes.
+/// Writes header and tensors; scalars become one metadata entry.
 pub(super) fn write(mut sink: impl Write, outline: &Outline<'_>, load: &mut Load<'_>, path: &Path) -> Result<()> {
     let failed = |error: std::io::Error| file_error(path, error);
     // Wide elements first, so that every tensor is aligned to its element size as readers expect; otherwise in order.

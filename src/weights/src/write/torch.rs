@@ -9,14 +9,14 @@ use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-/// The folder in the archive. PyTorch names it after the file; one name for all keeps equal content equal.
+/// The folder in the archive. PyTorch names it after the file; a fixed name keeps equal content equal.
 const PREFIX: &str = "archive";
-/// What storages are aligned to, as by PyTorch.
+/// Alignment of storages, as in PyTorch.
 const ALIGNMENT: u16 = 64;
-/// Entries from this size on are marked as large.
+/// Size from which entries are marked as large.
 const LARGE: u64 = u32::MAX as u64;
 
-/// Writes the state dict. No clock goes in: the same tensors give the same bytes.
+/// Writes the state dict. No time is written: the same tensors give the same bytes.
 pub(super) fn write(sink: impl Write + Seek, outline: &Outline<'_>, load: &mut Load<'_>, path: &Path) -> Result<()> {
     let failed = |error: zip::result::ZipError| file_error(path, error.to_string());
     let broken = |error: std::io::Error| file_error(path, error);

@@ -1,4 +1,4 @@
-//! How much memory was asked for at once, and how much was held.
+//! Measurement of the largest single allocation, and of the memory held.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
-    /// How many bytes this thread holds, less those of others that it freed.
+    /// Bytes that this thread holds, minus those of other threads that it freed.
     static HELD: Cell<isize> = const { Cell::new(0) };
-    /// The most it held.
+    /// The largest number of bytes it held.
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, which remembers the largest request, and what each thread holds.
+/// The system's allocator, which records the largest request, and the bytes held by each thread.
 struct Remembering;
 
-/// Notes that this thread holds so many bytes more.
+/// Records that this thread holds more bytes.
 fn hold(bytes: isize) {
     let held = HELD.get() + bytes;
     HELD.set(held);
     PEAK.set(PEAK.get().max(held));
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Remembering {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Remembering {
 #[global_allocator]
 static ALLOCATOR: Remembering = Remembering;
 
-/// The most bytes that this thread held during `work`, beyond what it held before.
+/// Returns the largest number of bytes that this thread held during `work`, in addition to those before.
 pub fn peak<T>(work: impl FnOnce() -> T) -> (usize, T) {
     let before = HELD.get();
     PEAK.set(before);
@@ -64,7 +64,7 @@ pub fn peak<T>(work: impl FnOnce() -> T) -> (usize, T) {
     ((PEAK.get() - before) as usize, done)
 }
 
-/// The largest request of this process so far, in bytes.
+/// Returns the largest request of this process so far, in bytes.
 pub fn largest() -> usize {
     LARGEST.load(Ordering::Relaxed)
 }

@@ -1,4 +1,4 @@
-//! Files that lie: each ends in one clear error, and takes no more memory than its size allows.
+//! Malicious files: each ends in one clear error, and takes no more memory than its size allows.
 
 use crate::allocations;
 use crate::support::{archive, archive_with, dict_of, golden, pickle, refusal, tensor, text, values};
@@ -37,7 +37,7 @@ fn lengths_that_lie_allocate_nothing() {
     refused(&[b"c", &[b'x'; 5000][..]].concat(), Damaged, "line");
 }
 
-/// What a file of so many bytes may take.
+/// Returns the memory that a file of this length may take.
 fn allowance(length: usize) -> usize {
     (64 << 20) + 16 * length
 }
@@ -69,7 +69,7 @@ fn values_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
 
 #[test]
 fn large_honest_lists_are_read() {
-    // As `torch.save` writes the units of many utterances: a dict of names to lists, all kept for sharing.
+    // The units of many utterances in the form of `torch.save`: a dict of names to lists, all memoized.
     let utterance = |number: usize| {
         let keep = |index: usize| [&b"r"[..], &(index as u32).to_le_bytes()].concat();
         let units: Vec<u8> = (0..500u16).flat_map(|unit| [b'M', unit as u8, 16 + (unit % 7) as u8]).collect();
@@ -90,7 +90,7 @@ fn graphs_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
     // Nodes, initialisers, inputs; attributes and names of a node.
     for (field, inside) in [(0x0a, false), (0x2a, false), (0x5a, false), (0x2a, true), (0x0a, true)] {
         let fields = match (field, inside) {
-            // An initialiser of no elements: its type and one dimension of 0.
+            // An initialiser without elements: its type and one dimension of 0.
             (0x2a, false) => [0x2a, 4, 0x08, 0, 0x10, 1].repeat(LENGTH / 6),
             _ => [field, 0].repeat(LENGTH / 2),
         };
@@ -183,7 +183,7 @@ fn views_that_overlap_may_not_unfold_without_end() {
     error.expect(TooLarge, &["209715200 bytes", "tensor.clone()"]);
 }
 
-/// A file with so many names for one storage of 1 MiB.
+/// A file with this number of names for one storage of 1 MiB.
 fn shared(names: usize) -> Vec<u8> {
     let weight = tensor("ByteStorage", "0", 1 << 20, 0, &[1 << 20], &[1]);
     let entries: Vec<u8> = (0..names).flat_map(|i| [text(&format!("w{i}")), weight.clone()].concat()).collect();

@@ -1,4 +1,4 @@
-//! Weight files of every kind: real ones of PyTorch and ONNX, hostile ones, and what is written.
+//! Weight files of every kind: real ones of PyTorch and ONNX, malicious ones, and written ones.
 
 mod allocations;
 mod hostile;

@@ -5,7 +5,7 @@ use crate::support::golden;
 use flowmill_weights::{Archive, PickleFile};
 use std::path::Path;
 
-/// No file here is larger than 2 MB: one that makes a reader ask for more than this at once was believed.
+/// No file here is larger than 2 MB: a larger single allocation means that a reader trusted a length in the file.
 const LARGEST_ALLOCATION: usize = 256 << 20;
 
 /// A generator (SplitMix64), seeded by `FLOWMILL_TEST_SEED` or the clock; the seed is printed.
@@ -29,7 +29,7 @@ impl Random {
     }
 }
 
-/// Bytes that mean much: instructions of pickles, large lengths, kinds of fields.
+/// Bytes with a meaning: instructions of pickles, large lengths, kinds of fields.
 const TELLING: [u8; 24] = *b"(0]}ahjqrQRbtue\x81\x85\x8a\x8b\x8d\x93\xff\x7f\0";
 
 fn damage(content: &mut Vec<u8>, random: &mut Random) {
@@ -45,7 +45,7 @@ fn damage(content: &mut Vec<u8>, random: &mut Random) {
         if content.is_empty() {
             return;
         }
-        // Half of the damage goes to the beginning and the end, where structure is.
+        // Half of the damage goes to the beginning and the end, where the structure is.
         let length = content.len();
         let near = random.below(length.min(2000));
         let place = [near, length - 1 - near, random.below(length), random.below(length)][random.below(4)];

@@ -15,7 +15,7 @@ fn an_exported_network_is_read_with_its_graph() {
     assert_eq!((graph.inputs.len(), graph.outputs.len()), (1, 1));
     assert_eq!(graph.inputs[0].shape.len(), 3);
     assert!(graph.inputs[0].shape[1].is_none(), "the time axis is free: {:?}", graph.inputs);
-    // Every input of a node is an input of the graph, a weight, or what a node before it gives.
+    // Every input of a node is an input of the graph, a weight, or the output of an earlier node.
     let mut known: HashSet<&str> = graph.initializers.iter().map(|(name, _)| name.as_str()).collect();
     known.extend(graph.inputs.iter().map(|input| input.name.as_str()));
     for node in &graph.nodes {

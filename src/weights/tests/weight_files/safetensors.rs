@@ -1,4 +1,4 @@
-//! `.safetensors`: round trip and refusals.
+//! `.safetensors`: round trip and errors.
 
 use crate::support::refusal;
 use candle_core::{Device, Tensor};

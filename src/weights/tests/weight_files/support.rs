@@ -1,4 +1,4 @@
-//! What these tests share: the golden files, small pickles and archives made by hand.
+//! Shared parts of these tests: the golden files, and pickles and archives made by hand.
 
 use flowmill_weights::{FaultKind, WeightError};
 use std::io::{Cursor, Write};
@@ -38,7 +38,7 @@ pub fn values(bytes: &[u8]) -> Result<flowmill_weights::PickleValue, Refusal> {
     file.map(|file| file.value).map_err(refusal_of)
 }
 
-/// What keeps a file in memory from being read as weights.
+/// Returns the error of reading a file in memory as weights.
 #[track_caller]
 pub fn refusal(bytes: &[u8]) -> Refusal {
     refusal_of(flowmill_weights::from_bytes(bytes, Path::new("x.pt")).unwrap_err())
@@ -94,7 +94,7 @@ pub fn dict_of(value: &[u8]) -> Vec<u8> {
     [&b"}"[..], &text("w"), value, b"s"].concat()
 }
 
-/// A file as PyTorch wrote before 1.6: `{"w": tensor([1., 2., 3.]), "v": the last two of them}`.
+/// A file in the format before PyTorch 1.6: `{"w": tensor([1., 2., 3.]), "v": the last two of them}`.
 pub fn legacy() -> Vec<u8> {
     let magic = pickle(b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19");
     let version = pickle(b"M\xe9\x03");

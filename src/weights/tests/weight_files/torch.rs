@@ -1,4 +1,4 @@
-//! Files as `torch.save` wrote them.
+//! Files written by `torch.save`.
 
 use crate::support::{archive, dict_of, golden, pickle, refusal, tensor, text, values};
 use flowmill_weights::FaultKind::{NotFinite, NotWeights};
@@ -105,7 +105,7 @@ fn the_state_dict_is_found_where_scripts_keep_it() {
         assert_eq!(found.left_out, [("optimizer".to_owned(), "list of 0".to_owned())]);
         assert_eq!(found.load(0).unwrap().data(), data);
     }
-    // A tensor beside the model, even two levels up, is not the model; a dict without tensors is not one either.
+    // A tensor next to the model, even two levels up, is not the model; a dict without tensors is not one either.
     for keys in [&["module"][..], &["net"], &["model", "state_dict"]] {
         let wrap = |inner: Vec<u8>, key: &&str| {
             let named = [text("loss"), weight.clone(), text("generator"), b"}".to_vec(), text(key), inner];
@@ -118,7 +118,7 @@ fn the_state_dict_is_found_where_scripts_keep_it() {
         assert_eq!(found.entry, Some(keys.join(".")));
         assert_eq!(found.left_out[0].0, "loss", "{:?}", found.left_out);
     }
-    // A state dict that has more tensors than what a part of it is called stays whole.
+    // A state dict stays whole if it has more tensors than a part of it under a usual key.
     let outer = [b"}(", &text("a")[..], &weight, &text("b"), &weight, &text("net"), &inner, b"u"].concat();
     let file = archive(&[("a/data.pkl", &pickle(&outer)), ("a/data/0", &data)]);
     let found = Archive::from_bytes(&file, Path::new("x.pt")).unwrap();
@@ -172,7 +172,7 @@ fn names_are_fitted_where_one_prefix_explains_all_of_them() {
     let ambiguous = |prefixes: &[&str]| Err(NamingError::Ambiguous(prefixes.iter().map(ToString::to_string).collect()));
     assert_eq!(fit(&["a.w", "a.x.w", "b.w", "b.x.w"]).0, ambiguous(&["a.", "b."]));
     assert_eq!(fit(&["w", "x.w", "x.x.w"]).0, ambiguous(&["", "x."]));
-    // Where nothing explains all, what all names have in common goes if more fits without it.
+    // If nothing matches all names, their common prefix is removed if more names fit without it.
     assert_eq!(fit(&["a.w", "a.y"]), (prefix("a."), "w y".to_owned()));
     assert_eq!(fit(&["a.w", "b.y"]), (Ok(None), "a.w b.y".to_owned()));
     assert_eq!(fit(&["aw", "ax.w"]).0, Ok(None));

@@ -1,4 +1,4 @@
-//! What is written: the same bytes every time, and nothing lost.
+//! Written files: the same bytes every time, and nothing lost.
 
 use crate::support::{golden, legacy};
 use candle_core::{Device, Tensor};
@@ -7,7 +7,7 @@ use flowmill_weights::{Archive, RawTensor, Scalar, Target, WeightError};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Everything a file has, by name.
+/// All contents of a file, by name.
 fn contents(path: &Path) -> (BTreeMap<String, RawTensor>, BTreeMap<String, String>) {
     let mut archive = Archive::open(path).unwrap();
     let names: Vec<String> = archive.tensors.iter().map(|(name, _)| name.clone()).collect();
@@ -20,7 +20,7 @@ fn convert(from: &Path, to: &Path) {
     flowmill_weights::write_archive(to, &mut Archive::open(from).unwrap(), target).unwrap();
 }
 
-/// A file of this test's own; removed with the folder.
+/// A folder for this test only; callers remove it with its files.
 pub fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("flowmill-weights-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

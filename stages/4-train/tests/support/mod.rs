@@ -1,4 +1,4 @@
-//! A miniature experiment: a stage that packs made-up utterances, and the training stage on top of it.
+//! A miniature experiment: a stage that packs synthetic utterances, and the training stage after it.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -166,7 +166,7 @@ impl Toy {
         self.folder.path().join("exp/toy/4-train")
     }
 
-    /// Runs both stages and gives what was said.
+    /// Runs both stages and returns the result and the output.
     pub fn run(&self, overrides: &[&str], options: &RunOptions) -> (Result<RunSummary, RunError>, String) {
         let recipe = match self.recipe(overrides) {
             Ok(recipe) => recipe,
@@ -207,7 +207,7 @@ impl std::io::Write for Said {
     }
 }
 
-/// Every file below a folder with its bytes.
+/// Returns every file below a folder with its bytes.
 pub fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];

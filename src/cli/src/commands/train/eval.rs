@@ -6,7 +6,7 @@ use super::{Notes, Place};
 use crate::failure::Failure;
 use crate::table::print_pairs;
 
-/// Validates and prints.
+/// Validates and prints the results.
 pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     place.expect_data()?;
     let evaluated = flowmill_stage_train::evaluate(

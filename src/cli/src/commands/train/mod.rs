@@ -1,4 +1,4 @@
-//! `flowmill train RECIPE`: looking at a recipe's training, and going back in it.
+//! `flowmill train RECIPE`: examines a recipe's training, and goes back in it.
 
 mod eval;
 mod overfit;
@@ -19,10 +19,10 @@ use crate::experiment::{folder, load_for, threads};
 use crate::failure::Failure;
 use crate::{stages, style};
 
-/// Number of the training stage; those before it make its data.
+/// The number of the training stage. The stages before it make its data.
 const TRAIN: u8 = 4;
 
-/// Does what was asked for; the arguments have exactly one such thing.
+/// Runs the selected action; the arguments have exactly one.
 pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let place = Place::find(arguments)?;
     if let Some(step) = arguments.rollback {
@@ -36,7 +36,7 @@ pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
     }
 }
 
-/// The recipe and where its results are.
+/// The recipe and the place of its results.
 struct Place {
     stages: Vec<Box<dyn Stage>>,
     recipe: Recipe,
@@ -55,7 +55,8 @@ impl Place {
         let interrupt = Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?;
         for stage in stages.iter().filter(|stage| stage.number() == TRAIN) {
             stage.check(&recipe)?;
-            // A checkpoint is evaluated without what its training began with, and going back computes nothing.
+            // A checkpoint is evaluated without the files that its training started from, and going back computes
+            // nothing.
             match (arguments.eval, arguments.rollback) {
                 (true, _) => TrainSection::read(&recipe, &stages::families())?.check_device(&recipe)?,
                 (false, Some(_)) => {}
@@ -65,29 +66,29 @@ impl Place {
         Ok(Self { stages, recipe, experiment, jobs, interrupt })
     }
 
-    /// The stages before training, in order.
+    /// Returns the stages before training, in order.
     fn data_stages(&self) -> &[Box<dyn Stage>] {
         let count = self.stages.iter().filter(|stage| stage.number() < TRAIN).count();
         &self.stages[..count]
     }
 
-    /// Where those stages stand.
+    /// Returns the status of the stages before training.
     fn data_status(&self) -> Result<Vec<StageStatus>, Failure> {
         Ok(flowmill_runner::status(self.data_stages(), &self.recipe, &self.experiment)?)
     }
 
-    /// Fails unless the data to train on are there, as the recipe asks for them.
+    /// Returns an error unless the training data are up to date with the recipe.
     fn expect_data(&self) -> Result<(), Failure> {
         let unfinished = self.data_status()?.into_iter().find(|stage| stage.state != StageState::Done);
         let Some(stage) = unfinished else { return Ok(()) };
         let reason = format!(
-            "stage {} is not up to date, and this changes nothing: run it first, up to --stop-stage pack",
+            "stage {} is not up to date, and this command does not run it; run the recipe first, up to --stop-stage pack",
             stage.stage
         );
         Err(Failure::Failed(anyhow::anyhow!(reason)))
     }
 
-    /// The folder of a stage.
+    /// Returns the folder of a stage.
     fn stage_dir(&self, number: u8) -> PathBuf {
         let stage = self.stages.iter().find(|stage| stage.number() == number);
         stage.map_or_else(|| self.experiment.dir().to_owned(), |stage| self.experiment.stage_dir(stage.as_ref()))

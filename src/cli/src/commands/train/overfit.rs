@@ -1,4 +1,5 @@
-//! `flowmill train RECIPE --overfit N`: whether the settings can learn, in a minute; `--plan-memory`: whether the memory suffices.
+//! `flowmill train RECIPE --overfit N`: tests in a minute whether the model can learn with these settings. Its
+//! functions are also used by `--plan-memory`.
 
 use std::io::Write;
 
@@ -13,19 +14,19 @@ use crate::stages;
 use crate::style;
 use crate::table::print_pairs;
 
-/// The most steps on each batch when no number is given.
+/// The default maximum of steps per batch.
 const STEPS: u32 = 1000;
-/// What a sound model reaches on one batch.
+/// The fall of the loss that a correct model reaches on one batch.
 const EXPECTED_FALL: f64 = 0.9;
-/// Names told of parameters that did not change.
+/// The number of unchanged parameters that are named.
 const SHOWN: usize = 20;
 
-/// Runs what comes before training where it is not up to date, then tries training out.
+/// Runs the stages before training that are not up to date, then trains on a few batches.
 pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write) -> Result<(), Failure> {
     let enough = steps.is_none().then_some(EXPECTED_FALL);
     let steps = steps.unwrap_or(STEPS * u32::from(batches));
     if steps < u32::from(batches) {
-        return Err(Failure::usage(format!("{steps} steps do not get to all {batches} batches; give more --steps")));
+        return Err(Failure::usage(format!("{steps} steps do not reach all {batches} batches; increase --steps")));
     }
     let options = OverfitOptions { batches: batches.into(), steps: steps.into(), enough };
     let interrupt = place.interrupt.clone();
@@ -70,18 +71,18 @@ pub fn make_data(place: &Place) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints every step as it is done.
+/// A printer of every step.
 pub struct Printer<'a> {
     pub out: &'a mut dyn Write,
     pub interrupt: Interrupt,
-    /// Why nothing can be printed any more.
+    /// The error that prevents further printing.
     pub failed: Option<std::io::Error>,
-    /// Duration of each step.
+    /// The duration of each step.
     seconds: Vec<f64>,
 }
 
 impl<'a> Printer<'a> {
-    /// A printer that has not printed yet.
+    /// Creates a printer.
     pub fn new(out: &'a mut dyn Write, interrupt: Interrupt) -> Self {
         Self { out, interrupt, failed: None, seconds: Vec::new() }
     }
@@ -109,19 +110,20 @@ impl Observer for Printer<'_> {
     }
 }
 
-/// Says how long a step took and what it took of a device's memory: not among the results, which are the same every time.
+/// Prints the duration of a step and its use of a device's memory. They are not part of the results, which are the
+/// same every time.
 fn note_costs(seconds: &[f64], device_memory: Option<u64>) {
-    // The first step also warms up.
+    // The first step includes the warm-up of caches.
     let mut sorted = if seconds.len() > 1 { seconds[1..].to_vec() } else { seconds.to_vec() };
     sorted.sort_by(f64::total_cmp);
     let Some(median) = sorted.get(sorted.len() / 2) else { return };
     let memory = device_memory.map_or(String::new(), |bytes| {
-        format!("; tensors took {} of the device's memory at the most ({bytes} bytes)", human::bytes(bytes))
+        format!("; tensors took {} of the device's memory at most ({bytes} bytes)", human::bytes(bytes))
     });
     style::note(&format!("a step took {median:.4} s (median){memory}"));
 }
 
-/// The first and the last loss, the fall, and the parameters.
+/// Prints the first and the last loss, the fall, and the parameters.
 fn summarise(tried: &Overfit, out: &mut dyn Write) -> Result<(), Failure> {
     let batches = if tried.batches == 1 { "1 batch".to_owned() } else { format!("{} batches", tried.batches) };
     let changed = tried.parameters - tried.unchanged.len();
@@ -146,7 +148,7 @@ fn summarise(tried: &Overfit, out: &mut dyn Write) -> Result<(), Failure> {
     }
     if fall < EXPECTED_FALL && !tried.interrupted {
         style::warning(
-            "a sound model loses 90 % of its loss on what is repeated: try more --steps, a higher train.optim.lr, or a wider model",
+            "the loss of a correct model falls by 90 % on repeated batches: try more --steps, a higher train.optim.lr, or a wider model",
         );
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `flowmill train RECIPE --plan-memory`: what training will take of the memory, before it starts.
+//! `flowmill train RECIPE --plan-memory`: measures the memory that training will need, before it starts.
 
 use std::io::Write;
 
@@ -13,10 +13,11 @@ use crate::stages;
 use crate::style;
 use crate::table::print_pairs;
 
-/// Less room than this share of the peak is worth a warning: runs differ by a few hundredths, samples come on top, and other programs run too.
+/// The free share of the peak below which the command warns: runs differ by a few hundredths, samples need additional
+/// memory, and other programs run too.
 const ROOM: f64 = 0.15;
 
-/// Measures and prints; fails when the memory does not suffice.
+/// Measures and prints the memory. Fails if the memory is not sufficient.
 pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     make_data(place)?;
     let mut printer = Printer::new(out, place.interrupt.clone());
@@ -28,21 +29,21 @@ pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
     print(&plan.map_err(|error| Failure::Failed(error.into()))?, out)
 }
 
-/// What this process may take in all: what it has, what is free, within the limit of its group.
+/// Returns the memory that this process may use: its own and the free memory, within the limit of its control group.
 fn usable() -> Option<u64> {
     let memory = machine::memory()?;
     let free = memory.available + process_memory::resident().unwrap_or_default();
     Some(memory.limit.map_or(free, |limit| limit.min(free)))
 }
 
-/// Prints the plan; fails when the memory does not suffice.
+/// Prints the plan. Fails if the memory is not sufficient.
 fn print(plan: &MemoryPlan, out: &mut dyn Write) -> Result<(), Failure> {
     let peak = human::bytes(plan.peak);
     let peak = match plan.source {
         Source::Measured => format!("{peak} (measured)"),
-        Source::Estimated => format!("{peak} (estimated from a part of the batch: the whole would not fit)"),
+        Source::Estimated => format!("{peak} (estimated from a part of the batch, because the whole would not fit)"),
         Source::Full => {
-            format!("more than {peak} (the device was full before a part of the batch was done: it does not fit)")
+            format!("more than {peak} (the device ran out of memory on a part of the batch: it does not fit)")
         }
     };
     let mut pairs = vec![("peak", peak)];
@@ -54,19 +55,19 @@ fn print(plan: &MemoryPlan, out: &mut dyn Write) -> Result<(), Failure> {
     let Some(usable) = plan.usable.or(full.then_some(plan.peak)) else { return Ok(()) };
     if full || plan.peak > usable {
         let than = if full { "more than " } else { "" };
-        style::error(&format!("training takes {than}{}, {}", human::bytes(plan.peak), advice(usable)));
+        style::error(&format!("training needs {than}{}, but {}", human::bytes(plan.peak), advice(usable)));
         return Err(Failure::Told);
     }
     if (plan.peak as f64) * (1.0 + ROOM) > usable as f64 {
-        style::warning(&format!("training takes nearly all memory: {}", advice(usable)));
+        style::warning(&format!("training needs nearly all memory; {}", advice(usable)));
     }
     Ok(())
 }
 
-/// What to change, the cheapest first.
+/// Returns advice on what to change, the cheapest first.
 fn advice(usable: u64) -> String {
     format!(
-        "there are {}: set train.gradient_checkpointing: true (the same results), lower train.batch.max_frames_in_batch and raise \
+        "{} are available: set train.gradient_checkpointing: true (the same results), lower train.batch.max_frames_in_batch and raise \
          train.accum_grad by as much, leave out the longest utterances (prep.max_duration or pack.max_tokens), or lower train.prefetch",
         human::bytes(usable)
     )

@@ -1,4 +1,4 @@
-//! `flowmill train RECIPE --replay DUMP`: a skipped step once more.
+//! `flowmill train RECIPE --replay DUMP`: repeats a skipped step.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::style;
 use crate::table::{Align, Cell, Table, print_pairs};
 
-/// Does the step again and prints what came out beside what the dump holds.
+/// Repeats the step and prints the results next to those in the dump.
 pub fn run(place: &Place, dump: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     place.expect_data()?;
     let replayed = flowmill_stage_train::replay(
@@ -23,15 +23,13 @@ pub fn run(place: &Place, dump: &Path, out: &mut dyn Write) -> Result<(), Failur
     let replayed = replayed.map_err(|error| Failure::Failed(error.into()))?;
     print(&replayed, out)?;
     if !replayed.same_run {
-        style::warning(
-            "the recipe or the model is not that of the dumped run any more; figures may differ for that reason",
-        );
+        style::warning("the recipe or the model differs from that of the dumped run, so figures may differ");
     }
     if replayed.is_equal() {
-        writeln!(out, "every figure equals the dump's")?;
+        writeln!(out, "all figures equal those in the dump")?;
         return Ok(());
     }
-    style::error("not every figure equals the dump's; those that differ are marked");
+    style::error("some figures differ from those in the dump; they are marked");
     Err(Failure::Told)
 }
 
@@ -72,7 +70,7 @@ fn print(replayed: &Replay, out: &mut dyn Write) -> Result<(), Failure> {
     Ok(norms.print(out)?)
 }
 
-/// A figure, what it was, and a mark where they differ.
+/// Returns a figure, its earlier value, and a mark if they differ.
 fn compared(now: Option<Figure>, then: Option<Figure>) -> [Cell; 3] {
     let text = |figure: Option<Figure>| figure.map_or("none".to_owned(), |figure| format!("{}", figure.0 as f32));
     let mark = if now == then { Cell::from("") } else { Cell::styled("differs", style::BAD) };

@@ -8,7 +8,7 @@ use super::Place;
 use crate::experiment::command_line;
 use crate::failure::Failure;
 
-/// Goes back and says what moved, and what comes next.
+/// Goes back and prints what was moved, and what comes next.
 pub fn run(place: &Place, step: u64, out: &mut dyn Write) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     let (experiment, interrupt) = (&place.experiment, &place.interrupt);
@@ -32,7 +32,7 @@ pub fn run(place: &Place, step: u64, out: &mut dyn Write) -> Result<(), Failure>
     } else {
         writeln!(
             out,
-            "the next `flowmill run` goes on from step {step}; what moved aside may be deleted when nobody needs it"
+            "the next `flowmill run` continues from step {step}; delete what was moved aside when it is no longer needed"
         )?;
     }
     Ok(())

@@ -5,14 +5,14 @@ use half::f16;
 use crate::{Array, ArrayData};
 
 const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
-/// Where the header's text begins.
+/// The position at which the header's text begins.
 const TEXT: usize = MAGIC.len() + 2;
-/// The content begins at a multiple of this.
+/// The unit of alignment of the content.
 const ALIGNMENT: usize = 64;
-/// The most axes that an array of a shard has.
+/// The largest number of axes of an array in a shard.
 const MAX_AXES: usize = 16;
 
-/// An array as a file's bytes; `None` for strings, or for more axes than [`MAX_AXES`].
+/// Encodes an array as a file; `None` for strings, or for more axes than [`MAX_AXES`].
 pub(super) fn encode(array: &Array) -> Option<Vec<u8>> {
     fn bytes<T: Copy, const N: usize>(values: &[T], to_bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
         values.iter().flat_map(|&value| to_bytes(value)).collect()
@@ -42,15 +42,15 @@ pub(super) fn encode(array: &Array) -> Option<Vec<u8>> {
     Some([MAGIC, &length, text.as_bytes(), &content].concat())
 }
 
-/// The array of a file that [`encode`] made.
+/// Decodes a file that [`encode`] made.
 pub(super) fn decode(bytes: &[u8]) -> Result<Array, String> {
     fn numbers<T, const N: usize>(content: &[u8], of_bytes: impl Fn([u8; N]) -> T) -> Vec<T> {
-        // A rest that is no whole number makes too few of them for the shape, or else there is none.
+        // An incomplete number at the end makes too few of them for the shape, or is reported below.
         content.as_chunks::<N>().0.iter().map(|&bytes| of_bytes(bytes)).collect()
     }
     let parsed = header(bytes).and_then(|(text, content)| Some((shape(text)?, kind(text)?, content)));
     let Some((shape, kind, content)) = parsed else {
-        return Err("is no NumPy array of numbers in row-major order".into());
+        return Err("is not a NumPy array of numbers in row-major order".into());
     };
     let (data, width) = match kind {
         "<f2" => (ArrayData::F16(numbers(content, f16::from_le_bytes)), 2),

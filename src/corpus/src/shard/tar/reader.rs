@@ -1,4 +1,4 @@
-//! Reading a tar shard: any few of its rows.
+//! Reading of selected rows of a tar shard.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::source::MAX_MEMBER_BYTES;
 use crate::tar::{Member, MemberKind, Members};
 use crate::{Array, ColumnSpec, CorpusError, DType, Row};
 
-/// Where a member's bytes are.
+/// The position of a member's bytes.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     offset: u64,
@@ -32,7 +32,7 @@ struct Places {
 }
 
 impl Places {
-    /// Notes a member by what is behind its key; whether it is one that packed shards have.
+    /// Adds a member by the part of its name after the key. Returns whether it is one that packed shards have.
     fn add(&mut self, extension: &str, span: Span) -> bool {
         if let Some(name) = extension.strip_suffix(NPY) {
             self.arrays.insert(name.to_owned(), span);
@@ -51,7 +51,7 @@ impl Places {
     }
 }
 
-/// A tar shard's rows by their places; the file itself is opened for each read.
+/// The positions of a tar shard's rows. The file itself is opened for each read.
 #[derive(Clone, Debug)]
 pub(in crate::shard) struct TarShardReader {
     path: PathBuf,
@@ -62,7 +62,8 @@ impl TarShardReader {
     /// Reads a shard's headers.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] when it cannot be read, [`CorpusError::Structure`] when it is no tar file or not of this form.
+    /// [`CorpusError::Io`] if it cannot be read, [`CorpusError::Structure`] if it is not a tar file or not of this
+    /// form.
     pub(in crate::shard) fn open(path: &Path) -> Result<Self, CorpusError> {
         let file = File::open(path).map_err(|e| CorpusError::io("read", path, e))?;
         let mut rows: Vec<Places> = Vec::new();
@@ -72,23 +73,23 @@ impl TarShardReader {
                 .map_err(|damage| CorpusError::structure(path, format!("at byte {}: {}", damage.at, damage.problem)))?;
             let Some((key, extension)) = parts(&member) else {
                 let name = String::from_utf8_lossy(&member.name).into_owned();
-                return Err(CorpusError::structure(path, format!("holds `{name}`, which no packed shard does")));
+                return Err(CorpusError::structure(path, format!("contains `{name}`, which no packed shard does")));
             };
             if current.as_deref() != Some(key) {
                 current = Some(key.to_owned());
                 rows.push(Places::default());
             }
-            // A row was pushed just above or before.
+            // The code above pushed a row, or there was one.
             let span = Span { offset: member.offset, size: member.size };
             if rows.last_mut().is_some_and(|row| !row.add(extension, span)) {
                 let name = String::from_utf8_lossy(&member.name).into_owned();
-                return Err(CorpusError::structure(path, format!("holds `{name}` out of order")));
+                return Err(CorpusError::structure(path, format!("contains `{name}` out of order")));
             }
         }
         Ok(Self { path: path.to_path_buf(), rows: rows.into() })
     }
 
-    /// The rows with the given numbers, with the given columns.
+    /// Returns the rows with the given numbers, with the given columns.
     ///
     /// # Errors
     /// [`CorpusError::Structure`] for a row that does not exist, is not of this form, or lacks a column; [`CorpusError::Io`].
@@ -101,10 +102,10 @@ impl TarShardReader {
         let fail = |problem: String| CorpusError::structure(&self.path, problem);
         let have = self.rows.len();
         let places =
-            self.rows.get(number).ok_or_else(|| fail(format!("has {have} rows, row {number} was asked for")))?;
+            self.rows.get(number).ok_or_else(|| fail(format!("has {have} rows, but row {number} was requested")))?;
         let json = places.json.ok_or_else(|| fail(format!("row {number} has no .{JSON}")))?;
         let sidecar: Sidecar = serde_json::from_slice(&self.bytes(file, json)?)
-            .map_err(|e| fail(format!("row {number}: its .{JSON} is not of a packed shard: {e}")))?;
+            .map_err(|e| fail(format!("row {number}: its .{JSON} is not that of a packed shard: {e}")))?;
         let mut small = sidecar.into_row().map_err(|problem| fail(format!("row {number}: {problem}")))?;
         let mut row = Row { id: small.id.clone(), group: small.group.clone(), ..Row::default() };
         for column in columns.iter().filter(|column| column.name != ID && column.name != GROUP) {
@@ -120,14 +121,15 @@ impl TarShardReader {
                     column.check(&array).map_err(|error| fail(error.to_string()))?;
                     row.columns.insert(name.clone(), array);
                 }
-                None if column.required => return Err(fail("is not there".to_owned())),
+                None if column.required => return Err(fail("is missing".to_owned())),
                 None => {}
             }
         }
         Ok(row)
     }
 
-    /// A column that has members of its own; `None` where it has none. The inner result is of the member's content.
+    /// Reads a column that has members of its own; `None` if it has none. The inner result is that of the member's
+    /// content.
     fn column(
         &self,
         file: &File,
@@ -145,7 +147,7 @@ impl TarShardReader {
             return Ok(Ok(Some(Array::scalar(self.bytes(file, span)?))));
         }
         let Some(spans) = places.bytes.get(name) else {
-            // No value has no member.
+            // A column without values has no member.
             return Ok(Ok((!column.axes.is_empty()).then(|| Array::vector(Vec::<Vec<u8>>::new()))));
         };
         let mut values = spans.iter().map(|&span| self.bytes(file, span)).collect::<Result<Vec<_>, _>>()?;
@@ -155,7 +157,7 @@ impl TarShardReader {
         Ok(Ok(Some(Array::vector(values))))
     }
 
-    /// A member's bytes; opening made sure that they are there.
+    /// Reads a member's bytes, which were checked to exist when the file was opened.
     fn bytes(&self, file: &File, span: Span) -> Result<Vec<u8>, CorpusError> {
         if span.size > MAX_MEMBER_BYTES {
             return Err(CorpusError::structure(&self.path, format!("has a member of {} bytes", span.size)));
@@ -166,7 +168,7 @@ impl TarShardReader {
     }
 }
 
-/// The key and what is behind its dot.
+/// Returns the key and the part of the name after its dot.
 fn parts(member: &Member) -> Option<(&str, &str)> {
     let name = std::str::from_utf8(&member.name).ok().filter(|_| member.kind == MemberKind::File)?;
     name.split_once('.').filter(|(key, _)| !key.contains('/'))

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::shard::speech;
 use crate::{Array, ArrayData, Row};
 
-/// A row but for its recording and its larger columns. The first five names are those that WebDataset readers of speech know (and stage 0
-/// reads).
+/// A row without its recording and its larger columns. The first five names are those that WebDataset readers of
+/// speech (including stage 0) know.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Sidecar {
@@ -44,7 +44,7 @@ enum Text {
 }
 
 impl Sidecar {
-    /// The JSON of a row, and the names of the columns in it.
+    /// Returns the JSON of a row, and the names of the columns in it.
     pub(super) fn of(row: &Row) -> (Self, Vec<&str>) {
         fn scalar<T: crate::Element>(row: &Row, name: &str) -> Option<T> {
             row.value::<T>(name).ok().cloned()
@@ -91,7 +91,7 @@ impl Sidecar {
         (sidecar, names)
     }
 
-    /// The row, with the columns that are in the JSON.
+    /// Returns the row, with the columns that are in the JSON.
     pub(super) fn into_row(self) -> Result<Row, String> {
         let mut columns = BTreeMap::new();
         let mut put = |name: &str, array: Option<Array>| {
@@ -118,7 +118,7 @@ impl Sidecar {
     }
 }
 
-/// Returns whether JSON can hold the numbers.
+/// Returns whether JSON can represent the numbers.
 fn all_finite(values: &[f32]) -> bool {
     values.iter().all(|value| value.is_finite())
 }

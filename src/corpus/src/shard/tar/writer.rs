@@ -24,10 +24,12 @@ impl TarShardWriter {
     /// Starts a shard with these columns.
     ///
     /// # Errors
-    /// [`CorpusError::Io`] when the file cannot be made, [`CorpusError::Structure`] for a column whose name is none of a member.
+    /// [`CorpusError::Io`] if the file cannot be created, [`CorpusError::Structure`] for a column whose name cannot
+    /// be part of a member's name.
     pub fn create(path: &Path, columns: &[ColumnSpec]) -> Result<Self, CorpusError> {
         if let Some(column) = columns.iter().find(|column| !is_plain(&column.name)) {
-            let problem = format!("column `{}`: a tar shard takes letters, digits, `_` and `-` only", column.name);
+            let problem =
+                format!("column `{}`: names in tar shards may contain only letters, digits, `_` and `-`", column.name);
             return Err(CorpusError::structure(path, problem));
         }
         let file = File::create(path).map_err(|e| CorpusError::io("write", path, e))?;
@@ -61,7 +63,7 @@ impl TarShardWriter {
                 }
                 _ => {
                     let bytes = npy::encode(array).ok_or_else(|| {
-                        let problem = format!("row `{}` column `{name}`: a tar shard cannot hold {column}", row.id);
+                        let problem = format!("row `{}` column `{name}`: a tar shard cannot store {column}", row.id);
                         CorpusError::structure(&self.path, problem)
                     })?;
                     self.out.append(&format!("{key}.{name}{NPY}"), &bytes).map_err(fail)?;
@@ -82,7 +84,7 @@ impl TarShardWriter {
     }
 }
 
-/// Returns whether a column's name can stand in the name of a member.
+/// Returns whether a column's name can be part of a member's name.
 fn is_plain(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }

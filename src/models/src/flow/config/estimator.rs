@@ -5,13 +5,14 @@ use crate::flow::{FlowError, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The network that estimates the velocity. Written as its settings alone: the family of a model says which one it has.
+/// The network that estimates the velocity. In recipes only its settings are written: the family of the model
+/// determines the network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum EstimatorConfig {
-    /// CosyVoice 2's.
+    /// The estimator of CosyVoice 2.
     UNet(UNetConfig),
-    /// Step-Audio's.
+    /// The estimator of Step-Audio.
     Dit(DitConfig),
 }
 
@@ -33,7 +34,7 @@ impl From<DitConfig> for EstimatorConfig {
     }
 }
 
-/// Where no family says otherwise, the settings are those of a U-Net.
+/// Without a family, the settings are those of a U-Net.
 impl<'de> Deserialize<'de> for EstimatorConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         UNetConfig::deserialize(deserializer).map(Self::UNet)
@@ -41,7 +42,7 @@ impl<'de> Deserialize<'de> for EstimatorConfig {
 }
 
 impl EstimatorConfig {
-    /// Rate of the dropout inside of its blocks.
+    /// Returns the dropout rate inside its blocks.
     pub(crate) fn dropout(&self) -> f32 {
         match self {
             Self::UNet(config) => config.dropout,
@@ -86,20 +87,20 @@ impl EstimatorConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UNetConfig {
-    /// Channels of each level. One level, as published, keeps the frame rate; every further one halves it, and looks
-    /// ahead by one frame where it does.
+    /// Channels of each level. One level, as in the published model, keeps the frame rate. Every further level halves
+    /// it, and looks ahead by one frame where it does.
     pub channels: Vec<usize>,
     /// Dropout in the transformer blocks.
     pub dropout: f32,
     /// Channels per attention head.
     pub attention_head_dim: usize,
-    /// Transformer blocks after each residual block.
+    /// Number of transformer blocks after each residual block.
     pub n_blocks: usize,
-    /// Residual blocks between the way down and the way up.
+    /// Number of residual blocks between the way down and the way up.
     pub num_mid_blocks: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_heads: usize,
-    /// Frames per chunk of the chunk-causal masks for streaming; 0 is no masks.
+    /// Frames per chunk of the chunk-causal masks for streaming; 0 for no masks.
     pub static_chunk_size: usize,
 }
 
@@ -125,13 +126,13 @@ pub struct DitConfig {
     pub hidden_size: usize,
     /// Number of blocks.
     pub depth: usize,
-    /// Attention heads.
+    /// Number of attention heads.
     pub num_heads: usize,
     /// Channels per attention head.
     pub head_dim: usize,
-    /// Channels inside of the feed-forward part of a block, as a multiple of `hidden_size`.
+    /// Channels inside the feed-forward part of a block, as a multiple of `hidden_size`.
     pub mlp_ratio: f64,
-    /// Frames per chunk of the chunk-causal masks for streaming; 0 is no masks.
+    /// Frames per chunk of the chunk-causal masks for streaming; 0 for no masks.
     pub static_chunk_size: usize,
 }
 
@@ -142,7 +143,7 @@ impl Default for DitConfig {
 }
 
 impl DitConfig {
-    /// Channels inside of the feed-forward part of a block.
+    /// Returns the number of channels inside the feed-forward part of a block.
     pub(crate) fn mlp_size(&self) -> usize {
         (self.hidden_size as f64 * self.mlp_ratio) as usize
     }
@@ -152,7 +153,7 @@ impl DitConfig {
 mod tests {
     use super::*;
 
-    /// In single precision 50 x 0.7 is a little less than 35.
+    /// In single precision, 50 x 0.7 is a little less than 35.
     #[test]
     fn the_feed_forward_part_has_the_channels_of_the_public_implementation() {
         let channels = |hidden_size, mlp_ratio| DitConfig { hidden_size, mlp_ratio, ..DitConfig::default() }.mlp_size();

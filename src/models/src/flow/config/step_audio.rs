@@ -1,4 +1,4 @@
-//! The settings of a Step-Audio flow as recipes and files name them.
+//! The settings of a Step-Audio flow, with the names of recipes and files.
 
 use super::{
     ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation, is_zero,
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StepAudioConfig {
-    /// Entries of the coarse (linguistic) codebook.
+    /// Number of entries of the coarse (linguistic) codebook.
     pub vq02_size: usize,
-    /// Entries of the fine (semantic) codebook.
+    /// Number of entries of the fine (semantic) codebook.
     pub vq06_size: usize,
-    /// Rows of the token embedding: both codebooks and the padding between them.
+    /// Number of rows of the token embedding: both codebooks and the padding between them.
     pub vocab_size: usize,
     /// Channels of the token embedding and of the encoder.
     pub input_size: usize,
@@ -27,7 +27,7 @@ pub struct StepAudioConfig {
     pub token_mel_ratio: usize,
     /// Tokens that the encoder looks ahead.
     pub pre_lookahead_len: usize,
-    /// Width, in tokens, of a linear path from the embeddings straight to the mel, as in `cosyvoice2-flow`; 0 is
+    /// Width, in tokens, of a linear path from the embeddings directly to the mel, as in `cosyvoice2-flow`; 0 for
     /// none, as in the public model.
     #[serde(skip_serializing_if = "is_zero")]
     pub direct_mel_kernel: usize,
@@ -37,7 +37,7 @@ pub struct StepAudioConfig {
     pub estimator: DitConfig,
     /// The flow matching objective and its inference.
     pub matching: MatchingConfig,
-    /// Mean and deviation of each mel bin, for a flow on normalized mels. Training fills it in with
+    /// Mean and deviation of each mel bin, for a flow on normalized mels. Training sets it with
     /// `train.normalise_mel`; the public model has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mel_normalisation: Option<MelNormalisation>,

@@ -1,4 +1,4 @@
-//! Step-Audio's estimator: a diffusion transformer (arXiv 2212.09748) whose blocks also hold causal convolutions.
+//! Step-Audio's estimator: a diffusion transformer (arXiv 2212.09748) whose blocks also contain causal convolutions.
 
 use crate::flow::rows::Rows;
 use crate::flow::{DitConfig, Result};
@@ -8,32 +8,32 @@ use flowmill_nn::ops::{Attention, Convolution, Modulation};
 use flowmill_nn::{Activation, Context, Reach, Sequences, Value};
 use std::rc::Rc;
 
-/// Of the norms that are modulated, which have no gain and bias of their own.
+/// The epsilon of the modulated norms, which have no gain and bias of their own.
 const MODULATED_EPSILON: f32 = 1e-6;
 const EPSILON: f32 = 1e-5;
 const TAPS: usize = 3;
 const TIME_CHANNELS: usize = 256;
-/// The deviation that the time embedding starts with.
+/// The initial deviation of the time embedding.
 const TIME_DEVIATION: f32 = 0.02;
 
-/// The vectors of a block's modulation, by their places: shift, scale and gate of each part.
+/// The vectors of a block's modulation by their index: shift, scale and gate of each part.
 const ATTENTION: [usize; 3] = [0, 1, 2];
 const FEED_FORWARD: [usize; 3] = [3, 4, 5];
 const CONVOLUTION: [usize; 3] = [6, 7, 8];
 
-/// Xavier uniform with a zero bias, as the published estimator starts.
+/// Creates a linear layer with Xavier uniform weights and a zero bias, like the published estimator.
 fn linear(builder: Builder, inputs: usize, outputs: usize) -> Result<Linear> {
     let weight = Init::xavier_uniform(inputs, outputs);
     Ok(Linear::with_init(builder, inputs, outputs, weight, Some(Init::Constant(0.0)))?)
 }
 
-/// Starts at zero: a block begins as the identity, the network as the velocity zero.
+/// Creates a linear layer that starts at zero: a block begins as the identity, the network as the velocity zero.
 fn zero_linear(builder: Builder, inputs: usize, outputs: usize) -> Result<Linear> {
     let zero = Init::Constant(0.0);
     Ok(Linear::with_init(builder, inputs, outputs, zero, Some(zero))?)
 }
 
-/// Self-attention with normalised queries and keys.
+/// Self-attention with normalized queries and keys.
 #[derive(Debug, Clone)]
 struct SelfAttention {
     query: Linear,
@@ -70,7 +70,7 @@ impl SelfAttention {
         Ok(self.out.forward(context, &attended)?)
     }
 
-    /// Normalises each head's channels.
+    /// Normalizes each head's channels.
     fn per_head(&self, context: &Context, input: &Value, norm: &LayerNorm) -> Result<Value> {
         let heads = input.reshape(&[input.rows() * self.heads, self.head_width])?;
         Ok(norm.forward(context, &heads)?.reshape(input.dims())?)
@@ -103,7 +103,7 @@ impl CausalConvBlock {
     }
 }
 
-/// Attention, convolutions and feed-forward, each after a modulated norm and behind a gate.
+/// Attention, convolutions and feed-forward, each with a modulated norm before it and a gate after it.
 #[derive(Debug, Clone)]
 struct Block {
     attention: SelfAttention,
@@ -126,7 +126,7 @@ impl Block {
         })
     }
 
-    /// `time` is the activated time embedding `[item, channel]`.
+    /// Runs the block; `time` is the activated time embedding `[item, channel]`.
     fn forward(&self, context: &Context, input: &Value, time: &Value, rows: &Rows, reach: Reach) -> Result<Value> {
         let vectors = self.modulation.forward(context, time)?;
         let modulation = Modulation { vectors: &vectors, rows: &rows.all };
@@ -153,7 +153,7 @@ pub(in crate::flow) struct Dit {
 }
 
 impl Dit {
-    /// From `inputs` channels (state and conditions) to `bins`.
+    /// Creates the network from `inputs` channels (state and conditions) to `bins`.
     pub(super) fn new(mut builder: Builder, config: &DitConfig, inputs: usize, bins: usize) -> Result<Self> {
         let channels = config.hidden_size;
         let mut scope = builder.scope("t_embedder");
@@ -173,7 +173,7 @@ impl Dit {
         Ok(Self { time, input, blocks, final_modulation, output, chunk: config.static_chunk_size })
     }
 
-    /// The velocity `[row, bin]` from states and conditions `[row, channel]` and one time per item.
+    /// Returns the velocity `[row, bin]` for states and conditions `[row, channel]` and one time per item.
     pub(super) fn forward(
         &self,
         context: &Context,
@@ -184,7 +184,7 @@ impl Dit {
     ) -> Result<Value> {
         let time = timestep_encodings(times, TIME_CHANNELS)?;
         let time = self.time[0].forward_activated(context, &time, Activation::Silu)?;
-        // Every modulation applies SiLU to the embedding first: once for all.
+        // Every modulation first applies SiLU to the embedding, so it is computed once for all.
         let time = self.time[1].forward_activated(context, &time, Activation::Silu)?;
         let reach = if streaming && self.chunk > 0 { Reach::Chunk(self.chunk) } else { Reach::Full };
         let mut state = self.input.forward(context, input)?;

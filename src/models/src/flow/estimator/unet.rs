@@ -9,15 +9,15 @@ use std::rc::Rc;
 
 const EPSILON: f32 = 1e-5;
 const TAPS: usize = 3;
-/// Frames of a level for one of the next.
+/// The number of frames of a level that become one frame of the next.
 const HALF: usize = 2;
 
-/// Channels of the time embedding.
+/// Returns the number of channels of the time embedding.
 fn time_channels(config: &UNetConfig) -> usize {
     4 * config.channels[0]
 }
 
-/// The published estimator starts Kaiming normal with zero biases.
+/// Creates a linear layer with Kaiming normal weights and zero biases, like the published estimator.
 fn linear(builder: Builder, inputs: usize, outputs: usize, with_bias: bool) -> Result<Linear> {
     let bias = with_bias.then_some(Init::Constant(0.0));
     Ok(Linear::with_init(builder, inputs, outputs, Init::kaiming_normal(inputs), bias)?)
@@ -69,7 +69,7 @@ impl ResnetBlock {
         })
     }
 
-    /// `time` is the activated time embedding `[item, channel]`.
+    /// Runs the block; `time` is the activated time embedding `[item, channel]`.
     fn forward(&self, context: &Context, input: &Value, time: &Value, items: &Sequences) -> Result<Value> {
         let state = self.first.forward(context, input, items)?;
         let state = state.add_items(&self.time.forward(context, time)?, items)?;
@@ -168,7 +168,7 @@ impl Stage {
     }
 }
 
-/// What all stages of a level share.
+/// Values that all stages of a level share.
 struct Shared {
     /// Activated time embedding `[item, channel]`.
     time: Value,
@@ -177,14 +177,15 @@ struct Shared {
 }
 
 impl Shared {
-    /// The next level's: half as many frames, an odd one kept.
+    /// Returns the values of the next level: half as many frames, rounded up.
     fn halved(&self) -> Self {
         let lengths: Vec<usize> = self.items.lengths().iter().map(|length| length.div_ceil(HALF)).collect();
         Self { time: self.time.clone(), items: Rc::new(Sequences::packed(&lengths)), reach: self.reach }
     }
 }
 
-/// A level on the way down: its stage, and the convolution to the next level, or that keeps the frames of the last.
+/// A level on the way down: its stage, and the convolution to the next level (on the last level, one that keeps the
+/// frames).
 #[derive(Debug, Clone)]
 struct Down {
     stage: Stage,
@@ -206,7 +207,8 @@ impl Down {
     }
 }
 
-/// A level on the way up: its stage, and what leads to the level before, or keeps the frames of the first.
+/// A level on the way up: its stage, and the convolution to the level before (on the first level, one that keeps the
+/// frames).
 #[derive(Debug, Clone)]
 struct Up {
     stage: Stage,
@@ -232,14 +234,14 @@ impl Up {
         Ok(Self { stage: Stage::new(builder, inputs, channels, config)?, conv })
     }
 
-    /// From its items to `to`, those of the level before.
+    /// Runs the level from its items to `to`, those of the level before.
     fn forward(&self, context: &Context, input: &Value, shared: &Shared, to: &Sequences) -> Result<Value> {
         let hidden = self.stage.forward(context, input, shared)?;
         match &self.conv {
             UpConv::Same(conv) => Ok(conv.forward_packed(context, &hidden, &shared.items)?),
             UpConv::Doubled(conv) => {
                 let doubled = conv.forward_packed(context, &hidden, &shared.items)?;
-                // An odd number of frames was halved to one half more.
+                // Halving an odd number of frames rounded up, so doubling gives one frame too many.
                 Ok(doubled.pack_rows(&shared.items.repeated(HALF).shortened(&to.lengths())?)?)
             }
         }
@@ -252,7 +254,7 @@ pub(in crate::flow) struct UNet {
     time: [Linear; 2],
     down: Vec<Down>,
     middle: Vec<Stage>,
-    /// From the last level to the first.
+    /// The levels from the last to the first.
     up: Vec<Up>,
     last: ConvBlock,
     projection: Conv1d,
@@ -261,7 +263,7 @@ pub(in crate::flow) struct UNet {
 }
 
 impl UNet {
-    /// From `inputs` channels (state and conditions) to `bins`.
+    /// Creates the network from `inputs` channels (state and conditions) to `bins`.
     pub(super) fn new(mut builder: Builder, config: &UNetConfig, inputs: usize, bins: usize) -> Result<Self> {
         let (channels, embedded) = (&config.channels, time_channels(config));
         let mut time = builder.scope("time_mlp");
@@ -298,7 +300,7 @@ impl UNet {
         })
     }
 
-    /// The velocity `[row, bin]` from states and conditions `[row, channel]` and one time per item.
+    /// Returns the velocity `[row, bin]` for states and conditions `[row, channel]` and one time per item.
     pub(super) fn forward(
         &self,
         context: &Context,

@@ -1,19 +1,20 @@
-//! Starts that lie on the end of what a path may be.
+//! Starts at the boundary of the allowed paths.
 //!
-//! Where Delta exceeds 1, an item's prediction is scaled so that nothing is left for the noise: the noise is the root of a difference
-//! that is zero, and in single precision the root of its rounding, anything up to some 3e-4. Which it was in a file depends on the order in
-//! which the file's implementation took its sums, and a different one is further off than the tolerance. So for each such item
-//! the roundings around its time and variance are tried, and the one is taken whose gradient is nearest to the file's. Nothing but this
-//! one number per item is open.
+//! If Delta exceeds 1, an item's prediction is scaled so that nothing remains for the noise. The noise is then the
+//! root of a difference that is zero, and in single precision the root of its rounding error, which is up to about
+//! 3e-4. Its value in a file depends on the order in which the file's implementation computed its sums, and a
+//! different value exceeds the tolerance. So for each such item the roundings around its time and variance are tried,
+//! and the one whose gradient is nearest to the file's is used. Only this one number per item is free.
 
 use flowmill_nn::objectives::{Placement, ShallowFlowMatching};
 
 use crate::parity::Result;
 
-/// Steps of single precision to both sides of time and variance: what sums in another order come to.
+/// The number of steps of single precision to both sides of time and variance, which is the effect of another order
+/// of sums.
 const STEPS: i32 = 8;
 
-/// The starts with those roundings that give the least `errors`, one per item.
+/// Returns the starts with the roundings that give the smallest `errors`, one per item.
 pub(super) fn fitted(
     objective: &ShallowFlowMatching,
     mut starts: Vec<Placement>,
@@ -39,7 +40,8 @@ pub(super) fn fitted(
     Ok(starts)
 }
 
-/// What the noise of a start may be multiplied by, the start's own first; nothing else where the noise is no rounding.
+/// Returns the possible factors of the noise of a start, with the start's own first. It is the only one if the noise
+/// is not rounding.
 fn roundings(objective: &ShallowFlowMatching, start: &Placement) -> Vec<f64> {
     let mut noises = vec![start.noise];
     if start.delta <= 1.0 {
@@ -55,7 +57,7 @@ fn roundings(objective: &ShallowFlowMatching, start: &Placement) -> Vec<f64> {
     noises
 }
 
-/// The number so many steps of single precision away.
+/// Returns the number `steps` steps of single precision away.
 fn stepped(number: f32, steps: i32) -> f32 {
     (0..steps.abs()).fold(number, |number, _| if steps > 0 { number.next_up() } else { number.next_down() })
 }

@@ -1,4 +1,4 @@
-//! Attention by CUDA kernels between its products: the steps of the composition, fewer launches.
+//! Attention with CUDA kernels between its products: the same steps as the composition in fewer launches.
 
 use super::composition::{Attend, Relative, Saved};
 use crate::cuda::attention::{Layout, merge, of_biases, serves, split};
@@ -8,7 +8,7 @@ use crate::{Result, Sequences};
 use candle_core::{Device, Tensor};
 
 impl Attend {
-    /// Row maps of queries and of keys: the row of each position, or on the way `back` the position of each row. Nothing where nothing moves.
+    /// Row maps of queries and of keys: the row of each position, or with `back` the position of each row. `None` where nothing moves.
     fn maps(&self, device: &Device, back: bool) -> Result<[Option<Tensor>; 2]> {
         let on_device = |items: &Sequences| {
             let rows = items.map(Key::Pad(self.time()))?;
@@ -23,7 +23,7 @@ impl Attend {
         Layout { items: self.items(), heads, time: self.time(), channels, maps }
     }
 
-    /// The forward pass; nothing where the kernels do not serve.
+    /// The forward pass; `None` if the kernels do not support the inputs.
     pub(super) fn forward_by_kernel(&self, inputs: &[Tensor]) -> Result<Option<(Tensor, Saved)>> {
         let (like, dtype, device) = (&inputs[0], inputs[0].dtype(), inputs[0].device());
         if !serves(like) {
@@ -59,7 +59,7 @@ impl Attend {
         Ok(Some((output.reshape(self.shape.as_slice())?, saved)))
     }
 
-    /// The backward pass of a forward pass by kernels.
+    /// The backward pass after a forward pass by kernels.
     pub(super) fn backward_by_kernel(&self, saved: Saved, gradient: &Tensor) -> Result<Vec<Option<Tensor>>> {
         let (device, heads) = (saved.content.device().clone(), self.settings.heads);
         let maps = self.maps(&device, false)?;

@@ -8,10 +8,10 @@ use crate::ops::row_map::{Key, matrix, sum_rows, swap};
 use crate::{Result, Sequences};
 use candle_core::{DType, Device, Tensor};
 
-/// Below every score: what a query does not see.
+/// Score below every real one, for keys that a query does not see.
 const UNSEEN: f32 = -1e30;
 
-/// Attention; inputs queries, keys, values and, with relative positions, encodings, content bias and position bias.
+/// Attention; inputs are queries, keys, values and, with relative positions, encodings, content bias and position bias.
 pub(super) struct Attend {
     pub(super) settings: Settings,
     pub(super) queries: Sequences,
@@ -19,26 +19,26 @@ pub(super) struct Attend {
     pub(super) shape: Vec<usize>,
 }
 
-/// What the backward pass needs.
+/// Saved state for the backward pass.
 pub(super) struct Saved {
-    /// `[item x head, time, channel]`, the queries with the content bias where there is one.
+    /// `[item x head, time, channel]`: the queries, with the content bias if there is one.
     pub(super) content: Tensor,
     pub(super) keys: Tensor,
     pub(super) values: Tensor,
-    /// The softmax of the scores, `[item x head, time, time]`, in single precision at least.
+    /// The softmax of the scores, `[item x head, time, time]`, in single precision or wider.
     pub(super) weights: Tensor,
-    /// The factors of the dropout on them.
+    /// The dropout factors of the weights.
     pub(super) dropout: Option<Tensor>,
     pub(super) relative: Option<Relative>,
     /// Rows of the keys.
     pub(super) key_shape: Vec<usize>,
-    /// True if the CUDA kernels serve.
+    /// True if the CUDA kernels are used.
     #[cfg(feature = "cuda")]
     pub(super) by_kernel: bool,
 }
 
 impl Saved {
-    /// The gradients of the weights, in single precision at least, and of the values, from that of their product.
+    /// The gradients of the weights (in single precision or wider) and of the values, from the gradient of their product.
     pub(super) fn of_product(&self, dy: &Tensor) -> Result<[Tensor; 2]> {
         let mut of_weights = wide(&dy.matmul(&self.values.t()?)?)?;
         let mut dropped = self.weights.clone();
@@ -50,7 +50,7 @@ impl Saved {
     }
 }
 
-/// What the backward pass needs of relative positions.
+/// Saved state of relative positions for the backward pass.
 pub(super) struct Relative {
     /// The queries with the position bias, `[head, item x time, channel]`.
     pub(super) position: Tensor,
@@ -70,7 +70,7 @@ impl Attend {
         self.queries.len()
     }
 
-    /// The longest item, of queries or keys: what all are padded to.
+    /// The length of the longest item, of queries or keys, to which all are padded.
     pub(super) fn time(&self) -> usize {
         let lengths = self.queries.ranges().iter().chain(self.keys.ranges()).map(|rows| rows.len());
         lengths.max().unwrap_or(0).max(1)
@@ -115,7 +115,7 @@ impl Attend {
         Ok(sum.reshape((count * heads, time, head_width))?)
     }
 
-    /// The gradient of a bias from that of the sum.
+    /// The gradient of a bias from the gradient of the sum.
     fn of_bias(&self, split: &Tensor) -> Result<Tensor> {
         let Settings { heads, head_width, .. } = self.settings;
         let (count, time) = (self.items(), self.time());
@@ -123,7 +123,7 @@ impl Attend {
         Ok(sum_rows(&rows.reshape((count * time, heads * head_width))?)?.reshape((heads, head_width))?)
     }
 
-    /// What is added to the scores: 0 where a query sees a key, far below every score elsewhere; `[item, 1, time, time]`.
+    /// Mask added to the scores: 0 where a query sees a key, far below every score elsewhere; `[item, 1, time, time]`.
     pub(super) fn mask(&self, device: &Device, dtype: DType) -> Result<Tensor> {
         let time = self.time();
         let make = || {
@@ -142,7 +142,7 @@ impl Attend {
         self.keys.cache().mask(Key::Mask(self.settings.reach, time), device, dtype, make)
     }
 
-    /// Whether a query sees no key at all. (Rows of padding see none either, but nothing reads what they give.)
+    /// Returns whether a query sees no key at all. (Rows of padding see none either, but their results are not read.)
     fn has_blind_queries(&self) -> bool {
         let mut items = self.queries.ranges().iter().zip(self.keys.ranges());
         items.any(|(queries, keys)| {
@@ -150,8 +150,8 @@ impl Attend {
         })
     }
 
-    /// The softmax in single precision at least, `[item x head, time, time]`, of the scores and what distances `[item x head, time, 2 time - 1]`
-    /// add to them.
+    /// The softmax, in single precision or wider, `[item x head, time, time]`, of the scores plus the contributions of the distances
+    /// `[item x head, time, 2 time - 1]`.
     fn weights(&self, scores: Tensor, distances: Option<Tensor>) -> Result<Tensor> {
         let Settings { heads, scale, .. } = self.settings;
         let (count, time) = (self.items(), self.time());
@@ -164,14 +164,14 @@ impl Attend {
         let scores = scores.broadcast_add(&mask)?;
         let mut exponentials = scores.broadcast_sub(&scores.max_keepdim(3)?)?.exp()?;
         if self.has_blind_queries() {
-            // They give zeros.
+            // Queries that see no key have zeros.
             exponentials = exponentials.broadcast_mul(&mask.ge(0.0)?.to_dtype(scores.dtype())?)?;
         }
         let sums = exponentials.sum_keepdim(3)?.maximum(f64::from(f32::MIN_POSITIVE))?;
         Ok(exponentials.broadcast_div(&sums)?.reshape((count * heads, time, time))?)
     }
 
-    /// The gradient of the scores in a type, from that of the weights; and that of the distances where there are some.
+    /// The gradient of the scores in an element type, from the gradient of the weights; and the gradient of the distances, if any.
     fn slopes(
         &self,
         gradient: &Tensor,
@@ -187,7 +187,7 @@ impl Attend {
         Ok((slopes, of_distances))
     }
 
-    /// The factors of the dropout on the weights, `[item x head, time, time]`: drawn on the host, the same on every device.
+    /// The dropout factors of the weights, `[item x head, time, time]`, drawn on the host so that they are the same on every device.
     pub(super) fn dropout(&self, like: &Tensor) -> Result<Option<Tensor>> {
         let Some((rate, draw)) = self.settings.dropout else { return Ok(None) };
         let (time, heads) = (self.time(), self.settings.heads);
@@ -208,7 +208,7 @@ impl Attend {
         swap(&near, [2 * time - 1, heads, head_width], &[heads, 2 * time - 1, head_width])
     }
 
-    /// The gradient of all `given` encodings, from that of [`distances`](Self::distances).
+    /// The gradient of all `given` encodings, from the gradient of [`distances`](Self::distances).
     pub(super) fn of_encodings(&self, near: &Tensor, given: usize) -> Result<Tensor> {
         let Settings { heads, head_width, .. } = self.settings;
         let time = self.time();

@@ -1,4 +1,4 @@
-//! Modulated norms and gated sums as compositions, with CUDA kernels in their place where they serve.
+//! Modulated norms and gated sums as compositions, replaced by CUDA kernels where they are supported.
 
 use crate::device::wide;
 use crate::ops::norm::{Normalize, Normalized, composed_input_gradient};
@@ -7,7 +7,7 @@ use crate::ops::row_map::{Key, gated, sum_items, vector};
 use crate::{Result, Sequences};
 use candle_core::Tensor;
 
-/// The gradient of all vectors `[item, n x channel]` from those of some, by their places, in single precision at least.
+/// The gradient of all vectors `[item, n x channel]` from the gradients of some, by their places, in single precision or wider.
 fn of_vectors(parts: &[(usize, Tensor)], count: usize) -> Result<Tensor> {
     let part = |place: usize| {
         let found = parts.iter().find(|(at, _)| *at == place);
@@ -36,7 +36,7 @@ impl ModulatedNorm {
 }
 
 impl Operation for ModulatedNorm {
-    /// What the norm keeps, and the vectors.
+    /// Saved state of the norm, and the vectors.
     type Saved = (Normalized, Tensor);
 
     #[cfg(feature = "cuda")]
@@ -97,7 +97,7 @@ impl Operation for ModulatedNorm {
 
 #[cfg(feature = "cuda")]
 impl ModulatedNorm {
-    /// The backward pass by CUDA kernels, of a forward pass by them.
+    /// The backward pass by CUDA kernels, after a forward pass by CUDA kernels.
     fn cuda_backward(
         &self,
         norm: &Normalized,

@@ -1,7 +1,7 @@
-//! LevelDB's log format, as W&B has it: blocks of 32 KiB, records cut at their ends, each piece with a checksum.
+//! LevelDB's log format in W&B's variant: blocks of 32 KiB, records split at block ends, each piece with a checksum.
 //!
 //! A piece is the CRC-32 of its type and data (u32), the length of the data (u16), the type (u8) and the data, little endian.
-//! The first block begins with [`HEADER`]; at the end of a block, room for less than a piece's head is zeros.
+//! The first block begins with [`HEADER`]; if the rest of a block is too short for a piece's header, it is zeros.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -17,7 +17,7 @@ const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
 const LAST: u8 = 4;
 
-/// The bytes that `record` takes at the end of a file of `length` bytes.
+/// Encodes `record` for appending to a file of `length` bytes.
 pub(super) fn framed(length: u64, record: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(record.len() + 16);
     let mut room = BLOCK - length % BLOCK;
@@ -43,7 +43,7 @@ pub(super) fn framed(length: u64, record: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The end of the last whole record within the first `length` bytes, and the number of records up to there.
+/// Returns the end of the last whole record within the first `length` bytes, and the number of records up to there.
 pub(super) fn whole_records(file: &mut File, length: u64) -> io::Result<(u64, u64)> {
     file.seek(SeekFrom::Start(0))?;
     let mut reader = BufReader::new(file);
@@ -61,7 +61,7 @@ pub(super) fn whole_records(file: &mut File, length: u64) -> io::Result<(u64, u6
         let room = BLOCK - at % BLOCK;
         if room < PIECE_HEAD {
             at += room;
-            // A block is no longer than this.
+            // The value is at most the length of a block.
             reader.seek_relative(room as i64)?;
             continue;
         }
@@ -97,7 +97,7 @@ fn checksum(kind: u8, data: &[u8]) -> u32 {
 
 fn piece(bytes: &mut Vec<u8>, kind: u8, data: &[u8]) {
     bytes.extend_from_slice(&checksum(kind, data).to_le_bytes());
-    // A piece lies within a block, so its length fits.
+    // A piece is within a block, so its length fits.
     bytes.extend_from_slice(&(data.len() as u16).to_le_bytes());
     bytes.push(kind);
     bytes.extend_from_slice(data);

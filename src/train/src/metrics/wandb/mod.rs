@@ -1,4 +1,4 @@
-//! Weights & Biases runs without its program: the file that an offline run leaves, which `wandb sync` uploads.
+//! Weights & Biases runs without its program: the file of an offline run, which `wandb sync` uploads.
 //!
 //! `wandb/offline-run-…-ID/run-ID.wandb` is a LevelDB log of `wandb_internal.Record` protocol buffers: a header, the run with its
 //! configuration, the history, a summary and the exit. It holds no host, and without `wall_clock` no clock: times are steps in seconds
@@ -18,7 +18,7 @@ use super::append::AppendFile;
 use super::clock::{Clock, compact};
 use crate::TrainError;
 
-/// The folder of the run in that of the training, as `wandb sync` finds it.
+/// Subfolder of the training with the run, where `wandb sync` finds it.
 pub const WANDB_FOLDER: &str = "wandb";
 
 /// Settings of an offline run of Weights & Biases in `4-train/wandb/`, which `wandb sync` uploads.
@@ -29,12 +29,12 @@ pub struct WandbConfig {
     ///
     /// Counterparts: `wandb.init(project)`.
     pub project: String,
-    /// Name of the run; without it that of the experiment.
+    /// Name of the run; by default that of the experiment.
     ///
     /// Counterparts: `wandb.init(name)`.
     #[serde(default)]
     pub name: Option<String>,
-    /// The user or team; without it that of whoever uploads the run.
+    /// The user or team; by default that of the user who uploads the run.
     #[serde(default)]
     pub entity: Option<String>,
     /// The group that the run is shown with.
@@ -51,7 +51,7 @@ pub struct WandbConfig {
 impl WandbConfig {
     pub(crate) fn check(&self) -> Result<(), TrainError> {
         let fail = |key, reason: &str| Err(TrainError::Config { key, reason: reason.to_owned() });
-        // What W&B refuses in a project's name.
+        // Characters that W&B does not allow in a project's name.
         if self.project.is_empty() || self.project.len() > 128 || self.project.contains(['/', '\\', '#', '?', '%', ':'])
         {
             return fail("wandb.project", "must be a name of 1 to 128 characters without / \\ # ? % :");
@@ -63,12 +63,12 @@ impl WandbConfig {
     }
 }
 
-/// A run with everything that is shown of it.
+/// A run with all the metadata that is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WandbRun {
-    /// How it is shown.
+    /// Its settings.
     pub settings: WandbConfig,
-    /// The configuration that it was made with.
+    /// The configuration of the training.
     pub config: Value,
 }
 
@@ -142,12 +142,12 @@ impl WandbFile {
         Ok(opened)
     }
 
-    /// What is wrong with the file, the first time it is asked.
+    /// Takes the problem with the file; it is returned once.
     pub(crate) fn trouble(&mut self) -> Option<String> {
         self.file.trouble()
     }
 
-    /// Takes what was measured at a step; it is written when the next step comes, or when everything is.
+    /// Adds measurements of a step; they are written at the next step or at the end.
     pub(crate) fn history(&mut self, step: u64, values: &[(String, f32)]) {
         let values: Vec<(String, Value)> =
             values.iter().map(|(name, value)| (name.clone(), super::number(f64::from(*value)))).collect();
@@ -173,7 +173,7 @@ impl WandbFile {
         }
     }
 
-    /// Writes summary and exit: the run is complete.
+    /// Writes summary and exit, because the run is complete.
     pub(crate) fn finish(&mut self, step: u64) -> Result<(), TrainError> {
         self.flush();
         self.write(records::summary(self.moment(step), &self.latest));
@@ -181,7 +181,7 @@ impl WandbFile {
         self.file.sync()
     }
 
-    /// Makes everything written durable and tells where it ends.
+    /// Makes everything written durable and returns the position of its end.
     pub(crate) fn sync(&mut self) -> Result<WandbPosition, TrainError> {
         self.flush();
         self.file.sync()?;
@@ -202,13 +202,13 @@ impl WandbFile {
     }
 }
 
-/// How far the file had got at some step.
+/// Position in the file at some step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WandbPosition {
-    /// In bytes.
+    /// Position in bytes.
     pub length: u64,
-    /// In records.
+    /// Number of records.
     pub records: u64,
     /// The latest value of each name.
     pub latest: Map<String, Value>,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{Moment, WandbRun};
 use crate::metrics::protobuf::Message;
 
-/// Who wrote the file, and the oldest server that reads it.
+/// The writer of the file, and the oldest server that can read it.
 pub(super) fn header() -> Message {
     let version = Message::default().text(1, concat!("flowmill ", env!("CARGO_PKG_VERSION"))).text(2, "0.12.0");
     Message::default().message(21, &Message::default().message(1, &version))
@@ -59,7 +59,7 @@ pub(super) fn summary(moment: Moment, latest: &Map<String, Value>) -> Message {
     Message::default().message(3, &summary)
 }
 
-/// The end, in good order.
+/// The successful end.
 pub(super) fn exit(step: u64) -> Message {
     Message::default().message(18, &Message::default().varint(2, step.min(i32::MAX as u64)))
 }
