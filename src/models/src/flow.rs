@@ -19,12 +19,12 @@ mod generate;
 mod model;
 mod rows;
 
-use flowmill_extract::dual_codebook::DualCodebookError;
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
 pub use config::{
     ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalisation,
     StepAudioConfig, UNetConfig,
 };
+use flowmill_extract::dual_codebook::DualCodebookError;
 pub use generate::{Generated, GenerationOptions, GenerationRequest, Prompt};
 pub(crate) use generate::{Prepared, in_groups};
 pub(crate) use model::{Encoded, pack};
