@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 FILES = 20
 
 
-def optimisers(draw, weight_decay):
-    """The name, class and settings of every optimiser, drawn anew."""
+def optimizers(draw, weight_decay):
+    """The name, class and settings of every optimizer, drawn anew."""
     betas = lambda: (draw.choice([0.0, 0.8, 0.9]), draw.choice([0.9, 0.99, 0.999]))
     lr = lambda: 10 ** draw.uniform(-3, -1)
     decay = lambda: draw.choice([0.0, weight_decay])
@@ -38,7 +38,7 @@ def optimisers(draw, weight_decay):
 
 
 def golden(path, seed):
-    """A golden file of optimisers and schedules, of its own shapes, settings and steps."""
+    """A golden file of optimizers and schedules, of its own shapes, settings and steps."""
     draw = random.Random(seed)
     torch.manual_seed(seed)
     steps = draw.randint(3, 60)
@@ -54,15 +54,15 @@ def golden(path, seed):
     tensors = {f"in.{name}": value for name, value in start.items()}
     tensors |= {f"in.grad_{name}": value for name, value in gradients.items()}
     config = {"steps": steps, "kept_steps": kept, "optimisers": {}, "schedules": {}}
-    for name, kind, settings in optimisers(draw, 0.1):
+    for name, kind, settings in optimizers(draw, 0.1):
         members = [member for member in shapes if kind is not torch.optim.Muon or len(shapes[member]) == 2]
         parameters = {member: torch.nn.Parameter(start[member].clone()) for member in members}
-        optimiser = kind(list(parameters.values()), **settings)
+        optimizer = kind(list(parameters.values()), **settings)
         states = {member: [] for member in members}
         for step in range(steps):
             for member, parameter in parameters.items():
                 parameter.grad = gradients[member][step].clone()
-            optimiser.step()
+            optimizer.step()
             if step + 1 in kept:
                 for member, parameter in parameters.items():
                     states[member].append(parameter.detach().clone())
@@ -94,12 +94,12 @@ def schedules(tensors, config, draw):
     scheduler = torch.optim.lr_scheduler
 
     def add(name, make, **settings):
-        optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base)
-        schedule = make(optimiser)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base)
+        schedule = make(optimizer)
         rates = []
         for _ in range(steps):
-            rates.append(optimiser.param_groups[0]["lr"])
-            optimiser.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
             schedule.step()
         tensors[f"out.schedule.{name}"] = torch.tensor(rates, dtype=torch.float64)
         config[name] = settings | {"base_lr": base, "steps": steps}

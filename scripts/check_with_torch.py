@@ -117,7 +117,7 @@ def check_optimizer_state_is_named(folder):
     told = convert(folder / "a.pt", folder / "b.pt")
     assert "left out: optimizer" in told, told
     same(load(folder / "b.pt"), {**model.state_dict(), "epoch": 1}, "checkpoint")
-    print("a training checkpoint: its model taken, its optimiser named as left out")
+    print("a training checkpoint: its model taken, its optimizer named as left out")
 
 
 class Evil:

@@ -31,7 +31,7 @@ fn help_names_every_command_and_every_command_explains_itself() {
         assert!(help.stdout.contains("Usage: flowmill"), "{command}: {}", help.stdout);
         let longest = help.stdout.lines().map(|line| line.chars().count()).max().unwrap_or(0);
         assert!(longest <= 120, "{command}: a line of {longest} characters");
-        assert!(!help.stdout.contains('\u{1b}'), "{command}: colours though NO_COLOR is set");
+        assert!(!help.stdout.contains('\u{1b}'), "{command}: colors though NO_COLOR is set");
     }
 }
 
@@ -104,7 +104,7 @@ fn doctor_describes_the_machine_and_checks_the_recipe() {
 }
 
 #[test]
-fn any_recording_can_be_resynthesised_through_the_exported_model() {
+fn any_recording_can_be_resynthesized_through_the_exported_model() {
     let mini = Mini::finished();
     let formats = crate::support::mini::repository().join("tests/data/formats");
     let file = |name: &str| formats.join(name).to_str().unwrap().to_string();

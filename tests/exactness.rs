@@ -1,4 +1,4 @@
-//! Training that is killed at random instants, again and again: weights, optimiser, moving average, metrics and everything else in
+//! Training that is killed at random instants, again and again: weights, optimizer, moving average, metrics and everything else in
 //! the end are those of an undisturbed run, bit for bit.
 
 use std::path::PathBuf;

@@ -35,7 +35,7 @@ mod long_recordings;
 mod lora;
 mod model_card;
 mod moved_data;
-mod optimisation;
+mod optimization;
 mod parity;
 mod precision;
 mod readers;

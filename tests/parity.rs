@@ -182,12 +182,12 @@ fn files_that_cannot_be_checked_say_why() {
     }
 }
 
-/// Optimisers and schedules are the trainer's, and checked by the same command.
+/// Optimizers and schedules are the trainer's, and checked by the same command.
 #[test]
-fn optimisers_are_checked_too() {
+fn optimizers_are_checked_too() {
     const FILE: &str = "optimisers_schedules.safetensors";
     let good = tampered(FILE, |_| {}).expect_code(0);
-    good.expect_words(&["optimisers PASS", "optimiser", "clipping", "schedule", "2.0e-5"]);
+    good.expect_words(&["optimizers PASS", "optimizer", "clipping", "schedule", "2.0e-5"]);
     let set = |key: &'static str, value: Value| {
         move |parts: &mut Parts| {
             let mut config = parts.config();
@@ -195,12 +195,12 @@ fn optimisers_are_checked_too() {
             parts.set_config(&config);
         }
     };
-    let decay = tampered(FILE, set("/optimisers/adamw/weight_decay", json!(0.2))).expect_code(1);
-    decay.expect_words(&["optimisers FAIL", "out.adamw."]);
+    let decay = tampered(FILE, set("/optimizers/adamw/weight_decay", json!(0.2))).expect_code(1);
+    decay.expect_words(&["optimizers FAIL", "out.adamw."]);
     let gradient = tampered(FILE, |parts| parts.set("in.grad_vector", 0, 3.0)).expect_code(1);
-    gradient.expect_words(&["optimisers FAIL"]);
-    let unknown = tampered(FILE, set("/optimisers/muon/library", json!("torch.optim.Lion"))).expect_code(2);
-    unknown.expect_words(&["config.optimisers.muon.library", "Lion"]);
+    gradient.expect_words(&["optimizers FAIL"]);
+    let unknown = tampered(FILE, set("/optimizers/muon/library", json!("torch.optim.Lion"))).expect_code(2);
+    unknown.expect_words(&["config.optimizers.muon.library", "Lion"]);
     let more = tampered(FILE, set("/steps", json!(1u64 << 60))).expect_code(2);
     more.expect_words(&["in.grad_matrix", "51"]);
     let unchecked = tampered(FILE, |parts| parts.rename("out.muon.matrix", "out.moon.matrix")).expect_code(2);

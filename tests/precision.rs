@@ -183,14 +183,14 @@ fn the_plan_measures_the_largest_batch_and_leaves_nothing() {
     let [peak, weights] = ["peak", "weights"].map(|name| figure(&plain, name));
     assert!(peak > 4.0 * weights && weights > 1e6, "{}", plain.stdout);
     assert!(
-        (figure(&plain, "optimiser state") - 2.0 * weights).abs() < 0.05 * weights,
+        (figure(&plain, "optimizer state") - 2.0 * weights).abs() < 0.05 * weights,
         "two moments: {}",
         plain.stdout
     );
     let kinds = [
         "weights",
         "gradients",
-        "optimiser state",
+        "optimizer state",
         "program, data, waiting batches",
         "activations, work space",
         "utterances still to be read and kept",

@@ -20,7 +20,7 @@ use crate::support::random::Random;
 use crate::support::{Outcome, flowmill};
 
 const MINUTES: f64 = 30.0;
-/// A process has all that it keeps after so long: data, optimiser, the allocator's reserves.
+/// A process has all that it keeps after so long: data, optimizer, the allocator's reserves.
 const SETTLED: Duration = Duration::from_secs(45);
 /// What the resident memory may grow by after that, as a share and in bytes.
 const GROWTH: (f64, u64) = (0.1, 48 << 20);

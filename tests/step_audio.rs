@@ -45,7 +45,7 @@ fn quick() -> Mini {
 }
 
 #[test]
-fn the_smoke_recipe_runs_all_stages_and_its_model_resynthesises() {
+fn the_smoke_recipe_runs_all_stages_and_its_model_resynthesizes() {
     let mini = quick();
     mini.run(&[]).expect_code(0);
     let config = fs::read_to_string(mini.exp("6-export/config.json")).unwrap();

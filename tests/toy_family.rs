@@ -15,8 +15,8 @@ use flowmill_family::{
 };
 use flowmill_nn::init::Builder;
 use flowmill_nn::layers::Linear;
-use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Parameters, Sequences, Value};
+use flowmill_nn::random::RngKey;
+use flowmill_nn::{Context, Parameters, Ragged, Value};
 use flowmill_runner::{Experiment, Recipe, RecipeError, Reporter, RunOptions, Stage, StageState};
 use flowmill_stage_export::{Export, Synth, SynthOptions};
 use flowmill_stage_train::TrainStage;
@@ -67,10 +67,10 @@ impl ToyModel {
     }
 }
 
-/// A number as a picture: one grey pixel.
+/// A number as a picture: one gray pixel.
 fn pixel(name: &str, number: f32) -> Made {
-    let grey = (128.0 + 20.0 * number).clamp(0.0, 255.0) as u8;
-    let output = Output::Images(vec![Image { width: 1, height: 1, rgb: vec![grey; 3] }]);
+    let gray = (128.0 + 20.0 * number).clamp(0.0, 255.0) as u8;
+    let output = Output::Images(vec![Image { width: 1, height: 1, rgb: vec![gray; 3] }]);
     Made { name: name.to_owned(), title: name.to_owned(), output, real: None }
 }
 
@@ -139,7 +139,7 @@ impl Family for Toy {
 
     fn build(config: &ToyConfig, seed: u64) -> Result<(ToyModel, Parameters), BoxError> {
         let mut parameters = Parameters::new();
-        let mut builder = Builder::new(&mut parameters, Draw::new(seed));
+        let mut builder = Builder::new(&mut parameters, RngKey::new(seed));
         let linear = Linear::new(builder.scope("linear"), config.width, 1)?;
         Ok((ToyModel(linear), parameters))
     }
@@ -172,10 +172,10 @@ impl Family for Toy {
 }
 
 impl Model<Toy> for ToyModel {
-    fn loss(&self, context: &Context<'_>, [inputs, targets]: &[Tensor; 2], _: Draw) -> Result<Loss, BoxError> {
+    fn loss(&self, context: &Context<'_>, [inputs, targets]: &[Tensor; 2], _: RngKey) -> Result<Loss, BoxError> {
         let rows = inputs.dims()[0];
         let output = self.0.forward(context, &Value::plain(inputs.clone())?)?;
-        let total = output.mean_square_error(&Value::plain(targets.clone())?, &Sequences::packed(&[rows]))?;
+        let total = output.mean_square_error(&Value::plain(targets.clone())?, &Ragged::packed(&[rows]))?;
         Ok(Loss { total, parts: Vec::new(), weight: rows as f64 })
     }
 
@@ -184,7 +184,7 @@ impl Model<Toy> for ToyModel {
         context: &Context<'_>,
         examples: &[(String, (Vec<f32>, f32))],
         _: &ToyDescription,
-        _: Draw,
+        _: RngKey,
     ) -> Result<Vec<Made>, BoxError> {
         examples.iter().map(|(id, (inputs, _))| Ok(pixel(id, self.predict(context.parameters(), inputs)?))).collect()
     }

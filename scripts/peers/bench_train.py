@@ -151,26 +151,26 @@ def peer(family, options):
     flow = Flow(config).to(options.device)
     batch = random_corpus.batch(config, family, [options.tokens] * options.items)
     batch = {name: x.to(options.device) for name, x in batch.items()}
-    optimiser = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True if gpu else None)
+    optimizer = torch.optim.AdamW(flow.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True if gpu else None)
     half = options.precision == "bf16"
     format = torch.autocast(torch.device(options.device).type, dtype=torch.bfloat16) if half else contextlib.nullcontext()
     compute = torch.compile(flow.loss) if options.mode == "compile" else flow.loss
     wait = torch.cuda.synchronize if gpu else lambda: None
-    parts = () if gpu else ("forward", "backward", "optimiser")
+    parts = () if gpu else ("forward", "backward", "optimizer")
     result = {part: [] for part in ("step", *parts)}
     for step in range(options.steps + WARM_UP[options.mode]):
         if gpu and step == WARM_UP[options.mode]:
             torch.cuda.reset_peak_memory_stats()
         wait()
         times = [time.perf_counter()]
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         with format:
             loss = compute(batch)
         times.append(time.perf_counter())
         loss.backward()
         times.append(time.perf_counter())
         torch.nn.utils.clip_grad_norm_(flow.parameters(), CLIP)
-        optimiser.step()
+        optimizer.step()
         loss.item()
         wait()
         times.append(time.perf_counter())
@@ -202,7 +202,7 @@ def table(path):
         for mode in modes:
             cells = ["", ""]
             if runs(mode):
-                parts = [figure(median(mode, part)) for part in ("forward", "backward", "optimiser") if part in runs(mode)[0]]
+                parts = [figure(median(mode, part)) for part in ("forward", "backward", "optimizer") if part in runs(mode)[0]]
                 whole = figure(median(mode, "step")) + (f" ({', '.join(parts)})" if parts else "")
                 cells = [whole, f"{median('ours', 'step') / median(mode, 'step'):.2f}x"]
             row += cells

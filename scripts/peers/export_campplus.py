@@ -81,7 +81,7 @@ class DenseLayer(nn.Module):
 
 
 class Linear(nn.Module):
-    """A convolution with its normalisation before or behind it."""
+    """A convolution with its normalization before or behind it."""
 
     def __init__(self, convolution, norm, first, relu=True):
         super().__init__()

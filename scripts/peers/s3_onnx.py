@@ -17,7 +17,7 @@ PUBLISHED = {"n_mels": 128, "state": 1280, "heads": 20, "layers": 6}
 
 
 class Graph:
-    """Nodes and initialisers, in order; initialisers get numbers for names, as exporters give them."""
+    """Nodes and initializers, in order; initializers get numbers for names, as exporters give them."""
 
     def __init__(self):
         self.nodes, self.initializers, self.count, self.shared = [], [], 0, {}
@@ -56,9 +56,9 @@ def norm(g, x, weights, name, epsilon, spelled_out):
     weight, bias = g.weight(weights[f"{name}.weight"]), g.weight(weights[f"{name}.bias"])
     if not spelled_out:
         return g.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
-    centred = g.op("Sub", x, g.op("ReduceMean", x, axes=[-1]))
-    variance = g.op("ReduceMean", g.op("Pow", centred, g.number(2.0)), axes=[-1])
-    normal = g.op("Div", centred, g.op("Sqrt", g.op("Add", variance, g.number(epsilon))))
+    centered = g.op("Sub", x, g.op("ReduceMean", x, axes=[-1]))
+    variance = g.op("ReduceMean", g.op("Pow", centered, g.number(2.0)), axes=[-1])
+    normal = g.op("Div", centered, g.op("Sqrt", g.op("Add", variance, g.number(epsilon))))
     return g.op("Add", g.op("Mul", normal, weight), bias)
 
 

@@ -99,7 +99,7 @@ pub enum Fault {
     },
     /// A format that this crate does not know.
     #[error("not a known audio format; the first bytes are {beginning}")]
-    Unrecognised {
+    Unrecognized {
         /// The first bytes, in hexadecimal.
         beginning: String,
     },
@@ -260,7 +260,7 @@ impl Fault {
     pub(crate) fn is_for_fallback(&self) -> bool {
         match self {
             Self::UnsupportedCodec { codec, .. } => beyond_ffmpeg(codec).is_none(),
-            Self::Unrecognised { .. } => true,
+            Self::Unrecognized { .. } => true,
             _ => false,
         }
     }

@@ -15,7 +15,7 @@ use rubato::{Async, FixedAsync, Resampler, SincInterpolationParameters, WindowFu
 
 use crate::decode::{MAX_SAMPLE_RATE, MIN_SAMPLE_RATE};
 use crate::error::AudioError;
-use crate::simd::vectorised;
+use crate::simd::vectorized;
 
 /// Zero crossings of the sinc to either side.
 const LOWPASS_WIDTH: f64 = 6.0;
@@ -163,7 +163,7 @@ fn weight(x: f64, scale: f64) -> f64 {
     sinc * window * scale
 }
 
-vectorised! {
+vectorized! {
     fn convert_all(filters: &Filters, samples: &[f32], length: usize, out: &mut Vec<f32>) {
         let mut edge = vec![0.0; filters.reach];
         let mut origin = 0isize;

@@ -3,7 +3,7 @@
 //! Neither version fuses multiplications with additions, so both give the same bits.
 
 /// Defines functions whose bodies are also compiled for AVX2; the version is chosen at run time.
-macro_rules! vectorised {
+macro_rules! vectorized {
     ($($(#[$attribute:meta])* $visibility:vis fn $name:ident($($argument:ident: $kind:ty),* $(,)?) $(-> $result:ty)? $body:block)+) => {$(
         $(#[$attribute])*
         $visibility fn $name($($argument: $kind),*) $(-> $result)? {
@@ -23,7 +23,7 @@ macro_rules! vectorised {
     )+};
 }
 
-pub(crate) use vectorised;
+pub(crate) use vectorized;
 
 /// Returns whether the machine has AVX2 and the bit instructions that come with it.
 #[cfg(target_arch = "x86_64")]
@@ -52,7 +52,7 @@ pub(crate) fn ln(x: f32) -> f32 {
     exponent as f32 * std::f32::consts::LN_2 + log_mantissa
 }
 
-vectorised! {
+vectorized! {
     /// `values[i] = scale * ln(max(values[i], floor))`; `floor` must be positive and normal.
     pub(crate) fn floored_log(values: &mut [f32], floor: f32, scale: f32) {
         for value in values {

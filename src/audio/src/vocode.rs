@@ -178,9 +178,9 @@ impl Transform {
         let mut before = vec![Complex32::default(); spectra.len()];
         let overshoot = MOMENTUM / (1.0 + MOMENTUM);
         for _ in 0..iterations {
-            self.synthesise(&mut spectra, &mut signal);
+            self.synthesize(&mut spectra, &mut signal);
             for frame in 0..self.frames {
-                self.analyse(&signal, frame, &mut consistent);
+                self.analyze(&signal, frame, &mut consistent);
                 let range = frame * bins..(frame + 1) * bins;
                 let rows = spectra[range.clone()].iter_mut().zip(&mut before[range.clone()]);
                 for (((value, old), new), magnitude) in rows.zip(&consistent).zip(&magnitudes[range]) {
@@ -190,13 +190,13 @@ impl Transform {
                 }
             }
         }
-        self.synthesise(&mut spectra, &mut signal);
+        self.synthesize(&mut spectra, &mut signal);
         let end = (self.padding + self.frames * self.hop).min(signal.len());
         signal[self.padding.min(end)..end].to_vec()
     }
 
     /// Overlap-adds the inverse transforms; the spectra serve as scratch memory and are overwritten.
-    fn synthesise(&mut self, spectra: &mut [Complex32], signal: &mut [f32]) {
+    fn synthesize(&mut self, spectra: &mut [Complex32], signal: &mut [f32]) {
         signal.fill(0.0);
         let bins = self.n_fft / 2 + 1;
         for (frame, spectrum) in spectra.chunks_exact_mut(bins).enumerate() {
@@ -218,7 +218,7 @@ impl Transform {
         }
     }
 
-    fn analyse(&mut self, signal: &[f32], frame: usize, spectrum: &mut [Complex32]) {
+    fn analyze(&mut self, signal: &[f32], frame: usize, spectrum: &mut [Complex32]) {
         let start = frame * self.hop;
         let samples = &signal[start..start + self.n_fft];
         for ((value, sample), weight) in self.frame.iter_mut().zip(samples).zip(&self.window) {
@@ -230,7 +230,7 @@ impl Transform {
     }
 }
 
-/// Returns a phase that looks random but depends on its position only (the finaliser of SplitMix64).
+/// Returns a phase that looks random but depends on its position only (the finalizer of SplitMix64).
 fn first_phase(position: u64) -> f32 {
     let mut bits = position.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

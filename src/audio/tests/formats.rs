@@ -99,7 +99,7 @@ fn fault_name(fault: &Fault) -> &'static str {
         Fault::Empty => "empty",
         Fault::LfsPointer => "lfs",
         Fault::Text { .. } => "text",
-        Fault::Unrecognised { .. } => "unrecognised",
+        Fault::Unrecognized { .. } => "unrecognized",
         Fault::UnsupportedCodec { .. } => "codec",
         Fault::Malformed { .. } => "malformed",
         Fault::Header { .. } => "header",

@@ -47,7 +47,7 @@ fn griffin_lim_speaks_the_same() {
         let create = |name: &str| std::fs::File::create(folder.join(name)).expect("the folder is writable");
         flowmill_audio::write_wav(create("made.wav"), &made, 24_000).expect("written");
         let panels =
-            [Panel { title: "real", log_mel: &real_mel }, Panel { title: "resynthesised", log_mel: &mel(&made) }];
+            [Panel { title: "real", log_mel: &real_mel }, Panel { title: "resynthesized", log_mel: &mel(&made) }];
         write_png(create("made.png"), "1688-142285-0002", &panels, &config).expect("written");
     }
     assert!(distance < 3.0, "{distance} dB");
@@ -135,6 +135,6 @@ fn pictures_have_the_right_shape() {
     // The two panels show the same.
     let row = |y: u32| &pixels[(y * info.width * 3) as usize + 76 * 3..][..560 * 3];
     assert_eq!(row(42 + 28 + 100), row(42 + 28 + 100 + 284));
-    assert!(row(170).chunks(3).any(|pixel| pixel != &row(170)[..3]), "it is not one colour");
+    assert!(row(170).chunks(3).any(|pixel| pixel != &row(170)[..3]), "it is not one color");
     assert!(write_png(&mut bytes, "title", &[], &config).is_err());
 }

@@ -605,7 +605,7 @@ pub struct DoctorArgs {
 #[command(after_long_help = "\
 Examples:
   flowmill synth --model exp/demo/6-export --wav speech.wav
-  flowmill synth --model exp/demo/6-export --wav a.flac b.mp3 --out resynthesised")]
+  flowmill synth --model exp/demo/6-export --wav a.flac b.mp3 --out resynthesized")]
 pub struct SynthArgs {
     /// The exported model: a folder with model.safetensors and config.json
     #[arg(long, value_name = "DIR")]

@@ -143,7 +143,7 @@ fn columns_of_all_kinds() -> (Vec<ColumnSpec>, Vec<Row>) {
     let specs = vec![
         ColumnSpec::new("codes", DType::I64).fixed_axis("level", 8).axis("frame"),
         ColumnSpec::new("latents", DType::F32).axis("frame").fixed_axis("channel", 16),
-        ColumnSpec::new("cube", DType::U8).axis("row").axis("column").fixed_axis("colour", 3),
+        ColumnSpec::new("cube", DType::U8).axis("row").axis("column").fixed_axis("color", 3),
         ColumnSpec::new("emotion", DType::F16).fixed_axis("class", 7).optional(),
         ColumnSpec::new("score", DType::F64),
         ColumnSpec::new("count", DType::I32).optional(),

@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn the_inverse_square_root_undoes_the_matrix() {
         let size = 24;
-        let draw = flowmill_nn::random::Draw::keyed(1, "matrix", 0, 0, 0);
-        let factor: Vec<f64> = draw.normals(size * size).into_iter().map(f64::from).collect();
+        let rng_key = flowmill_nn::random::RngKey::keyed(1, "matrix", 0, 0, 0);
+        let factor: Vec<f64> = rng_key.normals(size * size).into_iter().map(f64::from).collect();
         let transposed: Vec<f64> = (0..size * size).map(|i| factor[i % size * size + i / size]).collect();
         let mut matrix = product(&factor, &transposed, size);
         (0..size).for_each(|i| matrix[i * size + i] += 0.5);

@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn every_frame_goes_to_the_centre_that_a_plain_search_finds() {
-        let draw = flowmill_nn::random::Draw::new(4);
-        let frames = Matrix::new(draw.purpose("frames").normals(700 * 21), 21);
-        let nearest = Nearest::new(Matrix::new(draw.purpose("centres").normals(600 * 21), 21));
+        let rng_key = flowmill_nn::random::RngKey::new(4);
+        let frames = Matrix::new(rng_key.purpose("frames").normals(700 * 21), 21);
+        let nearest = Nearest::new(Matrix::new(rng_key.purpose("centres").normals(600 * 21), 21));
         for ((unit, distance), frame) in nearest.assign(&frames).into_iter().zip(frames.iter()) {
             let least = nearest.centres().iter().map(|centre| squared_distance(frame, centre)).fold(f32::MAX, f32::min);
             assert!(distance <= least * (1.0 + 1e-5), "unit {unit}: {distance} instead of {least}");

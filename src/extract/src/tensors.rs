@@ -32,7 +32,7 @@ impl Tensors {
         Ok(Linear::new(&self.take(&format!("{name}.weight"))?, bias.as_ref())?)
     }
 
-    /// The normalisation of `NAME.weight` and `NAME.bias`.
+    /// The normalization of `NAME.weight` and `NAME.bias`.
     pub(super) fn layer_norm(&mut self, name: &str, epsilon: f32) -> Result<LayerNorm, UnusableWeights> {
         let weight = self.take(&format!("{name}.weight"))?;
         Ok(LayerNorm::new(&weight, &self.take(&format!("{name}.bias"))?, epsilon)?)

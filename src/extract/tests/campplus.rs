@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::{Device, Tensor};
 use flowmill_extract::extractors::campplus::{Campplus, Dimensions};
-use flowmill_nn::{device, host, random::Draw};
+use flowmill_nn::{device, host, random::RngKey};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden")).join(name)
@@ -83,7 +83,7 @@ fn a_torch_file_gives_the_same_embedding_as_safetensors() {
 #[test]
 fn what_ran_before_leaves_no_trace() {
     let encoder = Campplus::random(Dimensions::small(), 1).unwrap();
-    let features = |frames: usize| Draw::new(frames as u64).normals(80 * frames);
+    let features = |frames: usize| RngKey::new(frames as u64).normals(80 * frames);
     let lengths = [3, 47, 48, 49, 100, 203, 1100];
     let alone: Vec<Vec<f32>> = lengths
         .iter()
@@ -158,7 +158,7 @@ fn damaged_graphs_end_in_errors() {
 /// The code for devices: recordings of any lengths together, long ones in pieces.
 #[test]
 fn a_batch_by_composition_is_each_recording_by_the_kernels() {
-    let features = |frames: usize| Draw::new(frames as u64).normals(80 * frames);
+    let features = |frames: usize| RngKey::new(frames as u64).normals(80 * frames);
     let recordings = [3, 57, 4, 250, 4300].map(features);
     let recordings: Vec<&[f32]> = recordings.iter().map(Vec::as_slice).collect();
     let kernels = Campplus::random(Dimensions::small(), 1).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use flowmill_corpus::shard::{RowSizes, ShardIndex};
 use flowmill_corpus::{ColumnSpec, Row};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
 use flowmill_runner::{Recipe, RecipeError, keys_of};
 use flowmill_train::{BoxError, Loss};
@@ -90,7 +90,7 @@ pub trait AnyModel: Send + Sync {
     ///
     /// # Errors
     /// See [`Model::loss`]; also an error if the batch belongs to another family.
-    fn loss(&self, context: &Context<'_>, batch: &Batch, draw: Draw) -> Result<Loss, BoxError>;
+    fn loss(&self, context: &Context<'_>, batch: &Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
     /// See [`Model::preview`].
     ///
@@ -101,7 +101,7 @@ pub trait AnyModel: Send + Sync {
         context: &Context<'_>,
         examples: &Examples,
         description: &Value,
-        draw: Draw,
+        rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError>;
 }
 
@@ -109,9 +109,9 @@ pub trait AnyModel: Send + Sync {
 struct ModelOf<F: Family>(F::Model);
 
 impl<F: Family> AnyModel for ModelOf<F> {
-    fn loss(&self, context: &Context<'_>, batch: &Batch, draw: Draw) -> Result<Loss, BoxError> {
+    fn loss(&self, context: &Context<'_>, batch: &Batch, rng_key: RngKey) -> Result<Loss, BoxError> {
         let batch = batch.0.downcast_ref().ok_or_else(|| foreign::<F>("batches"))?;
-        self.0.loss(context, batch, draw)
+        self.0.loss(context, batch, rng_key)
     }
 
     fn preview(
@@ -119,11 +119,11 @@ impl<F: Family> AnyModel for ModelOf<F> {
         context: &Context<'_>,
         examples: &Examples,
         description: &Value,
-        draw: Draw,
+        rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError> {
         let examples: &Vec<_> = examples.0.downcast_ref().ok_or_else(|| foreign::<F>("examples"))?;
         let description = serde_json::from_value(description.clone()).map_err(FamilyError::Settings)?;
-        self.0.preview(context, examples, &description, draw)
+        self.0.preview(context, examples, &description, rng_key)
     }
 }
 

@@ -8,7 +8,7 @@ use candle_core::Device;
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::{RowSizes, ShardIndex};
 use flowmill_corpus::{ColumnSpec, Row};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
 use flowmill_train::{BoxError, Loss};
 use schemars::JsonSchema;
@@ -326,7 +326,7 @@ pub trait Model<F: Family>: Send + Sync + 'static {
     ///
     /// # Errors
     /// Returns an error if the batch does not match the model.
-    fn loss(&self, context: &Context<'_>, batch: &F::Batch, draw: Draw) -> Result<Loss, BoxError>;
+    fn loss(&self, context: &Context<'_>, batch: &F::Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
     /// Generates outputs for a few examples, given with their ids. The same weights give the same outputs.
     ///
@@ -337,6 +337,6 @@ pub trait Model<F: Family>: Send + Sync + 'static {
         context: &Context<'_>,
         examples: &[(String, F::Example)],
         description: &F::Description,
-        draw: Draw,
+        rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError>;
 }

@@ -6,7 +6,7 @@
 
 use flowmill_nn::Precision;
 use flowmill_nn::kernels::gemm::{Matrix, multiply};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use std::time::Instant;
 
 fn processor_seconds() -> f64 {
@@ -22,9 +22,9 @@ fn main() {
     let shapes =
         [(1600, 128, 128), (1600, 128, 512), (1600, 512, 128), (1600, 384, 128), (1600, 256, 1024), (800, 512, 2048)];
     for (rows, inner, columns) in shapes {
-        let x = Draw::new(1).normals(rows * inner);
-        let w = Draw::new(2).normals(columns * inner);
-        let dy = Draw::new(3).normals(rows * columns);
+        let x = RngKey::new(1).normals(rows * inner);
+        let w = RngKey::new(2).normals(columns * inner);
+        let dy = RngKey::new(3).normals(rows * columns);
         let flops = 2.0 * (rows * inner * columns) as f64;
         let repeats = (4e10 / flops) as usize;
         let (x, w) = (Matrix::row_major(&x, rows, inner), Matrix::row_major(&w, columns, inner));

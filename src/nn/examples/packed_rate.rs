@@ -5,7 +5,7 @@
 
 use candle_core::{Device, Tensor};
 use flowmill_nn::inference::Linear;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Activation, NnError, Value};
 use std::time::Instant;
 
@@ -36,8 +36,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         [750, 512, 512],
     ];
     for [rows, inputs, outputs] in shapes {
-        let input = Value::from_vec(Draw::new(1).normals(rows * inputs), &[rows, inputs])?;
-        let weight = Tensor::from_vec(Draw::new(2).normals(outputs * inputs), (outputs, inputs), &Device::Cpu)?;
+        let input = Value::from_vec(RngKey::new(1).normals(rows * inputs), &[rows, inputs])?;
+        let weight = Tensor::from_vec(RngKey::new(2).normals(outputs * inputs), (outputs, inputs), &Device::Cpu)?;
         let packed = Linear::new(&weight, None)?;
         let weight = Value::plain(weight)?;
         let repeats = WORK / (2 * rows * inputs * outputs);

@@ -8,8 +8,8 @@ use candle_core::{D, Device, Tensor, Var};
 use flowmill_nn::init::Builder;
 use flowmill_nn::layers::{FeedForward, LayerNorm, Linear};
 use flowmill_nn::ops::Attention;
-use flowmill_nn::random::Draw;
-use flowmill_nn::{Activation, Context, Parameters, Reach, Sequences, Tape, Value};
+use flowmill_nn::random::RngKey;
+use flowmill_nn::{Activation, AttentionMask, Context, Parameters, Ragged, Tape, Value};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -67,11 +67,12 @@ impl Block {
         Ok(Self { norms, attention, feed_forward: FeedForward::new(first, second, Activation::Gelu, 0.0) })
     }
 
-    fn forward(&self, context: &Context, x: &Value, rows: &Sequences) -> flowmill_nn::Result<Value> {
+    fn forward(&self, context: &Context, x: &Value, rows: &Ragged) -> flowmill_nn::Result<Value> {
         let normal = self.norms[0].forward(context, x)?;
         let [q, k, v, o] = &self.attention;
         let (q, k, v) = (q.forward(context, &normal)?, k.forward(context, &normal)?, v.forward(context, &normal)?);
-        let attention = Attention { heads: HEADS, reach: Reach::Full, queries: rows, keys: rows, dropout: None };
+        let attention =
+            Attention { heads: HEADS, attention_mask: AttentionMask::Full, queries: rows, keys: rows, dropout: None };
         let x = o.forward_onto(context, &q.attend(&k, &v, &attention, None)?, x)?;
         let normal = self.norms[1].forward(context, &x)?;
         self.feed_forward.forward_onto(context, &normal, &x, 0.0)
@@ -99,9 +100,9 @@ impl Candle<'_> {
     }
 
     fn norm(&self, name: &str, x: &Tensor) -> candle_core::Result<Tensor> {
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-        let normal = centred.broadcast_div(&(variance + 1e-5)?.sqrt()?)?;
+        let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
+        let normal = centered.broadcast_div(&(variance + 1e-5)?.sqrt()?)?;
         normal.broadcast_mul(self.get(&format!("{name}.weight")))?.broadcast_add(self.get(&format!("{name}.bias")))
     }
 
@@ -144,11 +145,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = arguments.next().unwrap_or(Ok(6))?;
     let rounds = arguments.next().unwrap_or(Ok(9))?;
     let mut parameters = Parameters::new();
-    let mut builder = Builder::new(&mut parameters, Draw::new(1));
+    let mut builder = Builder::new(&mut parameters, RngKey::new(1));
     let blocks = (0..count).map(|index| Block::new(builder.scope(index))).collect::<Result<Vec<_>, _>>()?;
     let shape = [ITEMS, FRAMES, WIDTH];
-    let input = Draw::new(2).normal_tensor(&shape, &Device::Cpu)?;
-    let rows = Sequences::padded(&[FRAMES; ITEMS], FRAMES)?;
+    let input = RngKey::new(2).normal_tensor(&shape, &Device::Cpu)?;
+    let rows = Ragged::padded(&[FRAMES; ITEMS], FRAMES)?;
     let variables =
         parameters.ids().map(|id| Var::from_tensor(parameters.tensor(id))).collect::<Result<Vec<_>, _>>()?;
 
@@ -157,7 +158,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..rounds {
         let (gradients, measured) = measure(|| -> flowmill_nn::Result<_> {
             let tape = Tape::new();
-            let context = Context::training(&parameters, &tape, Draw::new(3));
+            let context = Context::training(&parameters, &tape, RngKey::new(3));
             let mut x = Value::plain(input.clone())?;
             for block in &blocks {
                 x = block.forward(&context, &x, &rows)?;

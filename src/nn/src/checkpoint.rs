@@ -5,7 +5,7 @@ use crate::context::{Common, Context};
 use crate::gradients::{Flow, Gradient};
 use crate::parameters::{ParameterId, Parameters};
 use crate::precision::Precision;
-use crate::random::Draw;
+use crate::random::RngKey;
 use crate::tape::{Tape, record};
 use crate::value::Value;
 use crate::{NnError, Result};
@@ -29,14 +29,14 @@ impl Context<'_> {
         inputs: &[&Value],
         block: impl Fn(&Context, &[Value]) -> std::result::Result<Value, E> + 'static,
     ) -> std::result::Result<Value, E> {
-        let Some((tape, draw, calls, common)) = self.checkpointing() else {
+        let Some((tape, rng_key, calls, common)) = self.checkpointing() else {
             let inputs: Vec<Value> = inputs.iter().map(|value| (*value).clone()).collect();
             return block(self, &inputs);
         };
-        let kept = Kept {
+        let kept = Segment {
             parameters: common.parameters(self.parameters()),
             precision: tape.precision(),
-            draw,
+            rng_key,
             first_call: calls.get(),
             inputs: inputs.iter().map(|value| (value.tensor().clone(), value.is_recorded())).collect(),
             common,
@@ -58,10 +58,10 @@ impl Context<'_> {
 }
 
 /// Everything that a block's computation depends on.
-struct Kept {
+struct Segment {
     parameters: Rc<Parameters>,
     precision: Precision,
-    draw: Draw,
+    rng_key: RngKey,
     first_call: u64,
     /// The inputs, and whether a gradient flows into them.
     inputs: Vec<(Tensor, bool)>,
@@ -80,13 +80,13 @@ struct Recording {
     calls: u64,
 }
 
-impl Kept {
+impl Segment {
     fn compute<E: From<NnError>>(
         &self,
         block: &impl Fn(&Context, &[Value]) -> std::result::Result<Value, E>,
     ) -> std::result::Result<Recording, E> {
         let tape = Tape::with_precision(self.precision);
-        let context = Context::recording(&self.parameters, &tape, self.draw, self.first_call, self.common.clone());
+        let context = Context::recording(&self.parameters, &tape, self.rng_key, self.first_call, self.common.clone());
         let mut values = Vec::with_capacity(self.inputs.len());
         let mut inputs = Vec::new();
         for (number, (tensor, recorded)) in self.inputs.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use crate::parameters::{ParameterId, Parameters};
 use crate::precision::Precision;
-use crate::random::Draw;
+use crate::random::RngKey;
 use crate::tape::Tape;
 use crate::value::Value;
 use candle_core::Tensor;
@@ -21,7 +21,7 @@ pub struct Context<'a> {
 struct Training {
     tape: Tape,
     leaves: RefCell<Vec<Option<Value>>>,
-    draw: Draw,
+    rng_key: RngKey,
     calls: Cell<u64>,
     checkpoints: bool,
     common: Rc<Common>,
@@ -43,21 +43,21 @@ impl<'a> Context<'a> {
     }
 
     /// A context that records on `tape`, in its number format, and draws dropout masks from `draw` (keyed by the step).
-    pub fn training(parameters: &'a Parameters, tape: &Tape, draw: Draw) -> Self {
-        Self::recording(parameters, tape, draw, 0, Rc::default())
+    pub fn training(parameters: &'a Parameters, tape: &Tape, rng_key: RngKey) -> Self {
+        Self::recording(parameters, tape, rng_key, 0, Rc::default())
     }
 
     /// A context whose random streams are those from number `calls` on.
     pub(crate) fn recording(
         parameters: &'a Parameters,
         tape: &Tape,
-        draw: Draw,
+        rng_key: RngKey,
         calls: u64,
         common: Rc<Common>,
     ) -> Self {
         let leaves = RefCell::new(vec![None; parameters.len()]);
         let training =
-            Training { tape: tape.clone(), leaves, draw, calls: Cell::new(calls), checkpoints: false, common };
+            Training { tape: tape.clone(), leaves, rng_key, calls: Cell::new(calls), checkpoints: false, common };
         Self { parameters, training: Some(training) }
     }
 
@@ -96,11 +96,11 @@ impl<'a> Context<'a> {
 
     /// Returns the random stream of the next operation that needs one; `None` in inference. Calls are counted, so the same
     /// computation draws the same numbers.
-    pub(crate) fn next_draw(&self) -> Option<Draw> {
+    pub(crate) fn next_rng_key(&self) -> Option<RngKey> {
         let training = self.training.as_ref()?;
         let call = training.calls.get();
         training.calls.set(call + 1);
-        Some(training.draw.sample(call))
+        Some(training.rng_key.sample(call))
     }
 
     /// The number of the next random call.
@@ -110,9 +110,9 @@ impl<'a> Context<'a> {
 
     /// Returns what recomputing a block needs: tape, stream, number of the next random call, and shared state. `None` unless
     /// blocks are checkpointed.
-    pub(crate) fn checkpointing(&self) -> Option<(&Tape, Draw, &Cell<u64>, Rc<Common>)> {
+    pub(crate) fn checkpointing(&self) -> Option<(&Tape, RngKey, &Cell<u64>, Rc<Common>)> {
         let training = self.training.as_ref().filter(|training| training.checkpoints)?;
-        Some((&training.tape, training.draw, &training.calls, training.common.clone()))
+        Some((&training.tape, training.rng_key, &training.calls, training.common.clone()))
     }
 
     /// The recorded parameters so far, and their places on the tape.

@@ -132,7 +132,7 @@ impl<F: FnOnce(&mut [f32])> InplaceOp1 for Modify<F> {
 }
 
 /// Changes the elements of a contiguous `f32` CPU tensor in place. Every clone and view of the tensor sees the change, so
-/// the caller must be its only logical owner (an optimiser for its parameters and moments, the tape for its gradients).
+/// the caller must be its only logical owner (an optimizer for its parameters and moments, the tape for its gradients).
 ///
 /// # Errors
 /// For another element type, device, or a strided view.

@@ -1,6 +1,6 @@
 //! Initial values of parameters: PyTorch's defaults, drawn from a stream keyed by the parameter's name.
 
-use crate::random::Draw;
+use crate::random::RngKey;
 use crate::{NnError, ParameterId, Parameters, Result, host};
 
 /// A distribution to draw initial weights from.
@@ -30,11 +30,11 @@ impl Init {
         Self::Uniform((6.0 / (fan_in + fan_out).max(1) as f32).sqrt())
     }
 
-    pub(crate) fn draw(self, draw: Draw, count: usize) -> Vec<f32> {
+    pub(crate) fn draw(self, rng_key: RngKey, count: usize) -> Vec<f32> {
         match self {
             Init::Constant(value) => vec![value; count],
-            Init::Normal(deviation) => draw.normals(count).into_iter().map(|x| x * deviation).collect(),
-            Init::Uniform(bound) => draw.uniforms(count).into_iter().map(|x| (2.0 * x - 1.0) * bound).collect(),
+            Init::Normal(deviation) => rng_key.normals(count).into_iter().map(|x| x * deviation).collect(),
+            Init::Uniform(bound) => rng_key.uniforms(count).into_iter().map(|x| (2.0 * x - 1.0) * bound).collect(),
         }
     }
 }
@@ -43,20 +43,20 @@ impl Init {
 #[derive(Debug)]
 pub struct Builder<'a> {
     parameters: &'a mut Parameters,
-    draw: Draw,
+    rng_key: RngKey,
     prefix: String,
 }
 
 impl<'a> Builder<'a> {
     /// Registers into `parameters`, drawing initial values from `draw` and each parameter's full name.
-    pub fn new(parameters: &'a mut Parameters, draw: Draw) -> Self {
-        Self { parameters, draw, prefix: String::new() }
+    pub fn new(parameters: &'a mut Parameters, rng_key: RngKey) -> Self {
+        Self { parameters, rng_key, prefix: String::new() }
     }
 
     /// Returns a builder for the module `name` inside of this one.
     pub fn scope(&mut self, name: impl std::fmt::Display) -> Builder<'_> {
         let prefix = format!("{}{name}.", self.prefix);
-        Builder { parameters: self.parameters, draw: self.draw, prefix }
+        Builder { parameters: self.parameters, rng_key: self.rng_key, prefix }
     }
 
     /// Registers the weight `[output, input]` of a linear layer, which can have adapters.
@@ -78,7 +78,7 @@ impl<'a> Builder<'a> {
         let count = shape.iter().try_fold(1usize, |count, axis| count.checked_mul(*axis));
         let count = count.filter(|count| *count < 1 << 40);
         let count = count.ok_or_else(|| NnError::invalid("parameter shape", format!("{shape:?} for `{name}`")))?;
-        let elements = init.draw(self.draw.purpose(&name), count);
+        let elements = init.draw(self.rng_key.purpose(&name), count);
         self.parameters.add(name, host::tensor(elements, shape)?)
     }
 }

@@ -6,12 +6,12 @@
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
-//! use flowmill_nn::{Context, Parameters, Tape, Value, random::Draw};
+//! use flowmill_nn::{Context, Parameters, Tape, Value, random::RngKey};
 //!
 //! let mut parameters = Parameters::new();
 //! let weight = parameters.add("weight", Tensor::new(&[[2f32, 3.0]], &Device::Cpu)?)?; // [output, input]
 //! let tape = Tape::new();
-//! let context = Context::training(&parameters, &tape, Draw::new(7));
+//! let context = Context::training(&parameters, &tape, RngKey::new(7));
 //! let input = Value::plain(Tensor::new(&[[1f32, 1.0]], &Device::Cpu)?)?;
 //! let loss = input.linear(&context.parameter(weight), None)?.sum()?;
 //! let gradients = tape.backward(&loss)?;
@@ -36,7 +36,6 @@ pub mod gradients;
 pub mod host;
 pub mod inference;
 pub mod init;
-mod kept;
 pub mod kernels;
 pub mod layers;
 mod load;
@@ -45,8 +44,9 @@ pub mod objectives;
 pub mod ops;
 pub mod parameters;
 pub mod precision;
+pub mod ragged;
 pub mod random;
-pub mod sequences;
+mod saved_tensor;
 pub mod solvers;
 pub mod tape;
 pub mod testing;
@@ -58,11 +58,11 @@ pub use context::Context;
 pub use error::NnError;
 pub use gradients::Gradients;
 pub use kernels::activation::Activation;
-pub use kernels::attention::Reach;
+pub use kernels::attention::AttentionMask;
 pub use load::LoadReport;
 pub use parameters::{ParameterId, Parameters};
 pub use precision::Precision;
-pub use sequences::Sequences;
+pub use ragged::Ragged;
 pub use tape::Tape;
 pub use value::Value;
 

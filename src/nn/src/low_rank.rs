@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 
 use crate::init::Init;
-use crate::random::Draw;
+use crate::random::RngKey;
 use crate::{NnError, ParameterId, Parameters, Result, Value, host};
 
 /// Suffix of the module's name in the name of its weight.
@@ -57,7 +57,7 @@ impl Parameters {
     ///
     /// # Errors
     /// [`NnError::Invalid`] when the weight does not belong to a linear layer, or the rank is 0 or larger than a side of the weight.
-    pub fn add_low_rank(&mut self, id: ParameterId, settings: LowRankSettings, draw: Draw) -> Result<LowRank> {
+    pub fn add_low_rank(&mut self, id: ParameterId, settings: LowRankSettings, rng_key: RngKey) -> Result<LowRank> {
         let name = self.name(id).to_owned();
         let refuse = |reason: &str| NnError::invalid("adapter", format!("`{name}` {reason}"));
         let module = name.strip_suffix(WEIGHT).filter(|_| self.is_linear(id));
@@ -72,7 +72,7 @@ impl Parameters {
             )));
         }
         let name = format!("{module}{DOWN}");
-        let start = Init::default_for(inputs).draw(draw.purpose(&name), rank * inputs);
+        let start = Init::default_for(inputs).draw(rng_key.purpose(&name), rank * inputs);
         let down = self.add(name, host::tensor(start, &[rank, inputs])?)?;
         let up = self.add(format!("{module}{UP}"), host::tensor(vec![0.0; outputs * rank], &[outputs, rank])?)?;
         let adapter = LowRank { down, up, settings };

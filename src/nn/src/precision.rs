@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// rounded to the nearest number of the format (ties to even; infinity beyond its range; subnormals are kept) where a computation in that
 /// format would store them:
 ///
-/// * weights in the forward pass (the weights themselves, and the optimiser's computations, stay `f32`);
+/// * weights in the forward pass (the weights themselves, and the optimizer's computations, stay `f32`);
 /// * the output of every recorded operation;
 /// * the gradient of every recorded value and of every weight, after all contributions have been added up.
 ///

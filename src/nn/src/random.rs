@@ -35,7 +35,7 @@ pub(crate) fn next_key(key: [u32; 2]) -> [u32; 2] {
 
 /// A stream of random numbers, identified by its purpose. Copying it or reading it twice gives the same numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Draw {
+pub struct RngKey {
     key: [u32; 2],
 }
 
@@ -43,7 +43,7 @@ fn split(word: u64) -> [u32; 2] {
     [word as u32, (word >> 32) as u32]
 }
 
-impl Draw {
+impl RngKey {
     /// The root of all streams of one seed.
     pub fn new(seed: u64) -> Self {
         Self { key: split(seed) }
@@ -56,13 +56,13 @@ impl Draw {
 
     /// The sub-stream for a named purpose ("noise", "dropout", a parameter's name).
     pub fn purpose(self, purpose: &str) -> Self {
-        let mut draw = self.child(1, purpose.len() as u64);
+        let mut rng_key = self.child(1, purpose.len() as u64);
         for chunk in purpose.as_bytes().chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            draw = draw.child(2, u64::from_le_bytes(word));
+            rng_key = rng_key.child(2, u64::from_le_bytes(word));
         }
-        draw
+        rng_key
     }
 
     /// The sub-stream of an epoch.
@@ -187,16 +187,16 @@ mod tests {
 
     #[test]
     fn streams_differ_by_every_part_of_their_key() {
-        let reference = Draw::keyed(1, "noise", 2, 3, 4);
-        assert_eq!(reference, Draw::keyed(1, "noise", 2, 3, 4));
+        let reference = RngKey::keyed(1, "noise", 2, 3, 4);
+        assert_eq!(reference, RngKey::keyed(1, "noise", 2, 3, 4));
         let others = [
-            Draw::keyed(2, "noise", 2, 3, 4),
-            Draw::keyed(1, "noise\0", 2, 3, 4),
-            Draw::keyed(1, "t", 2, 3, 4),
-            Draw::keyed(1, "noise", 3, 3, 4),
-            Draw::keyed(1, "noise", 2, 4, 4),
-            Draw::keyed(1, "noise", 2, 3, 5),
-            Draw::keyed(1, "noise", 3, 2, 4),
+            RngKey::keyed(2, "noise", 2, 3, 4),
+            RngKey::keyed(1, "noise\0", 2, 3, 4),
+            RngKey::keyed(1, "t", 2, 3, 4),
+            RngKey::keyed(1, "noise", 3, 3, 4),
+            RngKey::keyed(1, "noise", 2, 4, 4),
+            RngKey::keyed(1, "noise", 2, 3, 5),
+            RngKey::keyed(1, "noise", 3, 2, 4),
         ];
         for other in others {
             assert_ne!(reference.uniforms(8), other.uniforms(8));
@@ -205,27 +205,27 @@ mod tests {
 
     #[test]
     fn a_position_is_the_same_alone_and_in_a_row() {
-        let draw = Draw::keyed(5, "t", 0, 0, 0);
-        let (uniforms, normals) = (draw.uniforms(11), draw.normals(11));
+        let rng_key = RngKey::keyed(5, "t", 0, 0, 0);
+        let (uniforms, normals) = (rng_key.uniforms(11), rng_key.normals(11));
         for position in 0..11 {
-            assert_eq!(draw.uniform_at(position as u64), uniforms[position]);
-            assert_eq!(draw.normal_at(position as u64), normals[position]);
+            assert_eq!(rng_key.uniform_at(position as u64), uniforms[position]);
+            assert_eq!(rng_key.normal_at(position as u64), normals[position]);
         }
     }
 
     #[test]
     fn moments_are_those_of_the_distributions() {
         let count = 200_000;
-        let draw = Draw::keyed(11, "moments", 0, 0, 0);
+        let rng_key = RngKey::keyed(11, "moments", 0, 0, 0);
         let moments = |numbers: &[f32]| {
             let mean = numbers.iter().map(|x| f64::from(*x)).sum::<f64>() / count as f64;
             let variance = numbers.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / count as f64;
             (mean, variance)
         };
-        let (mean, variance) = moments(&draw.uniforms(count));
+        let (mean, variance) = moments(&rng_key.uniforms(count));
         assert!((mean - 0.5).abs() < 2e-3 && (variance - 1.0 / 12.0).abs() < 1e-3, "{mean} {variance}");
-        let (mean, variance) = moments(&draw.normals(count));
+        let (mean, variance) = moments(&rng_key.normals(count));
         assert!(mean.abs() < 7e-3 && (variance - 1.0).abs() < 1e-2, "{mean} {variance}");
-        assert!((0..1000).all(|position| draw.below_at(position, 7) < 7));
+        assert!((0..1000).all(|position| rng_key.below_at(position, 7) < 7));
     }
 }

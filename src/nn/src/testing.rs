@@ -9,7 +9,7 @@
 //! Functions here panic on a disagreement: they are for tests.
 
 use crate::parameters::ParameterId;
-use crate::random::Draw;
+use crate::random::RngKey;
 use crate::{NnError, Precision, Result, Tape, Value, device};
 use candle_core::{DType, Device, Tensor};
 
@@ -33,7 +33,7 @@ const TOLERANCES: Tolerances = Tolerances { differences: 1e-6, single: 5e-6, bf1
 
 /// Random elements for a named input.
 pub fn normals(name: &str, shape: &[usize]) -> Vec<f32> {
-    Draw::new(17).purpose(name).normals(shape.iter().product())
+    RngKey::new(17).purpose(name).normals(shape.iter().product())
 }
 
 /// The largest difference relative to the largest expected magnitude.

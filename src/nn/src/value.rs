@@ -1,6 +1,6 @@
 //! A tensor that may have been recorded.
 
-use crate::kept::{Again, Kept};
+use crate::saved_tensor::{Recompute, SavedTensor};
 use crate::tape::{Node, Tape};
 use crate::{Result, device, host};
 use candle_core::{D, DType, Device, Tensor};
@@ -16,7 +16,7 @@ pub struct Value {
     tensor: Tensor,
     node: Option<Node>,
     /// Recipe to recompute it, if that is cheaper than saving it.
-    again: Option<Again>,
+    recompute: Option<Recompute>,
     /// The tensor as operations on a device or in another element type read it: moved and converted once.
     elsewhere: Rc<RefCell<Option<Tensor>>>,
 }
@@ -40,7 +40,7 @@ impl Value {
     }
 
     pub(crate) fn new(tensor: Tensor, node: Option<Node>) -> Self {
-        Self { tensor, node, again: None, elsewhere: Rc::default() }
+        Self { tensor, node, recompute: None, elsewhere: Rc::default() }
     }
 
     /// The elements on a device and in an element type, contiguous.
@@ -108,21 +108,21 @@ impl Value {
 
     /// Sets how its elements are recomputed, so that operations that read it need not save them; `make` computes in single precision.
     /// A plain value is unchanged.
-    pub(crate) fn made_again(mut self, make: impl Fn() -> Result<Tensor> + 'static) -> Self {
+    pub(crate) fn recomputed_by(mut self, make: impl Fn() -> Result<Tensor> + 'static) -> Self {
         let precision = self.tape().map(|tape| tape.precision().of_shape(self.dims()));
-        self.again = precision.map(|precision| Again::new(make, precision));
+        self.recompute = precision.map(|precision| Recompute::new(make, precision));
         self
     }
 
     /// Marks this value's elements as those of `source` under another shape.
     pub(crate) fn reshaped_from(mut self, source: &Value) -> Self {
-        self.again = source.again.as_ref().map(|again| again.reshape(self.dims()));
+        self.recompute = source.recompute.as_ref().map(|recompute| recompute.reshape(self.dims()));
         self
     }
 
     /// Returns the form in which an operation saves it for its backward pass.
-    pub(crate) fn keep(&self) -> Kept {
-        Kept::new(&self.tensor, self.again.as_ref())
+    pub(crate) fn save(&self) -> SavedTensor {
+        SavedTensor::new(&self.tensor, self.recompute.as_ref())
     }
 
     pub(crate) fn node(&self) -> Option<&Node> {

@@ -5,9 +5,9 @@ mod support;
 use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{FeedForward, LayerNorm, Linear};
 use flowmill_nn::ops::Attention;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{
-    Activation, Context, Gradients, NnError, ParameterId, Parameters, Precision, Reach, Sequences, Tape, Value,
+    Activation, AttentionMask, Context, Gradients, NnError, ParameterId, Parameters, Precision, Ragged, Tape, Value,
 };
 use support::{elements, value};
 
@@ -36,12 +36,13 @@ impl Block {
         Self { norm, query, key, feed_forward, shared }
     }
 
-    fn forward(&self, context: &Context, input: &Value, vector: &Value, items: &Sequences) -> Result<Value, NnError> {
+    fn forward(&self, context: &Context, input: &Value, vector: &Value, items: &Ragged) -> Result<Value, NnError> {
         let normal = self.norm.forward(context, input)?;
         let [query, key] = [&self.query, &self.key].map(|layer| layer.forward(context, &normal));
         let value = normal.linear(&context.parameter(self.shared), None)?;
         let dropout = context.attention_dropout(0.1);
-        let attention = Attention { heads: 2, reach: Reach::Full, queries: items, keys: items, dropout };
+        let attention =
+            Attention { heads: 2, attention_mask: AttentionMask::Full, queries: items, keys: items, dropout };
         let attended = query?.attend(&key?, &value, &attention, None)?.add_items(vector, items)?;
         let state = context.dropout(&attended, 0.3)?.add(input)?;
         self.feed_forward.forward_onto(context, &state, &state, 0.1)
@@ -56,7 +57,7 @@ struct Network {
 
 fn network(count: usize) -> (Network, Parameters) {
     let mut parameters = Parameters::new();
-    let mut builder = Builder::new(&mut parameters, Draw::new(4));
+    let mut builder = Builder::new(&mut parameters, RngKey::new(4));
     let shared = builder.add("shared", &[WIDTH, WIDTH], Init::default_for(WIDTH)).unwrap();
     let blocks = (0..count).map(|index| Block::new(builder.scope(index), shared)).collect();
     let vector = Linear::new(builder.scope("vector"), WIDTH, WIDTH).unwrap();
@@ -66,7 +67,7 @@ fn network(count: usize) -> (Network, Parameters) {
 impl Network {
     /// The shared weight is used before, inside of and after the blocks; the vector after them too.
     fn loss(&self, context: &Context) -> Value {
-        let items = Sequences::packed(&[13, 20, 7]);
+        let items = Ragged::packed(&[13, 20, 7]);
         let vector = self.vector.forward(context, &value("vectors", &[3, WIDTH])).unwrap();
         let mut state = value("input", &[ROWS, WIDTH]).linear(&context.parameter(self.shared), None).unwrap();
         let first = state.clone();
@@ -89,7 +90,7 @@ fn passes(
     checkpoints: bool,
 ) -> (f32, Gradients, usize) {
     let tape = Tape::with_precision(precision);
-    let context = Context::training(parameters, &tape, Draw::new(6)).with_checkpoints(checkpoints);
+    let context = Context::training(parameters, &tape, RngKey::new(6)).with_checkpoints(checkpoints);
     let loss = network.loss(&context);
     let entries = tape.len();
     (loss.scalar().unwrap(), tape.backward(&loss).unwrap(), entries)
@@ -137,7 +138,7 @@ fn a_block_of_nothing_trainable_is_not_recorded() {
         parameters.set_trainable(id, false);
     }
     let tape = Tape::new();
-    let context = Context::training(&parameters, &tape, Draw::new(6)).with_checkpoints(true);
+    let context = Context::training(&parameters, &tape, RngKey::new(6)).with_checkpoints(true);
     assert!(!network.loss(&context).is_recorded());
     assert!(tape.is_empty());
 }
@@ -146,7 +147,7 @@ fn a_block_of_nothing_trainable_is_not_recorded() {
 fn a_recorded_value_that_is_no_input_is_refused() {
     let (network, parameters) = network(1);
     let tape = Tape::new();
-    let context = Context::training(&parameters, &tape, Draw::new(6)).with_checkpoints(true);
+    let context = Context::training(&parameters, &tape, RngKey::new(6)).with_checkpoints(true);
     let hidden = context.parameter(network.shared);
     let refused = context.checkpoint(&[], move |_, _| hidden.affine(2.0, 0.0)).unwrap_err();
     assert!(matches!(refused, NnError::Invalid { what: "checkpoint", .. }), "{refused}");
@@ -156,7 +157,7 @@ fn a_recorded_value_that_is_no_input_is_refused() {
 fn errors_of_a_block_are_its_own() {
     let (_, parameters) = network(1);
     let tape = Tape::new();
-    let context = Context::training(&parameters, &tape, Draw::new(6)).with_checkpoints(true);
+    let context = Context::training(&parameters, &tape, RngKey::new(6)).with_checkpoints(true);
     let input = value("input", &[2, 3]);
     let error = context.checkpoint(&[&input], |_, inputs| inputs[0].channels(0..9)).unwrap_err();
     assert!(matches!(error, NnError::Shape { .. }), "{error}");
@@ -168,7 +169,7 @@ fn blocks_may_do_nothing_or_hold_others() {
     let (network, parameters) = network(2);
     let gradients = |checkpoints: bool| {
         let tape = Tape::new();
-        let context = Context::training(&parameters, &tape, Draw::new(6)).with_checkpoints(checkpoints);
+        let context = Context::training(&parameters, &tape, RngKey::new(6)).with_checkpoints(checkpoints);
         let blocks = network.blocks.clone();
         let weight = context.parameter(network.shared);
         let state = value("input", &[ROWS, WIDTH]).linear(&weight, None).unwrap();
@@ -177,7 +178,7 @@ fn blocks_may_do_nothing_or_hold_others() {
             let mut state = inputs[0].clone();
             for block in &blocks {
                 let block = block.clone();
-                let items = Sequences::packed(&[ROWS]);
+                let items = Ragged::packed(&[ROWS]);
                 let vector = value("vectors", &[1, WIDTH]);
                 let inner =
                     move |context: &Context, inputs: &[Value]| block.forward(context, &inputs[0], &vector, &items);

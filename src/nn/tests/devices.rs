@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use flowmill_nn::device::{DeviceName, open};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{NnError, devices, testing};
 
 /// The device to test, unless it is the CPU.
@@ -15,7 +15,7 @@ fn tested() -> Option<(String, Device)> {
 
 /// A matrix of normal draws on the CPU.
 fn matrix(purpose: &str, rows: usize, columns: usize) -> Tensor {
-    let draws = Draw::new(5).purpose(purpose).normals(rows * columns);
+    let draws = RngKey::new(5).purpose(purpose).normals(rows * columns);
     Tensor::from_vec(draws, (rows, columns), &Device::Cpu).unwrap()
 }
 

@@ -3,10 +3,10 @@
 mod support;
 
 use flowmill_nn::objectives::{ShallowFlowMatching, ShallowPrediction};
-use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalisation, RelativePositions, concatenate};
-use flowmill_nn::random::Draw;
+use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalization, RelativePositions, concatenate};
+use flowmill_nn::random::RngKey;
 use flowmill_nn::testing::{check, check_at, check_large};
-use flowmill_nn::{Activation, Reach, Sequences, Value};
+use flowmill_nn::{Activation, AttentionMask, Ragged, Value};
 use support::value;
 
 const ACTIVATIONS: [Activation; 9] = [
@@ -46,10 +46,10 @@ fn values_used_twice_get_both_gradients() {
     });
     // The backward pass of the norm meets the gradient of the residual.
     check("norm and residual", &[&[4, 3], &[3], &[3]], |x| {
-        let normal = x[0].layer_norm(Some(&x[1]), Some(&x[2]), Normalisation::default()).unwrap();
+        let normal = x[0].layer_norm(Some(&x[1]), Some(&x[2]), Normalization::default()).unwrap();
         normal.multiply(&normal).unwrap().add(&x[0]).unwrap()
     });
-    let rows = Sequences::padded(&[2, 1], 2).unwrap();
+    let rows = Ragged::padded(&[2, 1], 2).unwrap();
     check("modulated norm and residual", &[&[4, 3], &[2, 6]], |x| {
         let modulation = Modulation { vectors: &x[1], rows: &rows };
         let normal = x[0].modulated_norm(&modulation, [0, 1], 1e-6).unwrap();
@@ -110,7 +110,7 @@ fn feed_forward_without_residual() {
 #[test]
 fn modulated_norm_and_gated_sum() {
     // Rows of no item between and after the items; more vectors than either operation reads.
-    for rows in [Sequences::packed(&[2, 3]), Sequences::padded(&[2, 3], 4).unwrap()] {
+    for rows in [Ragged::packed(&[2, 3]), Ragged::padded(&[2, 3], 4).unwrap()] {
         let state = [rows.total(), 5];
         let vectors: &[usize] = &[2, 15];
         check("modulated norm", &[&state, vectors], |x| {
@@ -151,8 +151,8 @@ fn rotary_positions() {
 
 #[test]
 fn memory_of_feed_forward_sequential_networks() {
-    let padded = Sequences::padded(&[2, 0, 3], 3).unwrap();
-    for items in [padded, Sequences::packed(&[1, 8]), Sequences::packed(&[9])] {
+    let padded = Ragged::padded(&[2, 0, 3], 3).unwrap();
+    for items in [padded, Ragged::packed(&[1, 8]), Ragged::packed(&[9])] {
         for taps in [1, 4, 5] {
             let shapes: [&[usize]; 3] = [&[9, 4], &[9, 4], &[4, 1, taps]];
             check("memory", &shapes, |x| x[0].add_memory(&x[1], &x[2], &items).unwrap());
@@ -164,7 +164,7 @@ fn memory_of_feed_forward_sequential_networks() {
 #[test]
 fn memory_is_a_convolution_of_each_channel_of_each_item() {
     let (rows, width, count) = (150, 5, 7);
-    let items = Sequences::packed(&[1, 140, 0, 9]);
+    let items = Ragged::packed(&[1, 140, 0, 9]);
     let (residual, values) = (value("residual", &[rows, width]), value("values", &[rows, width]));
     let taps = value("taps", &[width, 1, count]);
     let found = residual.add_memory(&values, &taps, &items).unwrap().tensor().to_vec2::<f32>().unwrap();
@@ -193,12 +193,12 @@ fn embedding() {
 #[test]
 fn layer_norm() {
     let shapes: [&[usize]; 3] = [&[3, 7], &[7], &[7]];
-    let settings = Normalisation::default();
+    let settings = Normalization::default();
     check("norm", &shapes[..1], |x| x[0].layer_norm(None, None, settings).unwrap());
     check("norm gain", &shapes[..2], |x| x[0].layer_norm(Some(&x[1]), None, settings).unwrap());
     check("norm bias", &[shapes[0], shapes[2]], |x| x[0].layer_norm(None, Some(&x[1]), settings).unwrap());
     for activation in smooth() {
-        let settings = Normalisation { activation, ..settings };
+        let settings = Normalization { activation, ..settings };
         check(&format!("norm {activation:?}"), &shapes, |x| {
             x[0].layer_norm(Some(&x[1]), Some(&x[2]), settings).unwrap()
         });
@@ -207,7 +207,7 @@ fn layer_norm() {
 
 #[test]
 fn group_norm() {
-    let settings = Normalisation { activation: Activation::Mish, ..Normalisation::default() };
+    let settings = Normalization { activation: Activation::Mish, ..Normalization::default() };
     check("group norm", &[&[2, 3, 6], &[6], &[6]], |x| x[0].group_norm(2, &x[1], &x[2], settings).unwrap());
 }
 
@@ -228,7 +228,7 @@ fn convolution() {
         check(&format!("masked conv {settings:?}"), &shapes, |x| {
             x[0].conv1d(&x[1], Some(&x[2]), settings, Some(&[4, 6])).unwrap()
         });
-        let items = Sequences::packed(&[4, 8]);
+        let items = Ragged::packed(&[4, 8]);
         check(&format!("packed conv {settings:?}"), &[&[12, 2], &weight], |x| {
             x[0].conv1d_packed(&x[1], None, settings, &items).unwrap()
         });
@@ -237,7 +237,7 @@ fn convolution() {
 
 #[test]
 fn transposed_convolution() {
-    let items = Sequences::packed(&[1, 4]);
+    let items = Ragged::packed(&[1, 4]);
     for (stride, kernel) in [(2, 4), (2, 2), (3, 5), (1, 3), (2, 8)] {
         let shapes: [&[usize]; 3] = [&[5, 2], &[2, 3, kernel], &[3]];
         check(&format!("transposed conv {stride} {kernel}"), &shapes, |x| {
@@ -246,23 +246,24 @@ fn transposed_convolution() {
     }
 }
 
-fn attention_over<'a>(items: &'a [Sequences; 2], reach: Reach) -> Attention<'a> {
-    Attention { heads: 2, reach, queries: &items[0], keys: &items[1], dropout: None }
+fn attention_over<'a>(items: &'a [Ragged; 2], attention_mask: AttentionMask) -> Attention<'a> {
+    Attention { heads: 2, attention_mask, queries: &items[0], keys: &items[1], dropout: None }
 }
 
-const REACHES: [Reach; 4] = [Reach::Full, Reach::Chunk(1), Reach::Chunk(2), Reach::Chunks { size: 2, left: 1 }];
+const REACHES: [AttentionMask; 4] =
+    [AttentionMask::Full, AttentionMask::Chunk(1), AttentionMask::Chunk(2), AttentionMask::Chunks { size: 2, left: 1 }];
 
 #[test]
 fn attention() {
-    let items = [Sequences::padded(&[5, 5], 5).unwrap(), Sequences::padded(&[5, 3], 5).unwrap()];
+    let items = [Ragged::padded(&[5, 5], 5).unwrap(), Ragged::padded(&[5, 3], 5).unwrap()];
     let shape: &[usize] = &[2, 5, 4];
-    for reach in REACHES {
-        let mut settings = attention_over(&items, reach);
-        check(&format!("attention {reach:?}"), &[shape, shape, shape], |x| {
+    for attention_mask in REACHES {
+        let mut settings = attention_over(&items, attention_mask);
+        check(&format!("attention {attention_mask:?}"), &[shape, shape, shape], |x| {
             x[0].attend(&x[1], &x[2], &settings, None).unwrap()
         });
-        settings.dropout = Some((0.3, Draw::new(1)));
-        check(&format!("attention dropout {reach:?}"), &[shape, shape, shape], |x| {
+        settings.dropout = Some((0.3, RngKey::new(1)));
+        check(&format!("attention dropout {attention_mask:?}"), &[shape, shape, shape], |x| {
             x[0].attend(&x[1], &x[2], &settings, None).unwrap()
         });
     }
@@ -270,11 +271,11 @@ fn attention() {
 
 #[test]
 fn attention_with_relative_positions() {
-    let items = [Sequences::padded(&[5, 5], 5).unwrap(), Sequences::padded(&[5, 3], 5).unwrap()];
+    let items = [Ragged::padded(&[5, 5], 5).unwrap(), Ragged::padded(&[5, 3], 5).unwrap()];
     let shape: &[usize] = &[2, 5, 4];
-    for reach in REACHES {
-        let settings = attention_over(&items, reach);
-        check(&format!("relative {reach:?}"), &[shape, shape, shape, &[9, 4], &[2, 2], &[2, 2]], |x| {
+    for attention_mask in REACHES {
+        let settings = attention_over(&items, attention_mask);
+        check(&format!("relative {attention_mask:?}"), &[shape, shape, shape, &[9, 4], &[2, 2], &[2, 2]], |x| {
             let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
             x[0].attend(&x[1], &x[2], &settings, Some(relative)).unwrap()
         });
@@ -284,11 +285,11 @@ fn attention_with_relative_positions() {
 #[test]
 fn attention_across_blocks_of_queries() {
     // More queries than one block holds; few channels keep the differences quick.
-    let items = [Sequences::packed(&[70, 3]), Sequences::packed(&[66, 4])];
-    let settings = Attention { heads: 1, ..attention_over(&items, Reach::Chunk(20)) };
+    let items = [Ragged::packed(&[70, 3]), Ragged::packed(&[66, 4])];
+    let settings = Attention { heads: 1, ..attention_over(&items, AttentionMask::Chunk(20)) };
     check("blocks", &[&[73, 1], &[70, 1], &[70, 1]], |x| x[0].attend(&x[1], &x[2], &settings, None).unwrap());
-    let items = [Sequences::packed(&[70]), Sequences::packed(&[66])];
-    let settings = Attention { heads: 1, ..attention_over(&items, Reach::Full) };
+    let items = [Ragged::packed(&[70]), Ragged::packed(&[66])];
+    let settings = Attention { heads: 1, ..attention_over(&items, AttentionMask::Full) };
     check("relative blocks", &[&[70, 1], &[66, 1], &[66, 1], &[139, 1], &[1, 1], &[1, 1]], |x| {
         let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
         x[0].attend(&x[1], &x[2], &settings, Some(relative)).unwrap()
@@ -297,7 +298,7 @@ fn attention_across_blocks_of_queries() {
 
 #[test]
 fn rows_and_channels() {
-    let rows = Sequences::padded(&[2, 3], 3).unwrap();
+    let rows = Ragged::padded(&[2, 3], 3).unwrap();
     let shapes: [&[usize]; 3] = [&[2, 3, 4], &[2, 4], &[2, 4]];
     check("scale channels", &[shapes[0], &[4]], |x| x[0].scale_channels(&x[1]).unwrap());
     check("add channels", &[shapes[0], &[4]], |x| x[0].add_channels(&x[1]).unwrap());
@@ -318,25 +319,25 @@ fn rows_and_channels() {
 
 #[test]
 fn dropout() {
-    check("dropout", &[&[7, 5]], |x| x[0].dropout(0.4, Draw::new(9)).unwrap());
+    check("dropout", &[&[7, 5]], |x| x[0].dropout(0.4, RngKey::new(9)).unwrap());
 }
 
 #[test]
 fn mean_square_error() {
-    let rows = Sequences::padded(&[2, 3], 3).unwrap();
+    let rows = Ragged::padded(&[2, 3], 3).unwrap();
     let target = value("target", &[2, 3, 4]);
     check("mean square error", &[&[2, 3, 4]], |x| x[0].mean_square_error(&target, &rows).unwrap());
 }
 
 #[test]
 fn means_of_items() {
-    let rows = Sequences::padded(&[3, 1, 4], 4).unwrap();
+    let rows = Ragged::padded(&[3, 1, 4], 4).unwrap();
     check("mean of items", &[&[3, 4, 5]], |x| x[0].mean_items(&rows).unwrap());
 }
 
 #[test]
 fn shallow_flow_matching() {
-    let rows = Sequences::padded(&[3, 4], 4).unwrap();
+    let rows = Ragged::padded(&[3, 4], 4).unwrap();
     let (data, noise) = (value("sfm data", &[2, 4, 5]), value("sfm noise", &[2, 4, 5]));
     let objective = ShallowFlowMatching { sigma_min: 0.01 };
     // Starts are constants of the objective: no derivative flows through the projection.
@@ -376,7 +377,7 @@ fn smallest_shapes() {
         check("add channels", &[&wide, &[3]], |x| x[0].add_channels(&x[1]).unwrap());
         check("embedding", &[&[4, 3]], |x| x[0].embed(&[2][..rows], &[rows]).unwrap());
         // One item with that number of rows, alone and after a longer item.
-        for items in [Sequences::packed(&[rows]), Sequences::packed(&[2, rows])] {
+        for items in [Ragged::packed(&[rows]), Ragged::packed(&[2, rows])] {
             let (state, vectors) = ([items.total(), 3], [items.len(), 3]);
             check("expand", &[&vectors], |x| x[0].expand_items(&items).unwrap());
             check("mean", &[&state], |x| x[0].mean_items(&items).unwrap());
@@ -385,12 +386,18 @@ fn smallest_shapes() {
             check("mean square error", &[&state], |x| {
                 x[0].mean_square_error(&value("target", &state), &items).unwrap()
             });
-            let attention = Attention { heads: 1, reach: Reach::Full, queries: &items, keys: &items, dropout: None };
+            let attention = Attention {
+                heads: 1,
+                attention_mask: AttentionMask::Full,
+                queries: &items,
+                keys: &items,
+                dropout: None,
+            };
             check("attention", &[&state, &state, &state], |x| x[0].attend(&x[1], &x[2], &attention, None).unwrap());
         }
     }
-    check("norm of one channel", &[&[2, 1]], |x| x[0].layer_norm(None, None, Normalisation::default()).unwrap());
-    check("norm of one row", &[&[1, 5]], |x| x[0].layer_norm(None, None, Normalisation::default()).unwrap());
+    check("norm of one channel", &[&[2, 1]], |x| x[0].layer_norm(None, None, Normalization::default()).unwrap());
+    check("norm of one row", &[&[1, 5]], |x| x[0].layer_norm(None, None, Normalization::default()).unwrap());
     check("one frame, one tap", &[&[1, 1, 2], &[3, 2, 1], &[3]], |x| {
         x[0].conv1d(&x[1], Some(&x[2]), Convolution::default(), None).unwrap()
     });
@@ -406,13 +413,13 @@ fn smallest_shapes() {
 #[test]
 fn sizes_beyond_a_block_of_a_device() {
     check_large("large norm", &[&[300, 70], &[70], &[70]], |x| {
-        x[0].layer_norm(Some(&x[1]), Some(&x[2]), Normalisation::default()).unwrap()
+        x[0].layer_norm(Some(&x[1]), Some(&x[2]), Normalization::default()).unwrap()
     });
     for activation in ACTIVATIONS {
         check_large(&format!("large {activation:?}"), &[&[3, 700]], |x| x[0].activate(activation).unwrap());
     }
-    let items = [Sequences::packed(&[70, 41]), Sequences::packed(&[70, 41])];
-    let settings = attention_over(&items, Reach::Chunk(20));
+    let items = [Ragged::packed(&[70, 41]), Ragged::packed(&[70, 41])];
+    let settings = attention_over(&items, AttentionMask::Chunk(20));
     check_large("large linear", &[&[300, 40], &[70, 40], &[70]], |x| {
         x[0].linear_activated(&x[1], Some(&x[2]), Activation::Silu).unwrap()
     });
@@ -421,7 +428,7 @@ fn sizes_beyond_a_block_of_a_device() {
     });
     let indices: Vec<u32> = (0..300).map(|place| place * place % 47).collect();
     check_large("large embedding", &[&[50, 40]], |x| x[0].embed(&indices, &[300]).unwrap());
-    let rows = Sequences::padded(&[150, 90], 160).unwrap();
+    let rows = Ragged::padded(&[150, 90], 160).unwrap();
     check_large("large modulation", &[&[320, 40], &[320, 40], &[2, 120]], |x| {
         let modulation = Modulation { vectors: &x[2], rows: &rows };
         x[0].modulated_norm(&modulation, [2, 0], 1e-6).unwrap().add_gated(&x[1], &modulation, 1).unwrap()

@@ -4,9 +4,9 @@
 mod support;
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalisation, RelativePositions};
-use flowmill_nn::random::Draw;
-use flowmill_nn::{Activation, Context, Parameters, Reach, Sequences, Tape, Value};
+use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalization, RelativePositions};
+use flowmill_nn::random::RngKey;
+use flowmill_nn::{Activation, AttentionMask, Context, Parameters, Ragged, Tape, Value};
 use support::normals;
 
 /// The output of an operation on inputs of these shapes, and the gradients of all inputs, as bits.
@@ -19,7 +19,7 @@ fn bits(name: &str, shapes: &[&[usize]], f: &(impl Fn(&[Value]) -> Value + Sync)
     };
     let ids: Vec<_> = shapes.iter().enumerate().map(add).collect();
     let tape = Tape::new();
-    let context = Context::training(&parameters, &tape, Draw::new(3));
+    let context = Context::training(&parameters, &tape, RngKey::new(3));
     let inputs: Vec<Value> = ids.iter().map(|id| context.parameter(*id)).collect();
     let output = f(&inputs);
     let seed = Tensor::from_vec(normals(&format!("{name} seed"), output.dims()), output.dims(), &Device::Cpu).unwrap();
@@ -48,8 +48,8 @@ fn check(name: &str, shapes: &[&[usize]], f: impl Fn(&[Value]) -> Value + Sync) 
 }
 
 /// Rows of three sequences, with padding.
-fn rows() -> Sequences {
-    Sequences::padded(&[150, 97, 130], 150).unwrap()
+fn rows() -> Ragged {
+    Ragged::padded(&[150, 97, 130], 150).unwrap()
 }
 
 const STATE: &[usize] = &[3, 150, 48];
@@ -79,9 +79,14 @@ fn convolutions() {
 #[test]
 fn attentions() {
     let items = [rows(), rows()];
-    for (name, reach) in [("full", Reach::Full), ("chunks", Reach::Chunk(25))] {
-        let settings =
-            Attention { heads: 4, reach, queries: &items[0], keys: &items[1], dropout: Some((0.1, Draw::new(1))) };
+    for (name, attention_mask) in [("full", AttentionMask::Full), ("chunks", AttentionMask::Chunk(25))] {
+        let settings = Attention {
+            heads: 4,
+            attention_mask,
+            queries: &items[0],
+            keys: &items[1],
+            dropout: Some((0.1, RngKey::new(1))),
+        };
         check(name, &[STATE, STATE, STATE], |x| x[0].attend(&x[1], &x[2], &settings, None).unwrap());
         check(&format!("relative {name}"), &[STATE, STATE, STATE, &[299, 48], &[4, 12], &[4, 12]], |x| {
             let relative = RelativePositions { encodings: &x[3], content_bias: &x[4], position_bias: &x[5] };
@@ -93,7 +98,7 @@ fn attentions() {
 #[test]
 fn normalizations_and_modulations() {
     let rows = rows();
-    let settings = Normalisation { activation: Activation::Mish, ..Normalisation::default() };
+    let settings = Normalization { activation: Activation::Mish, ..Normalization::default() };
     check("layer norm", &[STATE, &[48], &[48]], |x| x[0].layer_norm(Some(&x[1]), Some(&x[2]), settings).unwrap());
     check("modulated norm", &[&[450, 48], &[450, 48], &[3, 144]], |x| {
         let modulation = Modulation { vectors: &x[2], rows: &rows };

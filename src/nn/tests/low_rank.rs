@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{FeedForward, Linear};
 use flowmill_nn::low_rank::{self, LowRankSettings};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Activation, Context, ParameterId, Parameters, Tape, Value};
 use support::{elements, value};
 
@@ -23,7 +23,7 @@ struct Network {
 
 fn network() -> (Network, Parameters) {
     let mut parameters = Parameters::new();
-    let mut builder = Builder::new(&mut parameters, Draw::new(2));
+    let mut builder = Builder::new(&mut parameters, RngKey::new(2));
     let first = Linear::new(builder.scope("first"), 7, 6).unwrap();
     let mut linear = |name: &str, inputs, outputs| Linear::new(builder.scope(name), inputs, outputs).unwrap();
     let block = FeedForward::new(linear("up", 6, 12), linear("down", 12, 6), Activation::GeluTanh, 0.0);
@@ -51,7 +51,7 @@ fn adapted(dropout: f32) -> (Network, Parameters, Vec<ParameterId>) {
     let settings = LowRankSettings { rank: 2, scale: SCALE, dropout };
     let mut trained = Vec::new();
     for id in weights {
-        let adapter = parameters.add_low_rank(id, settings, Draw::new(5)).unwrap();
+        let adapter = parameters.add_low_rank(id, settings, RngKey::new(5)).unwrap();
         let dims = parameters.tensor(adapter.up).dims().to_vec();
         let name = parameters.name(adapter.up).to_owned();
         parameters.set(adapter.up, (value(&name, &dims).tensor() * 0.3).unwrap()).unwrap();
@@ -71,7 +71,7 @@ fn an_adapter_starts_as_nothing() {
     let settings = LowRankSettings { rank: 3, scale: SCALE, dropout: 0.1 };
     for name in ["first.weight", "up.weight", "last.weight"] {
         let id = parameters.find(name).unwrap();
-        parameters.add_low_rank(id, settings, Draw::new(1)).unwrap();
+        parameters.add_low_rank(id, settings, RngKey::new(1)).unwrap();
     }
     let after = output(&network, &parameters);
     let worst = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -88,7 +88,7 @@ fn gradients_are_those_of_finite_differences_and_the_base_has_none() {
         output(&network, parameters).iter().zip(&weights).map(|(y, w)| f64::from(*y) * f64::from(*w)).sum()
     };
     let tape = Tape::new();
-    let context = Context::training(&parameters, &tape, Draw::new(3));
+    let context = Context::training(&parameters, &tape, RngKey::new(3));
     let recorded = network.forward(&context, &value("x", &[9, 7]));
     assert_eq!(elements(&recorded), output(&network, &parameters), "recording changes nothing");
     let seed = Tensor::from_vec(weights.clone(), &[9, 5], &candle_core::Device::Cpu).unwrap();
@@ -146,7 +146,7 @@ fn dropout_is_drawn_in_training_only_and_keeps_the_mean() {
     let (network, parameters, _) = adapted(0.5);
     let tape = Tape::new();
     let trained = |step| {
-        let context = Context::training(&parameters, &tape, Draw::new(3).step(step));
+        let context = Context::training(&parameters, &tape, RngKey::new(3).step(step));
         elements(&network.last.forward(&context, &value("y", &[4, 6])).unwrap())
     };
     assert_eq!(trained(0), trained(0));
@@ -164,9 +164,9 @@ fn what_no_adapter_fits_is_refused() {
     let (_, mut parameters) = network();
     let settings = |rank| LowRankSettings { rank, scale: 1.0, dropout: 0.0 };
     let (weight, bias) = (parameters.find("last.weight").unwrap(), parameters.find("up.bias").unwrap());
-    assert!(parameters.add_low_rank(bias, settings(1), Draw::new(0)).is_err());
-    assert!(parameters.add_low_rank(weight, settings(0), Draw::new(0)).is_err());
-    assert!(parameters.add_low_rank(weight, settings(6), Draw::new(0)).is_err());
-    parameters.add_low_rank(weight, settings(5), Draw::new(0)).unwrap();
-    assert!(parameters.add_low_rank(weight, settings(5), Draw::new(0)).is_err(), "there is one already");
+    assert!(parameters.add_low_rank(bias, settings(1), RngKey::new(0)).is_err());
+    assert!(parameters.add_low_rank(weight, settings(0), RngKey::new(0)).is_err());
+    assert!(parameters.add_low_rank(weight, settings(6), RngKey::new(0)).is_err());
+    parameters.add_low_rank(weight, settings(5), RngKey::new(0)).unwrap();
+    assert!(parameters.add_low_rank(weight, settings(5), RngKey::new(0)).is_err(), "there is one already");
 }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::ops::Normalisation;
-use flowmill_nn::random::Draw;
+use flowmill_nn::ops::Normalization;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Activation, Context, NnError, ParameterId, Parameters, Tape, Value};
 
 /// Counts allocated bytes.
@@ -49,7 +49,8 @@ const LAYERS: usize = 12;
 fn weights() -> (Parameters, Vec<ParameterId>) {
     let mut parameters = Parameters::new();
     let mut add = |layer: usize| {
-        let elements = Draw::new(1).sample(layer as u64).normals(WIDTH * WIDTH).into_iter().map(|x| 0.2 * x).collect();
+        let elements =
+            RngKey::new(1).sample(layer as u64).normals(WIDTH * WIDTH).into_iter().map(|x| 0.2 * x).collect();
         let tensor = Tensor::from_vec::<_, f32>(elements, (WIDTH, WIDTH), &Device::Cpu).unwrap();
         parameters.add(format!("layer {layer}"), tensor).unwrap()
     };
@@ -69,11 +70,11 @@ fn activations(bytes: usize) -> usize {
 /// The number of live activations whenever a block is computed: in the forward pass, then again in the backward pass.
 fn backward_frees_as_it_proceeds() {
     let (parameters, ids) = weights();
-    let input = Value::from_vec(Draw::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
+    let input = Value::from_vec(RngKey::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
     let before = live();
     let seen = Rc::new(RefCell::new(Vec::with_capacity(4 * LAYERS)));
     let tape = Tape::new();
-    let context = Context::training(&parameters, &tape, Draw::new(3)).with_checkpoints(true);
+    let context = Context::training(&parameters, &tape, RngKey::new(3)).with_checkpoints(true);
     let mut state = input.linear(&context.parameter(ids[0]), None).unwrap();
     for id in &ids {
         state = layer(&state, &context.parameter(*id)).unwrap();
@@ -102,11 +103,11 @@ fn backward_frees_as_it_proceeds() {
 
 fn frozen_layers_keep_nothing() {
     let (mut parameters, ids) = weights();
-    let input = Value::from_vec(Draw::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
+    let input = Value::from_vec(RngKey::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
     let run = |parameters: &Parameters| {
         let tape = Tape::new();
         let before = live();
-        let context = Context::training(parameters, &tape, Draw::new(3));
+        let context = Context::training(parameters, &tape, RngKey::new(3));
         let mut state = input.clone();
         for id in &ids {
             state = layer(&state, &context.parameter(*id)).unwrap();
@@ -132,12 +133,12 @@ fn frozen_layers_keep_nothing() {
 
 fn checkpointing_lowers_the_peak() {
     let (parameters, ids) = weights();
-    let input = Value::from_vec(Draw::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
+    let input = Value::from_vec(RngKey::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
     let peak = |checkpoints: bool| {
         let before = live();
         PEAK.store(before, Ordering::Relaxed);
         let tape = Tape::new();
-        let context = Context::training(&parameters, &tape, Draw::new(3)).with_checkpoints(checkpoints);
+        let context = Context::training(&parameters, &tape, RngKey::new(3)).with_checkpoints(checkpoints);
         let mut state = input.clone();
         for three in ids.chunks(3) {
             let three = three.to_vec();
@@ -162,14 +163,14 @@ fn checkpointing_lowers_the_peak() {
 /// The output of a norm that a product reads is not saved but recomputed, with the same gradients.
 fn norms_are_made_again() {
     let (parameters, ids) = weights();
-    let input = Value::from_vec(Draw::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
+    let input = Value::from_vec(RngKey::new(2).normals(ROWS * WIDTH), &[ROWS, WIDTH]).unwrap();
     let run = |kept: bool| {
         let tape = Tape::new();
         let before = live();
-        let context = Context::training(&parameters, &tape, Draw::new(3));
+        let context = Context::training(&parameters, &tape, RngKey::new(3));
         let mut state = input.clone();
         for id in &ids {
-            let normal = state.layer_norm(None, None, Normalisation::default()).unwrap();
+            let normal = state.layer_norm(None, None, Normalization::default()).unwrap();
             // The same numbers, from an operation that has no recipe to recompute them.
             let normal = if kept { normal.affine(1.0, 0.0).unwrap() } else { normal };
             state = normal.linear(&context.parameter(*id), None).unwrap();
@@ -201,7 +202,7 @@ fn the_backward_pass_keeps_what_it_must() {
 fn warm_up() {
     let (parameters, ids) = weights();
     let tape = Tape::new();
-    let context = Context::training(&parameters, &tape, Draw::new(3));
+    let context = Context::training(&parameters, &tape, RngKey::new(3));
     let input = Value::from_vec(vec![1.0; ROWS * WIDTH], &[ROWS, WIDTH]).unwrap();
     let hidden = layer(&input, &context.parameter(ids[0])).unwrap();
     let loss = layer(&hidden, &context.parameter(ids[1])).unwrap().mean().unwrap();

@@ -3,8 +3,8 @@
 mod support;
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::random::Draw;
-use flowmill_nn::{Context, Gradients, Parameters, Precision, Sequences, Tape, Value};
+use flowmill_nn::random::RngKey;
+use flowmill_nn::{Context, Gradients, Parameters, Precision, Ragged, Tape, Value};
 use half::{bf16, f16};
 use support::{elements, normals};
 
@@ -24,7 +24,7 @@ fn is_rounded(precision: Precision, elements: &[f32]) -> bool {
 #[test]
 fn rounding_is_that_of_half_on_every_kind_of_number() {
     let mut numbers: Vec<f32> = (0..=u16::MAX).map(|upper| f32::from_bits(u32::from(upper) << 16 | 0x8000)).collect();
-    numbers.extend((0..200_000u64).map(|i| f32::from_bits(Draw::new(3).block(i)[0])));
+    numbers.extend((0..200_000u64).map(|i| f32::from_bits(RngKey::new(3).block(i)[0])));
     numbers.extend([
         0.0,
         -0.0,
@@ -73,13 +73,13 @@ fn small() -> Small {
 /// Every value of a two-layer network up to its loss, and the gradients of `factor` times the loss.
 fn passes(small: &Small, precision: Precision, factor: f32) -> (Vec<Value>, Gradients) {
     let tape = Tape::with_precision(precision);
-    let context = Context::training(&small.parameters, &tape, Draw::new(1));
+    let context = Context::training(&small.parameters, &tape, RngKey::new(1));
     let input = Value::from_vec(normals("data", &[30, 8]), &[30, 8]).unwrap();
     let hidden = input.linear(&context.parameter(small.ids[0]), None).unwrap();
     let active = hidden.activate(flowmill_nn::Activation::Gelu).unwrap();
     let output = active.linear(&context.parameter(small.ids[1]), None).unwrap();
     let target = Value::from_vec(normals("target", &[30, 5]), &[30, 5]).unwrap();
-    let loss = output.mean_square_error(&target, &Sequences::packed(&[30])).unwrap();
+    let loss = output.mean_square_error(&target, &Ragged::packed(&[30])).unwrap();
     let gradients = tape.backward_from(&loss, Tensor::new(factor, &Device::Cpu).unwrap()).unwrap();
     (vec![context.parameter(small.ids[0]), hidden, active, output, loss], gradients)
 }

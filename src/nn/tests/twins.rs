@@ -2,9 +2,9 @@
 
 mod support;
 
-use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalisation, RelativePositions};
-use flowmill_nn::random::Draw;
-use flowmill_nn::{Activation, Reach, Sequences, Value};
+use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalization, RelativePositions};
+use flowmill_nn::random::RngKey;
+use flowmill_nn::{Activation, AttentionMask, Ragged, Value};
 use support::{elements, value, worst};
 
 fn doubles(value: &Value) -> Vec<f64> {
@@ -52,7 +52,7 @@ fn layer_norm_and_group_norm() {
             normal(row).into_iter().enumerate().map(|(i, x)| (x * ws[i] + bs[i]).tanh()).collect::<Vec<_>>()
         })
         .collect();
-    let settings = Normalisation { activation: Activation::Tanh, ..Normalisation::default() };
+    let settings = Normalization { activation: Activation::Tanh, ..Normalization::default() };
     assert_close("layer norm", &x.layer_norm(Some(&w), Some(&b), settings).unwrap(), &expected);
 
     let (items, time, channels, groups) = (2, 5, 6, 3);
@@ -67,20 +67,20 @@ fn layer_norm_and_group_norm() {
             expected[index] = x * ws[index % channels] + bs[index % channels];
         }
     }
-    assert_close("group norm", &x.group_norm(groups, &w, &b, Normalisation::default()).unwrap(), &expected);
+    assert_close("group norm", &x.group_norm(groups, &w, &b, Normalization::default()).unwrap(), &expected);
 }
 
 #[test]
 fn modulated_norm_and_gated_sum() {
     // Items of several tasks each; the second layout has rows of no item.
     let (width, lengths) = (130, [300, 7, 190]);
-    for rows in [Sequences::packed(&lengths), Sequences::padded(&lengths, 301).unwrap()] {
+    for rows in [Ragged::packed(&lengths), Ragged::padded(&lengths, 301).unwrap()] {
         let x = value("x", &[rows.total(), width]);
         let update = value("update", &[rows.total(), width]);
         let vectors = value("vectors", &[3, 4 * width]);
         let vector = |index: usize| vectors.channels(index * width..(index + 1) * width).unwrap();
         let modulation = Modulation { vectors: &vectors, rows: &rows };
-        let plain = Normalisation { epsilon: 1e-6, activation: Activation::Identity };
+        let plain = Normalization { epsilon: 1e-6, activation: Activation::Identity };
         let normal = x.layer_norm(None, None, plain).unwrap();
         let parts = normal.modulate(&vector(3), &vector(1), &rows).unwrap().mask_rows(&rows).unwrap();
         assert_close("modulated norm", &x.modulated_norm(&modulation, [1, 3], 1e-6).unwrap(), &doubles(&parts));
@@ -91,7 +91,7 @@ fn modulated_norm_and_gated_sum() {
 
 #[test]
 fn a_modulation_that_does_not_fit_is_refused() {
-    let rows = Sequences::packed(&[2, 1]);
+    let rows = Ragged::packed(&[2, 1]);
     let x = value("x", &[3, 4]);
     for shape in [[3, 12], [2, 7], [2, 4]] {
         let vectors = value("vectors", &shape);
@@ -132,10 +132,10 @@ fn convolution() {
         }
         assert_close(&format!("conv {settings:?}"), &found, &expected);
     }
-    let packed = x.pack_rows(&Sequences::padded(&lengths, time).unwrap()).unwrap();
-    let found = packed.conv1d_packed(&w, Some(&b), Convolution::causal(3), &Sequences::packed(&lengths)).unwrap();
+    let packed = x.pack_rows(&Ragged::padded(&lengths, time).unwrap()).unwrap();
+    let found = packed.conv1d_packed(&w, Some(&b), Convolution::causal(3), &Ragged::packed(&lengths)).unwrap();
     let padded = x.conv1d(&w, Some(&b), Convolution::causal(3), Some(&lengths)).unwrap();
-    let expected = padded.pack_rows(&Sequences::padded(&lengths, time).unwrap()).unwrap();
+    let expected = padded.pack_rows(&Ragged::padded(&lengths, time).unwrap()).unwrap();
     assert_close("packed conv", &found, &doubles(&expected));
 }
 
@@ -145,7 +145,7 @@ fn transposed_convolution() {
     let (lengths, inputs, outputs) = ([9, 1, 4], 5, 3);
     for (stride, kernel) in [(2usize, 4usize), (2, 2), (3, 5), (1, 3), (2, 8)] {
         let (x, w, b) = (value("x", &[14, inputs]), value("w", &[inputs, outputs, kernel]), value("b", &[outputs]));
-        let items = Sequences::packed(&lengths);
+        let items = Ragged::packed(&lengths);
         let found = x.conv_transpose1d_packed(&w, &b, stride, &items).unwrap();
         assert_eq!(found.dims(), [14 * stride, outputs]);
         let (xs, ws, bs) = (doubles(&x), doubles(&w), doubles(&b));
@@ -166,7 +166,7 @@ fn transposed_convolution() {
     }
     assert!(
         value("x", &[2, 2])
-            .conv_transpose1d_packed(&value("w", &[2, 2, 3]), &value("b", &[2]), 2, &Sequences::packed(&[2]))
+            .conv_transpose1d_packed(&value("w", &[2, 2, 3]), &value("b", &[2]), 2, &Ragged::packed(&[2]))
             .is_err()
     );
 }
@@ -179,7 +179,12 @@ struct Case {
 }
 
 /// Softmax attention by its definition, with relative positions by their definition (not by shifting rows).
-fn attention_by_loops(case: &Case, [q, k, v]: [&[f64]; 3], relative: Option<[&[f64]; 3]>, reach: Reach) -> Vec<f64> {
+fn attention_by_loops(
+    case: &Case,
+    [q, k, v]: [&[f64]; 3],
+    relative: Option<[&[f64]; 3]>,
+    attention_mask: AttentionMask,
+) -> Vec<f64> {
     let Case { time, lengths, heads, head_width } = *case;
     let width = heads * head_width;
     let mut out = vec![0.0; 2 * time * width];
@@ -195,10 +200,10 @@ fn attention_by_loops(case: &Case, [q, k, v]: [&[f64]; 3], relative: Option<[&[f
             (0..head_width).map(term).sum::<f64>() / (head_width as f64).sqrt()
         };
         let keys: Vec<usize> = (0..lengths[item])
-            .filter(|key| match reach {
-                Reach::Full => true,
-                Reach::Chunk(size) => key / size <= query / size,
-                Reach::Chunks { size, left } => key / size <= query / size && key / size + left >= query / size,
+            .filter(|key| match attention_mask {
+                AttentionMask::Full => true,
+                AttentionMask::Chunk(size) => key / size <= query / size,
+                AttentionMask::Chunks { size, left } => key / size <= query / size && key / size + left >= query / size,
             })
             .collect();
         let weights: Vec<f64> = keys.iter().map(|key| score(*key).exp()).collect();
@@ -218,27 +223,32 @@ fn attention() {
     let shape = [2, case.time, 15];
     let [q, k, v] = ["q", "k", "v"].map(|name| value(name, &shape));
     let (p, u, w) = (value("p", &[2 * case.time - 1, 15]), value("u", &[3, 5]), value("w", &[3, 5]));
-    let queries = Sequences::padded(&[131, 131], 131).unwrap();
-    let keys = Sequences::padded(&case.lengths, 131).unwrap();
+    let queries = Ragged::padded(&[131, 131], 131).unwrap();
+    let keys = Ragged::padded(&case.lengths, 131).unwrap();
     let inputs = [&q, &k, &v].map(doubles);
     let inputs = [&inputs[0][..], &inputs[1][..], &inputs[2][..]];
     let relative = [&p, &u, &w].map(doubles);
     let relative = [&relative[0][..], &relative[1][..], &relative[2][..]];
-    for reach in [Reach::Full, Reach::Chunk(1), Reach::Chunk(25), Reach::Chunks { size: 10, left: 2 }] {
-        let settings = Attention { heads: 3, reach, queries: &queries, keys: &keys, dropout: None };
+    for attention_mask in [
+        AttentionMask::Full,
+        AttentionMask::Chunk(1),
+        AttentionMask::Chunk(25),
+        AttentionMask::Chunks { size: 10, left: 2 },
+    ] {
+        let settings = Attention { heads: 3, attention_mask, queries: &queries, keys: &keys, dropout: None };
         let found = q.attend(&k, &v, &settings, None).unwrap();
-        assert_close(&format!("{reach:?}"), &found, &attention_by_loops(&case, inputs, None, reach));
+        assert_close(&format!("{attention_mask:?}"), &found, &attention_by_loops(&case, inputs, None, attention_mask));
         let positions = RelativePositions { encodings: &p, content_bias: &u, position_bias: &w };
         let found = q.attend(&k, &v, &settings, Some(positions)).unwrap();
-        let expected = attention_by_loops(&case, inputs, Some(relative), reach);
-        assert_close(&format!("relative {reach:?}"), &found, &expected);
+        let expected = attention_by_loops(&case, inputs, Some(relative), attention_mask);
+        assert_close(&format!("relative {attention_mask:?}"), &found, &expected);
     }
 }
 
 #[test]
 fn dropout_keeps_the_mean_and_the_rate() {
     let ones = Value::from_vec(vec![1.0; 100_000], &[100_000]).unwrap();
-    let dropped = elements(&ones.dropout(0.25, Draw::new(5)).unwrap());
+    let dropped = elements(&ones.dropout(0.25, RngKey::new(5)).unwrap());
     let zeros = dropped.iter().filter(|x| **x == 0.0).count() as f64 / 1e5;
     assert!((zeros - 0.25).abs() < 5e-3, "{zeros}");
     assert!(dropped.iter().all(|x| *x == 0.0 || (*x - 1.0 / 0.75).abs() < 1e-6));
@@ -247,7 +257,7 @@ fn dropout_keeps_the_mean_and_the_rate() {
 #[test]
 fn masked_mean_square_error() {
     let (a, b) = (value("a", &[2, 4, 3]), value("b", &[2, 4, 3]));
-    let rows = Sequences::padded(&[4, 2], 4).unwrap();
+    let rows = Ragged::padded(&[4, 2], 4).unwrap();
     let (xs, ys) = (doubles(&a), doubles(&b));
     let valid = (0..24).filter(|i| *i < 12 || (*i - 12) / 3 < 2);
     let expected = valid.map(|i| (xs[i] - ys[i]).powi(2)).sum::<f64>() / 18.0;
@@ -269,13 +279,14 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
                 .map(|(name, shape)| parameters.add(*name, value(name, shape).tensor().clone()).unwrap())
                 .collect();
             let tape = Tape::new();
-            let context = Context::training(&parameters, &tape, Draw::new(1));
+            let context = Context::training(&parameters, &tape, RngKey::new(1));
             let [x, w, c, g, b] = [0, 1, 2, 3, 4].map(|i| context.parameter(ids[i]));
-            let rows = Sequences::padded(&[300, 280, 10], 300).unwrap();
+            let rows = Ragged::padded(&[300, 280, 10], 300).unwrap();
             let h = x.conv1d(&c, None, Convolution::causal(3), Some(&rows.lengths())).unwrap();
-            let h = h.layer_norm(Some(&g), Some(&b), Normalisation::default()).unwrap();
+            let h = h.layer_norm(Some(&g), Some(&b), Normalization::default()).unwrap();
             let q = h.linear(&w, None).unwrap();
-            let settings = Attention { heads: 4, reach: Reach::Full, queries: &rows, keys: &rows, dropout: None };
+            let settings =
+                Attention { heads: 4, attention_mask: AttentionMask::Full, queries: &rows, keys: &rows, dropout: None };
             let loss = q.attend(&h, &h, &settings, None).unwrap().multiply(&x).unwrap().sum().unwrap();
             let gradients = tape.backward(&loss).unwrap();
             let flat = |id| gradients.get(id).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -288,7 +299,7 @@ fn gradients_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn means_of_items() {
     let (width, time) = (5, 7);
-    let rows = Sequences::padded(&[4, 0, 7], time).unwrap();
+    let rows = Ragged::padded(&[4, 0, 7], time).unwrap();
     let x = value("x", &[3, time, width]);
     let xs = doubles(&x);
     let mut expected = vec![0.0; 3 * width];

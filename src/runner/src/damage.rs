@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cache::{hash_file, hex};
 use crate::layout::{REJECTED, StageDir};
 use crate::receipt::{OutputRecord, Receipt};
-use crate::{StageError, files, rejects, sealed, store};
+use crate::{StageError, checksummed_json, files, rejects, store};
 
 /// The receipts of a stage's folder, indexed by file.
 pub struct StageFiles {
@@ -72,5 +72,5 @@ pub fn damage(path: &Path) -> Option<String> {
 /// Returns an error if the file is missing or damaged.
 pub fn sealed_content(path: &Path) -> Result<Value, StageError> {
     let bytes = std::fs::read(path).map_err(|e| StageError::file(path, e))?;
-    sealed::open(&bytes).map_err(|e| StageError::new(format!("{}: {e}", path.display())))
+    checksummed_json::open(&bytes).map_err(|e| StageError::new(format!("{}: {e}", path.display())))
 }

@@ -3,7 +3,7 @@
 use crate::assess::{Verdict, orphans};
 use crate::previous::Previous;
 use crate::prior_work::PriorWork;
-use crate::reason::{Reason, ReasonCount, ReasonKind, changes, summarise, tally};
+use crate::reason::{Reason, ReasonCount, ReasonKind, changes, summarize, tally};
 use crate::run::count;
 use crate::session::Session;
 use crate::totals::Totals;
@@ -168,7 +168,7 @@ fn describe(found: &Found) -> String {
     let mut words = Vec::new();
     if !found.to_run.is_empty() {
         let (to_run, parts) = (found.to_run.len(), count(found.parts, "part"));
-        words.push(format!("{to_run} of {parts}: {}", summarise(&found.reasons, 5)));
+        words.push(format!("{to_run} of {parts}: {}", summarize(&found.reasons, 5)));
     }
     if let Some(first) = found.orphans.first() {
         words.push(format!("remove {} no longer planned, such as {first}", count(found.orphans.len(), "part")));

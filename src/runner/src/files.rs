@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::{StageError, weaknesses};
+use crate::{StageError, file_system_limits};
 
 /// Forces a file's content to the disk.
 pub(crate) fn sync_file(path: &Path) -> Result<(), StageError> {
@@ -18,7 +18,7 @@ pub(crate) fn sync_file(path: &Path) -> Result<(), StageError> {
 pub(crate) fn sync(file: &File) -> std::io::Result<()> {
     match file.sync_all() {
         Err(e) if cannot_sync(&e) => {
-            weaknesses::NO_SYNC.met();
+            file_system_limits::NO_SYNC.met();
             Ok(())
         }
         other => other,

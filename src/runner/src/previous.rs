@@ -13,7 +13,7 @@ use crate::layout::{REJECTED, StageDir};
 use crate::receipt::{Receipt, StageSummary};
 use crate::staging::{is_below, prepared_receipt, staged_receipt};
 use crate::work::OUTPUTS;
-use crate::{StageError, files, sealed, store};
+use crate::{StageError, checksummed_json, files, store};
 
 /// The name of the record in `.previous` that says that there is a result to put back.
 const SUMMARY: &str = "stage.json";
@@ -35,7 +35,7 @@ impl Previous {
         if !root.is_dir() {
             return Ok(None);
         }
-        let summary = fs::read(root.join(SUMMARY)).ok().and_then(|bytes| sealed::open(&bytes).ok());
+        let summary = fs::read(root.join(SUMMARY)).ok().and_then(|bytes| checksummed_json::open(&bytes).ok());
         match summary {
             Some(summary) if store::read_summary(dir)?.is_none() => Ok(Some(Self::of(dir, &summary))),
             _ => files::remove_any(&root).map(|()| None),

@@ -251,7 +251,7 @@ pub(crate) fn tally<'a>(reasons: impl IntoIterator<Item = &'a Reason>) -> Vec<Re
 }
 
 /// Formats the first reasons in one line: `train.lr: 1 → 2; input a changed; and 3 more reasons`.
-pub(crate) fn summarise(counts: &[ReasonCount], at_most: usize) -> String {
+pub(crate) fn summarize(counts: &[ReasonCount], at_most: usize) -> String {
     let mut words: Vec<String> = counts.iter().take(at_most).map(|count| count.reason.clone()).collect();
     if counts.len() > at_most {
         words.push(format!("and {} more reasons", counts.len() - at_most));
@@ -347,7 +347,7 @@ mod tests {
         let counts = tally(&reasons);
         assert_eq!((counts[0].kind, counts[0].parts), (ReasonKind::NeverRun, 2));
         assert_eq!((counts[1].kind, counts[1].parts), (ReasonKind::Forced, 1));
-        let shown = summarise(&counts, 1);
+        let shown = summarize(&counts, 1);
         assert!(shown.contains(&counts[0].reason) && !shown.contains(&counts[1].reason), "{shown}");
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::part::WorkRecord;
 use crate::reason::Reason;
-use crate::{PartReport, StageError, rejects, sealed};
+use crate::{PartReport, StageError, checksummed_json, rejects};
 
 /// The version of the format. It is raised when the meaning of a receipt's fields changes.
 const FORMAT: u32 = 1;
@@ -219,7 +219,8 @@ impl Receipt {
     /// Returns an error if the file is missing, damaged, or has another format.
     pub fn read(path: &Path) -> Result<Self, StageError> {
         let bytes = std::fs::read(path).map_err(|e| StageError::file(path, e))?;
-        let receipt: Self = sealed::open(&bytes).map_err(|e| StageError::new(format!("{}: {e}", path.display())))?;
+        let receipt: Self =
+            checksummed_json::open(&bytes).map_err(|e| StageError::new(format!("{}: {e}", path.display())))?;
         if receipt.format != FORMAT {
             return Err(StageError::new(format!("{}: receipt format {}", path.display(), receipt.format)));
         }

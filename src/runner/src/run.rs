@@ -8,7 +8,7 @@ use crate::journal::{self, Outcome};
 use crate::layout::{REJECTED, StageDir};
 use crate::lockfile::{Lock, Patience};
 use crate::prior_work::{self, PriorWork};
-use crate::reason::{Reason, ReasonCount, ReasonKind, summarise, tally};
+use crate::reason::{Reason, ReasonCount, ReasonKind, summarize, tally};
 use crate::receipt::{PartDone, StageSummary};
 use crate::report::seconds;
 use crate::session::{Session, StageRange, in_order, select};
@@ -16,8 +16,8 @@ use crate::stage::folder_name;
 use crate::staging::Publisher;
 use crate::totals::Totals;
 use crate::{
-    Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, dry_run, files, foresight,
-    rejects, sealed, way_on, weaknesses,
+    Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, checksummed_json, dry_run,
+    file_system_limits, files, foresight, rejects, remedy,
 };
 
 /// The options of a run.
@@ -146,7 +146,7 @@ pub(crate) fn check_recipe(
                     return Ok(());
                 }
             }
-            Err(way_on::with_way_on(&session, at, error.into()))
+            Err(remedy::with_remedy(&session, at, error.into()))
         })?;
         let finished = StageDir::new(experiment.dir(), folder_name(*stage)).summary().exists();
         if options.force || !finished {
@@ -180,7 +180,7 @@ impl Run<'_> {
         work: impl FnOnce(&Self) -> Result<T, RunError>,
     ) -> Result<T, RunError> {
         let Self { session, options, reporter } = self;
-        weaknesses::tell(reporter);
+        file_system_limits::tell(reporter);
         let started = Instant::now();
         let journal = |holder: &Holder, took, outcome, error| {
             let appended = journal::append(session.experiment, holder, &options.version, took, outcome, error);
@@ -191,7 +191,7 @@ impl Run<'_> {
             journal(dead, None, Outcome::Died, None);
         }
         let result = work(self);
-        weaknesses::tell(reporter);
+        file_system_limits::tell(reporter);
         if let Err(error) = session.cache.save(&session.experiment.cache_file()) {
             reporter
                 .note(format!("the short-cut for unchanged files could not be saved, which only costs time: {error}"));
@@ -223,8 +223,8 @@ impl Run<'_> {
                 // Only what cannot be resumed is gone from it; an empty folder goes too.
                 let _not_empty = std::fs::remove_dir(dir.staging_root());
             });
-            weaknesses::tell(self.reporter);
-            let outcome = outcome.map_err(|e| way_on::with_way_on(self.session, at, name_stage(e, &name)));
+            file_system_limits::tell(self.reporter);
+            let outcome = outcome.map_err(|e| remedy::with_remedy(self.session, at, name_stage(e, &name)));
             summary.stages.push(outcome?);
         }
         self.close(&summary, started.elapsed());
@@ -351,7 +351,7 @@ impl<'a> StageRun<'a> {
             self.check_rejected(&so_far)?;
         }
         self.retire_orphans(&so_far)?;
-        self.summarise(&so_far).map_err(RunError::experiment)?;
+        self.summarize(&so_far).map_err(RunError::experiment)?;
         if self.publisher.replaces() {
             self.run.look_ahead(selected, self.at + 1, &so_far.because)?;
         }
@@ -484,7 +484,7 @@ impl<'a> StageRun<'a> {
             self.run.reporter.line(format!("{name}: {}", self.stage.title()));
         }
         let many = if to_run == parts { count(parts, "part") } else { format!("{to_run} of {}", count(parts, "part")) };
-        let why = if never { String::new() } else { format!(", because {}", summarise(&counts, 3)) };
+        let why = if never { String::new() } else { format!(", because {}", summarize(&counts, 3)) };
         self.run.reporter.line(format!("  {phase}: {many}{why}"));
     }
 
@@ -528,7 +528,7 @@ impl<'a> StageRun<'a> {
     }
 
     /// Writes the summary of the whole stage if it has changed.
-    fn summarise(&mut self, so_far: &Progressed) -> Result<(), StageError> {
+    fn summarize(&mut self, so_far: &Progressed) -> Result<(), StageError> {
         self.write_rejected(&so_far.parts, &self.dir.rejected())?;
         let totals = &so_far.totals;
         let summary = StageSummary {
@@ -541,7 +541,7 @@ impl<'a> StageRun<'a> {
             carries_rows: totals.carries_rows,
             facts: totals.facts.clone(),
         };
-        let bytes = sealed::seal(&summary).map_err(StageError::other)?;
+        let bytes = checksummed_json::seal(&summary).map_err(StageError::other)?;
         self.publisher.sync_names()?;
         self.write_if_other(&self.dir.summary(), &bytes)
     }

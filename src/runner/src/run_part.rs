@@ -9,13 +9,13 @@ use crate::layout::StageDir;
 use crate::lockfile::{self, Lock, Patience};
 use crate::reason::Reason;
 use crate::receipt::{PartDone, Receipt};
+use crate::remedy::with_remedy;
 use crate::report::seconds;
 use crate::run::{Progressed, Run, StageRun, check_recipe};
 use crate::session::{Session, in_order, select};
 use crate::stage::folder_name;
 use crate::staging::{Publisher, prepared_receipt};
 use crate::totals::Totals;
-use crate::way_on::with_way_on;
 use crate::{Experiment, Holder, Phase, Recipe, Reporter, RunError, RunOptions, Stage, StageError, StageRange};
 
 /// What became of a part.
@@ -210,14 +210,14 @@ fn one_part(run: &Run<'_>, at: usize, key: &str) -> Result<PartOutcome, RunError
     while let Some(mut phase) = plan(session, stage, &before).map_err(failed)? {
         if phase.parts.iter().any(|part| part.key == key) {
             phase.parts.retain(|part| part.key == key);
-            return only(run, &mut stage_run, &dir, phase).map_err(|error| with_way_on(session, at, error));
+            return only(run, &mut stage_run, &dir, phase).map_err(|error| with_remedy(session, at, error));
         }
         let title = phase.title.clone();
         let found = look(session, stage, &stage_run.publisher, phase, &mut before).map_err(failed)?;
         if !found.open.is_empty() || found.waits {
             return Err(no_such_part(Some(title), Some(found)));
         }
-        stage_run.check_rejected(&before).map_err(|error| with_way_on(session, at, error))?;
+        stage_run.check_rejected(&before).map_err(|error| with_remedy(session, at, error))?;
     }
     Err(no_such_part(None, None))
 }

@@ -16,7 +16,7 @@ use crate::part::{Restored, Resumable};
 use crate::previous::{Previous, receipt_name};
 use crate::receipt::{Fingerprint, OutputRecord, PartDone, Receipt};
 use crate::work::{OUTPUTS, STATE, TEMPORARY, lock};
-use crate::{StageError, files, sealed, store};
+use crate::{StageError, checksummed_json, files, store};
 
 /// The receipt of prepared work, inside its staging folder.
 const RECEIPT: &str = "receipt.json";
@@ -29,7 +29,7 @@ const FINGERPRINT: &str = "fingerprint.json";
 /// none if there is no record, as for work that was being removed.
 pub(crate) fn begun_with(staging: &Path) -> Result<Option<Fingerprint>, String> {
     match fs::read(staging.join(FINGERPRINT)) {
-        Ok(bytes) => sealed::open(&bytes).map(Some),
+        Ok(bytes) => checksummed_json::open(&bytes).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }
@@ -67,8 +67,8 @@ fn renamed(staging: &Path, prefix: &str) -> PathBuf {
 /// Returns whether the resumable work in a staging folder started with the same fingerprint.
 fn belongs_to(staging: &Path, fingerprint: &Fingerprint) -> Result<bool, StageError> {
     // Compared as read back from a file, so that converting numbers to text and back cannot make a difference.
-    let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
-    let fingerprint: Fingerprint = sealed::open(&bytes).map_err(StageError::new)?;
+    let bytes = checksummed_json::seal(fingerprint).map_err(StageError::other)?;
+    let fingerprint: Fingerprint = checksummed_json::open(&bytes).map_err(StageError::new)?;
     Ok(begun_with(staging).is_ok_and(|begun| begun == Some(fingerprint)))
 }
 
@@ -161,7 +161,7 @@ pub(crate) fn results(dir: &StageDir, key: &str, resumable: &Resumable) -> Resul
 
 /// Writes the record of the conditions of resumable work.
 fn record(staging: &Path, fingerprint: &Fingerprint) -> Result<(), StageError> {
-    let bytes = sealed::seal(fingerprint).map_err(StageError::other)?;
+    let bytes = checksummed_json::seal(fingerprint).map_err(StageError::other)?;
     files::write_atomically(&staging.join(FINGERPRINT), &bytes)
 }
 
@@ -216,7 +216,7 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Writes the receipt next to the outputs.
     pub fn write_receipt(&self) -> Result<(), StageError> {
-        let bytes = sealed::seal(&self.receipt).map_err(StageError::other)?;
+        let bytes = checksummed_json::seal(&self.receipt).map_err(StageError::other)?;
         let path = self.staging.join(RECEIPT);
         fs::write(&path, bytes).map_err(|e| StageError::file(path, e))
     }
@@ -602,7 +602,7 @@ mod tests {
             carries_rows: true,
             facts: serde_json::Map::new(),
         };
-        fs::write(place.dir.summary(), sealed::seal(&summary).unwrap()).unwrap();
+        fs::write(place.dir.summary(), checksummed_json::seal(&summary).unwrap()).unwrap();
     }
 
     fn contents(place: &Place) -> Vec<(String, Vec<u8>)> {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::layout::StageDir;
 use crate::receipt::{Receipt, StageSummary};
-use crate::{StageError, sealed};
+use crate::{StageError, checksummed_json};
 
 /// Returns the receipts of these parts, all of which must exist.
 pub(crate) fn read_receipts(dir: &StageDir, keys: &[String]) -> Result<Vec<Receipt>, StageError> {
@@ -17,7 +17,7 @@ pub(crate) fn read_receipts(dir: &StageDir, keys: &[String]) -> Result<Vec<Recei
 pub(crate) fn read_summary(dir: &StageDir) -> Result<Option<StageSummary>, StageError> {
     let path = dir.summary();
     match std::fs::read(&path) {
-        Ok(bytes) => Ok(sealed::open(&bytes).ok()),
+        Ok(bytes) => Ok(checksummed_json::open(&bytes).ok()),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(StageError::file(path, e)),
     }

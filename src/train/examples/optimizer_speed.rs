@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use flowmill_nn::{Context, Parameters, Tape, random::Draw};
+use flowmill_nn::{Context, Parameters, Tape, random::RngKey};
 use flowmill_train::OptimConfig;
 use flowmill_train::optimizer::{Update, gradient_norms};
 
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         parameters.add(format!("weight.{index}"), Tensor::ones((rows, columns), DType::F32, &Device::Cpu)?)?;
     }
     let tape = Tape::new();
-    let context = Context::training(&parameters, &tape, Draw::new(0));
+    let context = Context::training(&parameters, &tape, RngKey::new(0));
     let sums = parameters.ids().map(|id| context.parameter(id).sum()).collect::<Result<Vec<_>, _>>()?;
     let mut loss = sums[0].clone();
     for sum in &sums[1..] {

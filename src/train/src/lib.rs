@@ -1,4 +1,4 @@
-//! Training: optimisers, schedules, the loop, checkpoints and metrics.
+//! Training: optimizers, schedules, the loop, checkpoints and metrics.
 //!
 //! [`train()`] runs a [`Task`] (a loss as a pure function of parameters, batch and draws) over a [`DataSource`] (batches in an
 //! order that is a function of seed and epoch only), saves to a [`CheckpointStore`] and reports to an [`Observer`]. It guarantees

@@ -1,7 +1,7 @@
 //! Forward and backward passes: a step's gradient over its batches, and a validation.
 
 use candle_core::Tensor;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape};
 
 use crate::loader::Loaded;
@@ -35,11 +35,11 @@ pub(crate) fn forward_backward<T: Task>(
     for loaded in batches {
         let Loaded { epoch, index, batch, .. } = loaded;
         let what = || training_on(loaded);
-        let draw = Draw::new(config.seed).purpose("train").epoch(*epoch).step(*index);
+        let rng_key = RngKey::new(config.seed).purpose("train").epoch(*epoch).step(*index);
         let tape = Tape::with_precision(config.precision);
-        let context = Context::training(parameters, &tape, draw.purpose("layers"));
+        let context = Context::training(parameters, &tape, rng_key.purpose("layers"));
         let context = context.with_checkpoints(config.gradient_checkpointing);
-        let loss = task.loss(&context, batch, draw).map_err(|source| TrainError::Task { what: what(), source })?;
+        let loss = task.loss(&context, batch, rng_key).map_err(|source| TrainError::Task { what: what(), source })?;
         let total = weigh(&loss, &mut pass.means, what)?;
         pass.losses.push(total);
         let share = loss.weight / *first_weight.get_or_insert(loss.weight);
@@ -90,8 +90,8 @@ where
 {
     let what = || format!("validating on batch {index}");
     let batch = data.load(items).map_err(|source| TrainError::Data { what: what(), source })?;
-    let draw = Draw::new(seed).purpose("validation").step(index as u64);
-    let loss = task.loss(&Context::inference(parameters), &batch, draw);
+    let rng_key = RngKey::new(seed).purpose("validation").step(index as u64);
+    let loss = task.loss(&Context::inference(parameters), &batch, rng_key);
     weigh(&loss.map_err(|source| TrainError::Task { what: what(), source })?, means, what).map(drop)
 }
 

@@ -289,7 +289,7 @@ pub(crate) fn constant(
     }
     // The sum over the batches of a step, and that of the current batch.
     kinds.push(("gradients", trainable * if config.accum_grad > 1 { 2 } else { 1 }));
-    kinds.push(("optimiser state", ELEMENT * state as u64));
+    kinds.push(("optimizer state", ELEMENT * state as u64));
     if averages {
         kinds.push(("moving average", trainable));
     }

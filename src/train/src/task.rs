@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters, Value};
 
 use crate::metrics::Measured;
@@ -14,7 +14,7 @@ use crate::{BatchCost, BoxError, Freeable, TrainError};
 /// A loss, averaged over its data.
 #[derive(Debug)]
 pub struct Loss {
-    /// The scalar that is minimised: a mean.
+    /// The scalar that is minimized: a mean.
     pub total: Value,
     /// Its parts for the metrics, as names and means.
     pub parts: Vec<(&'static str, f64)>,
@@ -28,7 +28,7 @@ pub trait Task {
     type Batch: Send;
 
     /// Computes the loss of one batch. Every random number comes from `draw`, keyed by purpose and sample.
-    fn loss(&self, context: &Context<'_>, batch: &Self::Batch, draw: Draw) -> Result<Loss, BoxError>;
+    fn loss(&self, context: &Context<'_>, batch: &Self::Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
     /// Generates a few samples with these weights, always of the same items.
     fn samples(&self, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {

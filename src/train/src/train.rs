@@ -69,7 +69,7 @@ where
             run.record(&progress, asked_to_stop)?;
             run.tell_troubles();
             interrupted = asked_to_stop && !run.finished();
-            interrupted |= run.obey(&progress)?;
+            interrupted |= run.apply_commands(&progress)?;
         }
         Ok(())
     })?;
@@ -174,7 +174,7 @@ where
             steering,
             resumed_from,
         };
-        run.follow_kept()?;
+        run.apply_logged()?;
         Ok(run)
     }
 

@@ -8,12 +8,12 @@ use std::path::Path;
 
 use candle_core::Device;
 use flowmill_nn::device::{self, DeviceName, by_composition};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Gradients, Parameters, Precision, Tape, Value, host, testing};
 use flowmill_train::checkpoint::{self, read_state};
 use flowmill_train::optimizer::{AdjustLr, Changes, GroupConfig, OptimizerName, Update, gradient_norms};
 use flowmill_train::{BatchCost, BoxError, DataSource, Loss, OptimConfig, Summary, Task, TrainConfig, TrainError};
-use support::{FolderStore, OPTIMISERS, Recorder, Rows, Samples, assert_same_tree, config, network, run, tree};
+use support::{FolderStore, OPTIMIZERS, Recorder, Rows, Samples, assert_same_tree, config, network, run, tree};
 
 /// A place that computes differently from the CPU's kernels.
 enum Place {
@@ -53,7 +53,7 @@ const SHAPES: [(&str, &[usize]); 6] = [
 fn parameters() -> Parameters {
     let mut parameters = Parameters::new();
     for (name, shape) in SHAPES {
-        parameters.add(name, Draw::new(2).purpose(name).normal_tensor(shape, &Device::Cpu).unwrap()).unwrap();
+        parameters.add(name, RngKey::new(2).purpose(name).normal_tensor(shape, &Device::Cpu).unwrap()).unwrap();
     }
     parameters
 }
@@ -61,11 +61,11 @@ fn parameters() -> Parameters {
 /// Gradients drawn anew for each step.
 fn gradients(parameters: &Parameters, step: u64) -> Gradients {
     let tape = Tape::new();
-    let context = Context::training(parameters, &tape, Draw::new(0));
+    let context = Context::training(parameters, &tape, RngKey::new(0));
     let mut loss: Option<Value> = None;
     for id in parameters.ids() {
         let (name, tensor) = (parameters.name(id), parameters.tensor(id));
-        let factor = Draw::new(3).purpose(name).step(step).normal_tensor(tensor.dims(), &Device::Cpu).unwrap();
+        let factor = RngKey::new(3).purpose(name).step(step).normal_tensor(tensor.dims(), &Device::Cpu).unwrap();
         let term = context.parameter(id).multiply(&Value::plain(factor).unwrap()).unwrap().sum().unwrap();
         loss = Some(match loss {
             Some(loss) => loss.add(&term).unwrap(),
@@ -106,7 +106,7 @@ fn apart(found: &[f32], expected: &[f32]) -> f64 {
 #[test]
 fn the_composition_of_every_optimizer_equals_its_kernel() {
     let named = |name: OptimizerName| OptimConfig { name, lr: 0.02, weight_decay: 0.1, ..OptimConfig::default() };
-    let mut cases: Vec<OptimConfig> = OPTIMISERS.map(named).to_vec();
+    let mut cases: Vec<OptimConfig> = OPTIMIZERS.map(named).to_vec();
     cases.extend([
         OptimConfig { momentum: Some(0.0), ..named(OptimizerName::Sgd) },
         OptimConfig { nesterov: Some(true), ..named(OptimizerName::Sgd) },
@@ -171,7 +171,7 @@ fn train_at(
 
 #[test]
 fn a_training_by_composition_is_that_of_the_kernels_and_resumes_exactly() {
-    for optimizer in OPTIMISERS {
+    for optimizer in OPTIMIZERS {
         let mut config = thorough(24);
         config.optim.name = optimizer;
         if optimizer == OptimizerName::Prodigy {
@@ -260,11 +260,11 @@ struct TooLarge(support::Regression);
 impl Task for TooLarge {
     type Batch = Rows;
 
-    fn loss(&self, context: &Context<'_>, batch: &Rows, draw: Draw) -> Result<Loss, BoxError> {
-        if draw == Draw::new(5).purpose("train").epoch(0).step(2) {
+    fn loss(&self, context: &Context<'_>, batch: &Rows, rng_key: RngKey) -> Result<Loss, BoxError> {
+        if rng_key == RngKey::new(5).purpose("train").epoch(0).step(2) {
             return Err("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")".into());
         }
-        self.0.loss(context, batch, draw)
+        self.0.loss(context, batch, rng_key)
     }
 }
 

@@ -1,16 +1,16 @@
-//! Optimisers, clipping and schedules against PyTorch and the public schedulers (`tests/golden/README.md`).
+//! Optimizers, clipping and schedules against PyTorch and the public schedulers (`tests/golden/README.md`).
 
 mod support;
 
 use std::path::Path;
 
 use candle_core::{Device, Tensor, safetensors};
-use flowmill_nn::{Context, Parameters, Tape, random::Draw};
+use flowmill_nn::{Context, Parameters, Tape, random::RngKey};
 use flowmill_train::optimizer::{GroupConfig, OptimizerName, Update, gradient_norms};
 use flowmill_train::parity::ParityError;
 use flowmill_train::schedule::{Horizon, Schedule, ScheduleName};
 use flowmill_train::{OptimConfig, ScheduleConfig, parity};
-use support::OPTIMISERS;
+use support::OPTIMIZERS;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/optimisers_schedules.safetensors");
 
@@ -35,7 +35,7 @@ fn deviation(actual: &[f32], expected: &[f32]) -> f32 {
 /// Gradients of the given values, made by a loss that is linear in the parameters.
 fn gradients(parameters: &Parameters, wanted: &[(&str, Tensor)]) -> flowmill_nn::Gradients {
     let tape = Tape::new();
-    let context = Context::training(parameters, &tape, Draw::new(0));
+    let context = Context::training(parameters, &tape, RngKey::new(0));
     let term = |(name, gradient): &(&str, Tensor)| {
         let parameter = context.parameter(parameters.find(name).unwrap());
         parameter.multiply(&flowmill_nn::Value::plain(gradient.clone()).unwrap()).unwrap().sum().unwrap()
@@ -60,7 +60,7 @@ fn config(file: &flowmill_weights::WeightFile) -> serde_json::Value {
     serde_json::from_str(&file.metadata["config"]).unwrap()
 }
 
-/// Every optimiser over 50 steps, clipping, every schedule.
+/// Every optimizer over 50 steps, clipping, every schedule.
 #[test]
 fn all_of_the_golden_file_is_that_of_the_public_libraries() {
     let file = file();
@@ -90,7 +90,7 @@ fn a_file_that_differs_does_not_pass() {
         config[section][name][key] = value;
         worst(&config, &file.tensors)
     };
-    let optimisers = [
+    let optimizers = [
         ("sgd_momentum", "dampening", 0.1.into()),
         ("sgd_nesterov", "nesterov", false.into()),
         ("adam", "eps", 1e-4.into()),
@@ -102,7 +102,7 @@ fn a_file_that_differs_does_not_pass() {
         ("muon", "ns_steps", 4.into()),
         ("muon", "adjust_lr_fn", "match_rms_adamw".into()),
     ];
-    for (name, key, value) in optimisers {
+    for (name, key, value) in optimizers {
         let failed = changed("optimisers", name, key, value);
         assert!(failed.iter().all(|tensor| tensor.starts_with(&format!("out.{name}."))), "{failed:?}");
         assert!(failed.contains(&format!("out.{name}.matrix")), "{name} with another {key} passes");
@@ -165,12 +165,12 @@ fn decay_can_leave_vectors_alone() {
     assert_ne!(now("matrix"), values(&golden["in.matrix"]));
 }
 
-/// A group is trained like a whole optimiser with that learning rate and decay, for every optimiser; Prodigy estimates one rate from
+/// A group is trained like a whole optimizer with that learning rate and decay, for every optimizer; Prodigy estimates one rate from
 /// all parameters, so only the decay is the group's own.
 #[test]
 fn a_group_has_its_own_rate_and_decay() {
     let golden = golden();
-    for name in OPTIMISERS {
+    for name in OPTIMIZERS {
         let multiple = if name == OptimizerName::Prodigy { 1.0 } else { 2.0 };
         let group = GroupConfig {
             pattern: "mat*".to_owned(),

@@ -5,7 +5,7 @@ mod support;
 use std::path::Path;
 
 use flowmill_nn::Precision;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_train::checkpoint::read_state;
 use flowmill_train::{LossScaleConfig, TrainConfig, TrainError};
 use serde_json::Value;
@@ -104,7 +104,7 @@ fn interrupted_and_resumed_at_random_steps_the_files_are_those_of_an_undisturbed
             let folder = tempfile::tempdir().unwrap();
             let mut legs = 0;
             loop {
-                let steps = 1 + Draw::keyed(seed, "interruptions", attempt, legs, 0).below_at(0, 12) as usize;
+                let steps = 1 + RngKey::keyed(seed, "interruptions", attempt, legs, 0).below_at(0, 12) as usize;
                 let mut observer = Recorder::interrupting_after(steps);
                 // Recomputing blocks does not change the run.
                 let config = TrainConfig { gradient_checkpointing: legs % 2 == 1, ..config.clone() };

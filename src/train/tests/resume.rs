@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_train::optimizer::GroupConfig;
 use flowmill_train::schedule::ScheduleName;
 use flowmill_train::{Interval, KeepConfig, ScheduleConfig, TrainConfig, TrainError};
@@ -79,9 +79,9 @@ fn threads_do_not_change_the_bytes() {
     assert_same_tree(folders[0].path(), folders[1].path());
 }
 
-/// The state of every optimiser is saved completely: a run stopped in the middle ends in the same bytes.
+/// The state of every optimizer is saved completely: a run stopped in the middle ends in the same bytes.
 #[test]
-fn every_optimiser_resumes_exactly() {
+fn every_optimizer_resumes_exactly() {
     use flowmill_train::optimizer::OptimizerName::{Adafactor, Adam, Muon, Prodigy, Sgd};
     for name in [Adam, Sgd, Adafactor, Prodigy, Muon] {
         let mut config = hard_config();
@@ -424,7 +424,7 @@ fn killed_anywhere_and_resumed_it_ends_in_the_same_bytes() {
     println!("FLOWMILL_TEST_SEED={seed}");
     let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     undisturbed(whole.path());
-    let draw = Draw::new(seed).purpose("kill");
+    let rng_key = RngKey::new(seed).purpose("kill");
     let (mut kills, mut done) = (0, false);
     while !done {
         let arguments = ["--exact", "child", "--ignored", "--quiet"];
@@ -432,7 +432,7 @@ fn killed_anywhere_and_resumed_it_ends_in_the_same_bytes() {
         command.args(arguments).env(CHILD_FOLDER, killed.path()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         // Later tries get more time, so that the run ends.
-        let patience = 30 + 4 * kills + draw.below_at(kills, 120) as u64;
+        let patience = 30 + 4 * kills + rng_key.below_at(kills, 120) as u64;
         std::thread::sleep(Duration::from_millis(patience));
         done = child.try_wait().unwrap().is_some();
         if !done {

@@ -209,9 +209,9 @@ fn a_batch_without_weight_is_an_error() {
             &self,
             context: &flowmill_nn::Context<'_>,
             batch: &support::Rows,
-            draw: flowmill_nn::random::Draw,
+            rng_key: flowmill_nn::random::RngKey,
         ) -> Result<flowmill_train::Loss, flowmill_train::BoxError> {
-            Ok(flowmill_train::Loss { weight: 0.0, ..self.0.loss(context, batch, draw)? })
+            Ok(flowmill_train::Loss { weight: 0.0, ..self.0.loss(context, batch, rng_key)? })
         }
     }
     let (task, mut parameters) = network(0.0);

@@ -3,16 +3,16 @@
 mod support;
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::{Context, Gradients, Parameters, Tape, Value, random::Draw};
+use flowmill_nn::{Context, Gradients, Parameters, Tape, Value, random::RngKey};
 use flowmill_train::OptimConfig;
 use flowmill_train::optimizer::{OptimizerName, Update, gradient_norms};
-use support::OPTIMISERS;
+use support::OPTIMIZERS;
 
 const ROWS: usize = 401;
 const COLUMNS: usize = 999;
 
 fn draw(name: &str) -> Tensor {
-    Draw::new(4).purpose(name).normal_tensor(&[ROWS, COLUMNS], &Device::Cpu).unwrap()
+    RngKey::new(4).purpose(name).normal_tensor(&[ROWS, COLUMNS], &Device::Cpu).unwrap()
 }
 
 fn parameters() -> Parameters {
@@ -23,7 +23,7 @@ fn parameters() -> Parameters {
 
 fn gradients(parameters: &Parameters) -> Gradients {
     let tape = Tape::new();
-    let context = Context::training(parameters, &tape, Draw::new(0));
+    let context = Context::training(parameters, &tape, RngKey::new(0));
     let weight = context.parameter(parameters.find("weight").unwrap());
     let loss = weight.multiply(&Value::plain(draw("gradient")).unwrap()).unwrap().sum().unwrap();
     tape.backward(&loss).unwrap()
@@ -48,7 +48,7 @@ fn norm_and_update_are_the_same_on_any_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let result = pool.install(|| {
             let norms = gradient_norms(&parameters(), &gradients(&parameters()), 1.0).unwrap();
-            (norms.total.to_bits(), OPTIMISERS.map(trained).to_vec())
+            (norms.total.to_bits(), OPTIMIZERS.map(trained).to_vec())
         });
         assert!(expected.get_or_insert_with(|| result.clone()) == &result, "{threads} threads");
     }

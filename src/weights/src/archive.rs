@@ -28,7 +28,7 @@ pub enum Format {
     Torch,
     /// One NumPy array.
     Npy,
-    /// A graph with its initialisers.
+    /// A graph with its initializers.
     Onnx,
 }
 
@@ -43,7 +43,7 @@ impl Format {
         }
     }
 
-    /// Returns the format of a file that begins with `head` and is `length` bytes long. ONNX files are recognised by their first fields
+    /// Returns the format of a file that begins with `head` and is `length` bytes long. ONNX files are recognized by their first fields
     /// only.
     pub fn of(head: &[u8], length: u64) -> Option<Self> {
         if head.starts_with(npy::MAGIC) {

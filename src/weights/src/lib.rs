@@ -1,4 +1,4 @@
-//! Weight files: `.safetensors`, PyTorch's `.pt`/`.pth`/`.bin`, `.npy`, and the initialisers of ONNX graphs.
+//! Weight files: `.safetensors`, PyTorch's `.pt`/`.pth`/`.bin`, `.npy`, and the initializers of ONNX graphs.
 //!
 //! The format of a file is detected from its content. [`read`] returns tensors ready for a model; [`Archive`] lists a file's contents and
 //! reads each tensor as stored, bit for bit; [`PickleFile`] reads all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.

@@ -3,7 +3,7 @@
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::speech;
 use flowmill_extract::{Column, Registry, ValueType};
-use flowmill_models::token_lengths::{go_together, rate_read};
+use flowmill_networks::token_lengths::{go_together, rate_read};
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_stage_tokens::Tokens;
 

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::init_weights;
 use crate::mixture::{self, MixtureEntry};
-use crate::start;
 
 /// The section's name.
 pub const SECTION: &str = "train";
@@ -352,7 +352,7 @@ impl TrainSection {
     /// # Errors
     /// Returns the key that names them.
     pub fn check_weights(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        match self.settings.init_from.as_ref().map(|path| start::check_weight_file(&recipe.resolve(path))) {
+        match self.settings.init_from.as_ref().map(|path| init_weights::check_weight_file(&recipe.resolve(path))) {
             Some(Err(reason)) => Err(recipe.error(&format!("{SECTION}.init_from"), reason)),
             _ => Ok(()),
         }
@@ -366,7 +366,7 @@ impl TrainSection {
         self.check_corpora(recipe)?;
         self.check_weights(recipe)?;
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
-        let adapter = start::adapter_files(self, recipe);
+        let adapter = init_weights::adapter_files(self, recipe);
         let mut files = adapter.iter().flat_map(|files| [&files.model, &files.config]);
         if let Some(file) = files.find(|file| !file.is_file()) {
             return refuse("lora.init_from", &format!("there is no file {}", file.display()));

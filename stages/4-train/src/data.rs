@@ -14,7 +14,7 @@ use flowmill_train::{BatchCost, BoxError, DataSource};
 use crate::TrainSection;
 use crate::identity::{CorpusIdentity, DataIdentity};
 use crate::leakage::{self, Indexed};
-use crate::{apart, mixture::Weighted};
+use crate::{mixture::Weighted, provenance};
 
 /// The memory for decoded training rows; validation rows have the same amount.
 const CACHE_BYTES: usize = 256 << 20;
@@ -145,7 +145,7 @@ impl TrainingData {
         let (training, validation) = indexed.split_at(paths.train.len());
         let own: Vec<&Path> = paths.indexes().collect();
         let beside = leakage::splits_beside(&paths.own, &own)?;
-        apart::tell(&indexed, tell);
+        provenance::warn(&indexed, tell);
         leakage::check(validation.first().copied(), training, &beside, tell)
     }
 

@@ -6,25 +6,25 @@
 //! adapters) and `config.json`: the model's family and resolved settings, and the family's description. The loop is
 //! in `flowmill-train`, and the model comes from a family of the registry; this crate connects them with the shards.
 
-mod apart;
 mod columns;
 mod config;
 mod data;
+mod evaluate;
 mod identity;
+mod init_weights;
 mod leakage;
-mod look;
 mod mixture;
+mod overfit;
 mod plan_memory;
 mod preview;
+mod provenance;
 mod resume_status;
 mod rollback;
 mod speed;
 mod splits;
-mod start;
 mod store;
 mod task;
 mod totals;
-mod try_out;
 mod watch;
 mod work;
 
@@ -41,13 +41,13 @@ use serde_json::{Value, json};
 
 pub use config::{BatchConfig, StageSettings, TrainSection};
 use data::DataPaths;
-pub use look::{evaluate, replay};
+pub use evaluate::{evaluate, replay};
 pub use mixture::MixtureEntry;
+pub use overfit::overfit;
 pub use plan_memory::plan_memory;
 pub use preview::file_name;
 pub use rollback::rollback;
 pub use speed::{SPEED_FILE, Speed};
-pub use try_out::try_out;
 pub use watch::ASIDE;
 use work::Training;
 pub use work::{Adapted, extractors, scored_split};
@@ -185,7 +185,7 @@ impl Stage for TrainStage {
         for (role, file) in training.section.model.inputs(&training.artifacts) {
             part = part.input_as(role, file);
         }
-        let weights = training.weights.iter().flat_map(|file| start::weight_files(file));
+        let weights = training.weights.iter().flat_map(|file| init_weights::weight_files(file));
         let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
         let part =
             part.starting(|part| part.inputs_as("initial weights", weights).inputs_as("initial adapter", adapter));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use flowmill_family::{AnyModel, Examples};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters, low_rank};
 use flowmill_train::checkpoint::MODEL_FILE;
 use flowmill_train::{BoxError, Sample};
@@ -32,8 +32,8 @@ impl Preview {
     /// Generates samples of the examples, from noise that is always the same.
     pub fn samples(&self, model: &dyn AnyModel, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
         let examples = self.examples.as_ref().ok_or("there is no validation split with utterances to sample")?;
-        let (context, draw) = (Context::inference(parameters), Draw::new(self.seed).purpose("samples"));
-        let made = model.preview(&context, examples, &self.description, draw)?;
+        let (context, rng_key) = (Context::inference(parameters), RngKey::new(self.seed).purpose("samples"));
+        let made = model.preview(&context, examples, &self.description, rng_key)?;
         let files = made.par_iter().map(|made| made.files(&file_name(&made.name)));
         Ok(files.collect::<Result<Vec<_>, BoxError>>()?.into_iter().flatten().collect())
     }

@@ -11,7 +11,7 @@ use flowmill_train::steering::COMMANDS_FILE;
 use flowmill_train::{EarlyStopping, Limits, RunIdentity, SKIPPED_FOLDER, ScheduleConfig, TrainError};
 use serde_json::Value;
 
-use crate::look::checkpoints_in;
+use crate::evaluate::checkpoints_in;
 use crate::{CHECKPOINTS, SAMPLES, identity};
 
 /// Returns the rules for resuming a training from its folder or from its results.

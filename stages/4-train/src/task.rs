@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use flowmill_family::{AnyModel, Batch};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
 use flowmill_train::{BoxError, Loss, Sample, Task};
 
@@ -20,8 +20,8 @@ pub struct FamilyTask {
 impl Task for FamilyTask {
     type Batch = Batch;
 
-    fn loss(&self, context: &Context<'_>, batch: &Batch, draw: Draw) -> Result<Loss, BoxError> {
-        self.model.loss(context, batch, draw)
+    fn loss(&self, context: &Context<'_>, batch: &Batch, rng_key: RngKey) -> Result<Loss, BoxError> {
+        self.model.loss(context, batch, rng_key)
     }
 
     fn samples(&self, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {

@@ -21,7 +21,7 @@ use crate::preview::Preview;
 use crate::store::StagedCheckpoints;
 use crate::task::FamilyTask;
 use crate::watch::Watch;
-use crate::{BASE_FILE, CHECKPOINTS, CONFIG_FILE, SAMPLES, TrainSection, mixture, splits, start};
+use crate::{BASE_FILE, CHECKPOINTS, CONFIG_FILE, SAMPLES, TrainSection, init_weights, mixture, splits};
 
 /// Number of the stage that makes speaker embeddings.
 const EMBED: u8 = 1;
@@ -104,8 +104,8 @@ impl Training {
             data: DataPaths { train, validation: section.settings.validation_split.as_deref().map(index), own },
             artifacts: artifacts(&section, folder),
             extractors: extractors(&section, folder),
-            weights: section.settings.init_from.as_deref().map(|path| start::weight_file(&recipe.resolve(path))),
-            adapter: start::adapter_files(&section, recipe),
+            weights: section.settings.init_from.as_deref().map(|path| init_weights::weight_file(&recipe.resolve(path))),
+            adapter: init_weights::adapter_files(&section, recipe),
             results: folder(TRAIN),
             scored: scored_split(&section, recipe),
             experiment: pack.parent().unwrap_or(&pack).to_owned(),
@@ -155,14 +155,14 @@ impl Training {
         let weights = self.weights.as_ref().filter(|_| !resumes || section.settings.lora.is_some());
         if let Some(file) = weights {
             if self.adapter.is_none() {
-                start::refuse_apart(file)?;
+                init_weights::refuse_detached_adapters(file)?;
             }
-            let loaded = start::start_from(&mut parameters, file, section.settings.init_partial)?;
+            let loaded = init_weights::start_from(&mut parameters, file, section.settings.init_partial)?;
             tell(format!("starting from {}: {}", file.display(), loaded.told()));
             if let Some(lora) = &section.settings.lora {
-                tell(start::adapt(&mut parameters, lora, &loaded.report, seed)?);
+                tell(init_weights::adapt(&mut parameters, lora, &loaded.report, seed)?);
                 if let Some(files) = self.adapter.as_ref().filter(|_| !resumes) {
-                    tell(start::go_on_from(&mut parameters, lora, files)?);
+                    tell(init_weights::go_on_from(&mut parameters, lora, files)?);
                 }
             }
         }

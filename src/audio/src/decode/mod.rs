@@ -209,7 +209,7 @@ fn check_samples(samples: &[Vec<f32>]) -> Result<(), Fault> {
     Err(Fault::NonFinite { count: samples.iter().map(odd).sum(), total, channel, first })
 }
 
-crate::simd::vectorised! {
+crate::simd::vectorized! {
     fn all_finite(values: &[f32]) -> bool {
         // 0 * x is 0 for every finite x and NaN otherwise.
         let mut sums = [0.0f32; 16];

@@ -198,7 +198,7 @@ fn unknown(bytes: &[u8]) -> Fault {
         }
         _ => {
             let hex: Vec<String> = beginning.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-            Fault::Unrecognised { beginning: hex.join(" ") }
+            Fault::Unrecognized { beginning: hex.join(" ") }
         }
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::framing::LANES;
-use crate::simd::vectorised;
+use crate::simd::vectorized;
 
 /// Scale from hertz to mel, and the scaling of the triangles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,7 +131,7 @@ impl Filter {
     }
 }
 
-vectorised! {
+vectorized! {
     fn apply_filters(filters: &[Filter], spectra: &[[f32; LANES]], bands: &mut [[f32; LANES]]) {
         for (filter, band) in filters.iter().zip(bands) {
             let mut sums = [0.0f32; LANES];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use realfft::num_complex::Complex32;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 
-use crate::simd::vectorised;
+use crate::simd::vectorized;
 
 /// Number of frames processed together.
 pub(crate) const LANES: usize = 8;
@@ -102,7 +102,7 @@ impl Analysis {
     }
 }
 
-vectorised! {
+vectorized! {
     fn power(spectrum: &[Complex32], out: &mut [f32]) {
         for (value, bin) in out.iter_mut().zip(spectrum) {
             *value = bin.re * bin.re + bin.im * bin.im;

@@ -8,7 +8,7 @@ use super::framing::{Analysis, Mirrored, Spectrum};
 use super::mel::{filtered, require};
 use super::window::Window;
 use crate::error::AudioError;
-use crate::simd::{floored_log, vectorised};
+use crate::simd::{floored_log, vectorized};
 
 /// Settings of Kaldi filter banks; there is no dither. Per frame: mean removed, pre-emphasis, window, power
 /// spectrum of the next power of two, triangles in mel, natural logarithm floored at the float epsilon.
@@ -140,7 +140,7 @@ impl KaldiFbank {
             return Err(too_short());
         }
         let prepare = |frame: &[f32], input: &mut [f32]| {
-            emphasise(frame, &self.window, self.config.preemphasis, input);
+            emphasize(frame, &self.window, self.config.preemphasis, input);
         };
         let mut features = filtered(&self.analysis, &self.filters, signal, frames, prepare, |bands| {
             floored_log(bands.as_flattened_mut(), f32::EPSILON, 1.0);
@@ -152,15 +152,15 @@ impl KaldiFbank {
     }
 }
 
-vectorised! {
-    /// Removes the mean, emphasises (the first sample is its own predecessor), applies the window.
-    fn emphasise(frame: &[f32], window: &[f32], coefficient: f32, input: &mut [f32]) {
+vectorized! {
+    /// Removes the mean, emphasizes (the first sample is its own predecessor), applies the window.
+    fn emphasize(frame: &[f32], window: &[f32], coefficient: f32, input: &mut [f32]) {
         let mean = sum(frame) / frame.len() as f32;
         let input = &mut input[..frame.len()];
-        let emphasised = |sample: f32, before: f32| (sample - mean) - coefficient * (before - mean);
-        input[0] = emphasised(frame[0], frame[0]) * window[0];
+        let emphasized = |sample: f32, before: f32| (sample - mean) - coefficient * (before - mean);
+        input[0] = emphasized(frame[0], frame[0]) * window[0];
         for n in 1..frame.len() {
-            input[n] = emphasised(frame[n], frame[n - 1]) * window[n];
+            input[n] = emphasized(frame[n], frame[n - 1]) * window[n];
         }
     }
 }

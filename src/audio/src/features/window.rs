@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 
 use serde::{Deserialize, Serialize};
 
-/// The windows of Kaldi's analyses; all symmetric (the last sample equals the first).
+/// The windows of Kaldi's analyzes; all symmetric (the last sample equals the first).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {

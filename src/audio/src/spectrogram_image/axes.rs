@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn frequencies_fall_between_their_neighbours() {
+    fn frequencies_fall_between_their_neighbors() {
         let centres = [100.0, 200.0, 400.0];
         assert_eq!(position_of(&centres, 200.0), 1.5);
         assert_eq!(position_of(&centres, 300.0), 2.0);

@@ -1,7 +1,7 @@
 //! Pictures of mel spectrograms, one above the other, with axes in seconds and hertz and a color bar in decibels.
 
 mod axes;
-mod colour;
+mod color;
 
 use std::io::Write;
 
@@ -111,7 +111,7 @@ impl<'a> Picture<'a> {
             self.draw_frequency_axis(&mut canvas, top);
         }
         self.draw_time_axis(&mut canvas, bottom);
-        self.draw_colour_bar(&mut canvas, bottom);
+        self.draw_color_bar(&mut canvas, bottom);
         canvas
     }
 
@@ -122,11 +122,11 @@ impl<'a> Picture<'a> {
             let last = ((x as usize + 1) * self.frames / WIDTH as usize).max(first + 1);
             for y in 0..self.height {
                 let bin = (self.height - 1 - y) as usize * mel.bins / self.height as usize;
-                let colour = match strongest(mel, first, last, bin) {
-                    Some(value) => colour::map(self.position(value * DB_PER_NEPER)),
+                let color = match strongest(mel, first, last, bin) {
+                    Some(value) => color::map(self.position(value * DB_PER_NEPER)),
                     None => NOTHING,
                 };
-                canvas.set((LEFT + x, top + y), colour);
+                canvas.set((LEFT + x, top + y), color);
             }
         }
     }
@@ -168,13 +168,13 @@ impl<'a> Picture<'a> {
         canvas.text("time (s)", (LEFT + WIDTH / 2, bottom + 30), Alignment::Center);
     }
 
-    fn draw_colour_bar(&self, canvas: &mut Canvas, bottom: u32) {
+    fn draw_color_bar(&self, canvas: &mut Canvas, bottom: u32) {
         let (left, top) = (LEFT + WIDTH + 22, TOP + PANEL_HEAD);
         let height = bottom - top;
         canvas.frame((left, top), (BAR_WIDTH, height));
         for y in 0..height {
-            let colour = colour::map(1.0 - y as f32 / (height - 1).max(1) as f32);
-            canvas.fill((left, top + y), (BAR_WIDTH, 1), colour);
+            let color = color::map(1.0 - y as f32 / (height - 1).max(1) as f32);
+            canvas.fill((left, top + y), (BAR_WIDTH, 1), color);
         }
         let span = f64::from(self.high - self.low);
         let step = axes::round_step(span, f64::from(height) / 50.0);
@@ -218,17 +218,17 @@ impl Canvas {
         Self { width, height, pixels: vec![PAPER.r(); width as usize * height as usize * 3] }
     }
 
-    fn set(&mut self, (x, y): (u32, u32), colour: Rgb888) {
+    fn set(&mut self, (x, y): (u32, u32), color: Rgb888) {
         if x < self.width && y < self.height {
             let at = (y as usize * self.width as usize + x as usize) * 3;
-            self.pixels[at..at + 3].copy_from_slice(&[colour.r(), colour.g(), colour.b()]);
+            self.pixels[at..at + 3].copy_from_slice(&[color.r(), color.g(), color.b()]);
         }
     }
 
-    fn fill(&mut self, (left, top): (u32, u32), (width, height): (u32, u32), colour: Rgb888) {
+    fn fill(&mut self, (left, top): (u32, u32), (width, height): (u32, u32), color: Rgb888) {
         for y in top..top + height {
             for x in left..left + width {
-                self.set((x, y), colour);
+                self.set((x, y), color);
             }
         }
     }
@@ -275,9 +275,9 @@ impl DrawTarget for Canvas {
     type Error = std::convert::Infallible;
 
     fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
-        for Pixel(point, colour) in pixels {
+        for Pixel(point, color) in pixels {
             if let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y)) {
-                self.set((x, y), colour);
+                self.set((x, y), color);
             }
         }
         Ok(())

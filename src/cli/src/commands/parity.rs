@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anstyle::Style;
 use candle_core::Device;
-use flowmill_models::parity::{self, Comparison, GoldenFile, Report};
+use flowmill_networks::parity::{self, Comparison, GoldenFile, Report};
 use flowmill_nn::device;
 use flowmill_train::parity::{self as trainer, Compared};
 
@@ -48,7 +48,7 @@ pub fn run(arguments: &ParityArgs, out: &mut dyn Write) -> Result<(), Failure> {
 fn check(path: &Path, device: &Device) -> anyhow::Result<(String, Report)> {
     let checked = || {
         let file = GoldenFile::read(path)?.on(device.clone());
-        let report = if trainer::recognises(file.config()) { check_trainer(&file)? } else { parity::check(&file)? };
+        let report = if trainer::recognizes(file.config()) { check_trainer(&file)? } else { parity::check(&file)? };
         anyhow::Ok((file.model().to_owned(), report))
     };
     checked().map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))

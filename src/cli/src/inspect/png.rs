@@ -14,14 +14,14 @@ pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
         bail!("its first chunk is not IHDR");
     }
     let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let colours = match head[25] {
-        0 => "grey",
+    let colors = match head[25] {
+        0 => "gray",
         2 => "RGB",
         3 => "palette",
-        4 => "grey and alpha",
+        4 => "gray and alpha",
         6 => "RGB and alpha",
-        other => bail!("colour type {other} does not exist"),
+        other => bail!("color type {other} does not exist"),
     };
-    writeln!(out, "{} × {} pixels, {} bits, {colours}", number(16), number(20), head[24])?;
+    writeln!(out, "{} × {} pixels, {} bits, {colors}", number(16), number(20), head[24])?;
     Ok(())
 }

@@ -11,12 +11,12 @@
 use std::path::Path;
 
 use candle_core::Device;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::kmeans::{self, Kmeans, KmeansConfig, KmeansFit, Normalisation};
+use super::kmeans::{self, Kmeans, KmeansConfig, KmeansFit, Normalization};
 use crate::dual_codebook::{DualCodebook, LINGUISTIC_PER_GROUP, MIXED_RATE, SEMANTIC_PER_GROUP};
 use crate::{
     Accumulator, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Kind, Matrix, Media, Scope,
@@ -79,7 +79,7 @@ impl DualKmeansConfig {
         let spectrum = |config| KmeansConfig {
             level_weight: 0.0,
             pitch_weight: 0.0,
-            normalise: Normalisation::Utterance,
+            normalise: Normalization::Utterance,
             ..config
         };
         [spectrum(all(self.vq02_size)), all(self.vq06_size)]
@@ -144,9 +144,10 @@ impl DualKmeansFit {
     /// The setting that cannot be used.
     pub fn new(config: DualKmeansConfig, seed: u64) -> Result<Self, ConfigError> {
         config.check()?;
-        let draw = Draw::new(seed).purpose(KIND);
+        let rng_key = RngKey::new(seed).purpose(KIND);
         let [linguistic, semantic] = config.streams();
-        let stream = |index: usize, config| KmeansFit::with_frames(config, FRAMES[index], draw.purpose(STREAMS[index]));
+        let stream =
+            |index: usize, config| KmeansFit::with_frames(config, FRAMES[index], rng_key.purpose(STREAMS[index]));
         Ok(Self { streams: [stream(0, linguistic)?, stream(1, semantic)?], config })
     }
 

@@ -44,7 +44,7 @@ fn units_of_unseen_speech_keep_spectrum_level_and_pitch() {
     let mut all_units = Vec::new();
     for recording in &dev {
         let measured = kmeans.measure(&recording.media()).unwrap();
-        let units = kmeans.quantise(&measured);
+        let units = kmeans.quantize(&measured);
         let column = |column: usize| -> (Vec<f32>, Vec<f32>) {
             let of = |(&unit, row): (&u32, &[f32])| (row[column], centres.row(unit as usize)[column]);
             units.iter().zip(measured.iter()).map(of).unzip()

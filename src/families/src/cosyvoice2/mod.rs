@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use flowmill_models::TokenToMel;
-use flowmill_models::flow::{Flow, FlowConfig, FlowError, MelNormalisation};
+use flowmill_networks::TokenToMel;
+use flowmill_networks::flow::{Flow, FlowConfig, FlowError, MelNormalization};
 use flowmill_nn::Parameters;
 
 use crate::token_to_mel::{Kind, TokenToMelFamily};
@@ -23,7 +23,7 @@ impl Kind for CosyVoice2 {
         Cow::Borrowed(config)
     }
 
-    fn normalize(config: &mut FlowConfig, normalization: MelNormalisation) {
+    fn normalize(config: &mut FlowConfig, normalization: MelNormalization) {
         config.mel_normalisation = Some(normalization);
     }
 

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use flowmill_models::TokenToMel;
-use flowmill_models::flow::{FlowConfig, FlowError, MelNormalisation};
-use flowmill_models::sfm::{Sfm, SfmConfig};
+use flowmill_networks::TokenToMel;
+use flowmill_networks::flow::{FlowConfig, FlowError, MelNormalization};
+use flowmill_networks::sfm::{Sfm, SfmConfig};
 use flowmill_nn::Parameters;
 
 use crate::token_to_mel::{Kind, TokenToMelFamily};
@@ -33,7 +33,7 @@ impl Kind for Shallow {
         config.check()
     }
 
-    fn normalize(config: &mut SfmConfig, normalization: MelNormalisation) {
+    fn normalize(config: &mut SfmConfig, normalization: MelNormalization) {
         config.flow.mel_normalisation = Some(normalization);
     }
 

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use flowmill_models::TokenToMel;
-use flowmill_models::flow::{Flow, FlowConfig, FlowError, MelNormalisation, StepAudioConfig};
+use flowmill_networks::TokenToMel;
+use flowmill_networks::flow::{Flow, FlowConfig, FlowError, MelNormalization, StepAudioConfig};
 use flowmill_nn::Parameters;
 
 use crate::token_to_mel::{Kind, TokenToMelFamily};
@@ -23,7 +23,7 @@ impl Kind for StepAudio {
         Cow::Owned(FlowConfig::from(config))
     }
 
-    fn normalize(config: &mut StepAudioConfig, normalization: MelNormalisation) {
+    fn normalize(config: &mut StepAudioConfig, normalization: MelNormalization) {
         config.mel_normalisation = Some(normalization);
     }
 

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use flowmill_audio::features::MelConfig;
 use flowmill_extract::dual_codebook::{LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP};
-use flowmill_models::flow::FlowConfig;
+use flowmill_networks::flow::FlowConfig;
 use flowmill_nn::solvers::Method;
 
 use super::evaluation::Scores;
 
 /// The setting with which a model works on mels of mean 0 and deviation 1.
-const NORMALISED: &str = "train.normalise_mel";
+const NORMALIZED: &str = "train.normalise_mel";
 
 /// Returns a sentence on the model's purpose.
 pub fn does(config: &FlowConfig, mel: &MelConfig) -> String {
@@ -35,7 +35,7 @@ fn units(config: &FlowConfig, mel_rate: f64) -> String {
 /// Returns the features that public inference code lacks, as settings of a recipe to change.
 pub fn departures(config: &FlowConfig) -> Vec<&'static str> {
     let departures = [
-        (config.mel_normalisation.is_some(), NORMALISED),
+        (config.mel_normalisation.is_some(), NORMALIZED),
         (config.matching.gaussian_skip.is_some(), "matching.gaussian_skip"),
         (config.direct_mel_kernel > 0, "direct_mel_kernel"),
     ];
@@ -58,7 +58,7 @@ pub fn public_code(departures: &[&str]) -> String {
          does. Train without them for weights (`flow.pt`) that public code can use.\n",
         settings.join(", ")
     );
-    if departures.contains(&NORMALISED) {
+    if departures.contains(&NORMALIZED) {
         text.push_str(
             "\nThe model outputs mels of mean 0 and deviation 1, and takes them as a prompt. A log-mel is its output, bin by bin \
              multiplied by the `deviation` and added to the `mean` of `mel_normalisation` in `config.json`.\n",

@@ -6,8 +6,8 @@ use flowmill_extract::extractors::dual_kmeans::{self, DualKmeans};
 use flowmill_extract::extractors::kmeans::Kmeans;
 use flowmill_extract::{Matrix, State};
 use flowmill_family::BoxError;
-use flowmill_models::flow::FlowConfig;
-use flowmill_nn::random::Draw;
+use flowmill_networks::flow::FlowConfig;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Parameters, host};
 
 /// The embedding's names in the public `state_dict`s: with one codebook, and with two.
@@ -40,7 +40,7 @@ pub fn start_from(
     let width = shape.last().copied().unwrap_or(0);
     let mut weights = host::read(parameters.tensor(id))?;
     for (first, centres) in blocks {
-        let rows = project(&standardised(&centres), width, seed);
+        let rows = project(&standardized(&centres), width, seed);
         weights[first * width..][..rows.len()].copy_from_slice(&rows);
     }
     let tensor = host::tensor(weights, &shape)?;
@@ -60,7 +60,7 @@ fn blocks(state: &State) -> Result<Vec<(usize, Matrix)>, BoxError> {
 }
 
 /// Scales every column to mean 0 and deviation 1 over the rows.
-fn standardised(matrix: &Matrix) -> Matrix {
+fn standardized(matrix: &Matrix) -> Matrix {
     let (rows, columns) = (matrix.rows(), matrix.columns());
     let mut values = matrix.as_slice().to_vec();
     for column in 0..columns {
@@ -78,7 +78,7 @@ fn standardised(matrix: &Matrix) -> Matrix {
 /// Multiplies rows by a Gaussian matrix `[column, width]` of variance 1 / columns.
 fn project(matrix: &Matrix, width: usize, seed: u64) -> Vec<f32> {
     let columns = matrix.columns();
-    let directions = Draw::new(seed).purpose("codebook projection").normals(columns * width);
+    let directions = RngKey::new(seed).purpose("codebook projection").normals(columns * width);
     let scale = 1.0 / (columns as f64).sqrt();
     let dot = |row: &[f32], to: usize| {
         let sum: f64 =
@@ -106,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn standardised_columns_have_mean_zero_and_deviation_one() {
-        let matrix = standardised(&Matrix::new(vec![1.0, 5.0, 3.0, 5.0], 2));
+    fn standardized_columns_have_mean_zero_and_deviation_one() {
+        let matrix = standardized(&Matrix::new(vec![1.0, 5.0, 3.0, 5.0], 2));
         assert_eq!(matrix.as_slice(), [-1.0, 0.0, 1.0, 0.0]);
     }
 }

@@ -4,8 +4,8 @@ use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::speech::{MEL, SPEECH_TOKEN, UTT_EMBEDDING};
 use flowmill_extract::dual_codebook::{MIXED_RATE, is_mixed_rate};
 use flowmill_family::{Columns, KeyError, Provided, TrainSettings};
-use flowmill_models::flow::FlowConfig;
-use flowmill_models::token_lengths::rate_read;
+use flowmill_networks::flow::FlowConfig;
+use flowmill_networks::token_lengths::rate_read;
 
 use super::kind::flow_error;
 use super::{Kind, TokenEmbedding, TokenToMelFamily};

@@ -8,8 +8,8 @@ use flowmill_audio::{decode_bytes, resample};
 use flowmill_corpus::shard::{MelStore, ShardIndex, speech};
 use flowmill_corpus::{ColumnError, ColumnSpec, DType, Row};
 use flowmill_family::{BoxError, Derived};
-use flowmill_models::flow::{FlowConfig, FlowItem, TokenError};
-use flowmill_models::token_lengths::go_together;
+use flowmill_networks::flow::{FlowConfig, FlowItem, TokenError};
+use flowmill_networks::token_lengths::go_together;
 use serde::Deserialize;
 
 use super::SpeakerEmbedding;

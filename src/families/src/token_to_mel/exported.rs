@@ -2,9 +2,9 @@
 
 use flowmill_audio::features::{Features, MelConfig};
 use flowmill_family::{BoxError, Loaded};
-use flowmill_models::TokenToMel;
-use flowmill_models::flow::{FlowConfig, GenerationOptions, GenerationRequest};
-use flowmill_nn::random::Draw;
+use flowmill_networks::TokenToMel;
+use flowmill_networks::flow::{FlowConfig, GenerationOptions, GenerationRequest};
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters, host};
 
 use super::error::UseError;
@@ -87,7 +87,7 @@ impl ExportedModel {
         tokens: &[u32],
         speaker_embedding: &[f32],
         options: &GenerationOptions,
-        draw: &Draw,
+        rng_key: &RngKey,
         samples: usize,
     ) -> Result<Samples, UseError> {
         let failed = |reason: String| UseError::Generate { reason };
@@ -96,7 +96,7 @@ impl ExportedModel {
         let context = Context::inference(&self.parameters);
         let ids: Vec<u64> = (0..samples as u64).collect();
         let requests = vec![request; samples];
-        let generated = self.network.generate(&context, &requests, options, draw, &ids);
+        let generated = self.network.generate(&context, &requests, options, rng_key, &ids);
         let generated = generated.map_err(|e| failed(e.to_string()))?;
         let mels = generated.mels.iter().map(|mel| features(mel).map_err(failed)).collect::<Result<_, _>>()?;
         Ok(Samples { mels, evaluations: generated.evaluations })

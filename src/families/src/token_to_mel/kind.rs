@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Debug;
 
 use flowmill_family::{KeyError, Settings};
-use flowmill_models::TokenToMel;
-use flowmill_models::flow::{FlowConfig, FlowError, MelNormalisation};
+use flowmill_networks::TokenToMel;
+use flowmill_networks::flow::{FlowConfig, FlowError, MelNormalization};
 use flowmill_nn::Parameters;
 
 /// One of the token-to-mel flows.
@@ -35,7 +35,7 @@ pub trait Kind: Debug + Clone + Default + PartialEq + Send + Sync + 'static {
     }
 
     /// Makes the flow work on mels with this normalization.
-    fn normalize(config: &mut Self::Config, normalization: MelNormalisation);
+    fn normalize(config: &mut Self::Config, normalization: MelNormalization);
 
     /// Builds the network with freshly drawn weights.
     ///

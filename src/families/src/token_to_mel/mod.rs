@@ -31,7 +31,7 @@ use flowmill_family::{
     Artifacts, BoxError, Card, Columns, Derived, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, Scorer,
     Synthesizer, TrainSettings,
 };
-use flowmill_models::flow::{FlowBatch, FlowItem};
+use flowmill_networks::flow::{FlowBatch, FlowItem};
 use flowmill_nn::Parameters;
 use flowmill_weights::{Archive, Target, write_archive};
 use serde::{Deserialize, Serialize};

@@ -2,10 +2,10 @@
 
 use flowmill_audio::features::Features;
 use flowmill_family::{BoxError, Loss, Made, Model, Output};
-use flowmill_models::TokenToMel;
-use flowmill_models::flow::{FlowBatch, FlowDraws, FlowItem, GenerationRequest};
+use flowmill_networks::TokenToMel;
+use flowmill_networks::flow::{FlowBatch, FlowDraws, FlowItem, GenerationRequest};
 use flowmill_nn::Context;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use rayon::prelude::*;
 
 use super::exported::features;
@@ -16,8 +16,8 @@ use super::{Description, Kind, TokenToMelFamily, waveform};
 pub struct Network(pub(super) Box<dyn TokenToMel>);
 
 impl<K: Kind> Model<TokenToMelFamily<K>> for Network {
-    fn loss(&self, context: &Context<'_>, batch: &FlowBatch, draw: Draw) -> Result<Loss, BoxError> {
-        let draws = FlowDraws::from_draw(&draw, batch, TokenToMel::config(self.0.as_ref()))?;
+    fn loss(&self, context: &Context<'_>, batch: &FlowBatch, rng_key: RngKey) -> Result<Loss, BoxError> {
+        let draws = FlowDraws::from_rng_key(&rng_key, batch, TokenToMel::config(self.0.as_ref()))?;
         let loss = self.0.loss(context, batch, &draws)?;
         Ok(Loss { total: loss.total, parts: loss.parts, weight: loss.weight })
     }
@@ -27,7 +27,7 @@ impl<K: Kind> Model<TokenToMelFamily<K>> for Network {
         context: &Context<'_>,
         examples: &[(String, FlowItem)],
         description: &Description,
-        draw: Draw,
+        rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError> {
         let request = |(_, item): &(String, FlowItem)| GenerationRequest {
             tokens: item.tokens.clone(),
@@ -36,7 +36,7 @@ impl<K: Kind> Model<TokenToMelFamily<K>> for Network {
         };
         let requests: Vec<GenerationRequest> = examples.iter().map(request).collect();
         let numbers: Vec<u64> = (0..requests.len() as u64).collect();
-        let generated = self.0.generate(context, &requests, &self.0.default_options(), &draw, &numbers)?;
+        let generated = self.0.generate(context, &requests, &self.0.default_options(), &rng_key, &numbers)?;
         let config = &description.mel.config;
         let made = |((id, item), mel): (&(String, FlowItem), &candle_core::Tensor)| {
             let mel = features(mel).map_err(|reason| format!("{id}: {reason}"))?;

@@ -6,8 +6,8 @@ use flowmill_audio::features::{Features, MelSpectrogram};
 use flowmill_corpus::shard::speech;
 use flowmill_corpus::{ColumnSpec, DType, Row};
 use flowmill_family::{BoxError, Made, MelOutput, Output, Report, Scored, Scorer};
-use flowmill_models::flow::GenerationOptions;
-use flowmill_nn::random::Draw;
+use flowmill_networks::flow::GenerationOptions;
+use flowmill_nn::random::RngKey;
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -74,9 +74,9 @@ impl MelScorer {
             guidance: self.options.inference_cfg_rate as f32,
             ..self.model.options
         };
-        let draw = Draw::new(self.seed).purpose(&format!("export {}", row.id));
+        let rng_key = RngKey::new(self.seed).purpose(&format!("export {}", row.id));
         let Samples { mels: samples, evaluations } =
-            self.model.generate(ids, embedding, &options, &draw, self.options.samples)?;
+            self.model.generate(ids, embedding, &options, &rng_key, self.options.samples)?;
         Ok(Generated { row, units, real_mel, real_wav, samples, evaluations })
     }
 

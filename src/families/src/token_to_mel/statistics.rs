@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use flowmill_corpus::shard::{MEL_STATISTICS_FILE, MelStatistics};
 use flowmill_family::{Artifacts, BoxError};
-use flowmill_models::flow::MelNormalisation;
+use flowmill_networks::flow::MelNormalization;
 
 use super::example::check_bins;
 
@@ -17,7 +17,7 @@ pub fn file(artifacts: &Artifacts) -> PathBuf {
 ///
 /// # Errors
 /// Returns an error if there are none, they cannot be read, or they are for another split or number of bins.
-pub fn normalization(artifacts: &Artifacts, bins: usize) -> Result<MelNormalisation, BoxError> {
+pub fn normalization(artifacts: &Artifacts, bins: usize) -> Result<MelNormalization, BoxError> {
     let (path, split) = (file(artifacts), &artifacts.train_split);
     let shown = path.display();
     let text = std::fs::read_to_string(&path).map_err(|error| match error.kind() {
@@ -38,5 +38,5 @@ pub fn normalization(artifacts: &Artifacts, bins: usize) -> Result<MelNormalisat
     }
     check_bins(statistics.mean.len(), bins)?;
     let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
-    Ok(MelNormalisation { mean: single(&statistics.mean), deviation: single(&statistics.std) })
+    Ok(MelNormalization { mean: single(&statistics.mean), deviation: single(&statistics.std) })
 }

@@ -10,8 +10,8 @@ use flowmill_audio::measure::log_spectral_distance;
 use flowmill_extract::extractors::registry;
 use flowmill_extract::{ExtractError, Extractor, Media, State};
 use flowmill_family::{BoxError, Input, Made, Output, Request, Synthesis, Synthesizer};
-use flowmill_models::flow::GenerationOptions;
-use flowmill_nn::random::Draw;
+use flowmill_networks::flow::GenerationOptions;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::solvers::Method;
 
 use super::error::UseError;
@@ -71,9 +71,9 @@ impl Resynthesizer {
         let mel = &self.model.mel;
         let samples = media.as_audio("synth").and_then(|a| a.mono_at(mel.sample_rate)).map_err(rejected)?;
         let real = MelSpectrogram::new(mel.clone())?.compute(&samples)?;
-        let draw = Draw::new(self.seed).purpose("synth");
+        let rng_key = RngKey::new(self.seed).purpose("synth");
         let ids = self.model.token_ids(tokens)?;
-        let mut samples = self.model.generate(&ids, embedding, &self.generation(), &draw, 1)?;
+        let mut samples = self.model.generate(&ids, embedding, &self.generation(), &rng_key, 1)?;
         let generated = samples.mels.pop().ok_or_else(wrong)?;
         let distance = log_spectral_distance(&generated, &real)?;
         let iterations = self.options.vocoder_iterations.unwrap_or(VOCODER_ITERATIONS);

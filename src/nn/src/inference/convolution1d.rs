@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::packed::{Packed, Rows};
 use crate::kernels::convolution::{Geometry, pad, taps_outermost};
 use crate::ops::Convolution;
-use crate::{Activation, NnError, Precision, Result, Sequences, Value, device, host};
+use crate::{Activation, NnError, Precision, Ragged, Result, Value, device, host};
 
 /// A convolution whose weights do not change: a [`Linear`](super::Linear) on overlapping windows, which are read in place.
 pub struct Convolution1d {
@@ -52,7 +52,7 @@ impl Convolution1d {
     ///
     /// # Errors
     /// When the shape does not fit or an item is shorter than the kernel.
-    pub fn forward(&self, input: &Value, valid: &Sequences, activation: Activation) -> Result<Value> {
+    pub fn forward(&self, input: &Value, valid: &Ragged, activation: Activation) -> Result<Value> {
         let Geometry { inputs, outputs, stride, padding, .. } = self.geometry;
         let (whole, axes) = match *input.dims() {
             [items, time, channels] if channels == inputs && valid.len() == items && valid.total() == items * time => {
@@ -100,10 +100,10 @@ impl Convolution1d {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Draw;
+    use crate::random::RngKey;
 
     fn value(name: &str, shape: &[usize]) -> Value {
-        Value::from_vec(Draw::new(8).purpose(name).normals(shape.iter().product()), shape).unwrap()
+        Value::from_vec(RngKey::new(8).purpose(name).normals(shape.iter().product()), shape).unwrap()
     }
 
     fn agree(found: Value, expected: Value) {
@@ -117,12 +117,12 @@ mod tests {
         let (weight, bias) = (value("weight", &[70, 5, 3]), value("bias", &[70]));
         let settings = Convolution { stride: 2, padding: [1, 1], ..Convolution::default() };
         let layer = Convolution1d::new(weight.tensor(), bias.tensor(), settings).unwrap();
-        let items = Sequences::packed(&[7, 1, 40]);
+        let items = Ragged::packed(&[7, 1, 40]);
         let packed = value("packed", &[48, 5]);
         let expected = packed.conv1d_packed(&weight, Some(&bias), settings, &items).unwrap();
         agree(layer.forward(&packed, &items, Activation::Relu).unwrap(), expected.activate(Activation::Relu).unwrap());
         let padded = value("padded", &[2, 9, 5]);
-        let valid = Sequences::padded(&[9, 4], 9).unwrap();
+        let valid = Ragged::padded(&[9, 4], 9).unwrap();
         let expected = padded.conv1d(&weight, Some(&bias), settings, Some(&[9, 4])).unwrap();
         agree(layer.forward(&padded, &valid, Activation::Identity).unwrap(), expected);
     }
@@ -135,7 +135,7 @@ mod tests {
         assert!(Convolution1d::new(weight.tensor(), value("bias", &[3]).tensor(), Convolution::default()).is_err());
         let layer = Convolution1d::new(weight.tensor(), bias.tensor(), Convolution::default()).unwrap();
         let forward = |shape: &[usize], items: &[usize]| {
-            layer.forward(&value("input", shape), &Sequences::packed(items), Activation::Identity)
+            layer.forward(&value("input", shape), &Ragged::packed(items), Activation::Identity)
         };
         assert_eq!(forward(&[4, 5], &[4]).unwrap().dims(), [2, 2]);
         assert!(forward(&[4, 5], &[2, 2]).unwrap_err().to_string().contains("2 frames"));

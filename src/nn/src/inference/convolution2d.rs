@@ -132,12 +132,12 @@ fn ring_taps(inputs: usize, kernel: usize, first: usize) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Draw;
+    use crate::random::RngKey;
 
-    fn random_rows(draw: Draw, rows: usize, length: usize) -> Rows {
+    fn random_rows(rng_key: RngKey, rows: usize, length: usize) -> Rows {
         let mut made = Rows::new(rows, length);
         for row in 0..rows {
-            made.row_mut(row).copy_from_slice(&draw.sample(row as u64).normals(length));
+            made.row_mut(row).copy_from_slice(&rng_key.sample(row as u64).normals(length));
         }
         made
     }
@@ -170,14 +170,14 @@ mod tests {
 
     fn check(case: &Case, direct: bool) {
         let Case { inputs, outputs, kernel, stride, frequencies, length } = *case;
-        let draw = Draw::new(9).sample((frequencies * length + stride) as u64);
-        let weights = draw.purpose("w").normals(outputs * inputs * kernel * kernel);
-        let bias = draw.purpose("b").normals(outputs);
-        let x = random_rows(draw.purpose("x"), inputs * frequencies, length);
+        let rng_key = RngKey::new(9).sample((frequencies * length + stride) as u64);
+        let weights = rng_key.purpose("w").normals(outputs * inputs * kernel * kernel);
+        let bias = rng_key.purpose("b").normals(outputs);
+        let x = random_rows(rng_key.purpose("x"), inputs * frequencies, length);
         let make = if direct { Convolution2d::direct } else { Convolution2d::new };
         let layer = make(&weights, &bias, inputs, kernel, stride);
         let result = layer.frequencies(frequencies);
-        let residual = random_rows(draw.purpose("r"), outputs * result, length);
+        let residual = random_rows(rng_key.purpose("r"), outputs * result, length);
         let (mut out, mut scratch) = (Rows::default(), Vec::new());
         layer.apply(Plane { rows: &x, frequencies }, Some(&residual), true, &mut out, &mut scratch);
         for row in 0..outputs * result {

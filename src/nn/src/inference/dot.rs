@@ -1,6 +1,6 @@
 //! A layer on a single vector.
 
-use crate::kernels::vectorised::vectorised;
+use crate::kernels::vectorized::vectorized;
 
 /// Weights `[output][input]` and a bias, for one vector at a time.
 #[derive(Debug, Clone)]
@@ -26,7 +26,7 @@ impl Dot {
     }
 }
 
-vectorised! {
+vectorized! {
     fn inner_product(a: &[f32], b: &[f32]) -> f32 {
         const LANES: usize = 32;
         let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());

@@ -122,7 +122,7 @@ impl Job<'_> {
     fn run(&self) {
         #[cfg(target_arch = "x86_64")]
         {
-            use crate::kernels::vectorised::{Level, level};
+            use crate::kernels::vectorized::{Level, level};
             match level() {
                 // SAFETY: `level` found these instructions; `apply` checked every range.
                 Level::Avx512 => return unsafe { self.run_avx512() },
@@ -244,7 +244,7 @@ unsafe fn partial<L: Lanes>(from: *const f32, count: usize) -> L {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Draw;
+    use crate::random::RngKey;
 
     /// Sums in double precision.
     fn plain(weights: &[f32], bias: &[f32], input: &[f32], taps: &[u32], columns: usize) -> Vec<f64> {
@@ -258,11 +258,11 @@ mod tests {
     #[test]
     fn products_agree_with_loops_for_all_sizes_and_instructions() {
         for (outputs, inner, columns) in [(1, 1, 1), (4, 7, 16), (8, 3, 48), (13, 20, 31), (33, 96, 117), (16, 5, 64)] {
-            let draw = Draw::new(5).sample((outputs * inner * columns) as u64);
-            let weights = draw.purpose("w").normals(outputs * inner);
-            let bias = draw.purpose("b").normals(outputs);
-            let input = draw.purpose("x").normals(2 * inner + columns + 16);
-            let residual = draw.purpose("r").normals(outputs * (columns + 3));
+            let rng_key = RngKey::new(5).sample((outputs * inner * columns) as u64);
+            let weights = rng_key.purpose("w").normals(outputs * inner);
+            let bias = rng_key.purpose("b").normals(outputs);
+            let input = rng_key.purpose("x").normals(2 * inner + columns + 16);
+            let residual = rng_key.purpose("r").normals(outputs * (columns + 3));
             let taps: Vec<u32> = (0..inner as u32).map(|k| (k * 2) ^ 1).collect();
             let filters = Filters::new(&weights, &bias, inner);
             let stride = columns + 3;
@@ -283,9 +283,9 @@ mod tests {
     #[test]
     fn every_set_of_instructions_gives_the_same_sums() {
         let (outputs, inner, columns) = (12, 30, 70);
-        let draw = Draw::new(6);
-        let (weights, bias) = (draw.normals(outputs * inner), draw.purpose("b").normals(outputs));
-        let input = draw.purpose("x").normals(inner + 80);
+        let rng_key = RngKey::new(6);
+        let (weights, bias) = (rng_key.normals(outputs * inner), rng_key.purpose("b").normals(outputs));
+        let input = rng_key.purpose("x").normals(inner + 80);
         let taps: Vec<u32> = (0..inner as u32).collect();
         let filters = Filters::new(&weights, &bias, inner);
         let expected = plain(&weights, &bias, &input, &taps, columns);

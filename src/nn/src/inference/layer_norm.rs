@@ -1,11 +1,11 @@
-//! Layer normalisation with constant gain and bias.
+//! Layer normalization with constant gain and bias.
 
 use candle_core::Tensor;
 
-use crate::ops::Normalisation;
+use crate::ops::Normalization;
 use crate::{NnError, Result, Value, host};
 
-/// Layer normalisation over the innermost axis, by the operation of the tape.
+/// Layer normalization over the innermost axis, by the operation of the tape.
 pub struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
@@ -24,13 +24,13 @@ impl LayerNorm {
         Ok(Self { weight: host::contiguous(weight)?, bias: host::contiguous(bias)?, epsilon })
     }
 
-    /// Normalises `[.., channel]`.
+    /// Normalizes `[.., channel]`.
     ///
     /// # Errors
     /// When the shape does not fit.
     pub fn forward(&self, input: &Value) -> Result<Value> {
         let [weight, bias] = [&self.weight, &self.bias].map(|tensor| Value::new(tensor.clone(), None));
-        let settings = Normalisation { epsilon: self.epsilon, ..Normalisation::default() };
+        let settings = Normalization { epsilon: self.epsilon, ..Normalization::default() };
         input.layer_norm(Some(&weight), Some(&bias), settings)
     }
 }
@@ -38,17 +38,17 @@ impl LayerNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::Normalisation;
-    use crate::random::Draw;
+    use crate::ops::Normalization;
+    use crate::random::RngKey;
 
     #[test]
     fn it_is_the_layer_that_is_trained() {
         let value = |name: &str, shape: &[usize]| {
-            Value::from_vec(Draw::new(2).purpose(name).normals(shape.iter().product()), shape).unwrap()
+            Value::from_vec(RngKey::new(2).purpose(name).normals(shape.iter().product()), shape).unwrap()
         };
         let (weight, bias, input) = (value("weight", &[19]), value("bias", &[19]), value("input", &[4, 3, 19]));
         let found = LayerNorm::new(weight.tensor(), bias.tensor(), 1e-3).unwrap().forward(&input).unwrap();
-        let settings = Normalisation { epsilon: 1e-3, ..Normalisation::default() };
+        let settings = Normalization { epsilon: 1e-3, ..Normalization::default() };
         let expected = input.layer_norm(Some(&weight), Some(&bias), settings).unwrap();
         assert_eq!(found.tensor().to_vec3::<f32>().unwrap(), expected.tensor().to_vec3::<f32>().unwrap());
         assert!(LayerNorm::new(weight.tensor(), value("bias", &[18]).tensor(), 1e-3).is_err());

@@ -101,10 +101,10 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Draw;
+    use crate::random::RngKey;
 
     fn value(name: &str, shape: &[usize]) -> Value {
-        Value::from_vec(Draw::new(5).purpose(name).normals(shape.iter().product()), shape).unwrap()
+        Value::from_vec(RngKey::new(5).purpose(name).normals(shape.iter().product()), shape).unwrap()
     }
 
     fn elements(value: &Value) -> Vec<f32> {

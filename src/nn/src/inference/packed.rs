@@ -117,7 +117,7 @@ impl Job<'_> {
     fn run(&self, panel: usize, rows: Range<usize>) {
         #[cfg(target_arch = "x86_64")]
         {
-            use crate::kernels::vectorised::{Level, level};
+            use crate::kernels::vectorized::{Level, level};
             match level() {
                 // SAFETY: `level` found these instructions; `apply` checked every range.
                 Level::Avx512 => return unsafe { self.run_avx512(panel, rows) },
@@ -267,7 +267,7 @@ struct Tile {
 mod tests {
     use super::*;
     use crate::kernels::gemm::{Matrix, multiply_then};
-    use crate::random::Draw;
+    use crate::random::RngKey;
 
     struct Case {
         weights: Vec<f32>,
@@ -279,12 +279,12 @@ mod tests {
 
     impl Case {
         fn new([rows, inputs, outputs]: [usize; 3]) -> Self {
-            let draw = Draw::new(9).sample((rows * inputs * outputs) as u64);
+            let rng_key = RngKey::new(9).sample((rows * inputs * outputs) as u64);
             Self {
-                weights: draw.purpose("w").normals(outputs * inputs),
-                bias: draw.purpose("b").normals(outputs),
-                residual: draw.purpose("r").normals(rows * outputs),
-                x: draw.purpose("x").normals(rows * inputs),
+                weights: rng_key.purpose("w").normals(outputs * inputs),
+                bias: rng_key.purpose("b").normals(outputs),
+                residual: rng_key.purpose("r").normals(rows * outputs),
+                x: rng_key.purpose("x").normals(rows * inputs),
                 sizes: [rows, inputs, outputs],
             }
         }
@@ -323,7 +323,7 @@ mod tests {
 
     fn has_fused_instructions() -> bool {
         #[cfg(target_arch = "x86_64")]
-        return crate::kernels::vectorised::level() != crate::kernels::vectorised::Level::Plain;
+        return crate::kernels::vectorized::level() != crate::kernels::vectorized::Level::Plain;
         #[cfg(not(target_arch = "x86_64"))]
         false
     }
@@ -375,7 +375,7 @@ mod tests {
             with(&|job, panel| job.run_with::<Plain, 2>(panel, 0..11));
             #[cfg(target_arch = "x86_64")]
             {
-                use crate::kernels::vectorised::{Level, level};
+                use crate::kernels::vectorized::{Level, level};
                 if level() != Level::Plain {
                     with(&|job, panel| job.run_avx2(panel, 0..11));
                 }

@@ -2,7 +2,7 @@
 
 use super::convolution2d::{Plane, TILE_ROW};
 use super::{Epilogue, Filters, Rows, TILE};
-use crate::kernels::vectorised::vectorised;
+use crate::kernels::vectorized::vectorized;
 
 /// Result rows computed at a time.
 const RESULT: usize = 4;
@@ -114,7 +114,7 @@ fn transform_rows(rows: &[Option<&[f32; TILE_ROW]>; POINTS], out: &mut [f32], st
 /// A row of a tile.
 type TileRow = [f32; TILE_ROW];
 
-vectorised! {
+vectorized! {
     /// Separate arguments let the compiler know that the twelve rows do not overlap.
     fn transform(
         a: &TileRow, b: &TileRow, c: &TileRow, d: &TileRow, e: &TileRow, f: &TileRow,
@@ -135,7 +135,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Combines six products, `stride` apart, into four rows.
     fn combine_rows(products: &[f32], stride: usize, bias: f32, results: &mut [[f32; TILE]; RESULT]) {
         let mut points = products.chunks(stride).filter_map(|point| point.first_chunk::<TILE>());
@@ -152,7 +152,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     fn finish_row(result: &[f32; TILE], residual: Option<&[f32]>, relu: bool, out: &mut [f32]) {
         let floor = if relu { 0.0 } else { f32::NEG_INFINITY };
         match (out.first_chunk_mut::<TILE>(), residual.map(|residual| residual.first_chunk::<TILE>())) {

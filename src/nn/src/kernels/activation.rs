@@ -1,7 +1,7 @@
 //! Activation functions and their slopes.
 
 use super::functions::{erf, exp, sigmoid, tanh};
-use super::vectorised::vectorised;
+use super::vectorized::vectorized;
 use crate::host::uninitialized;
 use crate::kernels::elementwise::CHUNK;
 use rayon::prelude::*;
@@ -122,19 +122,19 @@ macro_rules! with_function {
     };
 }
 
-vectorised! {
+vectorized! {
     fn apply_with[F: Function](_function: F, x: &mut [f32]) {
         x.iter_mut().for_each(|x| *x = F::value(*x));
     }
 }
 
-vectorised! {
+vectorized! {
     fn write_with[F: Function](_function: F, out: &mut [f32], x: &[f32]) {
         out.iter_mut().zip(x).for_each(|(out, x)| *out = F::value(*x));
     }
 }
 
-vectorised! {
+vectorized! {
     fn slope_with[F: Function](_function: F, gradient: &mut [f32], x: &[f32]) {
         gradient.iter_mut().zip(x).for_each(|(gradient, x)| *gradient *= F::slope(*x));
     }

@@ -10,8 +10,8 @@ use super::functions::exp;
 use super::gemm::{Matrix, Target, multiply_into, multiply_on_one_thread};
 use super::reduce::{add_rows, maximum, sum_of, sum_of_pairs};
 use super::shared::Shared;
-use super::vectorised::vectorised;
-use crate::random::Draw;
+use super::vectorized::vectorized;
+use crate::random::RngKey;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -20,7 +20,7 @@ const BLOCK: usize = 64;
 
 /// The keys that a query may attend to: always one contiguous run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Reach {
+pub enum AttentionMask {
     /// Every key.
     #[default]
     Full,
@@ -36,15 +36,15 @@ pub enum Reach {
     },
 }
 
-impl Reach {
+impl AttentionMask {
     /// The keys that the query at `position` sees, out of `keys`.
     #[inline]
     pub fn keys(self, position: usize, keys: usize) -> Range<usize> {
         let end = |size: usize| keys.min((position / size + 1).saturating_mul(size));
         match self {
-            Reach::Full => 0..keys,
-            Reach::Chunk(size) => 0..end(size),
-            Reach::Chunks { size, left } => {
+            AttentionMask::Full => 0..keys,
+            AttentionMask::Chunk(size) => 0..end(size),
+            AttentionMask::Chunks { size, left } => {
                 let start = (position / size).saturating_sub(left).saturating_mul(size);
                 start.min(end(size))..end(size)
             }
@@ -71,9 +71,9 @@ pub struct Settings {
     /// Factor on the scores.
     pub scale: f32,
     /// Keys that a query sees.
-    pub reach: Reach,
+    pub attention_mask: AttentionMask,
     /// Rate and stream of the dropout on the weights.
-    pub dropout: Option<(f32, Draw)>,
+    pub dropout: Option<(f32, RngKey)>,
 }
 
 impl Settings {
@@ -159,7 +159,7 @@ impl<'a> Block<'a> {
         let (index, head, start) = task;
         let item = &items[index];
         let queries = start..item.queries.len().min(start + BLOCK);
-        let seen = |query: usize| settings.reach.keys(query, item.keys.len());
+        let seen = |query: usize| settings.attention_mask.keys(query, item.keys.len());
         let keys = seen(queries.start).start..seen(queries.end - 1).end;
         Self { inputs, settings, item, index, head, queries, keys }
     }
@@ -224,7 +224,7 @@ impl<'a> Block<'a> {
 
     /// The keys that a query sees, relative to the block's first key.
     fn seen(&self, query: usize) -> Range<usize> {
-        let seen = self.settings.reach.keys(query, self.item.keys.len());
+        let seen = self.settings.attention_mask.keys(query, self.item.keys.len());
         seen.start - self.keys.start..seen.end - self.keys.start
     }
 
@@ -252,16 +252,16 @@ impl<'a> Block<'a> {
     }
 
     /// The dropout factor of each weight of the block: 0 or 1 / (1 - rate), a function of item, head, query and key.
-    fn dropout_factors(&self, rate: f32, draw: Draw, out: &mut [f32]) {
+    fn dropout_factors(&self, rate: f32, rng_key: RngKey, out: &mut [f32]) {
         for (query, out) in self.queries.clone().zip(out.chunks_exact_mut(self.keys.len().max(1))) {
-            dropout_factors(draw, [self.index, self.head, query], rate, self.keys.start, out);
+            dropout_factors(rng_key, [self.index, self.head, query], rate, self.keys.start, out);
         }
     }
 }
 
 /// The dropout factors of the weights of one item, head and query, starting at key `first`: 0 or 1 / (1 - rate).
-pub(crate) fn dropout_factors(draw: Draw, place: [usize; 3], rate: f32, first: usize, out: &mut [f32]) {
-    let stream = place.into_iter().fold(draw, |stream, place| stream.sample(place as u64));
+pub(crate) fn dropout_factors(rng_key: RngKey, place: [usize; 3], rate: f32, first: usize, out: &mut [f32]) {
+    let stream = place.into_iter().fold(rng_key, |stream, place| stream.sample(place as u64));
     let skipped = first % GROUP;
     let mut row = vec![0.0; skipped + out.len()];
     factors(stream, (first / GROUP) as u64, rate, &mut row);
@@ -309,9 +309,9 @@ pub fn forward(inputs: Inputs, items: &[Item], settings: &Settings, query_rows: 
             // SAFETY: each task writes the sums of its own queries.
             unsafe { sums.slice(block.head * query_rows + first + query, 1)[0] = log_sum };
         });
-        if let Some((rate, draw)) = settings.dropout {
+        if let Some((rate, rng_key)) = settings.dropout {
             let factors = sized(&mut scratch.kept, rows * columns);
-            block.dropout_factors(rate, draw, factors);
+            block.dropout_factors(rate, rng_key, factors);
             multiply_elements(scores, factors);
         }
         let offset = block.query_rows().start * settings.width() + block.columns();
@@ -440,9 +440,9 @@ impl Block<'_> {
         let dy = Matrix::strided(&gradient[query_offset..], shape, [width, 1]);
         let score_gradient = sized(score_gradient, rows * columns);
         product(score_gradient, columns, dy, self.view(self.inputs.values, self.key_rows()).transposed(), false);
-        if let Some((rate, draw)) = self.settings.dropout {
+        if let Some((rate, rng_key)) = self.settings.dropout {
             let factors = sized(kept, rows * columns);
-            self.dropout_factors(rate, draw, factors);
+            self.dropout_factors(rate, rng_key, factors);
             multiply_elements(score_gradient, factors);
             multiply_elements(factors, weights);
             let dropped = Matrix::row_major(factors, rows, columns);
@@ -504,7 +504,7 @@ fn softmax_slope(weights: &[f32], gradient: &mut [f32], columns: usize, scale: f
     }
 }
 
-vectorised! {
+vectorized! {
     fn softmax_slope_row(weights: &[f32], gradient: &mut [f32], scale: f32) {
         let total = sum_of(weights, |weight| weight).max(f32::MIN_POSITIVE);
         let along = sum_of_pairs(weights, gradient, |weight, gradient| weight * gradient) / total;
@@ -514,7 +514,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Turns scores into weights; returns the logarithm of the sum of their exponentials.
     fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
         let largest = maximum(scores) * scale;
@@ -528,7 +528,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     fn softmax_row_again(scores: &mut [f32], scale: f32, log_sum: f32) {
         for score in scores {
             *score = exp(score.mul_add(scale, -log_sum));
@@ -536,7 +536,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Adds to each row of scores the run of its distances: the pair (row, column) has distance column
     /// `rows - 1 - row + column`.
     fn add_shifted(scores: &mut [f32], distances: &[f32], rows: usize, columns: usize) {

@@ -7,7 +7,7 @@ use super::gemm::{Matrix, Target, Tiles, multiply_into, multiply_on_one_thread};
 use super::reduce::{sum_rows_serial, sum_vectors};
 use super::shared::Shared;
 use crate::Precision;
-use crate::sequences::Sequences;
+use crate::ragged::Ragged;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -70,11 +70,11 @@ fn reorder(source: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 #[derive(Debug, Clone)]
 pub struct Layout {
     /// Input rows of each item that count; the rest of the item is zero.
-    pub valid: Sequences,
+    pub valid: Ragged,
     /// All input rows of each item.
-    pub whole: Sequences,
+    pub whole: Ragged,
     /// The output rows of each item.
-    pub output: Sequences,
+    pub output: Ragged,
 }
 
 /// The valid rows of each item with zeros around them, one item after the other; and the start of each item (in rows).
@@ -84,7 +84,7 @@ pub(crate) struct Padded {
 }
 
 /// Pads each item. `lengths` are the lengths of the items without padding, zeros at their end included.
-pub(crate) fn pad(x: &[f32], width: usize, valid: &Sequences, lengths: &[usize], padding: [usize; 2]) -> Padded {
+pub(crate) fn pad(x: &[f32], width: usize, valid: &Ragged, lengths: &[usize], padding: [usize; 2]) -> Padded {
     let mut starts = Vec::with_capacity(lengths.len());
     let mut rows = 0;
     for length in lengths {
@@ -138,7 +138,7 @@ pub fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, geometry: &Geome
 }
 
 /// The windows of a padded input times the weights.
-fn slide(padded: &Padded, weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry, to: &Sequences) -> Vec<f32> {
+fn slide(padded: &Padded, weight: &[f32], bias: Option<&[f32]>, geometry: &Geometry, to: &Ragged) -> Vec<f32> {
     let width = geometry.outputs;
     let mut out = vec![0.0; to.total() * width];
     let buffer = Shared::new(&mut out);
@@ -237,7 +237,7 @@ pub fn backward_weight(x: &[f32], gradient: &[f32], geometry: &Geometry, layout:
 }
 
 /// The gradient of the bias: the sum over the rows of all items.
-pub fn backward_bias(gradient: &[f32], outputs: usize, to: &Sequences) -> Vec<f32> {
+pub fn backward_bias(gradient: &[f32], outputs: usize, to: &Ragged) -> Vec<f32> {
     let sum = |rows: &Range<usize>| sum_rows_serial(&gradient[rows.start * outputs..rows.end * outputs], outputs);
     let sums: Vec<Vec<f32>> = to.ranges().par_iter().map(sum).collect();
     sum_vectors(&sums, outputs)

@@ -1,8 +1,8 @@
 //! Convolution of each channel with its own taps, for inference. Channels are innermost, so a tap is one multiply-add of rows.
 
 use super::shared::Shared;
-use super::vectorised::vectorised;
-use crate::sequences::Sequences;
+use super::vectorized::vectorized;
+use crate::ragged::Ragged;
 use rayon::prelude::*;
 
 /// Output rows per task.
@@ -19,7 +19,7 @@ pub fn taps_outermost(weights: &[f32], taps: usize) -> Vec<f32> {
 ///
 /// # Panics
 /// When the sizes do not fit: a bug in a caller, not an error in its input.
-pub fn accumulate(out: &mut [f32], x: &[f32], weights: &[f32], before: usize, items: &Sequences, width: usize) {
+pub fn accumulate(out: &mut [f32], x: &[f32], weights: &[f32], before: usize, items: &Ragged, width: usize) {
     assert_eq!(out.len(), x.len(), "rows of a depthwise convolution");
     assert!(items.total() * width == x.len() && weights.len().is_multiple_of(width.max(1)), "depthwise convolution");
     let tasks = items
@@ -40,7 +40,7 @@ pub fn accumulate(out: &mut [f32], x: &[f32], weights: &[f32], before: usize, it
     });
 }
 
-vectorised! {
+vectorized! {
     fn multiply_add(out: &mut [f32], weights: &[f32], x: &[f32]) {
         out.iter_mut().zip(weights).zip(x).for_each(|((out, weight), x)| *out = weight.mul_add(*x, *out));
     }

@@ -1,7 +1,7 @@
 //! Dropout factors, drawn in vectors from a counter-based stream.
 
-use super::vectorised::vectorised;
-use crate::random::{Draw, ROUNDS, next_key, philox_round};
+use super::vectorized::vectorized;
+use crate::random::{ROUNDS, RngKey, next_key, philox_round};
 
 /// Philox blocks that are computed in parallel lanes.
 const LANES: usize = 16;
@@ -15,11 +15,11 @@ fn threshold(rate: f32) -> u32 {
 
 /// Fills `out` with the factors of a stream's elements, starting at `GROUP * group`: 0 with probability `rate`, `1 / (1 - rate)`
 /// otherwise.
-pub fn factors(draw: Draw, group: u64, rate: f32, out: &mut [f32]) {
-    fill(draw.key(), group, threshold(rate), 1.0 / (1.0 - rate), out);
+pub fn factors(rng_key: RngKey, group: u64, rate: f32, out: &mut [f32]) {
+    fill(rng_key.key(), group, threshold(rate), 1.0 / (1.0 - rate), out);
 }
 
-vectorised! {
+vectorized! {
     fn fill(key: [u32; 2], group: u64, threshold: u32, factor: f32, out: &mut [f32]) {
         let mut whole = out.chunks_exact_mut(GROUP);
         let mut group = group;
@@ -76,14 +76,14 @@ mod tests {
 
     #[test]
     fn factors_are_those_of_single_blocks() {
-        let draw = Draw::new(3).purpose("dropout");
+        let rng_key = RngKey::new(3).purpose("dropout");
         let rate = 0.3;
         let mut out = vec![0.0; 3 * GROUP + 17];
-        factors(draw, 5, rate, &mut out);
+        factors(rng_key, 5, rate, &mut out);
         for (index, factor) in out.iter().enumerate() {
             let (group, inside) = (index / GROUP, index % GROUP);
             let (word, half, lane) = (inside / (2 * LANES), inside / LANES % 2, inside % LANES);
-            let block = draw.block(((5 + group) * LANES + lane) as u64);
+            let block = rng_key.block(((5 + group) * LANES + lane) as u64);
             let number = if half == 0 { block[word] & 0xFFFF } else { block[word] >> 16 };
             let expected = if number >= threshold(rate) { 1.0 / (1.0 - rate) } else { 0.0 };
             assert_eq!(*factor, expected, "element {index}");

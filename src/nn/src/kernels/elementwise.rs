@@ -1,13 +1,13 @@
 //! Maps over slices.
 
-use super::vectorised::vectorised;
+use super::vectorized::vectorized;
 use crate::host::uninitialized;
 use rayon::prelude::*;
 
 /// Elements per task: fixed, so that results do not depend on the number of threads.
 pub const CHUNK: usize = 16 * 1024;
 
-vectorised! {
+vectorized! {
     fn map_loop[F: Fn(f32) -> f32](out: &mut [f32], a: &[f32], f: &F) {
         for (out, a) in out.iter_mut().zip(a) {
             *out = f(*a);
@@ -15,7 +15,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     fn zip_loop[F: Fn(f32, f32) -> f32](out: &mut [f32], a: &[f32], b: &[f32], f: &F) {
         for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
             *out = f(*a, *b);
@@ -23,7 +23,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     fn map_assign_loop[F: Fn(f32) -> f32](a: &mut [f32], f: &F) {
         for a in a {
             *a = f(*a);
@@ -31,7 +31,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// `a[i] = f(a[i], b[i])` on one thread.
     pub fn zip_assign_serial[F: Fn(f32, f32) -> f32](a: &mut [f32], b: &[f32], f: &F) {
         for (a, b) in a.iter_mut().zip(b) {
@@ -40,7 +40,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// `out[row][column] = f(a[row][column], b[column])` for a vector `b` shared by all rows, on one thread.
     pub fn zip_rows_serial[F: Fn(f32, f32) -> f32](out: &mut [f32], a: &[f32], b: &[f32], f: &F) {
         let width = b.len().max(1);
@@ -52,7 +52,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Adds one vector to each row, on one thread.
     pub fn add_to_rows(rows: &mut [f32], vector: &[f32]) {
         for row in rows.chunks_exact_mut(vector.len().max(1)) {

@@ -1,4 +1,4 @@
-//! Elementary functions without branches or calls, so that loops over them vectorise. Relative errors are a few units in the
+//! Elementary functions without branches or calls, so that loops over them vectorize. Relative errors are a few units in the
 //! last place; the tests compare with double precision.
 
 /// e^x; saturates at the ends of the normal range.

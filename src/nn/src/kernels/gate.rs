@@ -2,7 +2,7 @@
 
 use super::item_tasks::ItemTasks;
 use super::shared::Shared;
-use super::vectorised::vectorised;
+use super::vectorized::vectorized;
 
 /// `state + gate * update`, with the gate of the row's item (`[item, width]`); the state alone on rows of no item.
 pub fn forward(state: &[f32], update: &[f32], gates: &[f32], width: usize, tasks: &ItemTasks) -> Vec<f32> {
@@ -18,7 +18,7 @@ pub fn forward(state: &[f32], update: &[f32], gates: &[f32], width: usize, tasks
     out
 }
 
-vectorised! {
+vectorized! {
     fn forward_rows(out: &mut [f32], state: &[f32], update: &[f32], gate: &[f32]) {
         let width = gate.len();
         let rows = out.chunks_exact_mut(width).zip(state.chunks_exact(width)).zip(update.chunks_exact(width));
@@ -46,7 +46,7 @@ pub fn backward(dy: &[f32], update: &[f32], gates: &[f32], width: usize, tasks: 
     (out, tasks.sum_per_item(sums, width))
 }
 
-vectorised! {
+vectorized! {
     fn backward_rows(out: &mut [f32], sum: &mut [f32], dy: &[f32], update: &[f32], gate: &[f32]) {
         let width = gate.len();
         let rows = out.chunks_exact_mut(width).zip(dy.chunks_exact(width)).zip(update.chunks_exact(width));

@@ -249,7 +249,7 @@ pub(crate) unsafe fn multiply_into(target: Target, a: Matrix, b: Matrix, accumul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Draw;
+    use crate::random::RngKey;
 
     fn naive(a: Matrix, b: Matrix) -> Vec<f64> {
         let element = |m: &Matrix, r: usize, c: usize| f64::from(m.data[r * m.row_stride + c * m.column_stride]);
@@ -259,10 +259,10 @@ mod tests {
 
     #[test]
     fn products_agree_with_loops_for_all_layouts() {
-        let draw = Draw::new(3);
+        let rng_key = RngKey::new(3);
         for (rows, inner, columns) in [(1, 1, 1), (5, 7, 3), (200, 33, 300), (900, 64, 17), (2, 900, 600)] {
-            let a = draw.purpose("a").normals(rows * inner);
-            let b = draw.purpose("b").normals(inner * columns);
+            let a = rng_key.purpose("a").normals(rows * inner);
+            let b = rng_key.purpose("b").normals(inner * columns);
             let layouts_a = [Matrix::row_major(&a, rows, inner), Matrix::row_major(&a, inner, rows).transposed()];
             let layouts_b = [Matrix::row_major(&b, inner, columns), Matrix::row_major(&b, columns, inner).transposed()];
             for (a, b) in layouts_a.into_iter().flat_map(|a| layouts_b.map(|b| (a, b))) {
@@ -333,9 +333,9 @@ mod tests {
 
     #[test]
     fn results_do_not_depend_on_the_number_of_threads() {
-        let draw = Draw::new(4);
+        let rng_key = RngKey::new(4);
         let (rows, inner, columns) = (1500, 200, 130);
-        let (a, b) = (draw.normals(rows * inner), draw.purpose("b").normals(inner * columns));
+        let (a, b) = (rng_key.normals(rows * inner), rng_key.purpose("b").normals(inner * columns));
         let product = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let mut target = vec![0.0; rows * columns];

@@ -350,7 +350,7 @@ mod kernel {
 mod tests {
     use super::*;
     use crate::host::uninitialized;
-    use crate::random::Draw;
+    use crate::random::RngKey;
     use half::bf16;
 
     /// Sums in double precision over numbers rounded to bf16.
@@ -370,7 +370,7 @@ mod tests {
             eprintln!("not tested: this processor has no AVX-512 BF16");
             return;
         }
-        let draw = Draw::new(3);
+        let rng_key = RngKey::new(3);
         let sizes = [
             [1, 1, 1],
             [5, 7, 3],
@@ -383,8 +383,8 @@ mod tests {
             [13, 257, 1100],
         ];
         for [rows, inner, columns] in sizes {
-            let a = draw.purpose("a").normals(rows * inner);
-            let b = draw.purpose("b").normals(inner * columns);
+            let a = rng_key.purpose("a").normals(rows * inner);
+            let b = rng_key.purpose("b").normals(inner * columns);
             let expected = naive(&a, &b, [rows, inner, columns]);
             let (a_flipped, b_flipped) = (flipped(&a, rows, inner), flipped(&b, inner, columns));
             // Every other number of a line: no axis is contiguous.

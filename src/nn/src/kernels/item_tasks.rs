@@ -1,7 +1,7 @@
 //! Division of a batch's rows into tasks, none of which spans two items.
 
 use super::elementwise::{add_assign_serial, rows_per_chunk};
-use crate::Sequences;
+use crate::Ragged;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ pub struct ItemTasks {
 
 impl ItemTasks {
     /// Creates tasks of about a chunk's elements over rows of `width` elements.
-    pub fn new(rows: &Sequences, width: usize) -> Self {
+    pub fn new(rows: &Ragged, width: usize) -> Self {
         let chunk = rows_per_chunk(width);
         let mut tasks = Vec::new();
         let mut gaps = Vec::new();

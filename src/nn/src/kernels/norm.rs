@@ -1,15 +1,15 @@
-//! Layer and group normalisation.
+//! Layer and group normalization.
 
 use super::activation::Activation;
 use super::elementwise::rows_per_chunk;
 use super::item_tasks::ItemTasks;
 use super::reduce::{sum_of, sum_of_pairs, sum_vectors};
 use super::shared::Shared;
-use super::vectorised::vectorised;
+use super::vectorized::vectorized;
 use crate::host::uninitialized;
 use rayon::prelude::*;
 
-/// Gain and bias of a normalisation, each as wide as a row; if absent, they are 1 and 0.
+/// Gain and bias of a normalization, each as wide as a row; if absent, they are 1 and 0.
 #[derive(Clone, Copy)]
 pub struct Affine<'a> {
     /// Gain.
@@ -18,13 +18,13 @@ pub struct Affine<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// Values that the backward pass of a normalisation needs: mean and reciprocal deviation of each row.
+/// Values that the backward pass of a normalization needs: mean and reciprocal deviation of each row.
 pub struct Moments {
     mean: Vec<f32>,
     scale: Vec<f32>,
 }
 
-/// Normalises each row of `width` elements, then applies gain, bias and activation.
+/// Normalizes each row of `width` elements, then applies gain, bias and activation.
 pub fn forward(x: &[f32], width: usize, affine: Affine, epsilon: f32, activation: Activation) -> (Vec<f32>, Moments) {
     let rows = x.len() / width;
     assert_eq!(rows * width, x.len(), "whole rows of a normalization");
@@ -41,7 +41,7 @@ pub fn forward(x: &[f32], width: usize, affine: Affine, epsilon: f32, activation
     (out, moments)
 }
 
-vectorised! {
+vectorized! {
     fn chunk_forward(
         out: &mut [f32],
         x: &[f32],
@@ -178,7 +178,7 @@ fn chunk_backward(
     let mut output = vec![0.0f32; width];
     let rows = gradient.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(mean.iter().zip(scale));
     for ((gradient, x), (mean, scale)) in rows {
-        normalise_row(&mut normal[..], x, *mean, *scale);
+        normalize_row(&mut normal[..], x, *mean, *scale);
         if activation != Activation::Identity {
             affine_row(&mut output[..], &normal[..], affine);
             activation.multiply_slope(gradient, &output);
@@ -188,19 +188,19 @@ fn chunk_backward(
     (weight_sum, bias_sum)
 }
 
-vectorised! {
-    fn normalise_row(out: &mut [f32], x: &[f32], mean: f32, scale: f32) {
+vectorized! {
+    fn normalize_row(out: &mut [f32], x: &[f32], mean: f32, scale: f32) {
         out.iter_mut().zip(x).for_each(|(out, x)| *out = (x - mean) * scale);
     }
 }
 
-vectorised! {
+vectorized! {
     fn affine_row(out: &mut [f32], normal: &[f32], affine: Affine) {
         write_row(out, normal, 0.0, 1.0, affine);
     }
 }
 
-vectorised! {
+vectorized! {
     fn row_backward(
         gradient: &mut [f32],
         normal: &[f32],

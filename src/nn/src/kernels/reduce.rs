@@ -1,12 +1,12 @@
 //! Sums in a fixed order.
 
 use super::elementwise::{CHUNK, add_assign_serial, rows_per_chunk};
-use super::vectorised::vectorised;
+use super::vectorized::vectorized;
 use rayon::prelude::*;
 
 const LANES: usize = 32;
 
-/// The sum of `f(a[i])` over a slice that fits into a task, in lanes so that the loop vectorises.
+/// The sum of `f(a[i])` over a slice that fits into a task, in lanes so that the loop vectorizes.
 #[inline(always)]
 pub fn sum_of(a: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -65,13 +65,13 @@ fn fold(lanes: &mut [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-vectorised! {
+vectorized! {
     fn sum_task[F: Fn(f32) -> f32](a: &[f32], f: &F) -> f32 {
         sum_of(a, f)
     }
 }
 
-vectorised! {
+vectorized! {
     fn sum_pairs_task[F: Fn(f32, f32) -> f32](a: &[f32], b: &[f32], f: &F) -> f32 {
         sum_of_pairs(a, b, f)
     }
@@ -105,7 +105,7 @@ pub fn sum_rows_serial(a: &[f32], width: usize) -> Vec<f32> {
     total
 }
 
-vectorised! {
+vectorized! {
     /// Adds every row of `rows` to `total`, on one thread.
     pub fn add_rows(total: &mut [f32], rows: &[f32]) {
         for row in rows.chunks_exact(total.len().max(1)) {
@@ -126,13 +126,13 @@ pub fn sum_vectors(vectors: &[Vec<f32>], width: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Draw;
+    use crate::random::RngKey;
 
     #[test]
     fn sums_and_maxima_agree_with_loops() {
         for length in [0, 1, 31, 32, 33, 100, 40_000] {
-            let a = Draw::new(1).uniforms(length);
-            let b = Draw::new(2).uniforms(length);
+            let a = RngKey::new(1).uniforms(length);
+            let b = RngKey::new(2).uniforms(length);
             let exact: f64 = a.iter().map(|a| f64::from(*a)).sum();
             assert!((sum(&a, |a| a) - exact).abs() <= 1e-6 * exact.max(1.0));
             let exact: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();

@@ -2,7 +2,7 @@
 
 use crate::init::{Builder, Init};
 use crate::ops::Convolution;
-use crate::{Context, ParameterId, Result, Sequences, Value};
+use crate::{Context, ParameterId, Ragged, Result, Value};
 
 /// Convolution over time, channels innermost: parameters `weight` `[output, input, tap]` and `bias` `[output]`.
 #[derive(Debug, Clone)]
@@ -13,7 +13,7 @@ pub struct Conv1d {
 }
 
 impl Conv1d {
-    /// Creates the layer with PyTorch's default initialisation.
+    /// Creates the layer with PyTorch's default initialization.
     ///
     /// # Errors
     /// When a name is taken.
@@ -51,7 +51,7 @@ impl Conv1d {
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn forward_packed(&self, context: &Context, input: &Value, items: &Sequences) -> Result<Value> {
+    pub fn forward_packed(&self, context: &Context, input: &Value, items: &Ragged) -> Result<Value> {
         let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
         input.conv1d_packed(&weight, Some(&bias), self.settings, items)
     }
@@ -66,7 +66,7 @@ pub struct ConvTranspose1d {
 }
 
 impl ConvTranspose1d {
-    /// Creates the layer with PyTorch's default initialisation; `shape` is `[input, output, tap]`.
+    /// Creates the layer with PyTorch's default initialization; `shape` is `[input, output, tap]`.
     ///
     /// # Errors
     /// When a name is taken.
@@ -82,7 +82,7 @@ impl ConvTranspose1d {
     ///
     /// # Errors
     /// When the shape does not fit.
-    pub fn forward_packed(&self, context: &Context, input: &Value, items: &Sequences) -> Result<Value> {
+    pub fn forward_packed(&self, context: &Context, input: &Value, items: &Ragged) -> Result<Value> {
         let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
         input.conv_transpose1d_packed(&weight, &bias, self.stride, items)
     }

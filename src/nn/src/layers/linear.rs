@@ -13,7 +13,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// Creates a layer with a bias and PyTorch's default initialisation.
+    /// Creates a layer with a bias and PyTorch's default initialization.
     ///
     /// # Errors
     /// When a name is taken.

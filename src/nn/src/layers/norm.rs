@@ -1,10 +1,10 @@
-//! Layer normalisation with gain and bias.
+//! Layer normalization with gain and bias.
 
 use crate::init::{Builder, Init};
-use crate::ops::Normalisation;
+use crate::ops::Normalization;
 use crate::{Activation, Context, ParameterId, Result, Value};
 
-/// Layer normalisation over the innermost axis: parameters `weight` and `bias` `[channel]`.
+/// Layer normalization over the innermost axis: parameters `weight` and `bias` `[channel]`.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
     weight: ParameterId,
@@ -23,7 +23,7 @@ impl LayerNorm {
         Ok(Self { weight, bias, epsilon })
     }
 
-    /// Normalises `[.., channel]`.
+    /// Normalizes `[.., channel]`.
     ///
     /// # Errors
     /// When the shape does not fit.
@@ -31,12 +31,12 @@ impl LayerNorm {
         self.forward_activated(context, input, Activation::Identity)
     }
 
-    /// Normalises `[.., channel]`, then applies an activation, in one pass.
+    /// Normalizes `[.., channel]`, then applies an activation, in one pass.
     ///
     /// # Errors
     /// When the shape does not fit.
     pub fn forward_activated(&self, context: &Context, input: &Value, activation: Activation) -> Result<Value> {
         let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
-        input.layer_norm(Some(&weight), Some(&bias), Normalisation { epsilon: self.epsilon, activation })
+        input.layer_norm(Some(&weight), Some(&bias), Normalization { epsilon: self.epsilon, activation })
     }
 }

@@ -1,6 +1,6 @@
 //! Conditional flow matching along straight paths.
 
-use crate::{NnError, Result, Sequences, Value, host};
+use crate::{NnError, Ragged, Result, Value, host};
 use candle_core::Tensor;
 
 /// The conditional flow matching objective along straight paths (Lipman et al., arXiv 2210.02747): from noise z to data x,
@@ -32,7 +32,7 @@ impl FlowMatching {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn point(&self, data: &Tensor, noise: &Tensor, times: &[f32], rows: &Sequences) -> Result<PathPoint> {
+    pub fn point(&self, data: &Tensor, noise: &Tensor, times: &[f32], rows: &Ragged) -> Result<PathPoint> {
         if data.dims() != noise.dims() || times.len() != rows.len() {
             return Err(NnError::shape("flow matching", format!("noise of {:?}", data.dims()), noise.dims()));
         }

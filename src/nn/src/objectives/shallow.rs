@@ -6,7 +6,7 @@
 //! `X_1 + sigma_min X_0` at 1.
 
 use crate::tape::in_single_precision;
-use crate::{NnError, Result, Sequences, Value, host};
+use crate::{NnError, Ragged, Result, Value, host};
 use candle_core::Tensor;
 
 /// Keeps the projection on silent frames and the logarithm of a zero variance finite; the authors' constant.
@@ -90,7 +90,7 @@ impl ShallowPath {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn matching_loss(&self, estimated: &Value, rows: &Sequences) -> Result<Value> {
+    pub fn matching_loss(&self, estimated: &Value, rows: &Ragged) -> Result<Value> {
         let zero = Value::plain(estimated.tensor().zeros_like()?)?;
         let error = in_single_precision(&[estimated], || estimated.subtract(&self.velocity))?;
         error.mean_square_error(&zero, rows)
@@ -117,7 +117,7 @@ impl ShallowFlowMatching {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn project(&self, mean: &Tensor, data: &Tensor, rows: &Sequences) -> Result<Vec<Placement>> {
+    pub fn project(&self, mean: &Tensor, data: &Tensor, rows: &Ragged) -> Result<Vec<Placement>> {
         check(mean.dims(), data.dims(), rows)?;
         let width = data.dims().last().copied().unwrap_or(1);
         let (mean, data) = (host::fetch(mean)?, host::fetch(data)?);
@@ -142,7 +142,7 @@ impl ShallowFlowMatching {
         data: &Tensor,
         noise: &Tensor,
         progress: &[f32],
-        rows: &Sequences,
+        rows: &Ragged,
     ) -> Result<ShallowPath> {
         let placements = self.project(predicted.mean.tensor(), data, rows)?;
         self.path_from(placements, predicted, data, noise, progress, rows)
@@ -159,7 +159,7 @@ impl ShallowFlowMatching {
         data: &Tensor,
         noise: &Tensor,
         progress: &[f32],
-        rows: &Sequences,
+        rows: &Ragged,
     ) -> Result<ShallowPath> {
         // Velocities are divided by the rest of the path, which may be so short that they exceed the range of narrower formats.
         in_single_precision(&[&predicted.mean], || {
@@ -174,7 +174,7 @@ impl ShallowFlowMatching {
         data: &Tensor,
         noise: &Tensor,
         progress: &[f32],
-        rows: &Sequences,
+        rows: &Ragged,
     ) -> Result<ShallowPath> {
         check(noise.dims(), data.dims(), rows)?;
         if progress.len() != rows.len() || placements.len() != rows.len() {
@@ -208,7 +208,7 @@ impl ShallowFlowMatching {
     }
 }
 
-fn check(found: &[usize], data: &[usize], rows: &Sequences) -> Result<()> {
+fn check(found: &[usize], data: &[usize], rows: &Ragged) -> Result<()> {
     let width = data.last().copied().unwrap_or(1);
     let count: usize = data.iter().product();
     if found == data && rows.total() * width == count {
@@ -239,11 +239,11 @@ fn projection(x: &[f32], data: &[f32], width: usize) -> (f64, f64) {
 fn item_loss(found: &Value, placements: &[Placement], target: impl Fn(&Placement) -> f64) -> Result<Value> {
     let targets = placements.iter().map(|placement| target(placement) as f32).collect();
     let targets = Value::from_vec(targets, &[placements.len(), 1])?;
-    found.mean_square_error(&targets, &Sequences::packed(&[placements.len()]))
+    found.mean_square_error(&targets, &Ragged::packed(&[placements.len()]))
 }
 
 /// The sum of noise and data of each item, each multiplied by its factor; zero on rows of no item.
-fn mix(noise: &Tensor, data: &Tensor, factors: &dyn Fn(usize) -> (f64, f64), rows: &Sequences) -> Result<Value> {
+fn mix(noise: &Tensor, data: &Tensor, factors: &dyn Fn(usize) -> (f64, f64), rows: &Ragged) -> Result<Value> {
     let width = data.dims().last().copied().unwrap_or(1);
     let shape = data.dims();
     let (noise, data) = (host::slice("shallow path", noise)?, host::slice("shallow path", data)?);

@@ -6,7 +6,7 @@ use crate::ops::linear::finish;
 use crate::ops::operation::{Operation, apply};
 use crate::ops::row_map::{Key, RowMap, matrix, sum_rows, swap};
 use crate::tape::{precision, record};
-use crate::{Activation, NnError, Result, Sequences, Value, host};
+use crate::{Activation, NnError, Ragged, Result, Value, host};
 use candle_core::Tensor;
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Value {
             return Err(NnError::shape("conv1d", "[item, time, channel]", self.dims()));
         };
         let whole = vec![time; items];
-        let valid = Sequences::padded(lengths.unwrap_or(&whole), time)?;
+        let valid = Ragged::padded(lengths.unwrap_or(&whole), time)?;
         if valid.len() != items {
             return Err(NnError::invalid("conv1d", format!("{} lengths for {items} items", valid.len())));
         }
@@ -62,8 +62,8 @@ impl Value {
         let out_time = geometry.output_length(time);
         let layout = Layout {
             valid,
-            whole: Sequences::padded(&whole, time)?,
-            output: Sequences::padded(&vec![out_time; items], out_time)?,
+            whole: Ragged::padded(&whole, time)?,
+            output: Ragged::padded(&vec![out_time; items], out_time)?,
         };
         convolve(self, weight, bias, geometry, layout, &[items, out_time, geometry.outputs])
     }
@@ -77,7 +77,7 @@ impl Value {
         weight: &Value,
         bias: Option<&Value>,
         settings: Convolution,
-        items: &Sequences,
+        items: &Ragged,
     ) -> Result<Value> {
         if self.dims().len() != 2 || self.rows() != items.total() {
             return Err(NnError::shape("conv1d", format!("[{}, channel]", items.total()), self.dims()));
@@ -85,7 +85,7 @@ impl Value {
         let shortest = items.lengths().into_iter().min().unwrap_or(0);
         let geometry = geometry(self, weight, bias, settings, shortest)?;
         let lengths: Vec<usize> = items.lengths().iter().map(|length| geometry.output_length(*length)).collect();
-        let output = Sequences::packed(&lengths);
+        let output = Ragged::packed(&lengths);
         let shape = [output.total(), geometry.outputs];
         convolve(self, weight, bias, geometry, Layout { valid: items.clone(), whole: items.clone(), output }, &shape)
     }
@@ -258,7 +258,7 @@ impl Operation for Convolve {
         let out = kernel::forward(&x, &taps, offset.as_deref(), &geometry, &layout);
         let output = host::tensor(out, &shape)?;
         Ok(record(output, inputs, || {
-            let (input, weight, has_bias) = (input.keep(), weight.tensor().clone(), bias.is_some());
+            let (input, weight, has_bias) = (input.save(), weight.tensor().clone(), bias.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("conv1d", gradient.tensor())?;
                 if flow.wants(0) {

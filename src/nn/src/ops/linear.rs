@@ -2,12 +2,12 @@
 
 use crate::gradients::{Flow, Gradient};
 use crate::host::uninitialized;
-use crate::kept::Kept;
 use crate::kernels::activation::Activation;
 use crate::kernels::gemm::{Matrix, multiply, multiply_then};
 use crate::kernels::reduce;
 use crate::ops::operation::{Operation, apply, composed};
 use crate::ops::row_map::sum_rows;
+use crate::saved_tensor::SavedTensor;
 use crate::tape::{precision, record};
 use crate::{NnError, Precision, Result, Value, host};
 use candle_core::Tensor;
@@ -78,7 +78,14 @@ fn prepare(out: &mut [f32], outputs: usize, bias: Option<&[f32]>, residual: Opti
 }
 
 /// Adds the gradients of input, weight and bias (inputs 0, 1 and 2 of the operation), from the gradient of the product.
-fn give(flow: &mut Flow<'_>, dy: &[f32], input: &Kept, weight: &Tensor, has_bias: bool, sizes: Sizes) -> Result<()> {
+fn give(
+    flow: &mut Flow<'_>,
+    dy: &[f32],
+    input: &SavedTensor,
+    weight: &Tensor,
+    has_bias: bool,
+    sizes: Sizes,
+) -> Result<()> {
     let gradient = sizes.output(dy);
     if flow.wants(0) {
         let w = host::slice("linear", weight)?;
@@ -193,7 +200,7 @@ impl Operation for Linear {
         drop(x);
         let output = host::tensor(out, &self.shape)?;
         Ok(record(output, values, || {
-            let (input, weight) = (input.keep(), weight.tensor().clone());
+            let (input, weight) = (input.save(), weight.tensor().clone());
             let Self { sizes, has_bias, has_residual, .. } = self;
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("linear", gradient.tensor())?;
@@ -267,7 +274,7 @@ impl Value {
         let output = host::tensor(after, &shape)?;
         let before = host::tensor(before, &shape)?;
         Ok(record(output, &values, || {
-            let (input, weight, has_bias) = (self.keep(), weight.tensor().clone(), bias.is_some());
+            let (input, weight, has_bias) = (self.save(), weight.tensor().clone(), bias.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let before = host::slice("linear", &before)?;
                 let gradient = gradient.map(|dy| activation.chain(dy, &before))?;
@@ -325,7 +332,7 @@ impl Value {
         let output = host::tensor(out, &shape)?;
         let has_residual = residual.is_some();
         Ok(record(output, &values, || {
-            let (input, w1, w2) = (self.keep(), w1.clone(), w2.clone());
+            let (input, w1, w2) = (self.save(), w1.clone(), w2.clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("feed-forward", gradient.tensor())?;
                 let dy_matrix = outer.output(&dy);

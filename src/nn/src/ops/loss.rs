@@ -7,7 +7,7 @@ use crate::kernels::reduce::sum_pairs_serial;
 use crate::ops::operation::{Operation, apply};
 use crate::ops::row_map::{Key, matrix};
 use crate::tape::record;
-use crate::{NnError, Result, Sequences, Value, host};
+use crate::{NnError, Ragged, Result, Value, host};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -16,7 +16,7 @@ impl Value {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn mean_square_error(&self, target: &Value, rows: &Sequences) -> Result<Value> {
+    pub fn mean_square_error(&self, target: &Value, rows: &Ragged) -> Result<Value> {
         if self.dims() != target.dims() || self.rows() != rows.total() {
             return Err(NnError::shape("mean square error", format!("{:?}", self.dims()), target.dims()));
         }
@@ -26,7 +26,7 @@ impl Value {
 
 /// The mean square error over valid rows; inputs are the estimate and the target, which gets no gradient.
 struct MeanSquareError {
-    rows: Sequences,
+    rows: Ragged,
 }
 
 impl MeanSquareError {

@@ -6,16 +6,16 @@ use crate::kernels::depthwise;
 use crate::ops::operation::{Operation, apply, give_composed};
 use crate::ops::row_map::{RowMap, matrix, sum_rows};
 use crate::tape::record;
-use crate::{NnError, Result, Sequences, Value, host};
+use crate::{NnError, Ragged, Result, Value, host};
 use candle_core::{DType, Device, Tensor};
 
 impl Value {
-    /// `self + values + (values convolved over time)`, with each item convolved separately; the taps are `[channel, 1, tap]`, centred.
+    /// `self + values + (values convolved over time)`, with each item convolved separately; the taps are `[channel, 1, tap]`, centered.
     /// Rows that belong to no item are those of `self`.
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn add_memory(&self, values: &Value, taps: &Value, items: &Sequences) -> Result<Value> {
+    pub fn add_memory(&self, values: &Value, taps: &Value, items: &Ragged) -> Result<Value> {
         let width = values.width();
         let &[channels, 1, count] = taps.dims() else {
             return Err(NnError::shape("memory taps", "[channel, 1, tap]", taps.dims()));
@@ -29,7 +29,7 @@ impl Value {
 
 /// The sum of residual, values and convolved values; inputs are residual, values and taps.
 struct AddMemory {
-    items: Sequences,
+    items: Ragged,
     /// Number of taps per channel.
     count: usize,
 }

@@ -1,4 +1,4 @@
-//! Layer normalisation (Ba et al., arXiv 1607.06450) and group normalisation (Wu and He, arXiv 1803.08494).
+//! Layer normalization (Ba et al., arXiv 1607.06450) and group normalization (Wu and He, arXiv 1803.08494).
 
 use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
@@ -11,16 +11,16 @@ use crate::{NnError, Result, Value, host};
 use candle_core::{DType, Tensor};
 use std::rc::Rc;
 
-/// Settings of a normalisation.
+/// Settings of a normalization.
 #[derive(Debug, Clone, Copy)]
-pub struct Normalisation {
+pub struct Normalization {
     /// Added to the variance.
     pub epsilon: f32,
     /// Applied to the result, in the same pass.
     pub activation: Activation,
 }
 
-impl Default for Normalisation {
+impl Default for Normalization {
     fn default() -> Self {
         Self { epsilon: 1e-5, activation: Activation::Identity }
     }
@@ -31,7 +31,7 @@ struct LayerNorm {
     input: Tensor,
     weight: Option<Tensor>,
     bias: Option<Tensor>,
-    settings: Normalisation,
+    settings: Normalization,
 }
 
 impl LayerNorm {
@@ -46,7 +46,7 @@ impl LayerNorm {
 
     fn forward(&self) -> Result<(Tensor, Moments)> {
         let width = self.input.dims().last().copied().unwrap_or(1);
-        let Normalisation { epsilon, activation } = self.settings;
+        let Normalization { epsilon, activation } = self.settings;
         let (out, moments) = self.with(|x, affine| norm::forward(x, width, affine, epsilon, activation))?;
         Ok((host::tensor(out, self.input.dims())?, moments))
     }
@@ -121,10 +121,10 @@ impl Operation for Normalize {
     fn forward(&self, inputs: &[Tensor]) -> Result<(Tensor, Normalized)> {
         let (dtype, shape) = (inputs[0].dtype(), inputs[0].dims().to_vec());
         let x = wide(&matrix(&inputs[0])?)?;
-        let centred = x.broadcast_sub(&x.mean_keepdim(1)?)?;
-        let variance = centred.sqr()?.mean_keepdim(1)?;
+        let centered = x.broadcast_sub(&x.mean_keepdim(1)?)?;
+        let variance = centered.sqr()?.mean_keepdim(1)?;
         let scale = (variance + f64::from(self.epsilon))?.sqrt()?.recip()?;
-        let normal = centred.broadcast_mul(&scale)?;
+        let normal = centered.broadcast_mul(&scale)?;
         let weight = self.has_weight.then(|| wide(&inputs[1])).transpose()?;
         let mut output = normal.clone();
         if let Some(weight) = &weight {
@@ -179,8 +179,8 @@ impl Operation for Normalize {
 /// The gradient of the input from the gradient of the normalized rows.
 pub(super) fn composed_input_gradient(of_normal: &Tensor, normal: &Tensor, scale: &Tensor) -> Result<Tensor> {
     let along = normal.broadcast_mul(&(of_normal * normal)?.mean_keepdim(1)?)?;
-    let centred = (of_normal.broadcast_sub(&of_normal.mean_keepdim(1)?)? - along)?;
-    Ok(centred.broadcast_mul(scale)?)
+    let centered = (of_normal.broadcast_sub(&of_normal.mean_keepdim(1)?)? - along)?;
+    Ok(centered.broadcast_mul(scale)?)
 }
 
 #[cfg(feature = "cuda")]
@@ -206,14 +206,14 @@ impl Normalize {
 }
 
 impl Value {
-    /// Normalises the innermost axis to mean 0 and variance 1, then multiplies by `weight`, adds `bias` (both as wide as that axis, or
+    /// Normalizes the innermost axis to mean 0 and variance 1, then multiplies by `weight`, adds `bias` (both as wide as that axis, or
     /// absent) and applies the activation.
     ///
-    /// Without weight and bias, followed by [`modulate`](Value::modulate), this is adaptive normalisation (AdaLN).
+    /// Without weight and bias, followed by [`modulate`](Value::modulate), this is adaptive normalization (AdaLN).
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn layer_norm(&self, weight: Option<&Value>, bias: Option<&Value>, settings: Normalisation) -> Result<Value> {
+    pub fn layer_norm(&self, weight: Option<&Value>, bias: Option<&Value>, settings: Normalization) -> Result<Value> {
         let width = self.width();
         let mut parameters = [weight, bias].into_iter().flatten();
         if let Some(parameter) = parameters.find(|value| value.dims() != [width]) {
@@ -251,15 +251,15 @@ impl Value {
                 Ok(())
             }
         });
-        Ok(recorded.made_again(move || Ok(layer.forward()?.0)))
+        Ok(recorded.recomputed_by(move || Ok(layer.forward()?.0)))
     }
 
-    /// Normalises each of `groups` groups of channels over time and channels, item by item: input `[item, time, channel]`, weight
+    /// Normalizes each of `groups` groups of channels over time and channels, item by item: input `[item, time, channel]`, weight
     /// and bias `[channel]`. Equals PyTorch's `GroupNorm` on `[item, channel, time]`.
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn group_norm(&self, groups: usize, weight: &Value, bias: &Value, settings: Normalisation) -> Result<Value> {
+    pub fn group_norm(&self, groups: usize, weight: &Value, bias: &Value, settings: Normalization) -> Result<Value> {
         let &[items, time, channels] = self.dims() else {
             return Err(NnError::shape("group norm", "[item, time, channel]", self.dims()));
         };
@@ -269,7 +269,7 @@ impl Value {
         // [item, time, group, channel] -> [item, group, time x channel], which reduces it to a layer norm without gain.
         let split = self.reshape(&[items, time, groups, channels / groups])?.swap_middle()?;
         let flat = split.reshape(&[items, groups, time * channels / groups])?;
-        let plain = Normalisation { activation: Activation::Identity, ..settings };
+        let plain = Normalization { activation: Activation::Identity, ..settings };
         let normal = flat.layer_norm(None, None, plain)?.reshape(&[items, groups, time, channels / groups])?;
         let normal = normal.swap_middle()?.reshape(&[items, time, channels])?;
         normal.scale_channels(weight)?.add_channels(bias)?.activate(settings.activation)

@@ -1,8 +1,8 @@
 //! Maps from the rows of one matrix to those of another one: the composition of every operation that moves rows.
 
-use crate::kernels::attention::Reach;
+use crate::kernels::attention::AttentionMask;
 use crate::kernels::convolution::Geometry;
-use crate::{NnError, Result, Sequences};
+use crate::{NnError, Ragged, Result};
 use candle_core::{DType, Device, Tensor};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -39,7 +39,7 @@ impl RowMap {
     }
 
     /// Moves packed items to their rows; zeros elsewhere.
-    fn unpack(items: &Sequences) -> Result<Self> {
+    fn unpack(items: &Ragged) -> Result<Self> {
         let mut rows = vec![None; items.total()];
         for (place, row) in items.ranges().iter().flat_map(Clone::clone).enumerate() {
             rows[row] = Some(place);
@@ -48,19 +48,19 @@ impl RowMap {
     }
 
     /// Moves the rows of items to packed items.
-    fn pack(items: &Sequences) -> Result<Self> {
+    fn pack(items: &Ragged) -> Result<Self> {
         Self::new(items.ranges().iter().flat_map(Clone::clone).map(Some), items.total())
     }
 
     /// Keeps the rows of items in place; zeros elsewhere.
-    fn keep(items: &Sequences) -> Result<Self> {
+    fn keep(items: &Ragged) -> Result<Self> {
         let mut rows = vec![None; items.total()];
         items.ranges().iter().flat_map(Clone::clone).for_each(|row| rows[row] = Some(row));
         Self::new(rows.into_iter(), items.total())
     }
 
     /// Moves the rows of items to a padded batch of `time` rows each; zeros after each item.
-    fn pad(items: &Sequences, time: usize) -> Result<Self> {
+    fn pad(items: &Ragged, time: usize) -> Result<Self> {
         let padded = |rows: &std::ops::Range<usize>| {
             let rows = rows.clone();
             (0..time).map(move |t| (t < rows.len()).then_some(rows.start + t))
@@ -69,7 +69,7 @@ impl RowMap {
     }
 
     /// Copies one row per item to all rows of the item; zeros elsewhere.
-    fn expand(items: &Sequences) -> Result<Self> {
+    fn expand(items: &Ragged) -> Result<Self> {
         let mut rows = vec![None; items.total()];
         for (item, range) in items.ranges().iter().enumerate() {
             rows[range.clone()].fill(Some(item));
@@ -160,16 +160,16 @@ pub(crate) enum Key {
     /// The readers of each row in such a convolution.
     Readers(Geometry, usize),
     /// The attention mask of the items, each padded to this number of rows.
-    Mask(Reach, usize),
+    Mask(AttentionMask, usize),
 }
 
-type Kept<T> = Arc<Mutex<Vec<(Key, T)>>>;
+type Cached<T> = Arc<Mutex<Vec<(Key, T)>>>;
 
 /// Row maps and masks of a batch, by key. Clones share them; they do not count in comparisons of batches.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cache {
-    maps: Kept<Arc<RowMap>>,
-    masks: Kept<Tensor>,
+    maps: Cached<Arc<RowMap>>,
+    masks: Cached<Tensor>,
     #[cfg(feature = "cuda")]
     ranges: Arc<Mutex<Option<Tensor>>>,
 }
@@ -213,7 +213,7 @@ impl Cache {
     }
 }
 
-impl Sequences {
+impl Ragged {
     /// The first and last row of each item, `[item, 2]`, on a device.
     #[cfg(feature = "cuda")]
     pub(crate) fn ranges_on(&self, device: &Device) -> Result<Tensor> {
@@ -274,7 +274,7 @@ pub(crate) fn sum_products(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 }
 
 /// The sum of the rows of each item, `[item, channel]`, in single precision or wider.
-pub(crate) fn sum_items(tensor: &Tensor, items: &Sequences) -> Result<Tensor> {
+pub(crate) fn sum_items(tensor: &Tensor, items: &Ragged) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if crate::cuda::rows::serves(tensor) && !items.is_empty() {
         return crate::cuda::rows::sum_items(tensor, None, Some(&items.ranges_on(tensor.device())?), (0, 1));
@@ -300,7 +300,7 @@ pub(crate) fn gated(
     base: Option<&Tensor>,
     x: &Tensor,
     (vectors, place): (&Tensor, usize),
-    rows: &Sequences,
+    rows: &Ragged,
 ) -> Result<Tensor> {
     let map = rows.map(Key::Expand)?;
     #[cfg(feature = "cuda")]

@@ -7,7 +7,7 @@ use crate::kernels::reduce;
 use crate::ops::operation::{Operation, apply, composed};
 use crate::ops::row_map::{self, Key, RowMap, gated, matrix, sum_products, sum_rows};
 use crate::tape::record;
-use crate::{NnError, Result, Sequences, Value, host};
+use crate::{NnError, Ragged, Result, Value, host};
 use candle_core::Tensor;
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn check_channels(operation: &'static str, value: &Value, channels: &Value) -> R
     Err(NnError::shape(operation, format!("[{}]", value.width()), channels.dims()))
 }
 
-fn check_items(operation: &'static str, value: &Value, items: &Value, rows: &Sequences) -> Result<()> {
+fn check_items(operation: &'static str, value: &Value, items: &Value, rows: &Ragged) -> Result<()> {
     if items.dims() == [rows.len(), value.width()] && value.rows() == rows.total() {
         return Ok(());
     }
@@ -28,7 +28,7 @@ fn check_items(operation: &'static str, value: &Value, items: &Value, rows: &Seq
 }
 
 /// Runs `work(item, its rows of out)` for each item in parallel.
-fn for_items(out: &mut [f32], width: usize, rows: &Sequences, work: impl Fn(usize, &mut [f32]) + Sync) {
+fn for_items(out: &mut [f32], width: usize, rows: &Ragged, work: impl Fn(usize, &mut [f32]) + Sync) {
     let buffer = crate::kernels::shared::Shared::new(out);
     rows.ranges().par_iter().enumerate().for_each(|(item, rows)| {
         // SAFETY: the rows of items do not overlap.
@@ -37,7 +37,7 @@ fn for_items(out: &mut [f32], width: usize, rows: &Sequences, work: impl Fn(usiz
 }
 
 /// Sums the rows of each item: `[item, channel]`.
-fn sum_items(elements: &[f32], width: usize, rows: &Sequences) -> Vec<f32> {
+fn sum_items(elements: &[f32], width: usize, rows: &Ragged) -> Vec<f32> {
     let sum =
         |rows: &std::ops::Range<usize>| reduce::sum_rows_serial(&elements[rows.start * width..rows.end * width], width);
     rows.ranges().par_iter().map(sum).collect::<Vec<_>>().concat()
@@ -100,7 +100,7 @@ impl Value {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn add_items(&self, items: &Value, rows: &Sequences) -> Result<Value> {
+    pub fn add_items(&self, items: &Value, rows: &Ragged) -> Result<Value> {
         check_items("add items", self, items, rows)?;
         if composed(&[self, items]) {
             return apply(AddItems { rows: rows.clone() }, &[self, items]);
@@ -125,21 +125,21 @@ impl Value {
         }))
     }
 
-    /// Applies the modulation of adaptive layer normalisation (DiT, arXiv 2212.09748): `self * (1 + scale) + shift` with one scale and
+    /// Applies the modulation of adaptive layer normalization (DiT, arXiv 2212.09748): `self * (1 + scale) + shift` with one scale and
     /// shift per item, `[item, channel]`.
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn modulate(&self, scale: &Value, shift: &Value, rows: &Sequences) -> Result<Value> {
+    pub fn modulate(&self, scale: &Value, shift: &Value, rows: &Ragged) -> Result<Value> {
         self.scale_items(&scale.affine(1.0, 1.0)?, rows)?.add_items(shift, rows)
     }
 
     /// Multiplies all rows of each item by the vector of the item (`items`: `[item, channel]`), the gate of adaptive layer
-    /// normalisation. Rows of no item become zero.
+    /// normalization. Rows of no item become zero.
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn scale_items(&self, items: &Value, rows: &Sequences) -> Result<Value> {
+    pub fn scale_items(&self, items: &Value, rows: &Ragged) -> Result<Value> {
         check_items("scale items", self, items, rows)?;
         if composed(&[self, items]) {
             return apply(ScaleItems { rows: rows.clone() }, &[self, items]);
@@ -171,7 +171,7 @@ impl Value {
     ///
     /// # Errors
     /// When the number of items differs.
-    pub fn expand_items(&self, rows: &Sequences) -> Result<Value> {
+    pub fn expand_items(&self, rows: &Ragged) -> Result<Value> {
         let width = self.width();
         if self.dims() != [rows.len(), width] {
             return Err(NnError::shape("expand items", format!("[{}, channel]", rows.len()), self.dims()));
@@ -199,7 +199,7 @@ impl Value {
     ///
     /// # Errors
     /// When the number of rows differs.
-    pub fn mean_items(&self, rows: &Sequences) -> Result<Value> {
+    pub fn mean_items(&self, rows: &Ragged) -> Result<Value> {
         if self.rows() != rows.total() {
             return Err(NnError::shape("mean of items", format!("{} rows", rows.total()), self.dims()));
         }
@@ -229,7 +229,7 @@ impl Value {
     ///
     /// # Errors
     /// When the number of rows differs.
-    pub fn mask_rows(&self, rows: &Sequences) -> Result<Value> {
+    pub fn mask_rows(&self, rows: &Ragged) -> Result<Value> {
         if self.rows() != rows.total() {
             return Err(NnError::shape("mask rows", format!("{} rows", rows.total()), self.dims()));
         }
@@ -254,7 +254,7 @@ impl Value {
     ///
     /// # Errors
     /// When the number of rows differs.
-    pub fn pack_rows(&self, rows: &Sequences) -> Result<Value> {
+    pub fn pack_rows(&self, rows: &Ragged) -> Result<Value> {
         if self.rows() != rows.total() {
             return Err(NnError::shape("pack rows", format!("{} rows", rows.total()), self.dims()));
         }
@@ -284,7 +284,7 @@ impl Value {
     ///
     /// # Errors
     /// When the number of rows differs.
-    pub fn unpack_rows(&self, rows: &Sequences) -> Result<Value> {
+    pub fn unpack_rows(&self, rows: &Ragged) -> Result<Value> {
         if self.rows() != rows.valid() {
             return Err(NnError::shape("unpack rows", format!("{} rows", rows.valid()), self.dims()));
         }
@@ -305,7 +305,7 @@ impl Value {
         }))
     }
 
-    /// Repeats every frame `factor` times (nearest-neighbour upsampling): `[item, time, channel]` to `[item, factor x time, channel]`.
+    /// Repeats every frame `factor` times (nearest-neighbor upsampling): `[item, time, channel]` to `[item, factor x time, channel]`.
     ///
     /// # Errors
     /// When the value has no time axis or the factor is 0.
@@ -375,7 +375,7 @@ impl Operation for AddChannels {
 
 /// The composition of [`Value::add_items`].
 struct AddItems {
-    rows: Sequences,
+    rows: Ragged,
 }
 
 impl Operation for AddItems {
@@ -400,7 +400,7 @@ impl Operation for AddItems {
 
 /// The composition of [`Value::scale_items`].
 struct ScaleItems {
-    rows: Sequences,
+    rows: Ragged,
 }
 
 impl Operation for ScaleItems {
@@ -420,7 +420,7 @@ impl Operation for ScaleItems {
 
 /// The composition of [`Value::expand_items`].
 struct ExpandItems {
-    rows: Sequences,
+    rows: Ragged,
 }
 
 impl Operation for ExpandItems {
@@ -437,7 +437,7 @@ impl Operation for ExpandItems {
 
 /// The composition of [`Value::mean_items`].
 struct MeanItems {
-    rows: Sequences,
+    rows: Ragged,
 }
 
 impl MeanItems {
@@ -508,7 +508,7 @@ fn scale_each(vectors: &mut [f32], width: usize, factors: &[f32]) {
     }
 }
 
-fn scale_rows(x: &[f32], vectors: &[f32], width: usize, rows: &Sequences) -> Vec<f32> {
+fn scale_rows(x: &[f32], vectors: &[f32], width: usize, rows: &Ragged) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
     for_items(&mut out, width, rows, |item, out| {
         let vector = &vectors[item * width..(item + 1) * width];
@@ -519,7 +519,7 @@ fn scale_rows(x: &[f32], vectors: &[f32], width: usize, rows: &Sequences) -> Vec
     out
 }
 
-fn keep_rows(x: &[f32], width: usize, rows: &Sequences) -> Vec<f32> {
+fn keep_rows(x: &[f32], width: usize, rows: &Ragged) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
     for_items(&mut out, width, rows, |item, out| {
         let first = rows.ranges()[item].start * width;
@@ -528,7 +528,7 @@ fn keep_rows(x: &[f32], width: usize, rows: &Sequences) -> Vec<f32> {
     out
 }
 
-fn unpack(packed: &[f32], width: usize, rows: &Sequences) -> Vec<f32> {
+fn unpack(packed: &[f32], width: usize, rows: &Ragged) -> Vec<f32> {
     let mut out = vec![0.0; rows.total() * width];
     let mut first = 0;
     for rows in rows.ranges() {

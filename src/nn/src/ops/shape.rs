@@ -56,7 +56,7 @@ impl Value {
     }
 }
 
-/// Exchange of two neighbouring axes.
+/// Exchange of two neighboring axes.
 struct Swap {
     /// Sizes of the two axes, and of everything inside of them.
     sizes: [usize; 3],

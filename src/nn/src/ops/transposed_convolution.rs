@@ -9,7 +9,7 @@ use crate::ops::Convolution;
 use crate::ops::operation::{Operation, apply};
 use crate::ops::row_map::RowMap;
 use crate::tape::record;
-use crate::{NnError, Result, Sequences, Value, host};
+use crate::{NnError, Ragged, Result, Value, host};
 use candle_core::Tensor;
 
 impl Value {
@@ -24,7 +24,7 @@ impl Value {
         weight: &Value,
         bias: &Value,
         stride: usize,
-        items: &Sequences,
+        items: &Ragged,
     ) -> Result<Value> {
         let &[inputs, outputs, kernel] = weight.dims() else {
             return Err(NnError::shape("transposed conv1d weight", "[input, output, tap]", weight.dims()));

@@ -1,11 +1,11 @@
 //! Random values, and differences between results.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use flowmill_nn::{Value, random::Draw};
+use flowmill_nn::{Value, random::RngKey};
 
 /// Random elements for a named input.
 pub fn normals(name: &str, shape: &[usize]) -> Vec<f32> {
-    Draw::new(17).purpose(name).normals(shape.iter().product())
+    RngKey::new(17).purpose(name).normals(shape.iter().product())
 }
 
 /// A plain value of random elements.

@@ -1,7 +1,7 @@
 //! Checkpoints: everything that a run needs to continue as if it had never stopped.
 //!
 //! A checkpoint is a folder `step-NNNNNN` with `model.safetensors` (the weights, F32; with adapters, only these), `optimizer.safetensors`
-//! (the optimiser's state and number of updates), `ema.safetensors` (averaged weights, if the run keeps them), `state.json` ([`State`])
+//! (the optimizer's state and number of updates), `ema.safetensors` (averaged weights, if the run keeps them), `state.json` ([`State`])
 //! and `checksums.b3`, the BLAKE3 sums of the other files in the format of `b3sum --check`.
 
 mod average;
@@ -31,7 +31,7 @@ pub use state::{FORMAT, Score, State};
 
 /// The weights.
 pub const MODEL_FILE: &str = "model.safetensors";
-/// The optimiser's state.
+/// The optimizer's state.
 pub const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 /// The moving average of the weights.
 pub const EMA_FILE: &str = "ema.safetensors";
@@ -40,14 +40,14 @@ pub const STATE_FILE: &str = "state.json";
 /// Checksums of the other files.
 pub const CHECKSUMS_FILE: &str = "checksums.b3";
 
-/// Metadata key of the optimiser's number of updates.
+/// Metadata key of the optimizer's number of updates.
 const UPDATES: &str = "updates";
 
 /// The parts of a checkpoint in addition to [`State`].
 pub struct Contents<'a> {
     /// The weights.
     pub parameters: &'a mut Parameters,
-    /// The optimiser.
+    /// The optimizer.
     pub optimizer: &'a mut dyn Optimizer,
     /// The moving average, if there is one.
     pub ema: Option<&'a mut Ema>,
@@ -219,7 +219,7 @@ fn read_parameters(bytes: &[u8], parameters: &mut Parameters) -> Result<(), Stri
     if base::is_whole(parameters, &report) { Ok(()) } else { Err(report.to_string()) }
 }
 
-/// Restores the optimiser's state.
+/// Restores the optimizer's state.
 fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), String> {
     let mut file = flowmill_weights::from_bytes(bytes, Path::new(OPTIMIZER_FILE)).map_err(|error| error.to_string())?;
     let updates = file.metadata.get(UPDATES).and_then(|text| text.parse().ok());

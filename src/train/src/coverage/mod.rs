@@ -12,7 +12,7 @@ use crate::{Observer, TrainError};
 const SHOWN: usize = 8;
 
 /// Fails with the names of trainable parameters that have no gradient or one that is not finite. Returns the names of those whose
-/// gradient is zero in every element, which is right for some (below a zero-initialised layer) and a defect for others. The first halves
+/// gradient is zero in every element, which is right for some (below a zero-initialized layer) and a defect for others. The first halves
 /// of adapters, whose second halves always start at zero, are not among them.
 pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<String>, TrainError> {
     let name = |id: &ParameterId| parameters.name(*id).to_owned();

@@ -4,7 +4,7 @@ mod peft;
 mod saved;
 
 use flowmill_nn::low_rank::LowRankSettings;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{ParameterId, Parameters};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,9 +101,9 @@ impl LoraConfig {
             layers.into_iter().filter(|id| self.targets.iter().any(|target| named(target, *id))).collect();
         parameters.ids().for_each(|id| parameters.set_trainable(id, false));
         let settings = LowRankSettings { rank: self.rank, scale: self.scale(), dropout: self.dropout as f32 };
-        let draw = Draw::new(seed).purpose("lora");
+        let rng_key = RngKey::new(seed).purpose("lora");
         for id in &chosen {
-            if let Err(error) = parameters.add_low_rank(*id, settings, draw) {
+            if let Err(error) = parameters.add_low_rank(*id, settings, rng_key) {
                 return fail("lora.rank", error.to_string());
             }
         }
@@ -125,7 +125,7 @@ mod tests {
 
     fn parameters() -> Parameters {
         let mut parameters = Parameters::new();
-        let mut builder = Builder::new(&mut parameters, Draw::new(1));
+        let mut builder = Builder::new(&mut parameters, RngKey::new(1));
         Embedding::new(builder.scope("table"), 9, 4).unwrap();
         for name in ["block.linear_q", "block.linear_k", "out"] {
             Linear::new(builder.scope(name), 4, 6).unwrap();

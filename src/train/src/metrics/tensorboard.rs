@@ -59,9 +59,9 @@ fn histogram_message(histogram: &Histogram) -> Message {
 
 /// Reads height, width and colors of an image from its first chunk.
 fn image(png: &[u8]) -> Option<Message> {
-    const COLOURS: u64 = 3;
+    const COLORS: u64 = 3;
     let size = |at: usize| Some(u64::from(u32::from_be_bytes(png.get(at..at + 4)?.try_into().ok()?)));
-    Some(Message::default().varint(1, size(20)?).varint(2, size(16)?).varint(3, COLOURS).bytes(4, png))
+    Some(Message::default().varint(1, size(20)?).varint(2, size(16)?).varint(3, COLORS).bytes(4, png))
 }
 
 fn audio(wav: &[u8]) -> Option<Message> {
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn checksums_are_masked() {
-        // The check value of CRC-32C in the catalogue of CRCs, masked.
+        // The check value of CRC-32C in the catalog of CRCs, masked.
         assert_eq!(masked_crc32c(b"123456789"), 0xE306_9283u32.rotate_right(15).wrapping_add(0xA282_EAD8));
     }
 

@@ -183,7 +183,7 @@ impl Default for OptimConfig {
     }
 }
 
-/// An optimiser with all of its settings.
+/// An optimizer with all of its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {
     /// `adam` and `adamw`.
@@ -199,7 +199,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Builds the optimiser over the trainable parameters, with empty state; rate, decay and groups come from the configuration.
+    /// Builds the optimizer over the trainable parameters, with empty state; rate, decay and groups come from the configuration.
     pub fn build(self, config: &OptimConfig, parameters: &Parameters) -> Result<Box<dyn Optimizer>, TrainError> {
         Ok(match self {
             Self::Adam(rule) => Box::new(PerParameter::new(rule, config, parameters)?),
@@ -216,7 +216,7 @@ fn refuse<T>(key: &'static str, reason: String) -> Result<T, TrainError> {
 }
 
 impl OptimConfig {
-    /// Builds the optimiser over the trainable parameters, with empty state.
+    /// Builds the optimizer over the trainable parameters, with empty state.
     ///
     /// # Errors
     /// [`TrainError::Config`] as in [`rule`](Self::rule); also when there is no memory for the state.
@@ -235,10 +235,10 @@ impl OptimConfig {
         self.groups.iter().try_for_each(|group| group.check(self.name))
     }
 
-    /// Returns the optimiser with its settings.
+    /// Returns the optimizer with its settings.
     ///
     /// # Errors
-    /// [`TrainError::Config`] for a setting of another optimiser, or one that is out of range.
+    /// [`TrainError::Config`] for a setting of another optimizer, or one that is out of range.
     pub fn rule(&self) -> Result<Rule, TrainError> {
         self.refuse_foreign()?;
         Ok(match self.name {
@@ -251,7 +251,7 @@ impl OptimConfig {
         })
     }
 
-    /// Fails for a setting that the optimiser does not have, which must be a mistake.
+    /// Fails for a setting that the optimizer does not have, which must be a mistake.
     fn refuse_foreign(&self) -> Result<(), TrainError> {
         use OptimizerName::{Adafactor, Adam, AdamW, Muon, Prodigy, Sgd};
         let settings: [(&'static str, bool, &[OptimizerName]); 17] = [

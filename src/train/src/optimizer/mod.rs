@@ -1,4 +1,4 @@
-//! Optimisers: turn gradients into changes of the weights.
+//! Optimizers: turn gradients into changes of the weights.
 
 mod adafactor;
 mod adam;

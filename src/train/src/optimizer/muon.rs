@@ -44,7 +44,7 @@ pub struct Muon {
     pub eps: f64,
     /// Adjustment of the learning rate to the shape.
     pub adjust_lr: AdjustLr,
-    /// The optimiser of all parameters that are not matrices.
+    /// The optimizer of all parameters that are not matrices.
     pub rest: Adam,
     /// Their learning rate as a multiple.
     pub rest_lr_multiple: f64,
@@ -220,8 +220,8 @@ mod tests {
     #[test]
     fn the_result_is_nearly_orthogonal() {
         for (rows, columns) in [(5, 12), (12, 5)] {
-            let draw = flowmill_nn::random::Draw::new(3).normals(rows * columns);
-            let found = muon(10).orthogonal(draw, rows, columns).unwrap();
+            let rng_key = flowmill_nn::random::RngKey::new(3).normals(rows * columns);
+            let found = muon(10).orthogonal(rng_key, rows, columns).unwrap();
             let (wide, long) = if rows < columns { (found, columns) } else { (transposed(&found, columns), rows) };
             let gram = product(&wide, &wide, [5, long, 5]).unwrap();
             for (index, value) in gram.iter().enumerate() {

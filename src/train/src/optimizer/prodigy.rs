@@ -17,7 +17,7 @@ use crate::TrainError;
 const CHUNK: usize = 1 << 14;
 /// The estimate's name in the stored state.
 const ESTIMATE: &str = "estimate";
-/// Names of the optimiser's arrays of a parameter, in the order of [`Slot`]'s state.
+/// Names of the optimizer's arrays of a parameter, in the order of [`Slot`]'s state.
 const ARRAYS: [&str; 4] = ["exp_avg", "exp_avg_sq", "s", "p0"];
 
 /// Prodigy (Mishchenko and Defazio, arXiv 2306.06101) by the formula of the package `prodigyopt`: with d the estimate, k the number of
@@ -81,7 +81,7 @@ struct Scalars {
 }
 
 impl ProdigyOptimizer {
-    /// Creates the optimiser over the trainable parameters, which it remembers as the start.
+    /// Creates the optimizer over the trainable parameters, which it remembers as the start.
     pub(super) fn new(rule: Prodigy, config: &OptimConfig, parameters: &Parameters) -> Result<Self, TrainError> {
         let state = |dims: &[usize], _| ARRAYS.map(|kind| StateArray::new(kind, dims)).to_vec();
         let mut slots = Slots::new(config, parameters, state)?;

@@ -1,4 +1,4 @@
-//! Optimisers that update every parameter independently.
+//! Optimizers that update every parameter independently.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -14,7 +14,7 @@ use super::slot::{Arrays, Slots};
 use super::{OptimConfig, Optimizer, ParameterSettings, Update};
 use crate::TrainError;
 
-/// A state array that an optimiser keeps for a parameter.
+/// A state array that an optimizer keeps for a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StateArray {
     /// Its name in the libraries, such as `exp_avg`.
@@ -67,7 +67,7 @@ pub(super) trait UpdateRule: Debug + Send + Sync {
     fn compose(&self, step: &Step<'_>, tensors: &Tensors) -> Result<Updated, NnError>;
 }
 
-/// An optimiser that applies a rule to each parameter.
+/// An optimizer that applies a rule to each parameter.
 #[derive(Debug)]
 pub(super) struct PerParameter<R> {
     rule: R,
@@ -76,7 +76,7 @@ pub(super) struct PerParameter<R> {
 }
 
 impl<R: UpdateRule> PerParameter<R> {
-    /// Creates the optimiser over the trainable parameters, with zero state.
+    /// Creates the optimizer over the trainable parameters, with zero state.
     pub(super) fn new(rule: R, config: &OptimConfig, parameters: &Parameters) -> Result<Self, TrainError> {
         let state =
             |dims: &[usize], settings| rule.state(&Step { number: 0, update: Update::new(0.0, 0.0), dims, settings });

@@ -30,15 +30,15 @@ impl UpdateRule for Sgd {
     fn update(&self, step: &Step<'_>, arrays: Arrays<'_>) {
         let Arrays { weights, gradient, mut state } = arrays;
         let (rate, penalty) = (step.rate() as f32, step.settings.weight_decay as f32);
-        let penalised = |gradient: f32, weight: f32| step.update.gradient(gradient) + penalty * weight;
+        let penalized = |gradient: f32, weight: f32| step.update.gradient(gradient) + penalty * weight;
         let Some(buffer) = state.first_mut() else {
-            weights.iter_mut().zip(gradient).for_each(|(w, g)| *w -= rate * penalised(*g, *w));
+            weights.iter_mut().zip(gradient).for_each(|(w, g)| *w -= rate * penalized(*g, *w));
             return;
         };
         let momentum = self.momentum as f32;
         let share = if step.number == 1 { 1.0 } else { (1.0 - self.dampening) as f32 };
         for ((weight, gradient), buffer) in weights.iter_mut().zip(gradient).zip(buffer.iter_mut()) {
-            let gradient = penalised(*gradient, *weight);
+            let gradient = penalized(*gradient, *weight);
             *buffer = *buffer * momentum + share * gradient;
             *weight -= rate * if self.nesterov { gradient + momentum * *buffer } else { *buffer };
         }

@@ -1,4 +1,4 @@
-//! An optimiser's state of each parameter, and access to the arrays.
+//! An optimizer's state of each parameter, and access to the arrays.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub(super) struct Arrays<'a> {
     pub(super) weights: &'a mut [f32],
     /// The gradient before scaling and limiting.
     pub(super) gradient: &'a [f32],
-    /// State arrays in the order in which the optimiser declared them.
+    /// State arrays in the order in which the optimizer declared them.
     pub(super) state: Vec<&'a mut [f32]>,
 }
 
@@ -57,7 +57,7 @@ impl Slots {
             Ok(Slot { id, name, dims, settings, state })
         };
         let slots = parameters.trainable_ids().map(slot).collect::<Result<_, NnError>>();
-        Ok(Self(slots.map_err(TrainError::tensor("setting up the optimiser"))?))
+        Ok(Self(slots.map_err(TrainError::tensor("setting up the optimizer"))?))
     }
 
     /// Copies every parameter into the last of its state arrays, as the start of training.
@@ -196,7 +196,7 @@ impl Slot {
         gradient: &Tensor,
         visit: impl FnOnce(Arrays<'_>) -> R,
     ) -> Result<Option<R>, NnError> {
-        let gradient = host::slice("optimiser", gradient)?;
+        let gradient = host::slice("optimizer", gradient)?;
         let mut given = None;
         let mut visit = Some(visit);
         let state: Vec<&Tensor> = self.state.iter().map(|(_, tensor)| tensor).collect();

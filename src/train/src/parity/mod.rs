@@ -1,21 +1,21 @@
-//! Comparison of optimisers, clipping and schedules with the public libraries: a golden file holds parameters, gradients, and the
+//! Comparison of optimizers, clipping and schedules with the public libraries: a golden file holds parameters, gradients, and the
 //! libraries' results.
 //!
 //! Its configuration (a JSON object) has `steps`, `kept_steps`, and under `optimisers` and `schedules` the settings of each, under the
-//! libraries' names. Tensors: `in.NAME` an initial parameter, `in.grad_NAME` `[step, ..]` its gradients, `out.OPTIMISER.NAME`
+//! libraries' names. Tensors: `in.NAME` an initial parameter, `in.grad_NAME` `[step, ..]` its gradients, `out.OPTIMIZER.NAME`
 //! `[kept step, ..]` the parameter after each of the kept steps, `out.clip_norm_X.NAME` and `out.clip_value_X.NAME` the gradients of the
 //! first step clipped to X, `out.clip_norm_X.norm` their norm before, `out.schedule.NAME` `[step]` learning rates. Shapes,
 //! settings and numbers of steps are free.
 
 mod clipping;
-mod optimisers;
+mod optimizers;
 mod schedules;
 mod settings;
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape, Value, host, random::Draw};
+use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape, Value, host, random::RngKey};
 
 use crate::TrainError;
 
@@ -28,7 +28,7 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// Result of comparing one tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compared {
-    /// "optimiser", "clipping" or "schedule".
+    /// "optimizer", "clipping" or "schedule".
     pub group: &'static str,
     /// The tensor's full name in the file.
     pub name: String,
@@ -71,8 +71,8 @@ impl From<candle_core::Error> for ParityError {
 
 type Result<T> = std::result::Result<T, ParityError>;
 
-/// Returns whether a configuration belongs to a file about optimisers or schedules.
-pub fn recognises(config: &serde_json::Value) -> bool {
+/// Returns whether a configuration belongs to a file about optimizers or schedules.
+pub fn recognizes(config: &serde_json::Value) -> bool {
     ["optimisers", "schedules"].iter().any(|key| config.get(key).is_some_and(serde_json::Value::is_object))
 }
 
@@ -81,7 +81,7 @@ pub fn recognises(config: &serde_json::Value) -> bool {
 /// # Errors
 /// When settings are not supported, tensors are missing or do not fit each other, or the device fails.
 pub fn check(config: &serde_json::Value, tensors: &Tensors, device: &Device) -> Result<Vec<Compared>> {
-    let mut compared = optimisers::check(config, tensors, device)?;
+    let mut compared = optimizers::check(config, tensors, device)?;
     compared.extend(clipping::check(tensors, device)?);
     compared.extend(schedules::check(config, tensors)?);
     Ok(compared)
@@ -129,7 +129,7 @@ fn parameters<'a>(tensors: &Tensors, names: impl IntoIterator<Item = &'a str>, d
 /// Returns the gradients of all parameters at a step, from 0: those of a loss that is linear in the parameters, on the same device.
 fn gradients(tensors: &Tensors, parameters: &Parameters, step: usize) -> Result<Gradients> {
     let tape = Tape::new();
-    let context = Context::training(parameters, &tape, Draw::new(0));
+    let context = Context::training(parameters, &tape, RngKey::new(0));
     let mut loss: Option<Value> = None;
     for id in parameters.ids() {
         let name = parameters.name(id);

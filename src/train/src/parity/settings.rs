@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Result, bad_config};
 
-/// The settings of one optimiser or schedule.
+/// The settings of one optimizer or schedule.
 pub(super) struct Settings<'a> {
     path: String,
     values: &'a Map<String, Value>,

@@ -5,12 +5,12 @@
 //! effect. A command that changes results is stored in [`COMMANDS_FILE`] before it is acknowledged. Any other command that waits for its
 //! step is stored in a file that is removed when the run is complete, so that a killed and resumed run does the same at the same step.
 
+mod apply;
 mod client;
 mod command;
+mod command_log;
 mod control;
-mod kept;
 mod lines;
-mod obey;
 mod positive;
 mod put_off;
 mod queue;
@@ -18,12 +18,12 @@ mod terminal;
 
 pub use client::{ControlError, send};
 pub use command::{Command, CommandError, Order};
+pub use command_log::{COMMANDS_FILE, forget_from};
 pub use control::{CONTROL_FOLDER, Control};
-pub use kept::{COMMANDS_FILE, forget_from};
 pub use positive::Positive;
 pub use terminal::Terminal;
 
-pub(crate) use kept::{Change, Kept};
+pub(crate) use command_log::{Change, CommandLog};
 pub(crate) use put_off::PutOff;
 pub(crate) use queue::Steering;
 

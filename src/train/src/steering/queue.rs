@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
-use super::{Kept, PutOff};
+use super::{CommandLog, PutOff};
 use crate::TrainError;
 
 /// Scheduled commands, and the measurements of training speed.
 #[derive(Debug)]
 pub(crate) struct Steering {
     /// Changes of results, including future ones.
-    pub(crate) kept: Kept,
+    pub(crate) log: CommandLog,
     /// All other scheduled commands.
     pub(crate) put_off: PutOff,
     /// Problems with the files of these commands.
@@ -22,9 +22,9 @@ pub(crate) struct Steering {
 impl Steering {
     /// Starts after `step` steps; `folder` contains the commands to earlier processes.
     pub(crate) fn open(folder: &Path, step: u64) -> Result<Self, TrainError> {
-        let ((kept, wrong), (put_off, wrong_too)) = (Kept::open(folder, step)?, PutOff::open(folder)?);
+        let ((log, wrong), (put_off, wrong_too)) = (CommandLog::open(folder, step)?, PutOff::open(folder)?);
         let troubles = [wrong, wrong_too].into_iter().flatten().collect();
-        Ok(Self { kept, put_off, troubles, began: Instant::now(), first_step: step })
+        Ok(Self { log, put_off, troubles, began: Instant::now(), first_step: step })
     }
 
     /// Returns the average seconds per step in this process; `None` before the first.

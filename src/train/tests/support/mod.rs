@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, ParameterId, Parameters, Value};
 use flowmill_train::optimizer::OptimizerName;
 use flowmill_train::{
@@ -19,8 +19,8 @@ use flowmill_train::{
 pub const INPUTS: usize = 3;
 pub const HIDDEN: usize = 8;
 
-/// Every optimiser.
-pub const OPTIMISERS: [OptimizerName; 6] = [
+/// Every optimizer.
+pub const OPTIMIZERS: [OptimizerName; 6] = [
     OptimizerName::Adam,
     OptimizerName::AdamW,
     OptimizerName::Sgd,
@@ -40,7 +40,7 @@ pub struct Regression {
 pub fn network(noise: f32) -> (Regression, Parameters) {
     let mut parameters = Parameters::new();
     let mut add = |name: &str, shape: &[usize]| {
-        let tensor = Draw::new(1).purpose(name).normal_tensor(shape, &Device::Cpu).unwrap();
+        let tensor = RngKey::new(1).purpose(name).normal_tensor(shape, &Device::Cpu).unwrap();
         parameters.add(name, (tensor * 0.4).unwrap()).unwrap()
     };
     let hidden = (add("hidden.weight", &[HIDDEN, INPUTS]), add("hidden.bias", &[HIDDEN]));
@@ -57,9 +57,9 @@ pub struct Rows {
 impl Task for Regression {
     type Batch = Rows;
 
-    fn loss(&self, context: &Context<'_>, batch: &Rows, draw: Draw) -> Result<Loss, BoxError> {
+    fn loss(&self, context: &Context<'_>, batch: &Rows, rng_key: RngKey) -> Result<Loss, BoxError> {
         let count = batch.targets.len();
-        let noise = draw.purpose("noise").normals(batch.inputs.len());
+        let noise = rng_key.purpose("noise").normals(batch.inputs.len());
         let inputs = batch.inputs.iter().zip(noise).map(|(input, noise)| input + self.noise * noise).collect();
         let inputs = Value::from_vec(inputs, &[count, INPUTS])?;
         let linear =
@@ -95,9 +95,9 @@ impl DataSource for Samples {
     type Batch = Rows;
 
     fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError> {
-        let draw = Draw::keyed(self.seed, "order", epoch, 0, 0);
+        let rng_key = RngKey::keyed(self.seed, "order", epoch, 0, 0);
         let mut items: Vec<u32> = (0..self.count).collect();
-        items.sort_by_key(|&item| (draw.below_at(u64::from(item), u32::MAX), item));
+        items.sort_by_key(|&item| (rng_key.below_at(u64::from(item), u32::MAX), item));
         let (mut batches, mut rest) = (Vec::new(), items.as_slice());
         for size in self.sizes.iter().cycle() {
             if rest.is_empty() {
@@ -112,7 +112,7 @@ impl DataSource for Samples {
 
     fn load(&self, items: &[u32]) -> Result<Rows, BoxError> {
         std::thread::sleep(self.delay);
-        let draw = |item: u32| Draw::keyed(3, "sample", 0, 0, u64::from(item)).normals(INPUTS);
+        let draw = |item: u32| RngKey::keyed(3, "sample", 0, 0, u64::from(item)).normals(INPUTS);
         let inputs: Vec<f32> = items.iter().flat_map(|&item| draw(item)).collect();
         let target = |(row, &item): (&[f32], &u32)| {
             if self.poison == Some(item) { f32::NAN } else { row[0] * row[1] - 0.5 * row[2] }

@@ -1,4 +1,4 @@
-//! Contents of an ONNX file: nodes with their attributes, initialisers, inputs and outputs.
+//! Contents of an ONNX file: nodes with their attributes, initializers, inputs and outputs.
 
 use crate::TensorView;
 
@@ -11,14 +11,14 @@ pub struct OnnxGraph {
     pub nodes: Vec<OnnxNode>,
     /// Its weights by name, in order of the file.
     pub initializers: Vec<(String, TensorView)>,
-    /// Its inputs; old files list the initialisers too.
+    /// Its inputs; old files list the initializers too.
     pub inputs: Vec<OnnxValue>,
     /// Its outputs.
     pub outputs: Vec<OnnxValue>,
 }
 
 impl OnnxGraph {
-    /// The initialiser of this name.
+    /// The initializer of this name.
     pub fn initializer(&self, name: &str) -> Option<&TensorView> {
         self.initializers.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor)
     }

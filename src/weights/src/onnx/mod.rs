@@ -1,4 +1,4 @@
-//! ONNX files: the graph and its initialisers, read with a small reader of the protocol buffer wire format. Field numbers are
+//! ONNX files: the graph and its initializers, read with a small reader of the protocol buffer wire format. Field numbers are
 //! from the ONNX standard.
 
 mod graph;
@@ -43,7 +43,7 @@ impl OnnxFile {
         Ok(Self { graph: model.graph, operator_sets: model.operator_sets, producer: model.producer, sources })
     }
 
-    /// Reads a tensor of its graph: an initialiser, or an attribute of a node.
+    /// Reads a tensor of its graph: an initializer, or an attribute of a node.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -51,13 +51,13 @@ impl OnnxFile {
         tensor.read(&mut self.sources).map_err(|fault| self.error(fault))
     }
 
-    /// Reads the initialiser of this name.
+    /// Reads the initializer of this name.
     ///
     /// # Errors
     /// When there is none, or the file cannot be read.
     pub fn initializer(&mut self, name: &str) -> Result<RawTensor> {
         let found = self.graph.initializer(name).cloned();
-        let found = found.ok_or_else(|| self.error(format!("it has no initialiser `{name}`")))?;
+        let found = found.ok_or_else(|| self.error(format!("it has no initializer `{name}`")))?;
         self.load(&found)
     }
 
@@ -72,7 +72,7 @@ pub(super) fn begins(head: &[u8]) -> bool {
     matches!(head, [0x08, 1..=64, 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42 | 0x72, ..])
 }
 
-/// Reads the initialisers as the tensors of a weight file.
+/// Reads the initializers as the tensors of a weight file.
 pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
     let tensors = model(source)?.graph.initializers;
     Ok(Contents { tensors, ..Contents::default() })
@@ -149,7 +149,7 @@ fn graph(source: &mut Source<'_>, end: u64, depth: usize) -> Parsed<OnnxGraph> {
             }
             11 => graph.inputs.push(value(source, wire)?),
             12 => graph.outputs.push(value(source, wire)?),
-            15 => return Err(Fault::unsupported("it has sparse initialisers, which are not supported")),
+            15 => return Err(Fault::unsupported("it has sparse initializers, which are not supported")),
             _ => {}
         }
         Ok(())

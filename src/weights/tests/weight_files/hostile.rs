@@ -87,10 +87,10 @@ fn large_honest_lists_are_read() {
 #[test]
 fn graphs_take_memory_in_proportion_to_the_bytes_they_are_read_from() {
     const LENGTH: usize = 16 << 20;
-    // Nodes, initialisers, inputs; attributes and names of a node.
+    // Nodes, initializers, inputs; attributes and names of a node.
     for (field, inside) in [(0x0a, false), (0x2a, false), (0x5a, false), (0x2a, true), (0x0a, true)] {
         let fields = match (field, inside) {
-            // An initialiser without elements: its type and one dimension of 0.
+            // An initializer without elements: its type and one dimension of 0.
             (0x2a, false) => [0x2a, 4, 0x08, 0, 0x10, 1].repeat(LENGTH / 6),
             _ => [field, 0].repeat(LENGTH / 2),
         };

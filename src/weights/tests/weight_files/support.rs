@@ -133,7 +133,7 @@ pub fn number(number: u8, value: u8) -> Vec<u8> {
     vec![number << 3, value]
 }
 
-/// An ONNX model around one initialiser.
+/// An ONNX model around one initializer.
 pub fn onnx(tensor: &[u8]) -> Vec<u8> {
     let node = [field(1, b"x"), field(1, b"w"), field(2, b"y"), field(4, b"Add")].concat();
     let shape = field(1, &field(2, &[field(1, &number(1, 2)), field(1, &field(2, b"frames"))].concat()));

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::{MelStore, ShardEntry, ShardIndex, ShardOptions, ShardWriter, speech};
 use flowmill_corpus::{Array, Row};
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_runner::{
     Experiment, Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, Reporter, RunError, RunOptions,
     RunSummary, Stage, StageError, run,
@@ -93,11 +93,11 @@ fn pack_split(work: &PartWork, split: &str, count: u64, token_offset: i64) -> Re
 }
 
 fn utterance(split: &str, number: u64, token_offset: i64) -> Row {
-    let draw = Draw::new(1).purpose(split).sample(number);
-    let (speaker, length) = (number % 3, 12 + draw.below_at(0, 20) as usize);
-    let embedding = Draw::new(2).sample(speaker).normals(SPEAKER_VALUES);
+    let rng_key = RngKey::new(1).purpose(split).sample(number);
+    let (speaker, length) = (number % 3, 12 + rng_key.below_at(0, 20) as usize);
+    let embedding = RngKey::new(2).sample(speaker).normals(SPEAKER_VALUES);
     let tokens: Vec<i64> = (0..length)
-        .map(|at| i64::from(draw.purpose("token").below_at(at as u64, VOCABULARY as u32)) + token_offset)
+        .map(|at| i64::from(rng_key.purpose("token").below_at(at as u64, VOCABULARY as u32)) + token_offset)
         .collect();
     let frames = 2 * length;
     let value = |frame: usize, bin: usize| (tokens[frame / 2] as f32 * 0.2 - embedding[bin % SPEAKER_VALUES]) * 0.8;

@@ -1,6 +1,6 @@
 //! Bits of a FLAC stream, most significant first.
 
-use crate::simd::vectorised;
+use crate::simd::vectorized;
 
 /// The stream ended inside a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl<'a> Bits<'a> {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Decodes codes of up to 56 bits as long as eight bytes can be fetched; gives how many.
     fn rice_run(bits: &mut Bits<'_>, k: u32, values: &mut [i32]) -> usize {
         let (bytes, mut next, mut cache, mut count) = (bits.bytes, bits.next, bits.cache, bits.count);

@@ -32,7 +32,7 @@ pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write)
     let interrupt = place.interrupt.clone();
     make_data(place)?;
     let mut printer = Printer::new(out, interrupt);
-    let tried = flowmill_stage_train::try_out(
+    let tried = flowmill_stage_train::overfit(
         &stages::families(),
         &place.recipe,
         &|number| place.stage_dir(number),
@@ -45,7 +45,7 @@ pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write)
     }
     let tried = tried.map_err(|error| Failure::Failed(error.into()))?;
     note_costs(&seconds, tried.device_memory);
-    summarise(&tried, out)?;
+    summarize(&tried, out)?;
     match (tried.unchanged.is_empty(), tried.interrupted) {
         (_, true) => Err(Failure::Stopped),
         (false, _) => Err(Failure::Told),
@@ -124,7 +124,7 @@ fn note_costs(seconds: &[f64], device_memory: Option<u64>) {
 }
 
 /// Prints the first and the last loss, the fall, and the parameters.
-fn summarise(tried: &Overfit, out: &mut dyn Write) -> Result<(), Failure> {
+fn summarize(tried: &Overfit, out: &mut dyn Write) -> Result<(), Failure> {
     let batches = if tried.batches == 1 { "1 batch".to_owned() } else { format!("{} batches", tried.batches) };
     let changed = tried.parameters - tried.unchanged.len();
     let parameters = match tried.unchanged.len() {

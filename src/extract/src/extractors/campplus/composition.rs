@@ -1,18 +1,18 @@
 //! The encoder by the operations of the tape: on devices, for batches of recordings of any lengths.
 //!
 //! Rows are frames, packed item by item, with channels innermost. The head has a row for every frequency and frame of an item, so its
-//! two-dimensional convolutions are convolutions over time of what three neighbouring frequencies hold.
+//! two-dimensional convolutions are convolutions over time of what three neighboring frequencies hold.
 
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 use flowmill_nn::ops::{Convolution as Settings, concatenate};
-use flowmill_nn::{Activation, NnError, Sequences, Value};
+use flowmill_nn::{Activation, NnError, Ragged, Value};
 
 use super::head::REACH;
 use super::network::SEGMENT;
 use super::weights::{
-    BLOCKS, Convolution, DenseBlock, DenseLayer, Dimensions, LOCAL_KERNEL, Normalisation, ResidualBlock, TDNN_KERNEL,
+    BLOCKS, Convolution, DenseBlock, DenseLayer, Dimensions, LOCAL_KERNEL, Normalization, ResidualBlock, TDNN_KERNEL,
     Weights,
 };
 
@@ -90,7 +90,7 @@ fn linear(convolution: &Convolution, device: &Device) -> Result<[Tensor; 2], NnE
     weights(convolution, &[convolution.weight.len() / convolution.bias.len().max(1)], device)
 }
 
-fn normalisation(norm: &Normalisation, device: &Device) -> Result<[Tensor; 2], NnError> {
+fn normalization(norm: &Normalization, device: &Device) -> Result<[Tensor; 2], NnError> {
     let tensor = |elements: &[f32]| Tensor::from_slice(elements, elements.len(), device);
     Ok([tensor(&norm.scale)?, tensor(&norm.shift)?])
 }
@@ -134,15 +134,15 @@ impl Composition {
             return Ok(Vec::new());
         }
         let bands = self.dimensions.feat_dim;
-        let frames = Sequences::packed(&items.iter().map(|item| item.len() / bands).collect::<Vec<_>>());
+        let frames = Ragged::packed(&items.iter().map(|item| item.len() / bands).collect::<Vec<_>>());
         let settings = Settings { stride: 2, padding: [TDNN_KERNEL / 2, TDNN_KERNEL / 2], ..Settings::default() };
         let [weight, bias] = values(&self.tdnn)?;
         let entered = self.head(items)?.conv1d_packed(&weight, Some(&bias), settings, &frames)?;
         let mut state = entered.activate(Activation::Relu)?;
         let lengths: Vec<usize> = frames.lengths().iter().map(|length| (length - 1) / 2 + 1).collect();
-        let rows = Sequences::packed(&lengths);
+        let rows = Ragged::packed(&lengths);
         for (index, block) in self.blocks.iter().enumerate() {
-            // The network's last normalisation is folded into the last transition.
+            // The network's last normalization is folded into the last transition.
             let last = index + 1 == self.blocks.len();
             state = block.forward(&state, &rows, if last { Activation::Relu } else { Activation::Identity })?;
         }
@@ -246,7 +246,7 @@ impl Planar {
         let items: Vec<usize> = frames.iter().flat_map(|frames| std::iter::repeat_n(*frames, frequencies)).collect();
         let settings = Settings { padding: [reach, reach], ..Settings::default() };
         let (weight, bias) = (value(&self.weight)?, value(&self.bias)?);
-        let rows = seen.conv1d_packed(&weight, Some(&bias), settings, &Sequences::packed(&items))?;
+        let rows = seen.conv1d_packed(&weight, Some(&bias), settings, &Ragged::packed(&items))?;
         Ok(Plane { rows: rows.activate(activation)?, frames: frames.clone(), frequencies })
     }
 }
@@ -256,18 +256,18 @@ impl Block {
         Ok(Self {
             layers: block.layers.iter().map(|layer| Layer::new(layer, device)).collect::<Result<_, _>>()?,
             dilation,
-            norm: normalisation(&block.norm, device)?,
+            norm: normalization(&block.norm, device)?,
             transit: linear(&block.transit, device)?,
         })
     }
 
-    fn forward(&self, input: &Value, rows: &Sequences, activation: Activation) -> Result<Value, NnError> {
+    fn forward(&self, input: &Value, rows: &Ragged, activation: Activation) -> Result<Value, NnError> {
         let mut state = input.clone();
         for layer in &self.layers {
             state = concatenate(&[&state, &layer.forward(&state, rows, self.dilation)?])?;
         }
         let [weight, bias] = values(&self.transit)?;
-        normalised(&state, &self.norm)?.linear_activated(&weight, Some(&bias), activation)
+        normalized(&state, &self.norm)?.linear_activated(&weight, Some(&bias), activation)
     }
 }
 
@@ -275,7 +275,7 @@ impl Layer {
     fn new(layer: &DenseLayer, device: &Device) -> Result<Self, NnError> {
         let inner = layer.reduce.bias.len();
         Ok(Self {
-            norm: normalisation(&layer.norm, device)?,
+            norm: normalization(&layer.norm, device)?,
             reduce: linear(&layer.reduce, device)?,
             local: weights(&layer.local, &[inner, LOCAL_KERNEL], device)?,
             context: [linear(&layer.context[0], device)?, linear(&layer.context[1], device)?],
@@ -283,9 +283,9 @@ impl Layer {
     }
 
     /// The channels that this layer adds.
-    fn forward(&self, input: &Value, rows: &Sequences, dilation: usize) -> Result<Value, NnError> {
+    fn forward(&self, input: &Value, rows: &Ragged, dilation: usize) -> Result<Value, NnError> {
         let [weight, bias] = values(&self.reduce)?;
-        let inner = normalised(input, &self.norm)?.linear_activated(&weight, Some(&bias), Activation::Relu)?;
+        let inner = normalized(input, &self.norm)?.linear_activated(&weight, Some(&bias), Activation::Relu)?;
         let reach = LOCAL_KERNEL / 2 * dilation;
         let settings = Settings { dilation, padding: [reach, reach], ..Settings::default() };
         let [weight, bias] = values(&self.local)?;
@@ -302,23 +302,23 @@ impl Layer {
 }
 
 /// The segments that share a context: how many each item has, and the rows of each.
-fn segments(rows: &Sequences) -> (Sequences, Sequences) {
+fn segments(rows: &Ragged) -> (Ragged, Ragged) {
     let count: Vec<usize> = rows.lengths().iter().map(|length| length.div_ceil(SEGMENT)).collect();
     let of_item = |length: usize| (0..length).step_by(SEGMENT).map(move |start| SEGMENT.min(length - start));
     let lengths: Vec<usize> = rows.lengths().into_iter().flat_map(of_item).collect();
-    (Sequences::packed(&count), Sequences::packed(&lengths))
+    (Ragged::packed(&count), Ragged::packed(&lengths))
 }
 
-fn normalised(input: &Value, norm: &[Tensor; 2]) -> Result<Value, NnError> {
+fn normalized(input: &Value, norm: &[Tensor; 2]) -> Result<Value, NnError> {
     let [scale, shift] = values(norm)?;
     input.scale_channels(&scale)?.add_channels(&shift)?.activate(Activation::Relu)
 }
 
 /// Means and deviations of the rows of each item, `[item, 2 x channel]`; the latter with one degree of freedom less than there are rows.
-fn statistics(input: &Value, rows: &Sequences) -> Result<Value, NnError> {
+fn statistics(input: &Value, rows: &Ragged) -> Result<Value, NnError> {
     let mean = input.mean_items(rows)?;
-    let centred = input.subtract(&mean.expand_items(rows)?)?;
-    let variance = centred.multiply(&centred)?.mean_items(rows)?;
+    let centered = input.subtract(&mean.expand_items(rows)?)?;
+    let variance = centered.multiply(&centered)?.mean_items(rows)?;
     let corrected = |length: &usize| *length as f32 / (*length as f32 - 1.0);
     let factors: Vec<f32> = rows.lengths().iter().map(corrected).collect();
     let factors = Tensor::from_vec(factors, (rows.len(), 1), variance.tensor().device())?;

@@ -63,7 +63,7 @@ impl CampplusExtractor {
         Self::new(encoder.map_err(|error| foreign(error.to_string()))?).map_err(|error| foreign(error.to_string()))
     }
 
-    /// Mean-normalised filter banks of a recording.
+    /// Mean-normalized filter banks of a recording.
     fn features(&self, media: &Media) -> Result<Vec<f32>, ExtractError> {
         let audio = media.as_audio(KIND)?;
         let seconds = audio.seconds()?;

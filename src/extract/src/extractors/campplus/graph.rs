@@ -1,4 +1,4 @@
-//! Weights of an exported ONNX graph, by their place in it: exporters fold normalisations into convolutions and rename what they
+//! Weights of an exported ONNX graph, by their place in it: exporters fold normalizations into convolutions and rename what they
 //! change, but they keep the order of computation.
 
 use std::{collections::HashMap, path::Path};
@@ -8,7 +8,7 @@ use flowmill_weights::{OnnxAttribute, OnnxFile, OnnxNode, TensorView};
 use super::{
     error::{CampplusError, Result, expect_shape},
     network::SEGMENT,
-    weights::{BLOCKS, BatchNorm, Convolution, Dimensions, Normalisation, RESIDUAL_BLOCKS, Source},
+    weights::{BLOCKS, BatchNorm, Convolution, Dimensions, Normalization, RESIDUAL_BLOCKS, Source},
 };
 use crate::{
     UnusableWeights,
@@ -18,7 +18,7 @@ use crate::{
 /// Convolutions of the head, whose residual layers have one shortcut each; then comes the first layer along time.
 const TDNN: usize = 2 + 2 * (2 * RESIDUAL_BLOCKS + 1);
 
-/// The convolutions and normalisations of a graph, in order.
+/// The convolutions and normalizations of a graph, in order.
 pub(super) struct Graph {
     file: OnnxFile,
     /// Tensors that nodes give: constants.
@@ -45,14 +45,14 @@ struct Step {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Convolution,
-    Normalisation,
+    Normalization,
 }
 
 impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Convolution => "a convolution",
-            Self::Normalisation => "a normalisation",
+            Self::Normalization => "a normalization",
         }
     }
 }
@@ -148,7 +148,7 @@ impl Graph {
 
 impl Step {
     fn new(node: &OnnxNode, behind: Option<usize>) -> Self {
-        let kind = if node.op_type == "Conv" { Kind::Convolution } else { Kind::Normalisation };
+        let kind = if node.op_type == "Conv" { Kind::Convolution } else { Kind::Normalization };
         let name = if node.name.is_empty() { node.outputs.concat() } else { node.name.clone() };
         let tensors = node.inputs.iter().skip(1).filter(|name| !name.is_empty()).cloned().collect();
         Self { kind, name, tensors, behind, node: node.clone() }
@@ -228,10 +228,10 @@ impl Source for Graph {
         let follows = self
             .steps
             .get(self.next)
-            .is_some_and(|next| next.kind == Kind::Normalisation && next.behind == Some(index));
+            .is_some_and(|next| next.kind == Kind::Normalization && next.behind == Some(index));
         match norm {
             Some(norm) if follows => {
-                let step = self.step(Kind::Normalisation, norm)?;
+                let step = self.step(Kind::Normalization, norm)?;
                 self.batch_norm(&step, norm, shape[0])?.fold(norm, &mut convolution)?;
             }
             // Folded by the exporter, which left a bias.
@@ -243,9 +243,9 @@ impl Source for Graph {
         Ok(convolution)
     }
 
-    fn normalisation(&mut self, name: &str, channels: usize) -> Result<Normalisation> {
-        let step = self.step(Kind::Normalisation, name)?;
-        self.batch_norm(&step, name, channels)?.normalisation(name)
+    fn normalization(&mut self, name: &str, channels: usize) -> Result<Normalization> {
+        let step = self.step(Kind::Normalization, name)?;
+        self.batch_norm(&step, name, channels)?.normalization(name)
     }
 
     fn finish(&self) -> Result<()> {

@@ -122,7 +122,7 @@ fn load(features: &[f32], bands: usize, rows: &mut Rows) {
 
 #[cfg(test)]
 mod tests {
-    use flowmill_nn::random::Draw;
+    use flowmill_nn::random::RngKey;
 
     use super::*;
     use crate::extractors::campplus::{Dimensions, Random};
@@ -131,7 +131,7 @@ mod tests {
     fn pieces_give_what_the_whole_gives() {
         let dimensions = Dimensions { feat_dim: 24, ..Dimensions::small() };
         let head = Head::new(&Weights::read(&mut Random::new(dimensions, 3)).unwrap());
-        let features = Draw::new(4).normals(24 * 333);
+        let features = RngKey::new(4).normals(24 * 333);
         let (mut whole, mut pieces) = (HeadRows::default(), HeadRows::default());
         head.run(&features, 24, &mut whole);
         for piece in [11, 50, 300] {

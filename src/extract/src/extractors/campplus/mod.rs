@@ -92,7 +92,7 @@ impl Campplus {
     /// The fewest frames of features that have an embedding.
     pub const FEWEST_FRAMES: usize = network::FEWEST_FRAMES;
 
-    /// The embedding of mean-normalised filter banks, `[frame][band]`; `None` when they are no whole frames or fewer than
+    /// The embedding of mean-normalized filter banks, `[frame][band]`; `None` when they are no whole frames or fewer than
     /// [`Self::FEWEST_FRAMES`].
     ///
     /// # Errors

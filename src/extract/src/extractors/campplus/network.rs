@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 
 use flowmill_nn::inference::{
-    Dot, Epilogue, Filters, Rows, TILE, mean_and_deviation, normalise_tile, scale_rows, segment_sums, split_tile,
+    Dot, Epilogue, Filters, Rows, TILE, mean_and_deviation, normalize_tile, scale_rows, segment_sums, split_tile,
 };
 
 use super::{
     head::{Head, HeadRows},
-    weights::{BLOCKS, DenseBlock, DenseLayer, Dimensions, LOCAL_KERNEL, Normalisation, TDNN_KERNEL, Weights},
+    weights::{BLOCKS, DenseBlock, DenseLayer, Dimensions, LOCAL_KERNEL, Normalization, TDNN_KERNEL, Weights},
 };
 
 /// Frames behind the first layer that share a context.
@@ -35,12 +35,12 @@ pub(super) struct Network {
 struct Block {
     layers: Vec<Layer>,
     dilation: usize,
-    norm: Normalisation,
+    norm: Normalization,
     transit: Filters,
 }
 
 struct Layer {
-    norm: Normalisation,
+    norm: Normalization,
     reduce: Filters,
     local: Filters,
     context: [Dot; 2],
@@ -152,7 +152,7 @@ impl Block {
             layer.run(from, inner, self.dilation, tile, taps);
         }
         to.reset(next.unwrap_or(self.transit.outputs()), from.length());
-        // The network's last normalisation is folded into the last transition.
+        // The network's last normalization is folded into the last transition.
         project(from, &self.norm, &self.transit, next.is_none(), to, tile, tile_taps);
         std::mem::swap(from, to);
     }
@@ -198,10 +198,10 @@ impl Layer {
     }
 }
 
-/// Normalisation, cut at zero, then a convolution over channels: into the first rows of `to`.
+/// Normalization, cut at zero, then a convolution over channels: into the first rows of `to`.
 fn project(
     from: &Rows,
-    norm: &Normalisation,
+    norm: &Normalization,
     filters: &Filters,
     relu: bool,
     to: &mut Rows,
@@ -209,7 +209,7 @@ fn project(
     taps: &[u32],
 ) {
     for column in (0..from.length()).step_by(TILE) {
-        normalise_tile(from, column, &norm.scale, &norm.shift, tile);
+        normalize_tile(from, column, &norm.scale, &norm.shift, tile);
         let columns = TILE.min(from.length() - column);
         let (start, stride) = (to.start(0) + column, to.stride());
         let epilogue = Epilogue { relu, residual: None };

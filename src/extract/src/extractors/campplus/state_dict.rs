@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::{
     error::{CampplusError, Result, expect_shape},
-    weights::{BatchNorm, Convolution, Dimensions, Normalisation, Source},
+    weights::{BatchNorm, Convolution, Dimensions, Normalization, Source},
 };
 
 /// PyTorch's default.
@@ -70,8 +70,8 @@ impl Source for StateDict {
         Ok(convolution)
     }
 
-    fn normalisation(&mut self, name: &str, channels: usize) -> Result<Normalisation> {
-        self.batch_norm(name, channels)?.normalisation(name)
+    fn normalization(&mut self, name: &str, channels: usize) -> Result<Normalization> {
+        self.batch_norm(name, channels)?.normalization(name)
     }
 
     fn finish(&self) -> Result<()> {

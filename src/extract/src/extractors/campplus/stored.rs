@@ -2,7 +2,7 @@
 
 use super::{
     error::Result,
-    weights::{Convolution, Dimensions, Normalisation, Source},
+    weights::{Convolution, Dimensions, Normalization, Source},
 };
 use crate::State;
 
@@ -24,8 +24,8 @@ impl Source for Keeping<'_> {
         Ok(convolution)
     }
 
-    fn normalisation(&mut self, name: &str, channels: usize) -> Result<Normalisation> {
-        let norm = self.source.normalisation(name, channels)?;
+    fn normalization(&mut self, name: &str, channels: usize) -> Result<Normalization> {
+        let norm = self.source.normalization(name, channels)?;
         self.state.set_f32(&format!("{name}.scale"), &[channels], norm.scale.clone());
         self.state.set_f32(&format!("{name}.shift"), &[channels], norm.shift.clone());
         Ok(norm)
@@ -59,9 +59,9 @@ impl Source for Stored<'_> {
         Ok(Convolution { weight, bias: self.array(&format!("{name}.bias"), &shape[..1])? })
     }
 
-    fn normalisation(&mut self, name: &str, channels: usize) -> Result<Normalisation> {
+    fn normalization(&mut self, name: &str, channels: usize) -> Result<Normalization> {
         let scale = self.array(&format!("{name}.scale"), &[channels])?;
-        Ok(Normalisation { scale, shift: self.array(&format!("{name}.shift"), &[channels])? })
+        Ok(Normalization { scale, shift: self.array(&format!("{name}.shift"), &[channels])? })
     }
 
     fn finish(&self) -> Result<()> {

@@ -104,9 +104,9 @@ pub(super) struct Convolution {
     pub(super) bias: Vec<f32>,
 }
 
-/// A normalisation in evaluation mode: `x * scale + shift` per channel.
+/// A normalization in evaluation mode: `x * scale + shift` per channel.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Normalisation {
+pub(super) struct Normalization {
     pub(super) scale: Vec<f32>,
     pub(super) shift: Vec<f32>,
 }
@@ -117,11 +117,11 @@ pub(super) trait Source {
     /// The encoder's sizes.
     fn dimensions(&self) -> Result<Dimensions>;
 
-    /// The convolution `name` of this shape, with the normalisation `norm` behind it folded in.
+    /// The convolution `name` of this shape, with the normalization `norm` behind it folded in.
     fn convolution(&mut self, name: &str, norm: Option<&str>, shape: &[usize]) -> Result<Convolution>;
 
-    /// A normalisation that stands alone.
-    fn normalisation(&mut self, name: &str, channels: usize) -> Result<Normalisation>;
+    /// A normalization that stands alone.
+    fn normalization(&mut self, name: &str, channels: usize) -> Result<Normalization>;
 
     /// Nothing must be left.
     fn finish(&self) -> Result<()>;
@@ -136,7 +136,7 @@ pub(super) struct ResidualBlock {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DenseLayer {
-    pub(super) norm: Normalisation,
+    pub(super) norm: Normalization,
     pub(super) reduce: Convolution,
     pub(super) local: Convolution,
     pub(super) context: [Convolution; 2],
@@ -145,7 +145,7 @@ pub(super) struct DenseLayer {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct DenseBlock {
     pub(super) layers: Vec<DenseLayer>,
-    pub(super) norm: Normalisation,
+    pub(super) norm: Normalization,
     pub(super) transit: Convolution,
 }
 
@@ -200,7 +200,7 @@ fn residual_block(source: &mut dyn Source, index: usize, m: usize) -> Result<Res
 }
 
 /// A dense block with its transition; `channels` enter, and are what leaves afterwards. Behind the last block follows a
-/// normalisation of its own.
+/// normalization of its own.
 fn dense_block(
     source: &mut dyn Source,
     index: usize,
@@ -215,7 +215,7 @@ fn dense_block(
         *channels += dimensions.growth_rate;
     }
     let name = format!("xvector.transit{}", index + 1);
-    let norm = source.normalisation(&format!("{name}.nonlinear.batchnorm"), *channels)?;
+    let norm = source.normalization(&format!("{name}.nonlinear.batchnorm"), *channels)?;
     let folded = (index + 1 == BLOCKS.len()).then_some("xvector.out_nonlinear.batchnorm");
     let transit = source.convolution(&format!("{name}.linear"), folded, &[*channels / 2, *channels, 1])?;
     *channels /= 2;
@@ -224,7 +224,7 @@ fn dense_block(
 
 fn dense_layer(source: &mut dyn Source, name: &str, channels: usize, dimensions: &Dimensions) -> Result<DenseLayer> {
     let Dimensions { bn_channels: inner, growth_rate: growth, .. } = *dimensions;
-    let norm = source.normalisation(&format!("{name}.nonlinear1.batchnorm"), channels)?;
+    let norm = source.normalization(&format!("{name}.nonlinear1.batchnorm"), channels)?;
     let behind = format!("{name}.nonlinear2.batchnorm");
     let reduce = source.convolution(&format!("{name}.linear1"), Some(&behind), &[inner, channels, 1])?;
     let mut part =
@@ -260,13 +260,13 @@ impl BatchNorm {
         Err(CampplusError::Number { name: name.to_owned(), problem })
     }
 
-    /// The normalisation on its own.
-    pub(super) fn normalisation(&self, name: &str) -> Result<Normalisation> {
+    /// The normalization on its own.
+    pub(super) fn normalization(&self, name: &str) -> Result<Normalization> {
         let (scale, shift) = self.scales(name)?.into_iter().map(|(scale, shift)| (scale as f32, shift as f32)).unzip();
-        Ok(Normalisation { scale, shift })
+        Ok(Normalization { scale, shift })
     }
 
-    /// The normalisation behind a convolution, folded into it.
+    /// The normalization behind a convolution, folded into it.
     pub(super) fn fold(&self, name: &str, convolution: &mut Convolution) -> Result<()> {
         let scales = self.scales(name)?;
         let width = (convolution.weight.len() / scales.len().max(1)).max(1);

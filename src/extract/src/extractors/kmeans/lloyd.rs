@@ -1,6 +1,6 @@
 //! Lloyd's iterations.
 
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use rayon::prelude::*;
 
 use super::seeding;
@@ -33,8 +33,8 @@ pub(super) struct Clustering {
 
 impl Clustering {
     /// Clusters the frames; at least one frame and one unit.
-    pub(super) fn fit(frames: &Matrix, k: usize, iterations: usize, draw: Draw) -> Self {
-        let chosen = seeding::choose(frames, k, draw);
+    pub(super) fn fit(frames: &Matrix, k: usize, iterations: usize, rng_key: RngKey) -> Self {
+        let chosen = seeding::choose(frames, k, rng_key);
         let seeds = chosen.into_iter().flat_map(|frame| frames.row(frame).iter().copied()).collect();
         let mut nearest = Nearest::new(Matrix::new(seeds, frames.columns()));
         let mut assigned = nearest.assign(frames);
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn blobs(groups: usize, per_group: usize) -> Matrix {
-        let noise = Draw::new(9).normals(groups * per_group * 3);
+        let noise = RngKey::new(9).normals(groups * per_group * 3);
         let value = |(i, noise): (usize, f32)| ((i / 3 % groups) * 10 + i % 3) as f32 + 0.1 * noise;
         Matrix::new(noise.into_iter().enumerate().map(value).collect(), 3)
     }
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn separate_groups_are_found() {
         let frames = blobs(4, 50);
-        let clustering = Clustering::fit(&frames, 4, 50, Draw::new(1));
+        let clustering = Clustering::fit(&frames, 4, 50, RngKey::new(1));
         assert!(clustering.converged);
         assert!(clustering.distortion < 0.05, "{}", clustering.distortion);
         assert!(clustering.variance_explained > 0.99);
@@ -157,7 +157,7 @@ mod tests {
         let frames = blobs(40, 100);
         let fit = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| Clustering::fit(&frames, 64, 20, Draw::new(5)))
+            pool.install(|| Clustering::fit(&frames, 64, 20, RngKey::new(5)))
         };
         let (one, three) = (fit(1), fit(3));
         assert_eq!(one.centres, three.centres);
@@ -169,7 +169,7 @@ mod tests {
     fn more_iterations_never_raise_the_distortion() {
         let frames = blobs(30, 40);
         let distortions: Vec<f64> =
-            [1, 2, 5, 20].map(|iterations| Clustering::fit(&frames, 16, iterations, Draw::new(2)).distortion).into();
+            [1, 2, 5, 20].map(|iterations| Clustering::fit(&frames, 16, iterations, RngKey::new(2)).distortion).into();
         assert!(distortions.is_sorted_by(|a, b| a >= b), "{distortions:?}");
     }
 }

@@ -1,11 +1,11 @@
-//! From a recording to what is quantised.
+//! From a recording to what is quantized.
 
 use flowmill_audio::{
     features::{Features, MelConfig, MelSpectrogram},
     pitch::{PitchConfig, track_pitch},
 };
 
-use super::{KIND, KmeansConfig, Normalisation};
+use super::{KIND, KmeansConfig, Normalization};
 use crate::{ConfigError, ExtractError, Kind, Matrix, Media};
 
 /// The pitch that counts as 0, in Hz: between common male and female voices.
@@ -86,7 +86,7 @@ impl Measure {
         if self.config.pitch_weight > 0.0 {
             columns.push(self.pitches(samples, &mel)?);
         }
-        if self.config.normalise == Normalisation::Utterance {
+        if self.config.normalise == Normalization::Utterance {
             columns.iter_mut().for_each(Features::subtract_mean);
         }
         let measured = join(&columns);

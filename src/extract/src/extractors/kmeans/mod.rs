@@ -2,7 +2,7 @@
 //!
 //! A unit covers two frames of CosyVoice 2's log-mel spectrogram (24 kHz, hop 480), so that unit t stands for the
 //! frames 2t and 2t + 1. A recording of n samples at 24 kHz has ⌈n / 960⌉ units, as many as CosyVoice's training code expects: it
-//! fills the last one with silence. The centres are fitted on the ⌊n / 960⌋ units that a recording fills. What is quantised are the stacked frames as their mean and their slope (over further neighbours too, if `context` says so),
+//! fills the last one with silence. The centres are fitted on the ⌊n / 960⌋ units that a recording fills. What is quantized are the stacked frames as their mean and their slope (over further neighbors too, if `context` says so),
 //! the level, and the pitch, each with a weight; see [`KmeansConfig`]. The index of the nearest centre is the token.
 //!
 //! The weights are a choice between spectrum, loudness and melody. Fitted on 6 minutes of six readers and applied to
@@ -31,7 +31,7 @@ mod usage;
 use std::path::Path;
 
 use candle_core::Device;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -74,13 +74,13 @@ pub struct KmeansConfig {
     /// Weight of the logarithm of the fundamental frequency (and, a fifth of it, of voicing); 0 leaves both out.
     pub pitch_weight: f32,
     /// Normalization of the features.
-    pub normalise: Normalisation,
+    pub normalise: Normalization,
 }
 
 /// Normalization of `kmeans` features: the vector that is subtracted before they are quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Normalisation {
+pub enum Normalization {
     /// Nothing: units tell loud from soft and one voice from another.
     None,
     /// The mean of the utterance: units say less of the speaker and the recording.
@@ -98,7 +98,7 @@ impl Default for KmeansConfig {
             slope_weight: 0.5,
             level_weight: 6.0,
             pitch_weight: 30.0,
-            normalise: Normalisation::None,
+            normalise: Normalization::None,
         }
     }
 }
@@ -175,7 +175,7 @@ impl Kind for KmeansConfig {
 pub struct KmeansFit {
     config: KmeansConfig,
     measure: Measure,
-    draw: Draw,
+    rng_key: RngKey,
 }
 
 impl KmeansFit {
@@ -184,12 +184,12 @@ impl KmeansFit {
     /// # Errors
     /// The setting that cannot be used.
     pub fn new(config: KmeansConfig, seed: u64) -> Result<Self, ConfigError> {
-        Self::with_frames(config, FRAMES_PER_UNIT, Draw::new(seed).purpose("kmeans"))
+        Self::with_frames(config, FRAMES_PER_UNIT, RngKey::new(seed).purpose("kmeans"))
     }
 
     /// As [`new`](Self::new) for units of so many mel frames.
-    pub(super) fn with_frames(config: KmeansConfig, frames: usize, draw: Draw) -> Result<Self, ConfigError> {
-        Ok(Self { measure: Measure::new(&config, frames)?, draw, config })
+    pub(super) fn with_frames(config: KmeansConfig, frames: usize, rng_key: RngKey) -> Result<Self, ConfigError> {
+        Ok(Self { measure: Measure::new(&config, frames)?, rng_key, config })
     }
 
     /// How long a measured vector is.
@@ -212,7 +212,7 @@ impl KmeansFit {
             Scope::Part => self.config.max_frames_per_part,
             Scope::Whole => self.config.max_frames,
         };
-        Reservoir::new(&self.config, self.measure.dimensions(), capacity, self.draw.purpose("sample"))
+        Reservoir::new(&self.config, self.measure.dimensions(), capacity, self.rng_key.purpose("sample"))
     }
 }
 
@@ -242,7 +242,8 @@ impl Fit for KmeansFit {
             );
             return Err(StateError::NotEnough { kind: KIND, reason });
         }
-        let clustering = Clustering::fit(&frames, self.config.k, self.config.iterations, self.draw.purpose("seeding"));
+        let clustering =
+            Clustering::fit(&frames, self.config.k, self.config.iterations, self.rng_key.purpose("seeding"));
         if !clustering.centres.is_finite() {
             return Err(StateError::NotFinite { kind: KIND });
         }
@@ -269,7 +270,7 @@ fn rounded(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
 }
 
-/// The fitted extractor: the codebook and how to measure what it quantises.
+/// The fitted extractor: the codebook and how to measure what it quantizes.
 pub struct Kmeans {
     config: KmeansConfig,
     measure: Measure,
@@ -306,7 +307,7 @@ impl Kmeans {
     }
 
     /// The units of already measured frames.
-    pub fn quantise(&self, measured: &Matrix) -> Vec<u32> {
+    pub fn quantize(&self, measured: &Matrix) -> Vec<u32> {
         self.nearest.assign(measured).into_iter().map(|(unit, _)| unit).collect()
     }
 
@@ -317,7 +318,7 @@ impl Kmeans {
 
     /// The units of a recording with these samples, one for every unit that it begins.
     pub(super) fn units(&self, samples: &[f32]) -> Result<Vec<u32>, ExtractError> {
-        Ok(self.quantise(&self.measure.measure_to_the_end(samples)?))
+        Ok(self.quantize(&self.measure.measure_to_the_end(samples)?))
     }
 
     /// What the recording measures, `[unit][dimension]`, in the coordinates of [`Kmeans::centres`].

@@ -2,7 +2,7 @@
 
 use std::collections::BinaryHeap;
 
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 
 use super::{KIND, KmeansConfig};
 use crate::{Accumulator, Matrix, State, StateError};
@@ -12,7 +12,7 @@ pub(super) struct Reservoir {
     settings: serde_json::Value,
     dimensions: usize,
     capacity: usize,
-    draw: Draw,
+    rng_key: RngKey,
     seen: u64,
     frames: Vec<f32>,
     /// (key, index into `frames`), the largest key on top.
@@ -20,9 +20,9 @@ pub(super) struct Reservoir {
 }
 
 impl Reservoir {
-    pub(super) fn new(config: &KmeansConfig, dimensions: usize, capacity: usize, draw: Draw) -> Self {
+    pub(super) fn new(config: &KmeansConfig, dimensions: usize, capacity: usize, rng_key: RngKey) -> Self {
         let settings = config.measuring();
-        Self { settings, dimensions, capacity, draw, seen: 0, frames: Vec::new(), keys: BinaryHeap::new() }
+        Self { settings, dimensions, capacity, rng_key, seen: 0, frames: Vec::new(), keys: BinaryHeap::new() }
     }
 
     /// How many frames were offered.
@@ -64,9 +64,9 @@ impl Accumulator for Reservoir {
             let reason = format!("a frame measures {} values, not {}", measured.columns(), self.dimensions);
             return Err(StateError::NotEnough { kind: KIND, reason });
         }
-        let draw = self.draw.purpose(id);
+        let rng_key = self.rng_key.purpose(id);
         for (position, frame) in (0..).zip(measured.iter()) {
-            let words = draw.block(position);
+            let words = rng_key.block(position);
             self.offer(u64::from(words[0]) << 32 | u64::from(words[1]), frame);
         }
         self.seen += measured.rows() as u64;
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn reservoir(capacity: usize) -> Reservoir {
-        Reservoir::new(&KmeansConfig::default(), 2, capacity, Draw::new(3))
+        Reservoir::new(&KmeansConfig::default(), 2, capacity, RngKey::new(3))
     }
 
     fn rows(count: usize, offset: usize) -> Matrix {
@@ -131,7 +131,7 @@ mod tests {
     fn every_frame_has_the_same_chance() {
         let mut hits = [0u32; 20];
         for seed in 0..400 {
-            let mut reservoir = Reservoir::new(&KmeansConfig::default(), 2, 5, Draw::new(seed));
+            let mut reservoir = Reservoir::new(&KmeansConfig::default(), 2, 5, RngKey::new(seed));
             reservoir.add("utterance", &rows(20, 0)).unwrap();
             for row in reservoir.into_frames().iter() {
                 hits[row[0] as usize / 2] += 1;

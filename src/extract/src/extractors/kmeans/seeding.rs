@@ -1,7 +1,7 @@
 //! k-means++: centres that start far apart (Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding",
 //! 2007).
 
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use rayon::prelude::*;
 
 use crate::{Matrix, nearest::squared_distance};
@@ -11,15 +11,15 @@ const CHUNK: usize = 1024;
 
 /// The indices of `k` frames, the first drawn uniformly, each further one with a chance proportional to its squared
 /// distance to the nearest one chosen before. When all frames are already centres, the first frames are taken again.
-pub(super) fn choose(frames: &Matrix, k: usize, draw: Draw) -> Vec<usize> {
+pub(super) fn choose(frames: &Matrix, k: usize, rng_key: RngKey) -> Vec<usize> {
     let mut chosen = Vec::with_capacity(k);
     let mut distances = vec![f32::INFINITY; frames.rows()];
-    let mut next = draw.below_at(0, u32::try_from(frames.rows()).unwrap_or(u32::MAX)) as usize;
+    let mut next = rng_key.below_at(0, u32::try_from(frames.rows()).unwrap_or(u32::MAX)) as usize;
     while chosen.len() < k {
         chosen.push(next);
         let sums = update(frames, &mut distances, frames.row(next));
         // 48 random bits: enough to reach every frame of a large sample.
-        let words = draw.block(chosen.len() as u64);
+        let words = rng_key.block(chosen.len() as u64);
         let uniform = (u64::from(words[0]) << 16 | u64::from(words[1] >> 16)) as f64 / (1u64 << 48) as f64;
         next = proportional(&distances, &sums, uniform).unwrap_or(chosen.len() % frames.rows().max(1));
     }
@@ -66,12 +66,12 @@ mod tests {
     #[test]
     fn far_groups_each_get_a_centre() {
         let groups = 5;
-        let noise = Draw::new(1).normals(200);
+        let noise = RngKey::new(1).normals(200);
         let frames = (0..100).flat_map(|i| [(i % groups) as f32 * 1000.0 + noise[2 * i], noise[2 * i + 1]]).collect();
         let frames = Matrix::new(frames, 2);
         for seed in 0..20 {
             let mut reached: Vec<usize> =
-                choose(&frames, groups, Draw::new(seed)).into_iter().map(|i| i % groups).collect();
+                choose(&frames, groups, RngKey::new(seed)).into_iter().map(|i| i % groups).collect();
             reached.sort_unstable();
             assert_eq!(reached, [0, 1, 2, 3, 4], "seed {seed}");
         }
@@ -79,6 +79,6 @@ mod tests {
 
     #[test]
     fn identical_frames_do_not_stall() {
-        assert_eq!(choose(&Matrix::new(vec![1.0; 6], 2), 3, Draw::new(0)).len(), 3);
+        assert_eq!(choose(&Matrix::new(vec![1.0; 6], 2), 3, RngKey::new(0)).len(), 3);
     }
 }

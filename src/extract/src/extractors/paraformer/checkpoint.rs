@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use flowmill_nn::{
     NnError, Parameters,
     init::{Builder, Init},
-    random::Draw,
+    random::RngKey,
 };
 
 use crate::UnusableWeights;
@@ -105,9 +105,9 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When there can be no encoder of these sizes.
-    pub fn random(dimensions: Dimensions, draw: Draw) -> Result<Self, UnusableWeights> {
+    pub fn random(dimensions: Dimensions, rng_key: RngKey) -> Result<Self, UnusableWeights> {
         dimensions.check()?;
-        Ok(Self { parameters: parameters(&dimensions, Some(draw))?, dimensions })
+        Ok(Self { parameters: parameters(&dimensions, Some(rng_key))?, dimensions })
     }
 
     /// Moves the weights to the device that the network shall run on.
@@ -138,11 +138,11 @@ pub(super) fn layers(dimensions: &Dimensions) -> impl Iterator<Item = (String, u
 }
 
 /// The parameters of an encoder; without a `draw` they are zeros that wait to be loaded.
-fn parameters(dimensions: &Dimensions, draw: Option<Draw>) -> Result<Parameters, NnError> {
+fn parameters(dimensions: &Dimensions, rng_key: Option<RngKey>) -> Result<Parameters, NnError> {
     let Dimensions { outputs, units, taps, .. } = *dimensions;
     let mut parameters = Parameters::new();
-    let mut root = Builder::new(&mut parameters, draw.unwrap_or(Draw::new(0)));
-    let init = |fan_in: usize| if draw.is_some() { Init::default_for(fan_in) } else { Init::Constant(0.0) };
+    let mut root = Builder::new(&mut parameters, rng_key.unwrap_or(RngKey::new(0)));
+    let init = |fan_in: usize| if rng_key.is_some() { Init::default_for(fan_in) } else { Init::Constant(0.0) };
     for (name, inputs) in layers(dimensions) {
         let mut layer = root.scope(name);
         layer.add("self_attn.fsmn_block.weight", &[outputs, 1, taps], init(taps))?;

@@ -1,4 +1,4 @@
-//! The mean and variance normalisation of a FunASR model (`am.mvn`): what is added to every value of a stacked frame, then what it
+//! The mean and variance normalization of a FunASR model (`am.mvn`): what is added to every value of a stacked frame, then what it
 //! is multiplied by.
 
 use std::path::Path;
@@ -39,7 +39,7 @@ impl Cmvn {
         Err(UnusableWeights(format!("{} numbers in <AddShift> and {} in <Rescale>", shift.len(), scale.len())))
     }
 
-    /// Normalises stacked frames.
+    /// Normalizes stacked frames.
     pub(super) fn apply(&self, frames: &mut [f32]) {
         for frame in frames.chunks_exact_mut(self.shift.len().max(1)) {
             let numbers = self.shift.iter().zip(&self.scale);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use flowmill_nn::{host, random::Draw};
+use flowmill_nn::{host, random::RngKey};
 use flowmill_weights::{Archive, Format};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use crate::{
     weights::{self as taken, Pretrained},
 };
 
-/// What a recipe calls an encoder whose input is not normalised.
+/// What a recipe calls an encoder whose input is not normalized.
 const NO_CMVN: &str = "none";
 
 /// A tensor of the encoder by which its prefix is found.
@@ -85,7 +85,7 @@ impl ParaformerConfig {
     /// The parts of the tokenizer, read or drawn.
     pub(crate) fn load(&self, seed: u64, root: &Path) -> Result<Parts, StateError> {
         let Some(file) = self.weights.as_ref().and_then(Weights::file) else {
-            return random(Draw::new(seed).purpose(KIND)).map_err(|error| taken::unusable(Path::new(KIND), error));
+            return random(RngKey::new(seed).purpose(KIND)).map_err(|error| taken::unusable(Path::new(KIND), error));
         };
         let path = root.join(file);
         let encoder = refuse_graph(&path).and_then(|()| Ok(flowmill_weights::read(&path)?));
@@ -213,11 +213,11 @@ fn centres(path: &Path) -> Result<Matrix, UnusableWeights> {
 }
 
 /// A small tokenizer whose tokens mean nothing.
-fn random(draw: Draw) -> Result<Parts, UnusableWeights> {
+fn random(rng_key: RngKey) -> Result<Parts, UnusableWeights> {
     let dimensions = Dimensions::small();
-    let centres = draw.purpose("centres").normals(ENTRIES * dimensions.outputs);
+    let centres = rng_key.purpose("centres").normals(ENTRIES * dimensions.outputs);
     let centres = Matrix::new(centres, dimensions.outputs);
-    Ok(Parts { encoder: Checkpoint::random(dimensions, draw)?, cmvn: None, centres })
+    Ok(Parts { encoder: Checkpoint::random(dimensions, rng_key)?, cmvn: None, centres })
 }
 
 /// The tokenizer that a state keeps, to run on a device.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 use flowmill_nn::{
-    Activation, NnError, Reach, Sequences, Value, host,
+    Activation, AttentionMask, NnError, Ragged, Value, host,
     inference::{LayerNorm, Linear},
     ops::Attention,
 };
@@ -135,7 +135,7 @@ impl Encoder {
         let rows: Vec<f32> =
             windows.iter().flat_map(|window| &stream[window.start * inputs..window.end * inputs]).copied().collect();
         let lengths: Vec<usize> = windows.iter().map(Range::len).collect();
-        let windows = Sequences::packed(&lengths);
+        let windows = Ragged::packed(&lengths);
         let mut hidden = Value::from_vec(rows, &[windows.total(), inputs])?;
         for (layer, past) in self.layers.iter().zip(pasts) {
             hidden = layer.forward(&hidden, &windows, &self.chunking, self.dimensions.heads, past)?;
@@ -203,7 +203,7 @@ impl Layer {
     fn forward(
         &self,
         input: &Value,
-        windows: &Sequences,
+        windows: &Ragged,
         chunking: &Chunking,
         heads: usize,
         past: &mut Past,
@@ -212,7 +212,13 @@ impl Layer {
         let project = |linear: &Linear| linear.forward(&normal, Activation::Identity);
         let (queries, keys, values) = (project(&self.query)?, project(&self.key)?, project(&self.value)?);
         let seen = Seen::new(windows, chunking, past.keys.as_ref().map_or(0, Value::rows));
-        let attention = Attention { heads, reach: Reach::Full, queries: windows, keys: &seen.items, dropout: None };
+        let attention = Attention {
+            heads,
+            attention_mask: AttentionMask::Full,
+            queries: windows,
+            keys: &seen.items,
+            dropout: None,
+        };
         let (keys, seen_values) = (seen.gather(&keys, &mut past.keys)?, seen.gather(&values, &mut past.values)?);
         let attended = queries.attend(&keys, &seen_values, &attention, None)?;
         let residual = if self.residual { input.clone() } else { Value::plain(values.tensor().zeros_like()?)? };
@@ -236,12 +242,12 @@ struct Seen {
     /// How many rows remain for the next pass.
     remaining: usize,
     /// The gathered rows of each window.
-    items: Sequences,
+    items: Ragged,
 }
 
 impl Seen {
     /// With so many rows left from earlier passes.
-    fn new(windows: &Sequences, chunking: &Chunking, past: usize) -> Self {
+    fn new(windows: &Ragged, chunking: &Chunking, past: usize) -> Self {
         let most = chunking.look_back.saturating_mul(chunking.size);
         let own = windows.ranges().to_vec();
         let leaving: Vec<Range<usize>> =
@@ -256,7 +262,7 @@ impl Seen {
             })
             .collect();
         let lengths: Vec<usize> = left.iter().zip(&own).map(|(left, own)| left.len() + own.len()).collect();
-        Self { left, own, leaving, remaining: most.min(ends), items: Sequences::packed(&lengths) }
+        Self { left, own, leaving, remaining: most.min(ends), items: Ragged::packed(&lengths) }
     }
 
     /// The rows that every window attends to; `past` becomes what the next pass may look back to.

@@ -59,7 +59,7 @@ impl Frontend {
             return Ok(stacked);
         }
         let fbank = self.fbank.compute(samples)?;
-        // Copies of the first frame stand before it, so that the first stack is centred on it.
+        // Copies of the first frame stand before it, so that the first stack is centered on it.
         let mut waiting = vec![0; (self.stacking.frames - 1) / 2];
         let mut seen = 0;
         for chunk in self.chunks(samples.len()) {

@@ -56,7 +56,7 @@ impl LinguisticTokenizer {
             return Err(UnusableWeights(message));
         }
         if let Some(found) = cmvn.map(|cmvn| cmvn.shift.len()).filter(|found| *found != inputs) {
-            let message = format!("the normalisation has {found} numbers, the encoder reads {inputs}");
+            let message = format!("the normalization has {found} numbers, the encoder reads {inputs}");
             return Err(UnusableWeights(message));
         }
         if centres.columns() != channels || centres.rows() == 0 || !centres.is_finite() {

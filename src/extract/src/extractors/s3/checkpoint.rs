@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use flowmill_nn::{
     NnError, Parameters, Value,
     init::{Builder, Init},
-    random::Draw,
+    random::RngKey,
 };
 
 use super::{
@@ -59,9 +59,9 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When there can be no model of these sizes.
-    pub fn random(version: Version, dimensions: Dimensions, draw: Draw) -> Result<Self, UnusableWeights> {
+    pub fn random(version: Version, dimensions: Dimensions, rng_key: RngKey) -> Result<Self, UnusableWeights> {
         dimensions.check(version)?;
-        let mut parameters = parameters(version, &dimensions, Some(draw))?;
+        let mut parameters = parameters(version, &dimensions, Some(rng_key))?;
         if let Some(id) = parameters.find("encoder.positional_embedding") {
             let table = Sinusoids::new(dimensions.state).table(0, dimensions.positions);
             let table = Value::from_vec(table, &[dimensions.positions, dimensions.state])?;
@@ -101,11 +101,11 @@ impl Checkpoint {
 }
 
 /// The parameters of a model; without a `draw` they are zeros that wait to be loaded.
-fn parameters(version: Version, dimensions: &Dimensions, draw: Option<Draw>) -> Result<Parameters, NnError> {
+fn parameters(version: Version, dimensions: &Dimensions, rng_key: Option<RngKey>) -> Result<Parameters, NnError> {
     let Dimensions { n_mels, state, layers, entries, positions, .. } = *dimensions;
     let mut parameters = Parameters::new();
-    let mut root = Builder::new(&mut parameters, draw.unwrap_or(Draw::new(0)));
-    let start = Start { random: draw.is_some() };
+    let mut root = Builder::new(&mut parameters, rng_key.unwrap_or(RngKey::new(0)));
+    let start = Start { random: rng_key.is_some() };
     let mut encoder = root.scope("encoder");
     for (name, inputs) in [("conv1", n_mels), ("conv2", state)] {
         start.add(encoder.scope(name), &[state, inputs, 3], true)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use candle_core::Device;
-use flowmill_nn::random::Draw;
+use flowmill_nn::random::RngKey;
 use flowmill_weights::{Archive, Format};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -110,8 +110,8 @@ pub(crate) fn load(
     root: &Path,
 ) -> Result<Checkpoint, StateError> {
     let Some(file) = weights.file() else {
-        let draw = Draw::new(seed).purpose(KIND);
-        let checkpoint = Checkpoint::random(version, Dimensions::small(version), draw);
+        let rng_key = RngKey::new(seed).purpose(KIND);
+        let checkpoint = Checkpoint::random(version, Dimensions::small(version), rng_key);
         return checkpoint.map_err(|error| taken::unusable(Path::new(KIND), error));
     };
     let path = root.join(file);

@@ -183,8 +183,8 @@ impl<'a> Edges<'a> {
             _ => None,
         });
         let variance = sum.inputs.iter().find_map(|value| of("ReduceMean", value)).ok_or_else(unknown)?;
-        let centred = input(division, 0).and_then(|value| of("Sub", value)).ok_or_else(unknown)?;
-        let mean = input(centred, 1).and_then(|value| of("ReduceMean", value)).ok_or_else(unknown)?;
+        let centered = input(division, 0).and_then(|value| of("Sub", value)).ok_or_else(unknown)?;
+        let mean = input(centered, 1).and_then(|value| of("ReduceMean", value)).ok_or_else(unknown)?;
         for reduction in [mean, variance] {
             let axes = input(reduction, 1).and_then(|value| self.numbers(value));
             attributes::expect_over_last(reduction, axes, &[1])?;

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use flowmill_nn::{
-    Activation, NnError, Reach, Sequences, Value,
+    Activation, AttentionMask, NnError, Ragged, Value,
     inference::{Convolution1d, LayerNorm, Linear},
     ops::{Attention, Convolution},
 };
@@ -21,7 +21,7 @@ pub struct Frames {
     /// The frames.
     pub mel: Value,
     /// The rows of each item that count.
-    pub valid: Sequences,
+    pub valid: Ragged,
 }
 
 impl Frames {
@@ -31,7 +31,7 @@ impl Frames {
     /// When an item is not whole frames.
     pub fn packed(items: &[&[f32]], bands: usize) -> Result<Self, NnError> {
         let lengths: Vec<usize> = items.iter().map(|item| item.len() / bands.max(1)).collect();
-        let valid = Sequences::packed(&lengths);
+        let valid = Ragged::packed(&lengths);
         let mel = Value::from_vec(items.concat(), &[valid.total(), bands])?;
         Ok(Self { mel, valid })
     }
@@ -44,7 +44,7 @@ impl Frames {
         let &[_, time, _] = mel.dims() else {
             return Err(NnError::shape("log-mel", "[item, time, band]", mel.dims()));
         };
-        Ok(Self { valid: Sequences::padded(lengths, time)?, mel })
+        Ok(Self { valid: Ragged::padded(lengths, time)?, mel })
     }
 }
 
@@ -53,7 +53,7 @@ pub struct Hidden {
     /// `[row, channel]`, or `[item, time, channel]` of a padded batch, padding included.
     pub hidden: Value,
     /// The rows of each item.
-    pub valid: Sequences,
+    pub valid: Ragged,
 }
 
 /// A tokenizer, ready to run on the device of its weights. On the CPU they are packed, and in memory in no other form.
@@ -176,24 +176,24 @@ impl S3Tokenizer {
 }
 
 /// The rows of each item behind a convolution of stride 2; padded batches stay padded, packed ones packed.
-fn halved(valid: &Sequences, output: &Value) -> Result<Sequences, NnError> {
+fn halved(valid: &Ragged, output: &Value) -> Result<Ragged, NnError> {
     let lengths: Vec<usize> = valid.lengths().iter().map(|length| length.div_ceil(2)).collect();
     match *output.dims() {
-        [_, time, _] => Sequences::padded(&lengths, time),
-        _ => Ok(Sequences::packed(&lengths)),
+        [_, time, _] => Ragged::padded(&lengths, time),
+        _ => Ok(Ragged::packed(&lengths)),
     }
 }
 
 /// All rows of each item, padding included.
-fn whole(hidden: &Value, valid: &Sequences) -> Result<Sequences, NnError> {
+fn whole(hidden: &Value, valid: &Ragged) -> Result<Ragged, NnError> {
     match hidden.dims() {
-        &[items, time, _] => Sequences::padded(&vec![time; items], time),
+        &[items, time, _] => Ragged::padded(&vec![time; items], time),
         _ => Ok(valid.clone()),
     }
 }
 
 /// Adds its position's encoding to each row.
-fn add_positions(hidden: &Value, table: &Value, items: &Sequences) -> Result<Value, NnError> {
+fn add_positions(hidden: &Value, table: &Value, items: &Ragged) -> Result<Value, NnError> {
     let positions: Vec<u32> = items.ranges().iter().flat_map(|rows| 0..rows.len() as u32).collect();
     if let Some(longest) = positions.iter().max().filter(|last| **last as usize >= table.dims()[0]) {
         let limit = table.dims()[0];
@@ -245,7 +245,7 @@ impl Block {
         &self,
         input: &Value,
         heads: usize,
-        [whole, valid]: [&Sequences; 2],
+        [whole, valid]: [&Ragged; 2],
         rotary: Option<&Angles>,
     ) -> Result<Value, NnError> {
         let normal = self.attention_norm.forward(input)?;
@@ -255,7 +255,8 @@ impl Block {
             queries = angles.turn(&queries)?;
             keys = angles.turn(&keys)?;
         }
-        let attention = Attention { heads, reach: Reach::Full, queries: whole, keys: valid, dropout: None };
+        let attention =
+            Attention { heads, attention_mask: AttentionMask::Full, queries: whole, keys: valid, dropout: None };
         let attended = queries.attend(&keys, &values, &attention, None)?;
         let residual = match &self.memory {
             Some(taps) => input.add_memory(&values, &Value::plain(taps.clone())?, valid)?,

@@ -1,8 +1,8 @@
 //! The weights of a published `.onnx` export, by their places in its graph.
 //!
 //! Exporters name initializers as they like (`onnx::MatMul_1554`), but the order of operations is that of the network: two
-//! convolutions, then block after block a normalisation, query, key, value and output projections, a normalisation and two
-//! projections, then the quantiser. Matrices are stored as `[input, output]`; normalisations are one operation or spelled out as a
+//! convolutions, then block after block a normalization, query, key, value and output projections, a normalization and two
+//! projections, then the quantizer. Matrices are stored as `[input, output]`; normalizations are one operation or spelled out as a
 //! product and a sum.
 
 use std::{collections::BTreeMap, path::Path};
@@ -30,7 +30,7 @@ const PROJECTIONS: [(&str, bool); 6] = [
     ("mlp.2", true),
 ];
 
-/// Normalisations of a block, in order.
+/// Normalizations of a block, in order.
 const NORMS: [&str; 2] = ["attn_ln", "mlp_ln"];
 
 /// Zeros at both ends of the FSMN memory's input.
@@ -278,7 +278,7 @@ impl Places {
             named.push((format!("{block}.{name}.bias"), bias.clone()));
         }
         if projections.len() != PROJECTIONS.len() {
-            return Err(self.foreign("six projections for every two normalisations"));
+            return Err(self.foreign("six projections for every two normalizations"));
         }
         for ((name, has_bias), projection) in PROJECTIONS.into_iter().zip(projections) {
             if projection.bias.is_some() != has_bias {
@@ -296,7 +296,7 @@ impl Places {
         let (projections, memories) = (self.projections.len(), self.memories.len());
         UnusableWeights(format!(
             "not the graph of an S3 tokenizer: it lacks {lacks} (found {convolutions} convolutions, {memories} convolutions of \
-             single channels, {norms} normalisations, {projections} projections)"
+             single channels, {norms} normalizations, {projections} projections)"
         ))
     }
 }

@@ -56,7 +56,7 @@ fn scale_to_unit_length(row: &mut [f32]) {
 /// Rows of eight numbers as indices: each number is squeezed to (-1, 1) and rounded to a digit of base three.
 pub(super) fn three_levels(projected: &Value) -> Result<Vec<u32>, NnError> {
     if projected.width() != FSQ_DIGITS {
-        return Err(NnError::shape("finite scalar quantiser", format!("[.., {FSQ_DIGITS}]"), projected.dims()));
+        return Err(NnError::shape("finite scalar quantizer", format!("[.., {FSQ_DIGITS}]"), projected.dims()));
     }
     let numbers = host::read(projected.tensor())?;
     Ok(numbers.chunks_exact(FSQ_DIGITS).map(index).collect())

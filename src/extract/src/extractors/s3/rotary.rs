@@ -1,6 +1,6 @@
 //! Rotary positions (Su et al., arXiv 2104.09864): the angles that queries and keys of every position turn by.
 
-use flowmill_nn::{NnError, Sequences, Value};
+use flowmill_nn::{NnError, Ragged, Value};
 
 /// The speeds at which pairs of channels turn.
 pub(super) struct Rotary {
@@ -24,7 +24,7 @@ impl Rotary {
     ///
     /// # Errors
     /// None in practice: the shape is that of the numbers.
-    pub(super) fn angles(&self, items: &Sequences) -> Result<Angles, NnError> {
+    pub(super) fn angles(&self, items: &Ragged) -> Result<Angles, NnError> {
         let positions = items.ranges().iter().flat_map(|rows| 0..rows.len());
         let angles: Vec<f32> =
             positions.flat_map(|position| self.speeds.iter().map(move |speed| position as f32 * speed)).collect();
@@ -49,9 +49,9 @@ mod tests {
     #[test]
     fn scores_depend_on_the_distance_alone() {
         let (rows, width) = (9, 16);
-        let row = |seed: u64| flowmill_nn::random::Draw::new(seed).normals(width);
+        let row = |seed: u64| flowmill_nn::random::RngKey::new(seed).normals(width);
         let (query, key) = (row(1).repeat(rows), row(2).repeat(rows));
-        let angles = Rotary::new(8).angles(&Sequences::packed(&[rows])).unwrap();
+        let angles = Rotary::new(8).angles(&Ragged::packed(&[rows])).unwrap();
         let turn = |data: Vec<f32>| {
             let turned = angles.turn(&Value::from_vec(data, &[rows, width]).unwrap()).unwrap();
             turned.tensor().to_vec2::<f32>().unwrap()

@@ -4,7 +4,7 @@
 //! (within `gate_db` of the loudest), whitened with the mean and covariance of the training split, scaled to unit
 //! length. With the default 48 bands that is 192 values, the length of a CAM++ embedding, in whose columns it stands.
 //!
-//! Whitening: every dimension is standardised first; of the correlation matrix R that remains, (1 − s) R + s I is
+//! Whitening: every dimension is standardized first; of the correlation matrix R that remains, (1 − s) R + s I is
 //! taken, with the shrinkage s, and its symmetric inverse square root applied (ZCA). On few recordings the directions
 //! of least variance are noise, and amplifying them hides the speaker; hence the strong default.
 

@@ -53,7 +53,8 @@ impl Whitening {
     }
 
     pub(super) fn apply(&self, measured: &[f32]) -> Vec<f32> {
-        let centred: Vec<f64> = measured.iter().zip(&self.mean).map(|(&value, mean)| f64::from(value) - mean).collect();
-        self.matrix.chunks_exact(self.mean.len()).map(|row| dot(row, &centred) as f32).collect()
+        let centered: Vec<f64> =
+            measured.iter().zip(&self.mean).map(|(&value, mean)| f64::from(value) - mean).collect();
+        self.matrix.chunks_exact(self.mean.len()).map(|row| dot(row, &centered) as f32).collect()
     }
 }

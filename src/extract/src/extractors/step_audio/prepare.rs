@@ -1,4 +1,4 @@
-//! What Step-Audio does to a recording before it is tokenised.
+//! What Step-Audio does to a recording before it is tokenized.
 
 use flowmill_audio::{AudioError, TrimConfig, trim_silence};
 use schemars::JsonSchema;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Samples per second.
 const SAMPLE_RATE: f64 = 16_000.0;
 
-/// The peak after normalisation.
+/// The peak after normalization.
 const PEAK: f32 = 0.999;
 
 /// A lower peak is not amplified further.

@@ -4,13 +4,13 @@ use super::composition::{Attend, Relative, Saved};
 use crate::cuda::attention::{Layout, merge, of_biases, serves, split};
 use crate::cuda::softmax;
 use crate::ops::row_map::{Key, matrix};
-use crate::{Result, Sequences};
+use crate::{Ragged, Result};
 use candle_core::{Device, Tensor};
 
 impl Attend {
     /// Row maps of queries and of keys: the row of each position, or with `back` the position of each row. `None` where nothing moves.
     fn maps(&self, device: &Device, back: bool) -> Result<[Option<Tensor>; 2]> {
-        let on_device = |items: &Sequences| {
+        let on_device = |items: &Ragged| {
             let rows = items.map(Key::Pad(self.time()))?;
             if back { rows.inverse().moves(device) } else { rows.moves(device) }
         };

@@ -5,7 +5,7 @@ use crate::kernels::attention::{Settings, dropout_factors};
 use crate::ops::attention::Attention;
 use crate::ops::operation::Operation;
 use crate::ops::row_map::{Key, matrix, sum_rows, swap};
-use crate::{Result, Sequences};
+use crate::{Ragged, Result};
 use candle_core::{DType, Device, Tensor};
 
 /// Score below every real one, for keys that a query does not see.
@@ -14,8 +14,8 @@ const UNSEEN: f32 = -1e30;
 /// Attention; inputs are queries, keys, values and, with relative positions, encodings, content bias and position bias.
 pub(super) struct Attend {
     pub(super) settings: Settings,
-    pub(super) queries: Sequences,
-    pub(super) keys: Sequences,
+    pub(super) queries: Ragged,
+    pub(super) keys: Ragged,
     pub(super) shape: Vec<usize>,
 }
 
@@ -77,7 +77,7 @@ impl Attend {
     }
 
     /// `[row, head x channel]` as `[item x head, time, channel]`.
-    fn split(&self, rows: &Tensor, items: &Sequences) -> Result<Tensor> {
+    fn split(&self, rows: &Tensor, items: &Ragged) -> Result<Tensor> {
         let Settings { heads, head_width, .. } = self.settings;
         let (count, time) = (self.items(), self.time());
         let padded = items.map(Key::Pad(time))?.gather(rows)?.reshape((count, time, heads, head_width))?;
@@ -85,7 +85,7 @@ impl Attend {
     }
 
     /// The transpose of [`split`](Self::split).
-    fn merge(&self, split: &Tensor, items: &Sequences) -> Result<Tensor> {
+    fn merge(&self, split: &Tensor, items: &Ragged) -> Result<Tensor> {
         let Settings { heads, head_width, .. } = self.settings;
         let (count, time) = (self.items(), self.time());
         let padded = split.reshape((count, heads, time, head_width))?.transpose(1, 2)?.contiguous()?;
@@ -131,7 +131,7 @@ impl Attend {
             let items = self.queries.ranges().iter().zip(self.keys.ranges());
             for ((queries, keys), mask) in items.zip(mask.chunks_exact_mut(time * time)) {
                 for (query, mask) in mask.chunks_exact_mut(time).take(queries.len()).enumerate() {
-                    mask[self.settings.reach.keys(query, keys.len())].fill(0.0);
+                    mask[self.settings.attention_mask.keys(query, keys.len())].fill(0.0);
                 }
             }
             Ok(Tensor::from_vec(mask, (self.items(), 1, time, time), &Device::Cpu)?)
@@ -139,14 +139,14 @@ impl Attend {
         if self.queries != self.keys {
             return Ok(make()?.to_device(device)?.to_dtype(dtype)?);
         }
-        self.keys.cache().mask(Key::Mask(self.settings.reach, time), device, dtype, make)
+        self.keys.cache().mask(Key::Mask(self.settings.attention_mask, time), device, dtype, make)
     }
 
     /// Returns whether a query sees no key at all. (Rows of padding see none either, but their results are not read.)
     fn has_blind_queries(&self) -> bool {
         let mut items = self.queries.ranges().iter().zip(self.keys.ranges());
         items.any(|(queries, keys)| {
-            (0..queries.len()).any(|query| self.settings.reach.keys(query, keys.len()).is_empty())
+            (0..queries.len()).any(|query| self.settings.attention_mask.keys(query, keys.len()).is_empty())
         })
     }
 
@@ -189,12 +189,12 @@ impl Attend {
 
     /// The dropout factors of the weights, `[item x head, time, time]`, drawn on the host so that they are the same on every device.
     pub(super) fn dropout(&self, like: &Tensor) -> Result<Option<Tensor>> {
-        let Some((rate, draw)) = self.settings.dropout else { return Ok(None) };
+        let Some((rate, rng_key)) = self.settings.dropout else { return Ok(None) };
         let (time, heads) = (self.time(), self.settings.heads);
         let mut factors = vec![0.0; self.items() * heads * time * time];
         for (index, factors) in factors.chunks_exact_mut(time).enumerate() {
             let (query, head, item) = (index % time, index / time % heads, index / time / heads);
-            dropout_factors(draw, [item, head, query], rate, 0, factors);
+            dropout_factors(rng_key, [item, head, query], rate, 0, factors);
         }
         let factors = Tensor::from_vec(factors, (self.items() * heads, time, time), like.device())?;
         Ok(Some(factors.to_dtype(like.dtype())?))

@@ -4,7 +4,7 @@ use crate::device::wide;
 use crate::ops::norm::{Normalize, Normalized, composed_input_gradient};
 use crate::ops::operation::Operation;
 use crate::ops::row_map::{Key, gated, sum_items, vector};
-use crate::{Result, Sequences};
+use crate::{Ragged, Result};
 use candle_core::Tensor;
 
 /// The gradient of all vectors `[item, n x channel]` from the gradients of some, by their places, in single precision or wider.
@@ -18,7 +18,7 @@ fn of_vectors(parts: &[(usize, Tensor)], count: usize) -> Result<Tensor> {
 
 /// `normalized x * (1 + scale) + shift`; inputs `x` `[row, channel]` and the vectors `[item, n x channel]`.
 pub(super) struct ModulatedNorm {
-    pub(super) rows: Sequences,
+    pub(super) rows: Ragged,
     /// The places of shift and scale among the vectors.
     pub(super) places: [usize; 2],
     pub(super) epsilon: f32,
@@ -123,7 +123,7 @@ impl ModulatedNorm {
 
 /// `x + gate * update`; inputs `x` and the update, `[row, channel]`, and the vectors `[item, n x channel]`.
 pub(super) struct AddGated {
-    pub(super) rows: Sequences,
+    pub(super) rows: Ragged,
     /// The place of the gate among the vectors.
     pub(super) gate: usize,
 }

@@ -1,0 +1,310 @@
+//! Inference: from tokens and a speaker to mel spectrograms.
+
+use super::estimator::Conditions;
+use super::model::{Encoded, Flow};
+use super::{ConditionsConfig, FlowError, Result};
+use candle_core::Tensor;
+use flowmill_nn::random::RngKey;
+use flowmill_nn::solvers::{Method, Solution, Solver};
+use flowmill_nn::{Context, Ragged, Value, host};
+
+/// Audio of the target voice from which to continue.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// The ids of its speech tokens, in the form of those of the request.
+    pub tokens: Vec<u32>,
+    /// Its log-mel frames `[frame, bin]`, `token_mel_ratio` per token.
+    pub mel: Tensor,
+}
+
+/// A request to generate one mel.
+#[derive(Debug, Clone)]
+pub struct GenerationRequest {
+    /// Ids of the speech tokens, without those of the prompt; see [`FlowConfig::token_ids`](super::FlowConfig::token_ids).
+    pub tokens: Vec<u32>,
+    /// Speaker embedding.
+    pub speaker_embedding: Vec<f32>,
+    /// A prompt, if any.
+    pub prompt: Option<Prompt>,
+}
+
+/// Options of generation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GenerationOptions {
+    /// The solver that follows the path. An evaluation of the velocity runs the estimator once (with and without
+    /// conditions).
+    pub solver: Solver,
+    /// Strength alpha of a shallow flow, which determines where on the path it starts; by default the model's own.
+    /// Other flows ignore it.
+    pub strength: Option<f32>,
+    /// Strength of the guidance, 0 for none: (1 + r) conditional - r unconditional.
+    pub guidance: f32,
+    /// Standard deviation of the starting noise.
+    pub temperature: f32,
+    /// True for chunk-causal masks.
+    pub streaming: bool,
+}
+
+/// The result of generation.
+#[derive(Debug, Clone, Default)]
+pub struct Generated {
+    /// The mel of each request, `[frame, bin]`, without its prompt.
+    pub mels: Vec<Tensor>,
+    /// The number of evaluations of the velocity for each request.
+    pub evaluations: Vec<usize>,
+}
+
+/// Encoded requests.
+pub(crate) struct Prepared {
+    /// Encoder frames `[row, channel]`, prompts first.
+    pub(crate) frames: Value,
+    /// The rows of each request.
+    pub(crate) rows: Ragged,
+    /// The conditions of the velocity for the requests and, with guidance, again without conditions.
+    conditions: Conditions,
+    items: Ragged,
+}
+
+/// Runs `generate` on as many requests at a time as the solver allows: all with fixed steps, one by one with adaptive
+/// steps, which would follow the hardest request of a batch. So the result of a request never depends on the others.
+pub(crate) fn in_groups(
+    requests: &[GenerationRequest],
+    noise: &[Tensor],
+    options: &GenerationOptions,
+    generate: impl Fn(&[GenerationRequest], &[Tensor]) -> Result<Generated>,
+) -> Result<Generated> {
+    let size = match options.solver.method {
+        Method::Euler => requests.len().max(1),
+        Method::Dopri5 => 1,
+    };
+    let mut all = Generated::default();
+    for (requests, noise) in requests.chunks(size).zip(noise.chunks(size)) {
+        let Generated { mels, evaluations } = generate(requests, noise)?;
+        all.mels.extend(mels);
+        all.evaluations.extend(evaluations);
+    }
+    Ok(all)
+}
+
+impl Flow {
+    /// Returns the number of frames of the request's mel including its prompt.
+    fn frames(&self, request: &GenerationRequest) -> usize {
+        let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
+        self.frames_of(request.tokens.len() + prompt)
+    }
+
+    /// Returns the number of frames of `ids` ids.
+    fn frames_of(&self, ids: usize) -> usize {
+        ids / self.config().ids_per_token() * self.config().token_mel_ratio
+    }
+
+    /// Returns standard normal noise `[frame, bin]` for each request.
+    pub(crate) fn draw_noise(
+        &self,
+        requests: &[GenerationRequest],
+        rng_key: &RngKey,
+        samples: &[u64],
+    ) -> Result<Vec<Tensor>> {
+        if samples.len() != requests.len() {
+            let message = format!("{} sample ids for {} requests", samples.len(), requests.len());
+            return Err(FlowError::Batch { item: 0, message });
+        }
+        let bins = self.config().output_size;
+        let noise = requests.iter().zip(samples).map(|(request, sample)| {
+            let frames = self.frames(request);
+            let noise = rng_key.purpose("generation noise").sample(*sample).normals(frames * bins);
+            Ok(host::tensor(noise, &[frames, bins])?)
+        });
+        noise.collect()
+    }
+
+    /// Generates a batch of mel spectrograms from given standard normal noise `[frame, bin]`, prompt frames first.
+    ///
+    /// # Errors
+    /// [`FlowError::Batch`] names the request that does not match the model.
+    pub fn generate_from(
+        &self,
+        context: &Context,
+        requests: &[GenerationRequest],
+        options: &GenerationOptions,
+        noise: &[Tensor],
+    ) -> Result<Generated> {
+        self.check_requests(requests, noise)?;
+        in_groups(requests, noise, options, |requests, noise| {
+            let prepared = self.prepare(context, requests, options)?;
+            let mut start = Vec::with_capacity(prepared.rows.total() * self.config().output_size);
+            for noise in noise {
+                let noise = host::contiguous(noise)?;
+                start.extend(host::slice("noise", &noise)?.iter().map(|x| x * options.temperature));
+            }
+            let starts = vec![0.0; requests.len()];
+            let solution = self.follow(context, &prepared, options, start, &starts)?;
+            self.cut(solution, requests, &prepared.rows)
+        })
+    }
+
+    /// Encodes requests.
+    pub(crate) fn prepare(
+        &self,
+        context: &Context,
+        requests: &[GenerationRequest],
+        options: &GenerationOptions,
+    ) -> Result<Prepared> {
+        let Encoded { frames, means: mu, rows } = self.encode_requests(context, requests, options.streaming)?;
+        let speakers: Vec<f32> = requests.iter().flat_map(|request| request.speaker_embedding.clone()).collect();
+        let speakers = host::tensor(speakers, &[requests.len(), self.config().spk_embed_dim])?;
+        let speaker = self.speaker_condition(context, &speakers)?;
+        let prompt = match self.config().conditions {
+            ConditionsConfig::Speaker => None,
+            ConditionsConfig::ProjectedSpeakerAndPrompt => Some(self.prompt_frames(requests, &rows)?),
+        };
+        // Every evaluation of the velocity reads them.
+        let device = mu.tensor().device();
+        let (speaker, prompt) = (speaker.on(device)?, prompt.map(|prompt| prompt.on(device)).transpose()?);
+        let conditions = Conditions { mu, speaker, prompt };
+        let (conditions, items) = match options.guidance {
+            0.0 => (conditions, rows.clone()),
+            _ => (with_unconditional(&conditions)?, twice(&rows)),
+        };
+        Ok(Prepared { frames, rows, conditions, items })
+    }
+
+    /// Follows the velocity from `state` `[row, bin]`, where item `i` is at time `starts[i]`, until all items are at
+    /// time 1.
+    pub(crate) fn follow(
+        &self,
+        context: &Context,
+        prepared: &Prepared,
+        options: &GenerationOptions,
+        state: Vec<f32>,
+        starts: &[f64],
+    ) -> Result<Solution> {
+        let bins = self.config().output_size;
+        let Prepared { rows, conditions, items, .. } = prepared;
+        let guided = items.len() > rows.len();
+        options.solver.solve::<FlowError>(self.config().matching.t_scheduler, state, |state, progress| {
+            let state = if guided { [state, state].concat() } else { state.to_vec() };
+            let state = Value::from_vec(state, &[items.total(), bins])?;
+            let time = |start: &f64| (start + (1.0 - start) * f64::from(progress)) as f32;
+            let times: Vec<f32> = starts.iter().map(time).cycle().take(items.len()).collect();
+            let velocity = self.velocity(context, &state, &times, conditions, items, options.streaming)?;
+            let mut velocity = host::read(velocity.tensor())?;
+            if guided {
+                let without = velocity.split_off(velocity.len() / 2);
+                let rate = options.guidance;
+                velocity.iter_mut().zip(without).for_each(|(with, without)| {
+                    *with = (1.0 + rate) * *with - rate * without;
+                });
+            }
+            // Progress goes from 0 to 1 over the rest of each item's path.
+            for (rows, start) in rows.ranges().iter().zip(starts) {
+                let rest = (1.0 - start) as f32;
+                velocity[rows.start * bins..rows.end * bins].iter_mut().for_each(|x| *x *= rest);
+            }
+            Ok(velocity)
+        })
+    }
+
+    pub(crate) fn check_requests(&self, requests: &[GenerationRequest], noise: &[Tensor]) -> Result<()> {
+        let config = self.config();
+        if noise.len() != requests.len() {
+            let message = format!("{} noises for {} requests", noise.len(), requests.len());
+            return Err(FlowError::Batch { item: 0, message });
+        }
+        for (item, (request, noise)) in requests.iter().zip(noise).enumerate() {
+            let refuse = |message| Err(FlowError::Batch { item, message });
+            if request.tokens.is_empty() {
+                return refuse("no tokens".to_owned());
+            }
+            let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
+            let ids = config.ids_per_token();
+            if let Some(count) = [request.tokens.len(), prompt].into_iter().find(|count| !count.is_multiple_of(ids)) {
+                return refuse(format!("{count} ids, but every token has {ids}"));
+            }
+            if request.speaker_embedding.len() != config.spk_embed_dim {
+                let (found, wanted) = (request.speaker_embedding.len(), config.spk_embed_dim);
+                return refuse(format!("{found} speaker values instead of {wanted}"));
+            }
+            if let Some(Prompt { tokens, mel }) = &request.prompt
+                && mel.dims() != [self.frames_of(tokens.len()), config.output_size]
+            {
+                return refuse(format!("a prompt of {} ids with a mel of {:?}", tokens.len(), mel.dims()));
+            }
+            if noise.dims() != [self.frames(request), config.output_size] {
+                return refuse(format!("noise of {:?} for {} frames", noise.dims(), self.frames(request)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the frames of each request, prompt first.
+    fn encode_requests(&self, context: &Context, requests: &[GenerationRequest], streaming: bool) -> Result<Encoded> {
+        let ids = self.config().ids_per_token();
+        let (mut frames, mut means, mut lengths) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
+        // One by one: the result of a request must not depend on the padding of its batch.
+        for request in requests {
+            let prompt = request.prompt.iter().flat_map(|prompt| &prompt.tokens);
+            let tokens: Vec<u32> = prompt.chain(&request.tokens).copied().collect();
+            let speaker = host::tensor(request.speaker_embedding.clone(), &[1, self.config().spk_embed_dim])?;
+            let encoded = self.encoded(context, &tokens, &[tokens.len() / ids], &speaker, streaming)?;
+            frames.push(encoded.frames.tensor().clone());
+            means.push(encoded.means.tensor().clone());
+            lengths.push(self.frames_of(tokens.len()));
+        }
+        let rows = Ragged::packed(&lengths);
+        let joined = |parts: &[Tensor]| Value::plain(Tensor::cat(parts, 0)?);
+        let (frames, means) = (joined(&frames)?, joined(&means)?);
+        Ok(Encoded { frames, means, rows })
+    }
+
+    /// Returns the normalized prompt frames at the start of each item, and zero elsewhere.
+    fn prompt_frames(&self, requests: &[GenerationRequest], rows: &Ragged) -> Result<Value> {
+        let bins = self.config().output_size;
+        let mut frames = vec![0.0; rows.total() * bins];
+        for (request, rows) in requests.iter().zip(rows.ranges()) {
+            let Some(prompt) = &request.prompt else { continue };
+            let mel = host::contiguous(&prompt.mel)?;
+            let source = host::slice("prompt", &mel)?;
+            let target = &mut frames[rows.start * bins..rows.start * bins + source.len()];
+            target.copy_from_slice(&source);
+            if let Some(normalization) = &self.config().mel_normalisation {
+                normalization.apply(target);
+            }
+        }
+        Ok(Value::from_vec(frames, &[rows.total(), bins])?)
+    }
+
+    /// Splits the result into items without their prompts, in the scale of real mels.
+    pub(crate) fn cut(&self, solution: Solution, requests: &[GenerationRequest], rows: &Ragged) -> Result<Generated> {
+        let Solution { state: mut mel, evaluations } = solution;
+        let bins = self.config().output_size;
+        if let Some(normalization) = &self.config().mel_normalisation {
+            normalization.invert(&mut mel);
+        }
+        let items = requests.iter().zip(rows.ranges()).map(|(request, rows)| {
+            let prompt = request.prompt.as_ref().map_or(0, |prompt| self.frames_of(prompt.tokens.len()));
+            let frames = rows.len() - prompt;
+            let elements = mel[(rows.start + prompt) * bins..rows.end * bins].to_vec();
+            Ok(host::tensor(elements, &[frames, bins])?)
+        });
+        let mels = items.collect::<Result<_>>()?;
+        Ok(Generated { mels, evaluations: vec![evaluations; requests.len()] })
+    }
+}
+
+/// Returns the items twice: once with their conditions, once without.
+fn twice(rows: &Ragged) -> Ragged {
+    Ragged::packed(&rows.lengths().repeat(2))
+}
+
+fn with_unconditional(conditions: &Conditions) -> Result<Conditions> {
+    let padded = |value: &Value| -> Result<Value> {
+        let rows = value.rows();
+        Ok(value.unpack_rows(&Ragged::padded(&[rows], 2 * rows)?)?)
+    };
+    Ok(Conditions {
+        mu: padded(&conditions.mu)?,
+        speaker: padded(&conditions.speaker)?,
+        prompt: conditions.prompt.as_ref().map(padded).transpose()?,
+    })
+}

@@ -1,0 +1,17 @@
+//! Loops over `f32` slices: vectorized, multi-threaded, each element written by one task, sums taken in a fixed order.
+
+pub mod activation;
+pub mod attention;
+pub mod convolution;
+pub mod depthwise;
+pub mod dropout;
+pub mod elementwise;
+pub mod functions;
+pub mod gate;
+pub mod gemm;
+mod gemm_bf16;
+pub mod item_tasks;
+pub mod norm;
+pub mod reduce;
+pub(crate) mod shared;
+pub(crate) mod vectorized;
