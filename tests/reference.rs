@@ -53,6 +53,22 @@ fn the_committed_pages_are_what_the_program_prints() {
     }
 }
 
+/// The review of ARCHITECTURE.md is worth something only as long as its files exist.
+#[test]
+fn the_architecture_page_names_files_that_exist() {
+    let page = fs::read_to_string(repository().join("ARCHITECTURE.md")).unwrap();
+    let folders = ["src", "stages", "tests", "scripts", "recipes", "data", "docs"];
+    let paths: Vec<&str> = page
+        .split('`')
+        .filter(|code| !code.contains(char::is_whitespace))
+        .filter(|code| code.split_once('/').is_some_and(|(folder, _)| folders.contains(&folder)))
+        .collect();
+    let missing: Vec<&&str> = paths.iter().filter(|path| !repository().join(path).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let questions = page.lines().filter(|line| line.starts_with("| ") && line.contains("? |")).count();
+    assert_eq!((questions, paths.len() >= 40), (20, true));
+}
+
 #[test]
 fn every_recipe_of_the_repository_is_valid_by_the_schema() {
     let schema = schema();

@@ -68,16 +68,6 @@ impl Parameters {
         Ok(id)
     }
 
-    /// Registers a buffer: saved and loaded with the weights, never trained.
-    ///
-    /// # Errors
-    /// [`NnError::DuplicateParameter`] when the name is taken.
-    pub fn add_buffer(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<ParameterId> {
-        let id = self.add(name, tensor)?;
-        self.set_trainable(id, false);
-        Ok(id)
-    }
-
     /// Returns the number of parameters.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -130,14 +130,6 @@ impl RngKey {
         numbers
     }
 
-    /// A tensor of uniform numbers in [0, 1).
-    ///
-    /// # Errors
-    /// When candle cannot make a tensor of that shape.
-    pub fn uniform_tensor(&self, shape: &[usize], device: &Device) -> crate::Result<Tensor> {
-        Ok(Tensor::from_vec(self.uniforms(shape.iter().product()), shape, device)?)
-    }
-
     /// A tensor of standard normal numbers.
     ///
     /// # Errors

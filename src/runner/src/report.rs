@@ -55,11 +55,6 @@ impl Reporter {
         self.write(&self.notes, &text.to_string());
     }
 
-    /// Returns whether the reporter prints nothing.
-    pub fn is_quiet(&self) -> bool {
-        self.quiet
-    }
-
     fn write(&self, sink: &Sink, text: &str) {
         // A closed pipe has no reader; the work continues.
         let write = || {

@@ -25,8 +25,6 @@ pub struct WhisperLogMel {
 impl WhisperLogMel {
     /// The sampling rate of the signals, in hertz.
     pub const SAMPLE_RATE: u32 = SAMPLE_RATE;
-    /// Samples from one frame to the next.
-    pub const HOP_LENGTH: usize = HOP;
 
     /// Prepares the analysis for 80 bands (Whisper up to large-v2) or 128 (large-v3, the speech tokenizers).
     ///

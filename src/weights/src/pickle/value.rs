@@ -94,11 +94,6 @@ impl PickleValue {
         }
     }
 
-    /// Returns whether it is a container.
-    pub fn is_container(&self) -> bool {
-        matches!(self, Self::Ints(_) | Self::Floats(_) | Self::List(_) | Self::Tuple(_) | Self::Set(_) | Self::Dict(_))
-    }
-
     /// Returns a short description: `dict of 3`, `list of 192 floats`.
     pub fn summary(&self) -> String {
         match self {
