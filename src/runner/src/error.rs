@@ -48,12 +48,10 @@ pub enum StageError {
         took: u64,
     },
     /// Two parts write the same file.
-    #[error("the parts {first} and {second} both write {output}")]
+    #[error("the parts {} and {} both write {output}", parts[0], parts[1])]
     OutputOfTwo {
-        /// The part that wrote it first.
-        first: String,
-        /// The other part.
-        second: String,
+        /// The part that wrote it first, and the other part.
+        parts: Box<[String; 2]>,
         /// The file, relative to the stage's folder.
         output: String,
     },

@@ -304,7 +304,7 @@ impl<'a> Publisher<'a> {
             match claims.get(output) {
                 Some(other) if other != key => {
                     let (first, second, output) = (other.clone(), key.to_owned(), output.clone());
-                    return Err(StageError::OutputOfTwo { first, second, output });
+                    return Err(StageError::OutputOfTwo { parts: Box::new([first, second]), output });
                 }
                 _ => drop(claims.insert(output.clone(), key.to_owned())),
             }
@@ -656,8 +656,8 @@ mod tests {
         let publisher = Publisher::new(&place.dir, &place.cache);
         publisher.claim("b", &["train/x".to_owned()]).unwrap();
         let error = publisher.publish(prepare(&place, &[("train/x", "x")])).unwrap_err();
-        let StageError::OutputOfTwo { first, second, output } = &error else { panic!("{error}") };
-        assert_eq!((first.as_str(), second.as_str(), output.as_str()), ("b", "train/a", "train/x"));
+        let StageError::OutputOfTwo { parts, output } = &error else { panic!("{error}") };
+        assert_eq!((parts[0].as_str(), parts[1].as_str(), output.as_str()), ("b", "train/a", "train/x"));
     }
 
     #[test]

@@ -111,6 +111,9 @@ fn lists<'a, T: ArrowPrimitiveType>(rows: impl ExactSizeIterator<Item = &'a [T::
     Arc::new(builder.finish())
 }
 
+/// Ids and lists of one numeric type.
+type Rows<T> = Vec<(String, Vec<<T as ArrowPrimitiveType>::Native>)>;
+
 /// Writes ids and lists of one numeric type.
 fn write<T: ArrowPrimitiveType>(
     path: &Path,
@@ -127,11 +130,7 @@ fn write<T: ArrowPrimitiveType>(
 }
 
 /// Reads ids and lists; a missing list or number is an error.
-fn read<T: ArrowPrimitiveType>(
-    path: &Path,
-    key: &str,
-    value: &str,
-) -> Result<Vec<(String, Vec<T::Native>)>, CorpusError> {
+fn read<T: ArrowPrimitiveType>(path: &Path, key: &str, value: &str) -> Result<Rows<T>, CorpusError> {
     let table = Table::read(path, Some(&[key, value]))?;
     let mut rows = Vec::with_capacity(table.rows());
     for batch in table.batches() {

@@ -121,7 +121,7 @@ pub enum ItemFault {
     Column(#[from] ColumnError),
     /// The mel of the recording cannot be computed.
     #[error("its mel cannot be computed: {0}")]
-    Mel(UseError),
+    Mel(Box<UseError>),
     /// The mel has another number of bins than the model.
     #[error("its mel has {found} bins, the model makes {bins}")]
     Bins {
@@ -251,7 +251,7 @@ fn mel<'a>(row: &'a Row, mels: &Mels) -> Result<Mel<'a>, ItemFault> {
         }
         Mels::Computed(mel) => {
             let compute = || Ok::<_, UseError>(mel.compute(&recording(row, mel.config())?)?);
-            let Features { data, frames, bins } = compute().map_err(ItemFault::Mel)?;
+            let Features { data, frames, bins } = compute().map_err(|error| ItemFault::Mel(Box::new(error)))?;
             Ok(Mel { data: Cow::Owned(data), frames, bins })
         }
     }

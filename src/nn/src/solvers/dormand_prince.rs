@@ -301,14 +301,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_solved_ends_in_an_error() {
-        let said =
-            |tolerances, velocity: fn(&[f32], f32) -> Vec<f32>| solve(&[1.0], 1.0, tolerances, velocity).unwrap_err();
+        type Velocity = fn(&[f32], f32) -> Vec<f32>;
+        let said = |tolerances, velocity: Velocity| solve(&[1.0], 1.0, tolerances, velocity).unwrap_err();
         let few = Tolerances { max_evaluations: 200, ..Tolerances::default() };
         let stiff = said(few, |x, t| vec![-1e6 * (x[0] - t.cos())]);
         let names = |text: &str| text.contains("200 evaluations") && text.contains("euler");
         assert!(matches!(&stiff, NnError::Invalid { what: "dopri5", message } if names(message)), "{stiff}");
-        let not_finite: [fn(&[f32], f32) -> Vec<f32>; 2] =
-            [|_, t| vec![if t > 0.5 { f32::NAN } else { 1.0 }], |_, _| vec![f32::INFINITY]];
+        let not_finite: [Velocity; 2] = [|_, t| vec![if t > 0.5 { f32::NAN } else { 1.0 }], |_, _| vec![f32::INFINITY]];
         for velocity in not_finite {
             let error = said(few, velocity);
             assert!(matches!(error, NnError::NotFinite { what: "dopri5", .. }), "{error}");
