@@ -49,7 +49,7 @@ fn ljspeech_metadata_has_bars_and_plain_quotes() {
     let (first, second) = (reading.utterances.row(0), reading.utterances.row(1));
     assert_eq!((first.text, first.wav, first.spk), ("Mr. X", "lj/wavs/LJ-1.flac", "linda"));
     assert_eq!((second.text, second.wav), ("He said \"no\" twice", "lj/wavs/LJ-2.wav"));
-    expect_rejected(&reading, "LJ-3", "bad line in metadata.csv", &["line 3 ", "`|`"]);
+    expect_rejected(&reading, "LJ-3", "no transcript", &["line 3 ", "`|`"]);
     expect_rejected(&reading, "LJ-4", "bad line in metadata.csv", &["line 4 ", "4 fields"]);
     expect_rejected(&reading, "LJ-1", "repeated id", &["metadata.csv:5", "metadata.csv:2"]);
     assert_eq!(reading.lines, 5);

@@ -153,12 +153,17 @@ fn worst(found: &Gradients, expected: &Gradients) -> (f64, usize) {
 /// thousands of sums, each rounded.
 const SINGLE: f64 = 2e-5;
 
+/// The same for the shallow flow. Its time is computed, so that both may differ by one step of single precision, 6e-8.
+/// The frequencies of the time encoding reach 1000, so the conditions of the estimator differ by up to 6e-5.
+const SINGLE_WITH_COMPUTED_TIME: f64 = 2e-4;
+
 fn agree(what: &str, (loss, found): (f32, &Gradients), (exact, expected): (f32, &Gradients)) {
+    let largest = if what.starts_with("sfm") { SINGLE_WITH_COMPUTED_TIME } else { SINGLE };
     let error = f64::from((loss - exact).abs() / exact);
     let (worst, parameter) = worst(found, expected);
     println!("{what}: loss off by {error:.1e}, gradient by {:.1e}, {worst:.1e}", distance(found, expected));
     assert!(error < 5e-6, "{what}: {loss} rather than {exact}");
-    assert!(worst < SINGLE, "{what}: gradient of parameter {parameter} is off by {worst}");
+    assert!(worst < largest, "{what}: gradient of parameter {parameter} is off by {worst}");
 }
 
 /// Includes dropout, adapters and checkpointed blocks. Runs on the CPU, and on a device if the environment names one.

@@ -127,7 +127,7 @@ fn a_killed_run_keeps_what_it_finished_and_carries_on_with_what_can_be_resumed()
     let summary = result.unwrap();
     assert_eq!(summary.stages.iter().map(|stage| stage.ran).collect::<Vec<_>>(), [0, 0, 1]);
     assert!(said.contains(&format!("process {} on ", child.id())), "who died is named: {said}");
-    ran_because(&summary, "2-learn", ReasonKind::Continues, &["step ", " of 6"]);
+    ran_because(&summary, "2-learn", ReasonKind::Continues, &["step "]);
     assert_eq!(outcomes(&toy), ["died", "done"]);
     let undisturbed = Toy::new(2);
     undisturbed.ran(&[]);
@@ -159,8 +159,8 @@ fn unfinished_work_is_not_lost_to_another_fingerprint_unless_that_is_forced() {
     }
     assert_eq!(tree(&toy.exp().join("2-learn")), before, "a refusal changes nothing");
     let dry = RunOptions { dry_run: true, ..options() };
-    ran_because(&toy.run_with(&other, &dry).0.unwrap(), "2-learn", ReasonKind::Refused, &["step ", " of 6"]);
-    ran_because(&toy.run_with(&[], &dry).0.unwrap(), "2-learn", ReasonKind::Continues, &["step ", " of 6"]);
+    ran_because(&toy.run_with(&other, &dry).0.unwrap(), "2-learn", ReasonKind::Refused, &["step "]);
+    ran_because(&toy.run_with(&[], &dry).0.unwrap(), "2-learn", ReasonKind::Continues, &["step "]);
 
     // A changed input is refused like a changed setting, and restoring it makes the work continue.
     let (changed, kept) =
@@ -173,7 +173,7 @@ fn unfinished_work_is_not_lost_to_another_fingerprint_unless_that_is_forced() {
 
     let forced = RunOptions { force: true, ..options() };
     let summary = toy.run_with(&other, &forced).0.unwrap();
-    ran_because(&summary, "2-learn", ReasonKind::DropsWork, &["step ", " of 6"]);
+    ran_because(&summary, "2-learn", ReasonKind::DropsWork, &["step "]);
     let undisturbed = Toy::new(2);
     undisturbed.ran(&other);
     assert_eq!(tree(&toy.exp()), tree(&undisturbed.exp()));
@@ -230,7 +230,8 @@ fn a_second_run_says_who_holds_the_experiment_or_waits() {
     assert!(result.unwrap().stages.iter().all(|stage| stage.ran == 0), "{said}");
     assert!(said.contains(&format!("process {} on ", child.id())), "whom it waits for is named: {said}");
     assert!(child.wait().unwrap().success());
-    assert_eq!(holder(&experiment), None);
+    // A process that another test starts at this moment shares the descriptor of the lock until it executes its program.
+    wait_until("the experiment is free", || holder(&experiment).is_none());
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn a_new_input_file_is_a_new_part() {
     toy.write("data/file-00002.txt", "first 2\nsecond line 2\nx\n");
     let (ran, summary) = toy.ran_with_summary(&[]);
     assert_eq!(ran, ["0-read/lines/part-00002", "1-join/all", "1-join/copy/lines/part-00002", "2-learn/model"]);
-    ran_because(&summary, "2-learn", ReasonKind::InputAdded, &["1-join/copy/lines/part-00002.txt"]);
+    ran_because(&summary, "1-join", ReasonKind::InputAdded, &["1-join/copy/lines/part-00002.txt"]);
     let fresh = Toy::new(3);
     fresh.ran(&[]);
     assert_eq!(tree(&toy.exp()), tree(&fresh.exp()));

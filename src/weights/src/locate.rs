@@ -123,7 +123,7 @@ pub(super) fn neighbor(of: &Path, name: &str) -> Parsed<PathBuf> {
     }
     match real.is_file() {
         true => Ok(file),
-        false => Err(format!("`{shown}` is no regular file").into()),
+        false => Err(format!("`{shown}` is not a regular file").into()),
     }
 }
 

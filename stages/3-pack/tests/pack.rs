@@ -269,8 +269,8 @@ fn pieces_of_a_recording_become_waves_of_their_own() {
 fn wrong_settings_name_their_key() {
     let dir = tempfile::tempdir().unwrap();
     for (pack, key, value) in [
-        ("pack: {compression_level: 40}\n", "pack.compression_level", "40"),
-        ("pack: {mel: {overrides: {fmax: 20000}}}\n", "pack.mel.overrides.fmax", "20000"),
+        ("pack: {compression_level: 40}\n", "pack.compression_level", "22"),
+        ("pack: {mel: {overrides: {fmax: 20000}}}\n", "pack.mel.overrides.fmax", "fmax"),
         ("pack: {mel: {definition: cosyvoice}}\n", "pack.mel.definition", "cosyvoice2"),
         ("pack: {mel: {stor: none}}\n", "pack.mel.stor", "\"store\""),
     ] {

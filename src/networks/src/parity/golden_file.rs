@@ -257,7 +257,7 @@ fn model(config: &Value) -> Option<String> {
         return Some(format!("{objective}_objective"));
     }
     if config.get("optimisers").or(config.get("schedules")).is_some_and(Value::is_object) {
-        return Some("optimisers".to_owned());
+        return Some("optimizers".to_owned());
     }
     (config.get("features") == Some(&Value::Bool(true))).then(|| "features".to_owned())
 }

@@ -121,7 +121,7 @@ fn broken_programs_are_refused() {
     refused(b"e", Damaged, "mark");
     refused(b"K\x01K\x02a", Damaged, "list");
     refused(b"}(K\x01u", Damaged, "key");
-    refused(b"h\x07", Damaged, "kept");
+    refused(b"h\x07", Damaged, "memoized");
     refused(b"K\x01)R", Damaged, "call");
     values(b"\x80\x09N.").unwrap_err().expect(Unsupported, &["protocol 9"]);
     values(b"\x80\x02N.more").unwrap_err().expect(Damaged, &["4 bytes"]);
