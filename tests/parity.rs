@@ -195,12 +195,12 @@ fn optimizers_are_checked_too() {
             parts.set_config(&config);
         }
     };
-    let decay = tampered(FILE, set("/optimizers/adamw/weight_decay", json!(0.2))).expect_code(1);
+    let decay = tampered(FILE, set("/optimisers/adamw/weight_decay", json!(0.2))).expect_code(1);
     decay.expect_words(&["optimizers FAIL", "out.adamw."]);
     let gradient = tampered(FILE, |parts| parts.set("in.grad_vector", 0, 3.0)).expect_code(1);
     gradient.expect_words(&["optimizers FAIL"]);
-    let unknown = tampered(FILE, set("/optimizers/muon/library", json!("torch.optim.Lion"))).expect_code(2);
-    unknown.expect_words(&["config.optimizers.muon.library", "Lion"]);
+    let unknown = tampered(FILE, set("/optimisers/muon/library", json!("torch.optim.Lion"))).expect_code(2);
+    unknown.expect_words(&["config.optimisers.muon.library", "Lion"]);
     let more = tampered(FILE, set("/steps", json!(1u64 << 60))).expect_code(2);
     more.expect_words(&["in.grad_matrix", "51"]);
     let unchecked = tampered(FILE, |parts| parts.rename("out.muon.matrix", "out.moon.matrix")).expect_code(2);
