@@ -10,7 +10,7 @@ pub enum FaultKind {
     Unreadable,
     /// It is no weight file, or one without tensors.
     NotWeights,
-    /// It was cut or changed, or contradicts itself.
+    /// It is truncated or modified, or contradicts itself.
     Damaged,
     /// One of its values contains itself.
     Cyclic,

@@ -129,7 +129,9 @@ impl<'a> Source<'a> {
     /// Continues at `position`.
     pub fn seek(&mut self, position: u64) -> Parsed<()> {
         if position > self.length {
-            return Err(format!("it names byte {position} and has {}; it was cut or changed", self.length).into());
+            return Err(
+                format!("it names byte {position} and has {}; the file is truncated or modified", self.length).into()
+            );
         }
         let moved = i64::try_from(i128::from(position) - i128::from(self.position));
         match moved {
@@ -192,8 +194,10 @@ impl<'a> Source<'a> {
             return Ok(());
         }
         let (position, remaining) = (self.position, self.remaining());
-        Err(format!("{count} bytes are announced at byte {position} and {remaining} follow; it was cut or changed")
-            .into())
+        Err(format!(
+            "{count} bytes are announced at byte {position} and {remaining} follow; the file is truncated or modified"
+        )
+        .into())
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Parsed<()> {

@@ -33,7 +33,7 @@ const ROW_GROUPS: usize = 20;
 /// Prints the table. The reasons of rejected rows are counted by kind and always shown in full.
 pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result<()> {
     let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?))
-        .context("its footer cannot be read; the file was cut or changed")?;
+        .context("its footer cannot be read; the file is truncated or modified")?;
     print_summary(builder.metadata(), out)?;
     let shapes = shapes(builder.schema());
     print_columns(builder.schema(), builder.metadata(), &shapes, out)?;

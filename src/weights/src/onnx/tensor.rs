@@ -102,9 +102,10 @@ fn external(source: &mut Source<'_>, element: ElementType, shape: Vec<usize>, pl
     if let Some(claimed) = place.length
         && claimed > room
     {
-        return Err(
-            format!("its data has {claimed} bytes and {room} are left of `{shown}`; it was cut or changed").into()
-        );
+        return Err(format!(
+            "its data has {claimed} bytes and {room} are left of `{shown}`; the file is truncated or modified"
+        )
+        .into());
     }
     let view = TensorView::contiguous(element, shape, place.offset, place.length.unwrap_or(room))
         .map_err(|fault: Fault| Fault::new(fault.kind, format!("{fault} of `{shown}`")))?;

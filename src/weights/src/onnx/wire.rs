@@ -30,9 +30,11 @@ pub(super) fn fields<'a>(
             2 => Wire::Bytes { end: bytes_end(source, end)? },
             5 => Wire::Word(source.array()?),
             other => {
-                return Err(
-                    format!("a field of kind {other} at byte {}; it was cut or changed", source.position()).into()
-                );
+                return Err(format!(
+                    "a field of kind {other} at byte {}; the file is truncated or modified",
+                    source.position()
+                )
+                .into());
             }
         };
         visit(source, tag >> 3, wire)?;
@@ -42,9 +44,10 @@ pub(super) fn fields<'a>(
     }
     match source.position() == end {
         true => Ok(()),
-        false => {
-            Err(format!("a field reaches beyond its message, which ends at byte {end}; it was cut or changed").into())
-        }
+        false => Err(format!(
+            "a field reaches beyond its message, which ends at byte {end}; the file is truncated or modified"
+        )
+        .into()),
     }
 }
 

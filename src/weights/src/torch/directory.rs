@@ -75,7 +75,9 @@ impl Directory {
         source.seek(entry.header)?;
         let header = source.array::<{ LOCAL as usize }>()?;
         if !header.starts_with(b"PK\x03\x04") {
-            return Err(format!("entry `{shown}` is not where the directory says; it was cut or changed").into());
+            return Err(
+                format!("entry `{shown}` is not where the directory says; the file is truncated or modified").into()
+            );
         }
         let start = entry.header + LOCAL + word(&header, 26) + word(&header, 28);
         let size = entry.size;
