@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::flowmill::outcome;
-use crate::support::{Mini, Outcome};
+use crate::support::Mini;
+use crate::support::flowmill::finish;
 
 /// Starts a run whose output can be read later.
 fn start(mini: &Mini) -> Child {
@@ -20,12 +20,6 @@ fn wait_until_held(mini: &Mini) {
         assert!(start.elapsed() < Duration::from_secs(30), "nobody took the experiment");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// Waits for the end of a process.
-fn finish(process: Child) -> Outcome {
-    let start = Instant::now();
-    outcome(process.wait_with_output().unwrap(), start.elapsed())
 }
 
 #[test]

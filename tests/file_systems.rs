@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::support::errno::run_failing;
+use crate::support::flowmill::host;
 use crate::support::{Mini, Tree};
 
 const ENOLCK: i32 = 37;
@@ -29,8 +30,8 @@ fn without_locks_a_file_stands_for_one() {
     let holder = |pid: u32, host: &str| {
         format!(r#"{{"pid":{pid},"host":"{host}","command":"flowmill run","start":"2024-01-01T00:00:00Z"}}"#)
     };
-    let host = String::from_utf8(std::process::Command::new("uname").arg("-n").output().unwrap().stdout).unwrap();
-    let host = host.trim();
+    let host = host();
+    let host = host.as_str();
     // One of another machine is refused, whoever asks; one of a process that lives too; one of a dead process is taken over.
     for (pid, on, code) in [(1, "elsewhere", 1), (std::process::id(), host, 1), (u32::MAX / 2, host, 0)] {
         fs::write(mini.exp(".lock-holder"), holder(pid, on)).unwrap();

@@ -191,7 +191,7 @@ fn dates_in_the_logs_cause_no_retraining_and_change_no_weights() {
     let mini = Mini::new();
     mini.run(&["--quiet"]).expect_code(0);
     let before = mini.tree();
-    mini.run(&["--set", "train.wall_clock=true"]).expect_code(0).expect_words(&["nothing to do"]);
+    mini.run(&["--set", "train.wall_clock=true"]).expect_code(0).expect_nothing_to_do();
     mini.tree().expect_same_bytes(&before, "a setting of logs");
     mini.forget_training();
     mini.run(&["--set", "train.wall_clock=true", "--quiet"]).expect_code(0);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::errno::failing;
-use crate::support::flowmill::outcome;
+use crate::support::flowmill::{finish, host, outcome};
 use crate::support::{Mini, Outcome, Tree};
 
 const ENOLCK: i32 = 37;
@@ -26,19 +26,13 @@ fn start(mini: &Mini, stage: &str, key: &str, more: &[&str]) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits for the end of a process.
-fn finish(process: Child) -> Outcome {
-    let start = Instant::now();
-    outcome(process.wait_with_output().unwrap(), start.elapsed())
-}
-
 /// The keys of the parts that can be done.
 fn parts(mini: &Mini, stage: &str, more: &[&str]) -> Vec<String> {
     let printed = mini.flowmill("parts", &[&[stage], more].concat()).expect_code(0);
     printed.stdout.lines().map(str::to_owned).collect()
 }
 
-/// What `parts --json` tells.
+/// Returns the output of `parts --json`.
 fn parts_json(mini: &Mini, stage: &str, more: &[&str]) -> Value {
     let printed = mini.flowmill("parts", &[&[stage, "--json"], more].concat()).expect_code(0);
     serde_json::from_str(&printed.stdout).unwrap()
@@ -93,9 +87,9 @@ fn four_processes_do_stages_0_to_3_as_one_run_does() {
                 }
             });
         }
-        close(&mini, stage, &set).expect_code(0).expect_words(&["nothing to do"]);
+        close(&mini, stage, &set).expect_code(0).expect_nothing_to_do();
     }
-    println!("phases of so many parts: {phases:?}");
+    println!("parts of each phase: {phases:?}");
     assert!(phases.iter().filter(|parts| **parts >= 4).count() >= 4, "{phases:?}");
     let alone = Mini::new();
     alone.run(&[&set[..], &["--stop-stage", "3"]].concat()).expect_code(0);
@@ -110,7 +104,7 @@ struct Gated {
     mini: Mini,
 }
 
-/// What its commands need.
+/// The options that its commands need.
 const PIPES: [&str; 2] = ["--set", "prep.allow_pipes=true"];
 
 impl Gated {
@@ -135,7 +129,7 @@ impl Gated {
         fs::write(self.mini.path("open"), "").unwrap();
     }
 
-    /// How many commands were started.
+    /// The number of commands started.
     fn reached(&self) -> usize {
         fs::read_dir(self.mini.path("reached")).unwrap().count()
     }
@@ -233,9 +227,9 @@ fn without_locks_files_stand_for_those_of_parts() {
     let key = parts(&mini, "0", &[]).remove(0);
     let name = format!("0-prep%{}", key.replace('/', "%"));
     let (lock, stand_in) = (mini.exp(&format!(".lock-part-{name}")), mini.exp(&format!(".lock-holder-part-{name}")));
-    let host = String::from_utf8(Command::new("uname").arg("-n").output().unwrap().stdout).unwrap();
+    let host = host();
     for (pid, on, free) in
-        [(1, "elsewhere", false), (std::process::id(), host.trim(), false), (u32::MAX / 2, host.trim(), true)]
+        [(1, "elsewhere", false), (std::process::id(), host.as_str(), false), (u32::MAX / 2, host.as_str(), true)]
     {
         let holder =
             format!(r#"{{"pid":{pid},"host":"{on}","command":"flowmill run-part","start":"2024-01-01T00:00:00Z"}}"#);
@@ -264,7 +258,7 @@ fn without_locks_files_stand_for_those_of_parts() {
     mini.tree().expect_same_bytes(&alone.tree(), "without locks");
 }
 
-/// Does a part while files may not grow beyond so many blocks of 512 bytes.
+/// Does a part while files may not grow beyond a number of blocks of 512 bytes.
 fn run_part_on_a_full_disk(mini: &Mini, key: &str, set: &[&str]) -> Outcome {
     let part = mini.command("run-part", &[&["3", key], set].concat());
     let mut command = Command::new("sh");

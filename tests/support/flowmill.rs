@@ -5,19 +5,19 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How a run of the binary ended.
+/// The result of a run of the binary.
 pub struct Outcome {
     /// The exit code; none when it was killed.
     pub code: Option<i32>,
-    /// What it printed.
+    /// The standard output.
     pub stdout: String,
-    /// What it complained about.
+    /// The standard error.
     pub stderr: String,
-    /// How long it took.
+    /// The wall-clock duration.
     pub took: Duration,
 }
 
-/// What a run, or a dry run, says of a stage that it does not run.
+/// The words of a run or a dry run for a stage that it does not run.
 #[derive(Debug, Clone, Copy)]
 pub enum Verdict {
     /// Nothing changed.
@@ -28,7 +28,7 @@ pub enum Verdict {
     Refused,
 }
 
-/// What stands before the step of the checkpoint that a training continues from.
+/// The words before the step of the checkpoint from which a training continues.
 const RESUMED: &str = "resuming from step-";
 
 impl Outcome {
@@ -77,7 +77,7 @@ impl Outcome {
         self
     }
 
-    /// Whether this is said of a stage.
+    /// Returns whether the output says this of a stage.
     pub fn has_verdict(&self, stage: &str, verdict: Verdict) -> bool {
         let words = match verdict {
             Verdict::UpToDate => "up to date",
@@ -87,7 +87,7 @@ impl Outcome {
         self.text().contains(&format!("{stage}: {words}"))
     }
 
-    /// Whether a training continued from a checkpoint.
+    /// Returns whether a training continued from a checkpoint.
     pub fn has_resumed(&self) -> bool {
         self.text().contains(RESUMED)
     }
@@ -138,7 +138,19 @@ pub fn flowmill<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Outcome {
     outcome(output, start.elapsed())
 }
 
-/// What a finished process left.
+/// Waits for the end of a process.
+pub fn finish(process: std::process::Child) -> Outcome {
+    let start = std::time::Instant::now();
+    outcome(process.wait_with_output().unwrap(), start.elapsed())
+}
+
+/// Returns the name of this machine.
+pub fn host() -> String {
+    let printed = std::process::Command::new("uname").arg("-n").output().unwrap().stdout;
+    String::from_utf8(printed).unwrap().trim().to_owned()
+}
+
+/// Returns the outcome of a finished process.
 pub fn outcome(output: Output, took: Duration) -> Outcome {
     Outcome {
         code: output.status.code(),

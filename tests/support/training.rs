@@ -52,7 +52,7 @@ impl<'a> Training<'a> {
         self.process.as_mut().expect("it has not ended")
     }
 
-    /// Its number.
+    /// The number.
     pub fn id(&self) -> u32 {
         self.process.as_ref().expect("it has not ended").id()
     }

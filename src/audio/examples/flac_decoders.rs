@@ -159,7 +159,7 @@ fn damaged(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What decoders make of damage, summed over files.
+/// The results of the decoders on damaged files, summed over files.
 #[derive(Default)]
 struct Table(Vec<Line>);
 

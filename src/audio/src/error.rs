@@ -43,7 +43,7 @@ pub enum AudioError {
     Config {
         /// The setting.
         field: &'static str,
-        /// Its value.
+        /// The value.
         value: String,
         /// Values that would be accepted.
         expected: String,
@@ -145,7 +145,7 @@ pub enum Fault {
     Header {
         /// The field.
         field: &'static str,
-        /// Its value.
+        /// The value.
         value: u64,
         /// Values that would be accepted.
         expected: String,
@@ -170,9 +170,9 @@ pub enum Fault {
     Limit {
         /// The quantity that is too large.
         what: &'static str,
-        /// Its value.
+        /// The value.
         value: u64,
-        /// Its limit.
+        /// The limit.
         limit: u64,
     },
 }

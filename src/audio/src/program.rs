@@ -31,7 +31,7 @@ const MAX_COMPLAINT_BYTES: u64 = 4096;
 /// Output of a program that succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// Its standard output.
+    /// The standard output.
     pub bytes: Vec<u8>,
     /// The beginning of its standard error.
     pub complaint: String,
@@ -51,7 +51,7 @@ pub enum ProgramError {
     TimedOut {
         /// Time that it was allowed.
         limit: Duration,
-        /// Its standard error.
+        /// The standard error.
         complaint: String,
     },
     /// It wrote too much.
@@ -59,21 +59,21 @@ pub enum ProgramError {
     WroteTooMuch {
         /// The limit in bytes.
         limit: u64,
-        /// Its standard error.
+        /// The standard error.
         complaint: String,
     },
     /// It reported a failure.
     #[error("failed ({status}){}", said(complaint))]
     Failed {
-        /// Its exit status.
+        /// The exit status.
         status: std::process::ExitStatus,
-        /// Its standard error.
+        /// The standard error.
         complaint: String,
     },
     /// It succeeded without any output.
     #[error("wrote nothing{}", said(complaint))]
     Silent {
-        /// Its standard error.
+        /// The standard error.
         complaint: String,
     },
 }

@@ -64,7 +64,7 @@ pub struct Cli {
     /// Log what happens and why to the standard error; -vv for details, -vvv for more. RUST_LOG overrides it
     #[arg(short = 'v', long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -99,12 +99,12 @@ pub struct RecipeArgs {
     /// The recipe: a YAML file, or a folder with a recipe.yaml [default: ./recipe.yaml]
     #[arg(value_name = "RECIPE")]
     pub recipe: Option<PathBuf>,
-    /// What is changed of it.
+    /// The changes to it.
     #[command(flatten)]
     pub changes: ChangeArgs,
 }
 
-/// What may be changed of a recipe from the command line.
+/// Changes to a recipe from the command line.
 #[derive(Debug, Clone, Args)]
 pub struct ChangeArgs {
     /// Change one value of the recipe, for instance train.optim.lr=1e-4; may be given many times
@@ -204,7 +204,7 @@ pub struct StageOfRecipeArgs {
     /// The stage, by number or name
     #[arg(value_name = "STAGE")]
     pub stage: String,
-    /// What is changed of the recipe.
+    /// The changes to the recipe.
     #[command(flatten)]
     pub changes: ChangeArgs,
 }
@@ -251,7 +251,7 @@ pub struct RunPartArgs {
     /// The key of the part
     #[arg(value_name = "KEY")]
     pub key: String,
-    /// What computes.
+    /// The device.
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Read every output and compare its checksum, instead of trusting size and time of change
@@ -286,7 +286,7 @@ pub struct PartsArgs {
     /// The recipe and the stage.
     #[command(flatten)]
     pub of: StageOfRecipeArgs,
-    /// What computes.
+    /// The device.
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Print JSON, with rows, reasons, and the process that does the part

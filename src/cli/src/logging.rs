@@ -15,7 +15,7 @@ pub fn begin(verbosity: u8) {
     tracing::info!(version, system, architecture, command = crate::experiment::command_line(), "flowmill begins");
 }
 
-/// What is logged; `None` for nothing.
+/// Returns the filter of the log; `None` logs nothing.
 fn filter(verbosity: u8, variable: Option<&str>) -> Option<EnvFilter> {
     let directives = match (variable.filter(|text| !text.trim().is_empty()), verbosity) {
         (Some(text), _) => text,

@@ -14,7 +14,7 @@ use crate::array::{Array, DType, shape_text};
 pub struct Axis {
     /// Name of the unit along it, in the singular: `frame`, `level`, `bin`.
     pub name: String,
-    /// Its size in every row; `None` if it differs between rows.
+    /// The size in every row; `None` if it differs between rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
 }
@@ -27,7 +27,7 @@ pub struct ColumnSpec {
     pub name: String,
     /// The type of its elements; a file may have a narrower one that widens to it exactly.
     pub dtype: DType,
-    /// Its axes from the outermost to the innermost; none for a single value. Axes with the same name have the same
+    /// The axes from the outermost to the innermost; none for a single value. Axes with the same name have the same
     /// size within a row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub axes: Vec<Axis>,
@@ -174,7 +174,7 @@ pub enum ColumnError {
     Shape {
         /// The column.
         column: String,
-        /// Its shape.
+        /// The shape.
         found: Vec<usize>,
         /// The expected axes.
         wanted: String,
@@ -186,7 +186,7 @@ pub enum ColumnError {
         axis: String,
         /// The column.
         column: String,
-        /// Its size.
+        /// The size.
         size: usize,
         /// The other column.
         other: String,

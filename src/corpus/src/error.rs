@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use flowmill_audio::program::ProgramError;
 
-/// What can go wrong with a corpus as a whole. A problem of a single row is a [`crate::Rejection`] instead.
+/// An error of a corpus as a whole. A problem of a single row is a [`crate::Rejection`] instead.
 #[derive(Debug, thiserror::Error)]
 pub enum CorpusError {
     /// The operating system refused a read or a write.
@@ -60,7 +60,7 @@ pub enum CorpusError {
     Pipe {
         /// The command, without the trailing `|`.
         command: String,
-        /// What happened.
+        /// The problem.
         problem: ProgramError,
     },
 }

@@ -41,13 +41,13 @@ pub(crate) fn look(name: &str) -> Look {
 /// A file of a source.
 #[derive(Debug)]
 pub(crate) struct File {
-    /// Its path below the source, `/` between its parts.
+    /// The path below the source, `/` between its parts.
     pub(crate) name: String,
-    /// Its apparent kind.
+    /// The apparent kind.
     pub(crate) look: Look,
     /// For a member of a tar file, the position of its bytes.
     pub(crate) offset: u64,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub(crate) size: u64,
 }
 

@@ -161,7 +161,7 @@ mod tests {
         PipeLimits { time: Duration::from_millis(milliseconds), bytes }
     }
 
-    /// What happens to a command.
+    /// Returns the problem of a command that fails.
     fn problem(command: &str, limits: PipeLimits) -> ProgramError {
         match Source::of(command).read(Path::new("/"), &limits).unwrap_err() {
             CorpusError::Pipe { problem, .. } => problem,

@@ -21,7 +21,7 @@ pub enum ShareError {
     Range {
         /// The split.
         name: String,
-        /// Its share.
+        /// The share.
         share: f64,
     },
     /// The shares leave nothing for the last split.

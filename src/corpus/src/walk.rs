@@ -33,9 +33,9 @@ const OF_TOOLS: [&str; 20] = [
 /// A file below a folder.
 #[derive(Debug)]
 pub(crate) struct FoundFile {
-    /// Its path below the folder, `/` between its parts; characters that are not UTF-8 are replaced.
+    /// The path below the folder, `/` between its parts; characters that are not UTF-8 are replaced.
     pub(crate) path: String,
-    /// Its place on the file system.
+    /// The place on the file system.
     pub(crate) place: PathBuf,
     /// True if its path is UTF-8.
     pub(crate) is_utf8: bool,
@@ -58,7 +58,7 @@ pub(crate) struct Walk {
 
 /// A folder to be read.
 struct Waiting {
-    /// Its path below the first folder: empty, or ending in `/`.
+    /// The path below the first folder: empty, or ending in `/`.
     below: String,
     place: PathBuf,
     /// The same place without links.

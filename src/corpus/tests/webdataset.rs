@@ -195,7 +195,7 @@ fn hostile_and_broken_members_are_rejected_by_name_and_the_others_stay() {
     assert_eq!(reading.rejected.len(), 19);
 }
 
-/// What ends the reading of a tar file.
+/// Returns the error that ends the reading of a tar file.
 #[track_caller]
 fn fault(bytes: &[u8]) -> TarFault {
     let dir = tempfile::tempdir().unwrap();
@@ -204,7 +204,7 @@ fn fault(bytes: &[u8]) -> TarFault {
     Members::of(&file).unwrap().find_map(Result::err).expect("a damaged file").problem
 }
 
-/// What is read of a damaged tar file, whose damage is a rejection and a warning.
+/// Returns the rows read from a damaged tar file, whose damage is a rejection and a warning.
 #[track_caller]
 fn damaged(bytes: &[u8]) -> Reading {
     let reading = read_one(bytes);

@@ -42,7 +42,7 @@ pub enum DualCodebookError {
     Foreign {
         /// The token.
         token: i64,
-        /// Its index in the sequence.
+        /// The index in the sequence.
         position: usize,
         /// The codebook of that place.
         codebook: &'static str,

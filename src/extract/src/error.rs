@@ -44,7 +44,7 @@ pub enum ExtractError {
     Value {
         /// The extractor's kind.
         extractor: &'static str,
-        /// What is wrong with it.
+        /// The fault.
         source: Box<ColumnError>,
     },
     /// The extractor gave another number of values than it has columns.
@@ -131,7 +131,7 @@ pub enum StateError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         reason: String,
     },
     /// The state lacks an array, or has it in another shape or type.

@@ -13,7 +13,7 @@ use crate::{Family, FamilyError, Made};
 
 /// A model with its weights, as it was loaded.
 pub struct Loaded<F: Family> {
-    /// Its settings.
+    /// The settings.
     pub config: F::Config,
     /// The family's part of `config.json`.
     pub description: F::Description,
@@ -108,7 +108,7 @@ pub struct Report {
 pub struct ExplainedScore {
     /// Name of the score.
     pub name: String,
-    /// Its value with its unit.
+    /// The value with its unit.
     pub value: String,
     /// A sentence on what it measures and which values are good.
     pub meaning: String,

@@ -65,14 +65,14 @@ pub enum Provided {
     },
     /// A mel spectrogram for each row.
     Mel {
-        /// Its definition.
+        /// The definition.
         config: MelConfig,
         /// True if shards contain it; otherwise it is computed from the recording.
         stored: bool,
     },
     /// Any other array for each row.
     Other {
-        /// Its type and axes.
+        /// The type and axes.
         spec: ColumnSpec,
     },
 }
@@ -98,7 +98,7 @@ pub struct Artifacts {
 pub struct FittedExtractor {
     /// The stage that fitted it: 1 or 2.
     pub stage: u8,
-    /// Its file in the folder of the model.
+    /// The file in the folder of the model.
     pub file: &'static str,
 }
 

@@ -31,7 +31,7 @@ pub enum Output {
 pub struct MelOutput {
     /// The log-mel.
     pub mel: Features,
-    /// Its definition.
+    /// The definition.
     pub config: MelConfig,
     /// The waveform, at the sample rate of the definition.
     pub waveform: Vec<f32>,
@@ -40,7 +40,7 @@ pub struct MelOutput {
 /// A mono recording.
 #[derive(Debug, Clone)]
 pub struct Audio {
-    /// Its samples.
+    /// The samples.
     pub samples: Vec<f32>,
     /// Samples per second.
     pub sample_rate: u32,

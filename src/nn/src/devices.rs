@@ -21,7 +21,7 @@ pub struct Found {
     pub name: String,
     /// Model name, as the device reports it.
     pub model: String,
-    /// Its memory, if it has its own.
+    /// The memory, if it has its own.
     pub memory: Option<Memory>,
     /// CUDA's compute capability.
     pub capability: Option<(u32, u32)>,

@@ -90,7 +90,7 @@ pub(crate) enum Start {
 }
 
 impl Start {
-    /// Its name in the log.
+    /// The name in the log.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Anew => "anew",

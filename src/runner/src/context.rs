@@ -3,10 +3,11 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use crate::layout::StageDir;
 use crate::receipt::Receipt;
+use crate::work::lock;
 use crate::{Experiment, Recipe, StageError, store};
 
 /// The view of an experiment that a stage has while it plans its parts: the recipe, the folders, and finished stages.
@@ -57,7 +58,7 @@ impl PlanContext {
     /// The value of this type that all stages of the run share, made when one first asks for it and freed with the run. It is for what can be
     /// made again at any time, such as a cache.
     pub fn of_run<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
-        let mut values = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = lock(&self.shared.0);
         let value = values.entry(TypeId::of::<T>()).or_insert_with(|| Arc::new(T::default()));
         // The entry of a type holds a value of that type.
         Arc::clone(value).downcast().unwrap_or_default()

@@ -77,7 +77,7 @@ pub fn part_state(stage_dir: &Path, key: &str) -> PathBuf {
 /// The paths of one stage's folder.
 #[derive(Debug, Clone)]
 pub(crate) struct StageDir {
-    /// Its name: `0-prep`.
+    /// The name: `0-prep`.
     pub name: String,
     /// The folder itself.
     pub path: PathBuf,

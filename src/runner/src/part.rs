@@ -13,7 +13,7 @@ use crate::{PartReport, PartWork, StageError};
 pub struct Phase {
     /// The description of the phase, shown next to the progress bar.
     pub title: String,
-    /// Its parts, in an order that users expect. They must not read each other's outputs.
+    /// The parts, in an order that users expect. They must not read each other's outputs.
     pub parts: Vec<Part>,
     /// The unit that its progress counts, in the plural.
     pub(crate) unit: &'static str,

@@ -25,7 +25,7 @@ pub(crate) struct PriorWork {
     pub part: String,
     /// True if it was finished and is a result of the stage.
     pub finished: bool,
-    /// Its progress.
+    /// The progress.
     pub reached: Reached,
     /// The changes since its start that keep it from continuing; empty if it can.
     pub changes: Vec<Reason>,

@@ -63,7 +63,7 @@ pub enum Reason {
     OutputDiffers(String),
 }
 
-/// What kind of reason a part or a stage has to run, which does not change with its wording.
+/// The kind of a reason to run a part or a stage. It does not change with the wording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -80,7 +80,7 @@ pub enum ReasonKind {
     Version,
     /// Unfinished work continues.
     Continues,
-    /// What unfinished or finished work depends on has changed: the run is refused.
+    /// A value or file on which earlier work depends has changed: the run is refused.
     Refused,
     /// The work is beyond the end that the recipe asks for.
     PassedEnd,

@@ -70,7 +70,7 @@ pub struct RunSummary {
 /// The result of a run for one stage.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StageOutcome {
-    /// Its folder: `0-prep`.
+    /// The folder: `0-prep`.
     pub stage: String,
     /// The number of its parts.
     pub parts: usize,
@@ -78,7 +78,7 @@ pub struct StageOutcome {
     pub ran: usize,
     /// The keys of the parts that ran, sorted.
     pub ran_keys: Vec<String>,
-    /// Why they ran, the commonest reason first.
+    /// The reasons why they ran, the commonest first.
     pub reasons: Vec<ReasonCount>,
     /// Rows that came in.
     pub rows_in: u64,
@@ -279,7 +279,7 @@ impl Run<'_> {
     }
 }
 
-fn name_stage(error: RunError, name: &str) -> RunError {
+pub(crate) fn name_stage(error: RunError, name: &str) -> RunError {
     match error {
         RunError::Experiment(source) => RunError::stage(name, source),
         other => other,
@@ -290,7 +290,7 @@ fn name_stage(error: RunError, name: &str) -> RunError {
 pub(crate) struct StageRun<'a> {
     run: &'a Run<'a>,
     stage: &'a dyn Stage,
-    /// Its place in the order.
+    /// The place in the order.
     at: usize,
     dir: &'a StageDir,
     pub publisher: Publisher<'a>,
@@ -306,11 +306,11 @@ pub(crate) struct Progressed {
     pub phases: Vec<Vec<String>>,
     pub parts: Vec<PartDone>,
     pub ran: Vec<String>,
-    /// How many parts an earlier run did and left in their staging folders.
+    /// The number of parts that an earlier run finished and left in their staging folders.
     pub adopted: usize,
     /// The changes of settings and inputs for which parts ran, of the first phase that has any.
     because: Vec<Reason>,
-    /// Why parts ran, phase by phase.
+    /// The reasons why parts ran, phase by phase.
     reasons: Vec<Reason>,
     /// Up-to-date parts of which unfinished work under other conditions is kept.
     kept: Vec<String>,
@@ -377,9 +377,10 @@ impl<'a> StageRun<'a> {
                     done.push(part.done);
                 }
                 Verdict::Run(planned, why) => {
-                    let reasons: Vec<String> = why.iter().map(ToString::to_string).collect();
                     let (stage, part) = (&self.dir.name, &planned.part.key);
-                    tracing::info!(stage, part, start = planned.start.name(), reasons = reasons.join("; "), "to run");
+                    // Called only when the line is logged.
+                    let reasons = || why.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                    tracing::info!(stage, part, start = planned.start.name(), reasons = reasons(), "to run");
                     differ.push((planned, why));
                 }
             }

@@ -82,7 +82,7 @@ pub enum RunError {
         stage: String,
         /// The part.
         part: String,
-        /// Who does it.
+        /// The process that does it.
         holder: Option<Box<Holder>>,
         /// The file that stands for a lock where the file system has none.
         file: Option<PathBuf>,
@@ -98,7 +98,7 @@ pub enum RunError {
         phase: Option<String>,
         /// The parts of it that have to run.
         can_run: Vec<String>,
-        /// Whether parts are done that are to replace those of a finished result, which a run does when all of their phase are done.
+        /// True if finished parts wait to replace those of a finished result. A run replaces them when their whole phase is done.
         waits: bool,
     },
     /// A stage, or a part of it, failed.
@@ -227,7 +227,7 @@ fn describe_part_locked(stage: &str, part: &str, holder: Option<&Holder>, file: 
     format!("{stage}/{part} is being done by {who}; wait for it with --wait, or do another part{}", by_hand(file))
 }
 
-/// What to do about the file that stands for a lock, if there is one.
+/// Returns the advice about the file that replaces a lock, if there is one.
 fn by_hand(file: Option<&Path>) -> String {
     file.map_or_else(String::new, |file| format!(". If that process is gone, remove {}", file.display()))
 }

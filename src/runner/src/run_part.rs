@@ -8,17 +8,16 @@ use crate::assess::{Planned, Verdict, is_plain_key};
 use crate::layout::StageDir;
 use crate::lockfile::{self, Lock, Patience};
 use crate::reason::Reason;
-use crate::receipt::{PartDone, Receipt};
+use crate::receipt::Receipt;
 use crate::remedy::with_remedy;
 use crate::report::seconds;
-use crate::run::{Progressed, Run, StageRun, check_recipe};
+use crate::run::{Progressed, Run, StageRun, check_recipe, name_stage};
 use crate::session::{Session, in_order, select};
 use crate::stage::folder_name;
 use crate::staging::{Publisher, prepared_receipt};
-use crate::totals::Totals;
 use crate::{Experiment, Holder, Phase, Recipe, Reporter, RunError, RunOptions, Stage, StageError, StageRange};
 
-/// What became of a part.
+/// The outcome of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartOutcome {
     /// It was up to date.
@@ -34,26 +33,26 @@ pub enum PartOutcome {
 pub struct OpenParts {
     /// The stage's folder: `1-embed`.
     pub stage: String,
-    /// Its number.
+    /// The number.
     pub number: u8,
     /// The title of the first phase that is not done; none when all are.
     pub phase: Option<String>,
     /// The parts of that phase that have to run, in their order.
     pub parts: Vec<OpenPart>,
-    /// Whether parts of it are done and wait in their staging folders for the run that replaces the stage's last result.
+    /// True if finished parts wait in their staging folders for the run that replaces the stage's last result.
     pub waits: bool,
 }
 
 /// A part that has to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenPart {
-    /// Its key.
+    /// The key.
     pub key: String,
     /// The rows that it will go through, as far as the stage says.
     pub rows: u64,
-    /// Why it has to run.
+    /// The reason why it has to run.
     pub reasons: Vec<String>,
-    /// Who does it at the moment.
+    /// The process that does it at the moment.
     pub holder: Option<Holder>,
 }
 
@@ -117,7 +116,7 @@ pub fn open_parts(
     while let Some(phase) = plan(session, stage, &before).map_err(failed)? {
         let title = phase.title.clone();
         let found = look(session, stage, &publisher, phase, &mut before).map_err(failed)?;
-        if found.open.is_empty() && !found.waits {
+        if found.is_done() {
             continue;
         }
         let part = |(planned, why): (Planned, Vec<Reason>)| OpenPart {
@@ -149,12 +148,19 @@ fn plan(session: &Session<'_>, stage: &dyn Stage, before: &Progressed) -> Result
     session.plan(stage, before.phases.len(), &before.phases.concat())
 }
 
-/// What is still to do of a phase.
+/// The remaining work of a phase.
 struct Found {
     /// The parts that have to run.
     open: Vec<(Planned, Vec<Reason>)>,
-    /// Whether parts are done that are not in their places.
+    /// True if finished parts are not in their places yet.
     waits: bool,
+}
+
+impl Found {
+    /// Returns whether the whole phase is done and in its place.
+    fn is_done(&self) -> bool {
+        self.open.is_empty() && !self.waits
+    }
 }
 
 /// Compares a phase with what is there. When all of it is done it counts among those before the next one.
@@ -177,13 +183,16 @@ fn look(
             Verdict::Run(planned, why) if why.iter().all(Reason::is_of_machine) => {
                 done.push(Receipt::read(&dir.receipt(&planned.part.key))?.done());
             }
-            Verdict::Run(planned, why) => match prepared_receipt(&dir.staging(&planned.part.key), dir) {
-                Some(prepared) if publisher.holds_back() && assessor.fits(&planned, &prepared)? => found.waits = true,
-                _ => found.open.push((planned, why)),
-            },
+            Verdict::Run(planned, why) => {
+                let staged = || prepared_receipt(&dir.staging(&planned.part.key), dir);
+                match publisher.holds_back().then(staged).flatten() {
+                    Some(prepared) if assessor.fits(&planned, &prepared)? => found.waits = true,
+                    _ => found.open.push((planned, why)),
+                }
+            }
         }
     }
-    if found.open.is_empty() && !found.waits {
+    if found.is_done() {
         before.totals.add_phase(&done)?;
         before.parts.extend(done);
         before.phases.push(keys);
@@ -200,12 +209,12 @@ fn one_part(run: &Run<'_>, at: usize, key: &str) -> Result<PartOutcome, RunError
     let publisher = Publisher::of_single_parts(&dir, &session.cache).map_err(failed)?;
     let mut stage_run = StageRun::new(run, at, &dir, publisher);
     let mut before = Progressed::default();
-    let no_such_part = |phase: Option<String>, found: Option<Found>| RunError::NoSuchPart {
+    let no_such_part = |phase: Option<String>, found: Found| RunError::NoSuchPart {
         stage: dir.name.clone(),
         part: key.to_owned(),
         phase,
-        waits: found.as_ref().is_some_and(|found| found.waits),
-        can_run: found.into_iter().flat_map(|found| found.open).map(|(planned, _)| planned.part.key).collect(),
+        waits: found.waits,
+        can_run: found.open.into_iter().map(|(planned, _)| planned.part.key).collect(),
     };
     while let Some(mut phase) = plan(session, stage, &before).map_err(failed)? {
         if phase.parts.iter().any(|part| part.key == key) {
@@ -214,22 +223,19 @@ fn one_part(run: &Run<'_>, at: usize, key: &str) -> Result<PartOutcome, RunError
         }
         let title = phase.title.clone();
         let found = look(session, stage, &stage_run.publisher, phase, &mut before).map_err(failed)?;
-        if !found.open.is_empty() || found.waits {
-            return Err(no_such_part(Some(title), Some(found)));
+        if !found.is_done() {
+            return Err(no_such_part(Some(title), found));
         }
         stage_run.check_rejected(&before).map_err(|error| with_remedy(session, at, error))?;
     }
-    Err(no_such_part(None, None))
+    Err(no_such_part(None, Found { open: Vec::new(), waits: false }))
 }
 
 /// Brings the one part that is left of a phase up to date.
 fn only(run: &Run<'_>, stage_run: &mut StageRun<'_>, dir: &StageDir, phase: Phase) -> Result<PartOutcome, RunError> {
     let started = std::time::Instant::now();
     let mut now = Progressed::default();
-    stage_run.phase(phase, &mut now).map_err(|error| match error {
-        RunError::Experiment(source) => RunError::stage(&dir.name, source),
-        other => other,
-    })?;
+    stage_run.phase(phase, &mut now).map_err(|error| name_stage(error, &dir.name))?;
     let (ran, waits) = (!now.ran.is_empty(), stage_run.publisher.holds_back());
     let outcome = match (ran || now.adopted > 0, waits) {
         (false, _) => PartOutcome::UpToDate,
@@ -245,16 +251,9 @@ fn only(run: &Run<'_>, stage_run: &mut StageRun<'_>, dir: &StageDir, phase: Phas
             }
             .to_owned(),
         ];
-        words.extend(rows(part).map_err(RunError::experiment)?);
+        words.extend(now.totals.rows());
         words.extend(ran.then(|| seconds(started.elapsed().as_secs_f64())));
         run.reporter.line(format!("{}/{}: {}", dir.name, part.key, words.join(", ")));
     }
     Ok(outcome)
-}
-
-/// `4 rows in, 4 out, 0 rejected`, of a part that carries rows.
-fn rows(part: &PartDone) -> Result<Option<String>, StageError> {
-    let mut totals = Totals::default();
-    totals.add_phase(std::slice::from_ref(part))?;
-    Ok(totals.rows())
 }

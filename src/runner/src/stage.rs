@@ -118,7 +118,7 @@ pub trait Stage: Send + Sync {
 pub struct StagePaths {
     /// Dotted, below the section; `[]` for each item of a list, `*` for each entry of a mapping: `data.[].dir`.
     pub keys: Vec<String>,
-    /// What may stand there and is no path.
+    /// Values that are allowed there and are not paths.
     pub words: Vec<&'static str>,
 }
 

@@ -22,7 +22,7 @@ use crate::{StageError, checksummed_json, files, store};
 const RECEIPT: &str = "receipt.json";
 /// So often a rename is tried again whose folder is gone.
 const RENAMES: usize = 10;
-/// What resumable work belongs to, inside its staging folder.
+/// The identity of resumable work, inside its staging folder.
 const FINGERPRINT: &str = "fingerprint.json";
 
 /// Returns the record of how the resumable work in a staging folder started, or a description of its damage. Returns
@@ -234,7 +234,7 @@ pub(crate) struct Publisher<'a> {
     without_receipt: Mutex<HashMap<String, Receipt>>,
     /// The complete result that is being replaced.
     previous: Option<Previous>,
-    /// Whether parts stay in their staging folders.
+    /// True if parts stay in their staging folders.
     holds_back: bool,
 }
 

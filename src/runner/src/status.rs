@@ -41,13 +41,13 @@ impl std::fmt::Display for StageState {
 /// The status of a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageStatus {
-    /// Its folder: `0-prep`.
+    /// The folder: `0-prep`.
     pub stage: String,
-    /// Its number.
+    /// The number.
     pub number: u8,
-    /// Its title.
+    /// The title.
     pub title: String,
-    /// Its state.
+    /// The state.
     pub state: StageState,
     /// Rows that came in, if the stage carries rows and is finished.
     pub rows_in: Option<u64>,

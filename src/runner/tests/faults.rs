@@ -55,7 +55,7 @@ fn command(toy: &Toy, pause: u64) -> Command {
     command
 }
 
-/// How the commands of an experiment ended, by its journal.
+/// Returns the outcomes of an experiment's commands, from its journal.
 fn outcomes(toy: &Toy) -> Vec<String> {
     let (lines, damaged) = read_journal(&Experiment::at(toy.exp()).unwrap());
     assert_eq!(damaged, 0);
@@ -393,7 +393,7 @@ fn a_full_disk_is_a_clear_error_and_nothing_half_written_counts() {
     toy.bent.ballast = 900_000;
     let error = toy.run(&[]).0.unwrap_err();
     assert_eq!((error.kind(), error.exit_code()), ("disk-full", 1), "{error}");
-    assert!(error.to_string().contains("MB free"), "what is left is told: {error}");
+    assert!(error.to_string().contains("MB free"), "the free space is named: {error}");
     toy.bent.ballast = 1000;
     let (ran, _) = toy.ran(&[]);
     // Which of the three parts found the disk full depends on which came last.

@@ -27,7 +27,7 @@ pub struct OutOfDeviceMemory {
     pub device: DeviceName,
     /// The batch's epoch, from 0.
     pub epoch: u64,
-    /// Its number in the epoch, from 0.
+    /// The number in the epoch, from 0.
     pub index: u64,
     /// Number of its items.
     pub items: usize,
@@ -96,7 +96,7 @@ where
     }
 }
 
-/// Whether a device has no room for any batch next to what is `known` to be taken.
+/// Returns whether a device has no space for any batch in addition to the `known` memory.
 fn is_too_small(known: u64, total: u64) -> bool {
     known >= total
 }

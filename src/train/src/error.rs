@@ -70,9 +70,9 @@ pub enum TrainError {
         in_a_row: u64,
         /// The last step tried, from 1.
         step: u64,
-        /// Its loss.
+        /// The loss.
         loss: f64,
-        /// Its learning rate.
+        /// The learning rate.
         rate: f64,
         /// Names of parameters whose gradient was not finite, shortened.
         parameters: String,
@@ -94,9 +94,9 @@ pub enum TrainError {
         scale: f64,
         /// Reason why it cannot be lowered.
         limit: String,
-        /// Its loss.
+        /// The loss.
         loss: f64,
-        /// Its learning rate.
+        /// The learning rate.
         rate: f64,
         /// Names of parameters whose gradient was not finite, shortened.
         parameters: String,
@@ -114,11 +114,11 @@ pub enum TrainError {
     NotFinite {
         /// The step, from 1.
         step: u64,
-        /// Its loss.
+        /// The loss.
         loss: f64,
         /// The norm of its gradient.
         grad_norm: f64,
-        /// Its learning rate.
+        /// The learning rate.
         rate: f64,
     },
     /// A file could not be written or read.
@@ -134,7 +134,7 @@ pub enum TrainError {
     /// A checkpoint whose files are not as they were written: a checksum fails, or a file is missing.
     #[error("checkpoint {name} is damaged: {reason}")]
     Damaged {
-        /// Its name in the store.
+        /// The name in the store.
         name: String,
         /// The file, and what is wrong with it.
         reason: String,
@@ -145,7 +145,7 @@ pub enum TrainError {
          same command again", .path.display(), remedy(.source)
     )]
     Unreadable {
-        /// Its name in the store.
+        /// The name in the store.
         name: String,
         /// The file.
         path: PathBuf,
@@ -174,7 +174,7 @@ pub enum TrainError {
     /// A checkpoint that cannot be used.
     #[error("checkpoint {name}: {reason}")]
     Checkpoint {
-        /// Its name in the store.
+        /// The name in the store.
         name: String,
         /// The problem.
         reason: String,
@@ -184,7 +184,7 @@ pub enum TrainError {
         "checkpoint {name} was made with other settings ({}); set them back, or train in another folder", .changes.join("; ")
     )]
     OtherRun {
-        /// Its name in the store.
+        /// The name in the store.
         name: String,
         /// The settings that differ.
         changes: Vec<String>,
@@ -195,7 +195,7 @@ pub enum TrainError {
          the model) to what they were trained on, or train in another folder"
     )]
     OtherBase {
-        /// Its name in the store.
+        /// The name in the store.
         name: String,
     },
     /// There is no checkpoint to evaluate.
@@ -209,7 +209,7 @@ pub enum TrainError {
     Dump {
         /// The dump.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         fault: DumpFault,
     },
     /// The checkpoint store failed.
@@ -269,7 +269,7 @@ pub enum DumpFault {
     /// The weights of the dump are of another model.
     #[error("its weights do not fit the recipe's model: {report}")]
     OtherModel {
-        /// What does not fit.
+        /// The item that does not fit.
         report: String,
     },
 }

@@ -24,9 +24,9 @@ const NAMED: usize = 8;
 pub struct Freeable {
     /// A file or folder.
     pub path: PathBuf,
-    /// Its size.
+    /// The size.
     pub bytes: u64,
-    /// Its kind, and the consequence of its loss.
+    /// The kind, and the consequence of its loss.
     pub what: &'static str,
 }
 

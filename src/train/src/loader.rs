@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    /// What comes out of the loader from a place on, one batch at a time, up to the first error.
+    /// Returns the batches of the loader from a position, up to the first error.
     fn loaded(source: &Source, from: (u64, u64), ahead: Ahead) -> (Vec<u32>, Option<TrainError>) {
         std::thread::scope(|scope| {
             let loader = Loader::start(scope, source, from, Some(3), ahead);

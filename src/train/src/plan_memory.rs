@@ -39,9 +39,9 @@ pub struct BatchCost {
 /// The most expensive batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LargestBatch {
-    /// Its epoch.
+    /// The epoch.
     pub epoch: u64,
-    /// Its number in the epoch, from 0.
+    /// The number in the epoch, from 0.
     pub index: u64,
     /// Number of its items.
     pub items: usize,

@@ -15,7 +15,7 @@ use crate::{DataSource, DumpFault, Task, TrainConfig, TrainError, loader, pass};
 pub struct Replay {
     /// The dump of the step.
     pub dump: Dump,
-    /// Its batches with their losses now.
+    /// The batches with their losses now.
     pub batches: Vec<DumpedBatch>,
     /// Norm of the whole gradient now.
     pub gradient_norm: Figure,

@@ -22,7 +22,7 @@ pub enum Media {
 pub struct Sample {
     /// Name of the sampled item: a plain file name without an extension.
     pub name: String,
-    /// Its media type.
+    /// The media type.
     pub media: Media,
     /// Contents of the file.
     pub bytes: Vec<u8>,

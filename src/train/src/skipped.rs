@@ -33,7 +33,7 @@ pub struct Dump {
     pub epoch: u64,
     /// Key of every draw.
     pub seed: u64,
-    /// Its learning rate.
+    /// The learning rate.
     pub lr: f64,
     /// Factor on its loss in half precision; 1 otherwise.
     pub loss_scale: f64,
@@ -41,7 +41,7 @@ pub struct Dump {
     pub run: String,
     /// The weights at the step; `None` if no weights are kept, or they were not finite themselves.
     pub weights: Option<DumpedWeights>,
-    /// Its batches.
+    /// The batches.
     pub batches: Vec<DumpedBatch>,
     /// Norm of the whole gradient.
     pub gradient_norm: Figure,
@@ -53,9 +53,9 @@ pub struct Dump {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DumpedWeights {
-    /// Its name, in the dump's own folder.
+    /// The name, in the dump's own folder.
     pub file: String,
-    /// Its BLAKE3 checksum, in hexadecimal.
+    /// The BLAKE3 checksum, in hexadecimal.
     pub blake3: String,
 }
 
@@ -63,9 +63,9 @@ pub struct DumpedWeights {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DumpedBatch {
-    /// Its number in the epoch.
+    /// The number in the epoch.
     pub index: u64,
-    /// Its loss.
+    /// The loss.
     pub loss: Figure,
     /// The names of its items.
     pub ids: Vec<String>,

@@ -16,7 +16,7 @@ use crate::{BatchCost, BoxError, Freeable, TrainError};
 pub struct Loss {
     /// The scalar that is minimized: a mean.
     pub total: Value,
-    /// Its parts for the metrics, as names and means.
+    /// The parts for the metrics, as names and means.
     pub parts: Vec<(&'static str, f64)>,
     /// Weight of the mean, such as valid frames x bins: batches are averaged by it.
     pub weight: f64,
@@ -98,7 +98,7 @@ pub trait CheckpointStore {
     fn set_aside(&self, name: &str) -> Result<PathBuf, TrainError>;
 }
 
-/// What the loop tells about one step. Clock readings come only here, never into a result.
+/// The loop's report of one step. Clock readings appear only here, never in a result.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Progress {
     /// Steps done, including this one and those of earlier runs that were resumed.

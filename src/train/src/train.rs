@@ -372,7 +372,7 @@ where
 pub(crate) enum SaveReason {
     /// The schedule has one at this step, or the run ends.
     Schedule,
-    /// Its validation is the best so far.
+    /// The validation is the best so far.
     Best,
     /// A person asked for it, or the run is interrupted.
     Request,

@@ -61,9 +61,9 @@ impl Format {
 
 /// An open weight file.
 pub struct Archive<'a> {
-    /// Its format.
+    /// The format.
     pub format: Format,
-    /// Its tensors by name, in order of the file.
+    /// The tensors by name, in order of the file.
     pub tensors: Vec<(String, TensorView)>,
     /// Scalars next to them.
     pub scalars: Vec<(String, Scalar)>,

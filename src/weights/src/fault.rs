@@ -34,17 +34,17 @@ impl Fault {
         Self { kind, message: message.into() }
     }
 
-    /// What is not read.
+    /// The feature that is not supported.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(FaultKind::Unsupported, message)
     }
 
-    /// What is no weight file.
+    /// The content that is not a weight file.
     pub fn not_weights(message: impl Into<String>) -> Self {
         Self::new(FaultKind::NotWeights, message)
     }
 
-    /// What would take too much memory.
+    /// The item that would take too much memory.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(FaultKind::TooLarge, message)
     }

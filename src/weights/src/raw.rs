@@ -45,12 +45,12 @@ impl RawTensor {
         self.element
     }
 
-    /// Its dimensions.
+    /// The dimensions.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Its elements, row-major and little-endian.
+    /// The elements, row-major and little-endian.
     pub fn data(&self) -> &[u8] {
         &self.data
     }

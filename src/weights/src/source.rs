@@ -96,7 +96,7 @@ impl<'a> Source<'a> {
         let named: Vec<PathBuf> = self.named_files();
         let mut sources = vec![self];
         for file in named {
-            sources.push(Source::open(&file).map_err(|fault| fault.within(format_args!("{}", file.display())))?);
+            sources.push(Source::open(&file).map_err(|fault| fault.within(file.display()))?);
         }
         Ok(sources)
     }
@@ -135,10 +135,9 @@ impl<'a> Source<'a> {
         }
         let moved = i64::try_from(i128::from(position) - i128::from(self.position));
         match moved {
-            Ok(offset) => self.reader.seek_relative(offset),
-            Err(_) => self.reader.seek(SeekFrom::Start(position)).map(drop),
+            Ok(offset) => self.reader.seek_relative(offset)?,
+            Err(_) => self.reader.seek(SeekFrom::Start(position)).map(drop)?,
         }
-        .map_err(Fault::from)?;
         self.position = position;
         Ok(())
     }

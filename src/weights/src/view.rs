@@ -106,7 +106,7 @@ impl TensorView {
         self.element
     }
 
-    /// Its dimensions.
+    /// The dimensions.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

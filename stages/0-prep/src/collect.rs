@@ -32,7 +32,7 @@ pub struct Collection {
 
 /// One split of a [`Collection`].
 pub struct Split<'a> {
-    /// Its name.
+    /// The name.
     pub name: &'a str,
     tables: &'a [Utterances],
     places: &'a [Place],

@@ -58,7 +58,7 @@ pub struct ExtraRow<'a> {
     pub id: &'a str,
     /// The row's group.
     pub group: &'a str,
-    /// Its parts.
+    /// The parts.
     pub extra: &'a Extra,
 }
 

@@ -198,10 +198,10 @@ impl Format {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// Its directory, manifest, tar file or pattern of tar files (`shards/{000000..000012}.tar`), relative to the
+    /// The directory, manifest, tar file or pattern of tar files (`shards/{000000..000012}.tar`), relative to the
     /// folder of the recipe. Required.
     pub dir: String,
-    /// Its format; by default `prep.format`.
+    /// The format; by default `prep.format`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
     /// The split of all its rows; required with `prep.split.by: given`.

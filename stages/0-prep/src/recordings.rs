@@ -49,7 +49,7 @@ struct Waiting {
 /// A recording as it was decoded: its `wav`, the name of its decoder, and what of it; `None`: all channels.
 type Form = (String, Option<String>, Option<Key>);
 
-/// What tells a file from the same file changed.
+/// The identity of a file's content: it differs after a change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,

@@ -35,7 +35,7 @@ pub struct PrepPart {
     pub rows: u64,
     /// The content of its rows, independent of the location of rows and recordings.
     pub contents: Contents,
-    /// Its recordings, shared with the other parts of the phase.
+    /// The recordings, shared with the other parts of the phase.
     pub recordings: PartRecordings,
 }
 

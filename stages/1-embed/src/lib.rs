@@ -35,7 +35,7 @@ pub(crate) const SPEAKERS: &str = "spk2embedding.parquet";
 /// The stage.
 pub type Embed = ExtractStage<Embeddings>;
 
-/// What stage 1 has of its own: tables with speakers, and the means of speakers.
+/// The part of the driver that is stage 1's own: tables with speakers, and the means of speakers.
 pub struct Embeddings;
 
 impl Extraction for Embeddings {

@@ -28,13 +28,13 @@ use flowmill_stage_prep::rows::{self as prep, Table};
 /// The fitted extractor, relative to the stage's folder.
 pub const CODEBOOK: &str = "codebook.safetensors";
 
-/// How the units are used.
+/// The use of the units.
 const USAGE: &str = "usage.json";
 
 /// The stage.
 pub type Tokens = ExtractStage<Units>;
 
-/// What stage 2 has of its own: tables of units, and how splits use the units.
+/// The part of the driver that is stage 2's own: tables of units, and their use by the splits.
 pub struct Units;
 
 impl Extraction for Units {

@@ -1,4 +1,4 @@
-//! How the splits use the units.
+//! The use of the units by the splits.
 
 use std::collections::BTreeMap;
 

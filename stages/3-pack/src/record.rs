@@ -16,9 +16,9 @@ use crate::utterance::PackedRow;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardRecord {
-    /// Its entry in the index.
+    /// The entry in the index.
     pub entry: ShardEntry,
-    /// Its speakers.
+    /// The speakers.
     pub speakers: BTreeSet<String>,
     /// The moments of its mels; empty without mels.
     pub moments: Moments,

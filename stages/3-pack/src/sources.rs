@@ -41,7 +41,7 @@ struct Piece {
 pub struct Stretch {
     /// The split.
     pub split: String,
-    /// Its index among the split's shards.
+    /// The index among the split's shards.
     pub number: usize,
     pieces: Vec<Piece>,
     speakers: PathBuf,
@@ -53,7 +53,7 @@ pub struct Joined {
     pub utterance: Utterance,
     /// The columns of stages 0 to 2.
     pub columns: BTreeMap<String, Array>,
-    /// Its media except the recording.
+    /// The media except the recording.
     pub media: Media,
     /// The reason why it cannot be packed: an earlier stage has no value for it.
     pub missing: Option<String>,

@@ -38,7 +38,7 @@ pub type Made = Result<PackedRow, RejectionReason>;
 pub struct RowMel {
     /// The extractor that computes it.
     pub spectrogram: MelSpectrogram,
-    /// Its precision, or that it is not stored.
+    /// The precision, or that it is not stored.
     pub store: MelStore,
 }
 

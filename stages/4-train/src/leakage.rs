@@ -20,7 +20,7 @@ const SHOWN: usize = 5;
 pub struct Indexed<'a> {
     /// `index.json`.
     pub path: &'a Path,
-    /// Its content.
+    /// The content.
     pub index: &'a ShardIndex,
 }
 

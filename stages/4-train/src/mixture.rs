@@ -16,7 +16,7 @@ pub struct MixtureEntry {
     /// training split of this recipe.
     #[serde(default)]
     pub index: Option<String>,
-    /// Its share of an epoch's utterances, relative to the weights of the others.
+    /// The share of an epoch's utterances, relative to the weights of the others.
     #[serde(default = "one")]
     pub weight: f64,
 }
@@ -35,7 +35,7 @@ pub fn null_is_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mi
 pub struct Weighted {
     /// `index.json` of its shards.
     pub index: PathBuf,
-    /// Its share, relative to the others.
+    /// The share, relative to the others.
     pub weight: f64,
 }
 

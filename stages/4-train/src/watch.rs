@@ -11,7 +11,7 @@ use flowmill_train::{Freeable, Observer, Progress, process_memory};
 use crate::speed::SpeedLog;
 use crate::totals::Totals;
 
-/// What is made by command goes into this folder of the experiment: it is no result of a stage.
+/// The folder of the experiment for files made by command: they are not results of a stage.
 pub const ASIDE: &str = "on-command";
 
 /// The time between two lines of figures, if they are printed below each other.

@@ -10,7 +10,7 @@ use crate::config::{AverageSection, Which};
 /// A checkpoint of the training stage.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
-    /// Its folder.
+    /// The folder.
     pub folder: PathBuf,
     /// The number of finished steps.
     pub step: u64,

@@ -35,7 +35,7 @@ pub struct HeldOut {
     pub tf32: bool,
     /// `config.json` of the model.
     pub description: PathBuf,
-    /// Its weights.
+    /// The weights.
     pub weights: PathBuf,
     /// The held-out split.
     pub split: String,

@@ -35,9 +35,9 @@ pub(super) fn gaps(bytes: &[u8], sample_rate: u32) -> Option<DecodeWarning> {
 /// The part of a fragment that belongs to one track.
 struct Run {
     track: u32,
-    /// Its start in ticks, if it is stated.
+    /// The start in ticks, if it is stated.
     start: Option<u64>,
-    /// Its length, in ticks.
+    /// The length, in ticks.
     duration: u64,
 }
 

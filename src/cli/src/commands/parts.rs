@@ -13,8 +13,9 @@ use crate::stages;
 /// Prints one key per line, or JSON.
 pub fn run(arguments: &PartsArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let stages = stages::all();
-    let recipe = load_for(&arguments.of.recipe(), arguments.device, &stages)?;
-    let experiment = folder(&arguments.of.recipe(), &recipe)?;
+    let of = arguments.of.recipe();
+    let recipe = load_for(&of, arguments.device, &stages)?;
+    let experiment = folder(&of, &recipe)?;
     let open = flowmill_runner::open_parts(&stages, &recipe, &experiment, &arguments.of.range())?;
     if arguments.json {
         return Ok(writeln!(out, "{:#}", as_json(recipe.name(), &experiment, &open))?);

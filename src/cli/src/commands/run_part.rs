@@ -11,8 +11,9 @@ use crate::stages;
 /// Does the part; the runner tells what happens.
 pub fn run(arguments: &RunPartArgs) -> Result<(), Failure> {
     let stages = stages::all();
-    let recipe = load_for(&arguments.of.recipe(), arguments.device, &stages)?;
-    let experiment = folder(&arguments.of.recipe(), &recipe)?;
+    let of = arguments.of.recipe();
+    let recipe = load_for(&of, arguments.device, &stages)?;
+    let experiment = folder(&of, &recipe)?;
     let options = RunOptions {
         stages: arguments.of.range(),
         jobs: threads(arguments.jobs)?,

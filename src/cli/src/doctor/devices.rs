@@ -8,7 +8,7 @@ use crate::human;
 /// A line about a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Its text.
+    /// The text.
     pub text: String,
     /// True if an existing device cannot be used.
     pub warns: bool,

@@ -5,7 +5,7 @@ use std::fs;
 /// The processor.
 #[derive(Debug, Clone)]
 pub struct Processor {
-    /// Its name for itself.
+    /// The name for itself.
     pub name: String,
     /// The number of logical cores that this process may use.
     pub cores: usize,

@@ -12,9 +12,9 @@ const ENDINGS: [&str; 9] = ["safetensors", "onnx", "pt", "pth", "ckpt", "bin", "
 pub struct Weights {
     /// The key that names it, `embed.extractors.0.weights`.
     pub key: String,
-    /// Its path.
+    /// The path.
     pub path: PathBuf,
-    /// Its size, if it exists.
+    /// The size, if it exists.
     pub size: Option<u64>,
     /// True if the recipe uses random weights instead of a file.
     pub random: bool,

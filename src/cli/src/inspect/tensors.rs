@@ -11,13 +11,13 @@ use crate::table::{Align, Cell, Table};
 
 /// The properties of one tensor.
 pub struct Row<'a> {
-    /// Its name.
+    /// The name.
     pub name: &'a str,
-    /// Its element type.
+    /// The element type.
     pub dtype: String,
-    /// Its dimensions.
+    /// The dimensions.
     pub shape: &'a [usize],
-    /// Its size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
 }
 

@@ -21,7 +21,7 @@ const COLORS: [&str; 6] = ["--a", "--b", "--c", "--d", "--e", "--f"];
 
 /// A curve.
 pub struct Curve {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// Steps, rising, and values.
     pub points: Vec<(u64, f64)>,

@@ -1,4 +1,4 @@
-//! What ran: the journal.
+//! The journal: the commands that ran.
 
 use flowmill_runner::{Experiment, read_journal};
 use maud::html;

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use flowmill_runner::{Experiment, Holder, dead_owner, holder};
+use flowmill_stage_train::Speed;
 use serde_json::Value;
 
 use page::Page;
@@ -33,14 +34,18 @@ struct Subject<'a> {
     /// Files that are not what their receipts say, with the problem; nothing of them is shown.
     damaged: BTreeMap<PathBuf, String>,
     training: TrainingFolder,
+    /// The packed splits with their indexes, without the utterances.
+    splits: Vec<(String, Value)>,
+    /// The log of speed and memory.
+    speed: Vec<Speed>,
     at_work: AtWork,
 }
 
-/// Whether a command works on the experiment: the journal has a line of it only when it has ended.
+/// The command that works on the experiment. The journal has its line only after it has ended.
 enum AtWork {
-    /// None does.
+    /// No command works on it.
     Nobody,
-    /// One does.
+    /// A command works on it.
     Running(Holder),
     /// The last one was killed.
     Died(Holder),
@@ -60,7 +65,9 @@ impl AtWork {
 pub fn render(experiment: &Experiment) -> String {
     let (training, at_work) = (TrainingFolder::find(experiment), AtWork::on(experiment));
     let damaged = damaged::find(experiment.dir());
-    let subject = Subject { experiment: experiment.dir(), damaged, training, at_work };
+    let speed = speed::read(experiment.dir());
+    let mut subject = Subject { experiment: experiment.dir(), damaged, training, at_work, splits: Vec::new(), speed };
+    subject.splits = stages::splits(&subject);
     let mut page = Page::new(&overview::title(&subject), overview::body(&subject));
     damaged::add(&subject, &mut page);
     samples::add(&subject, &mut page);

@@ -1,6 +1,5 @@
 //! The rows that samples were made for: transcripts, recordings and pictures, from the shards.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::PathBuf;
@@ -25,9 +24,9 @@ pub struct Originals(BTreeMap<String, Original>);
 
 /// A row of the data.
 pub struct Original {
-    /// Its id.
+    /// The id.
     pub id: String,
-    /// Its group, such as the speaker.
+    /// The group, such as the speaker.
     pub group: String,
     /// The split that it belongs to.
     pub split: String,
@@ -39,9 +38,9 @@ pub struct Original {
 
 /// A file that browsers show or play.
 pub struct Medium {
-    /// Its media type.
+    /// The media type.
     pub kind: &'static str,
-    /// Its bytes.
+    /// The bytes.
     pub bytes: Vec<u8>,
     /// Seconds that were left out at the end.
     pub cut: f64,
@@ -50,10 +49,12 @@ pub struct Medium {
 impl Originals {
     /// Looks up the rows of some samples. Rows whose shards are gone or damaged are left out.
     pub fn find(subject: &Subject, samples: &BTreeSet<String>) -> Self {
+        let numbered = samples.iter().filter_map(|sample| unnumbered(sample)).map(str::to_owned);
+        let wanted: BTreeSet<String> = samples.iter().cloned().chain(numbered).collect();
         let folder = subject.experiment.join("3-pack");
         let indexes = names(&folder).into_iter().map(|split| folder.join(split).join("index.json"));
         let sound = indexes.filter(|index| subject.is_sound(index));
-        Self(sound.flat_map(|index| of_split(index, samples)).collect())
+        Self(sound.flat_map(|index| of_split(index, &wanted)).collect())
     }
 
     /// The row of a sample.
@@ -74,15 +75,13 @@ fn unnumbered(sample: &str) -> Option<&str> {
     (!number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())).then_some(name)
 }
 
-/// The rows of a split that samples were made for, by the names of the samples.
-fn of_split(path: PathBuf, samples: &BTreeSet<String>) -> Vec<(String, Original)> {
+/// The rows of a split with the wanted names.
+fn of_split(path: PathBuf, wanted: &BTreeSet<String>) -> Vec<(String, Original)> {
     let Ok(index) = ShardIndex::read(&path) else { return Vec::new() };
     let split = index.split.clone();
     let ids = index.shards.iter().flat_map(|shard| &shard.utterances).map(|id| file_name(id)).enumerate();
-    let wanted = |name: &String| {
-        samples.contains(name) || samples.iter().any(|sample| unnumbered(sample) == Some(name.as_str()))
-    };
-    let found: Vec<(u32, String)> = ids.filter(|(_, name)| wanted(name)).map(|(at, name)| (at as u32, name)).collect();
+    let found: Vec<(u32, String)> =
+        ids.filter(|(_, name)| wanted.contains(name)).map(|(at, name)| (at as u32, name)).collect();
     if found.is_empty() {
         return Vec::new();
     }
@@ -145,9 +144,9 @@ fn decoded(bytes: &[u8]) -> Option<Medium> {
     /// Bytes of a sample.
     const WIDTH: usize = 2;
     let audio = decode_bytes(bytes, "recording").ok()?;
-    let (rate, mut samples) = (audio.sample_rate, Cow::from(audio.into_mono()));
+    let (rate, mut samples) = (audio.sample_rate, audio.into_mono());
     let left_out = samples.len().saturating_sub(MOST_BYTES / WIDTH);
-    samples.to_mut().truncate(MOST_BYTES / WIDTH);
+    samples.truncate(MOST_BYTES / WIDTH);
     let mut wav = Cursor::new(Vec::new());
     write_wav(&mut wav, &samples, rate).ok()?;
     Some(Medium { kind: "audio/wav", bytes: wav.into_inner(), cut: left_out as f64 / f64::from(rate) })

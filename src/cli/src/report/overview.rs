@@ -1,14 +1,13 @@
 //! The head of the page: its title, where the experiment stands, and the figures that a reader looks for first.
 
-use flowmill_runner::{Experiment, Receipt, sealed_content};
-use flowmill_stage_train::TrainStage;
+use flowmill_runner::{Receipt, sealed_content};
 use maud::{Markup, html};
 
 use super::page::printable;
-use super::stages::{folders, splits};
+use super::stages::folders;
 use super::training::Progress;
 use super::{AtWork, Subject, speed};
-use crate::{human, stages};
+use crate::human;
 
 /// The recipe's name as stage 6 recorded it; before that the folder's, which is the same unless `--exp` gave another.
 pub fn title(subject: &Subject) -> String {
@@ -47,10 +46,7 @@ fn tiles(subject: &Subject) -> Vec<(&'static str, String)> {
     if seconds > 0.0 {
         tiles.push(("recordings", human::duration(seconds)));
     }
-    let train = TrainStage::new(stages::families());
-    let folder = Experiment::at(subject.experiment).map(|experiment| experiment.stage_dir(&train));
-    let summary =
-        folder.map(|folder| sealed_content(&folder.join("stage.json")).unwrap_or_default()).unwrap_or_default();
+    let summary = sealed_content(&subject.experiment.join("4-train/stage.json")).unwrap_or_default();
     let facts = &summary["facts"];
     let count = |name: &str| facts[name].as_u64().map(human::count);
     let number = |name: &str| facts[name].as_f64().map(human::number);
@@ -63,7 +59,7 @@ fn tiles(subject: &Subject) -> Vec<(&'static str, String)> {
 
 /// Rows and seconds of recordings in all packed splits.
 fn packed(subject: &Subject) -> (u64, f64) {
-    let indexes = splits(subject);
-    let rows = indexes.iter().filter_map(|(_, index)| index["rows"].as_u64()).sum();
-    (rows, indexes.iter().filter_map(|(_, index)| index["seconds"].as_f64()).sum())
+    let indexes = || subject.splits.iter().map(|(_, index)| index);
+    let rows = indexes().filter_map(|index| index["rows"].as_u64()).sum();
+    (rows, indexes().filter_map(|index| index["seconds"].as_f64()).sum())
 }

@@ -44,7 +44,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
     let exported = [Moment { title: "exported model".to_owned(), folder: subject.experiment.join("6-export/samples") }];
     let (training, mut left_out) = moments(subject);
     let all = exported.iter().chain(&training);
-    let originals = Originals::find(subject, &all.flat_map(|moment| stems(&moment.folder)).collect());
+    let originals = Originals::find(subject, &all.flat_map(|moment| samples_in(&moment.folder).into_keys()).collect());
     let mut room = MOST_BYTES;
     let mut rows: BTreeMap<&str, Samples> = BTreeMap::new();
     // What matters most comes first, while there is room.
@@ -86,16 +86,21 @@ fn moments(subject: &Subject) -> (Vec<Moment>, usize) {
         0..=MOST_MOMENTS => (0..count).collect(),
         _ => (0..MOST_MOMENTS).map(|index| index * (count - 1) / (MOST_MOMENTS - 1)).collect(),
     };
-    let left_out = |at: usize, folder: &Path| if chosen.contains(&at) { 0 } else { stems(folder).len() };
+    let left_out = |at: usize, folder: &Path| if chosen.contains(&at) { 0 } else { samples_in(folder).len() };
     let missing = all.iter().enumerate().map(|(at, (.., folder))| left_out(at, folder)).sum();
     let shown = all.into_iter().enumerate().filter(|(at, _)| chosen.contains(at));
     (shown.map(|(_, (_, title, folder))| Moment { title, folder }).collect(), missing)
 }
 
-/// The samples in a folder: names without ending.
-fn stems(folder: &Path) -> BTreeSet<String> {
-    let names = names(folder).into_iter().filter(|name| kind(name).is_some());
-    names.filter_map(|name| Some(name.rsplit_once('.')?.0.to_owned())).collect()
+/// The files of each sample in a folder, by the name of the sample: that of its files without ending.
+fn samples_in(folder: &Path) -> BTreeMap<String, Vec<PathBuf>> {
+    let mut samples: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for name in names(folder).into_iter().filter(|name| kind(name).is_some()) {
+        if let Some((stem, _)) = name.rsplit_once('.') {
+            samples.entry(stem.to_owned()).or_default().push(folder.join(&name));
+        }
+    }
+    samples
 }
 
 /// The samples of a moment that there is room for.
@@ -105,12 +110,9 @@ fn fitting<'a>(
     room: &mut u64,
     left_out: &mut usize,
 ) -> Vec<(String, Sample<'a>)> {
-    let files: Vec<String> = names(&moment.folder).into_iter().filter(|name| kind(name).is_some()).collect();
     let mut samples = Vec::new();
-    for stem in stems(&moment.folder) {
-        let own = files.iter().filter(|name| name.rsplit_once('.').is_some_and(|(own, _)| own == stem));
-        let own: Vec<PathBuf> =
-            own.map(|name| moment.folder.join(name)).filter(|file| subject.is_sound(file)).collect();
+    for (stem, files) in samples_in(&moment.folder) {
+        let own: Vec<PathBuf> = files.into_iter().filter(|file| subject.is_sound(file)).collect();
         let size = own.iter().filter_map(|file| file.metadata().ok()).map(|about| about.len()).sum();
         match room.checked_sub(size) {
             Some(rest) => {

@@ -1,5 +1,7 @@
 //! Speed and memory of the training, by its log.
 
+use std::path::Path;
+
 use chrono::DateTime;
 use flowmill_stage_train::{SPEED_FILE, Speed};
 use maud::html;
@@ -11,7 +13,7 @@ use crate::human;
 
 /// Curves of speed, data wait and memory, and when the training ran.
 pub fn add(subject: &Subject, page: &mut Page) {
-    let lines = read(subject);
+    let lines = &subject.speed;
     let (Some(first), Some(last)) = (lines.first(), lines.last()) else { return };
     let curve = |name: &str, value: &dyn Fn(&Speed) -> Option<f64>| {
         let points = lines.iter().filter_map(|line| Some((line.step, value(line)?)));
@@ -22,7 +24,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
         "From {} to {} UTC, {} of it in training.",
         date(first.time - first.seconds),
         date(last.time),
-        human::duration(total(&lines))
+        human::duration(total(lines))
     );
     page.section(
         "Speed and memory",
@@ -40,8 +42,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
 
 /// Seconds in training; `None` without a log.
 pub fn seconds(subject: &Subject) -> Option<f64> {
-    let lines = read(subject);
-    (!lines.is_empty()).then(|| total(&lines))
+    (!subject.speed.is_empty()).then(|| total(&subject.speed))
 }
 
 fn total(lines: &[Speed]) -> f64 {
@@ -50,8 +51,8 @@ fn total(lines: &[Speed]) -> f64 {
 
 /// The lines that led to the present weights, with rising steps: a line replaces those of the same and later steps before it, which a
 /// resumed or repeated training did again. What cannot be read is left out.
-fn read(subject: &Subject) -> Vec<Speed> {
-    let text = std::fs::read(subject.experiment.join(SPEED_FILE)).unwrap_or_default();
+pub fn read(experiment: &Path) -> Vec<Speed> {
+    let text = std::fs::read(experiment.join(SPEED_FILE)).unwrap_or_default();
     let mut lines: Vec<Speed> = Vec::new();
     for line in String::from_utf8_lossy(&text).lines().filter_map(|line| serde_json::from_str::<Speed>(line).ok()) {
         let before = lines.partition_point(|earlier| earlier.step < line.step);

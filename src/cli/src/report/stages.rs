@@ -16,7 +16,7 @@ const LONGEST_FACT: usize = 300;
 /// Ids shown for a reason.
 const EXAMPLES: usize = 5;
 
-/// From what data, through which stages, with which settings.
+/// Adds the stages with their settings, and the data.
 pub fn add(subject: &Subject, page: &mut Page) {
     let mut rows = Vec::new();
     let mut settings = Vec::new();
@@ -101,16 +101,22 @@ fn fact(value: &Value) -> String {
     }
 }
 
-/// The packed splits with their indexes.
+/// Reads the indexes of the packed splits, without their utterances.
 pub fn splits(subject: &Subject) -> Vec<(String, Value)> {
     let folder = subject.experiment.join("3-pack");
-    let names = names(&folder).into_iter();
-    names.filter_map(|split| Some((split.clone(), subject.json(folder.join(&split).join("index.json"))?))).collect()
+    let index = |split: String| {
+        let mut index = subject.json(folder.join(&split).join("index.json"))?;
+        for shard in index.get_mut("shards").and_then(Value::as_array_mut).into_iter().flatten() {
+            shard.as_object_mut().map(|shard| shard.remove("utterances"));
+        }
+        Some((split, index))
+    };
+    names(&folder).into_iter().filter_map(index).collect()
 }
 
 /// The packed splits, and the files that stage 0 read.
 fn data(subject: &Subject) -> Markup {
-    let row = |(split, index): (String, Value)| {
+    let row = |(split, index): &(String, Value)| {
         let shards = || index["shards"].as_array().into_iter().flatten();
         vec![
             Cell::text(split),
@@ -121,7 +127,7 @@ fn data(subject: &Subject) -> Markup {
             Cell::text(human::bytes(shards().filter_map(|shard| shard["bytes"].as_u64()).sum())),
         ]
     };
-    let rows: Vec<Vec<Cell>> = splits(subject).into_iter().map(row).collect();
+    let rows: Vec<Vec<Cell>> = subject.splits.iter().map(row).collect();
     let read = Receipt::read(&subject.experiment.join("0-prep/receipts/read.json"));
     let sources: Vec<Vec<Cell>> = read
         .iter()
@@ -137,7 +143,7 @@ fn data(subject: &Subject) -> Markup {
     }
 }
 
-/// Every stage's title and folder.
+/// Returns the title and folder of every stage.
 pub fn folders(experiment: &Path) -> Vec<(String, PathBuf)> {
     let name = |stage: &dyn flowmill_runner::Stage| format!("{}-{}", stage.number(), stage.name());
     let stages = stages::all();

@@ -1,4 +1,4 @@
-//! Where a training lies: finished in its stage's folder, or as far as it got.
+//! The place of a training: finished in its stage's folder, or as far as it got.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use flowmill_train::{checkpoint, samples_step};
 use super::names;
 use crate::stages;
 
-/// How far a training is.
+/// The progress of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// There is none.
@@ -23,7 +23,7 @@ pub enum Progress {
 
 /// The folder of a training.
 pub struct TrainingFolder {
-    /// How far it is.
+    /// The progress.
     pub progress: Progress,
     folder: PathBuf,
 }

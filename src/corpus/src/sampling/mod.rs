@@ -75,7 +75,7 @@ pub struct Corpus<'a> {
 pub struct Part {
     /// The number of its utterances.
     pub utterances: u32,
-    /// Its share of an epoch's utterances, relative to the others' weights.
+    /// The share of an epoch's utterances, relative to the others' weights.
     pub weight: f64,
 }
 

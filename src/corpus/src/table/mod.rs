@@ -12,7 +12,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, Float64Array, Float64Builder, StringArray, StringBuilder, UInt32Array, UInt32Builder,
+    Array, ArrayRef, ArrowPrimitiveType, Float64Array, Float64Builder, PrimitiveArray, StringArray, StringBuilder,
+    UInt32Array, UInt32Builder,
 };
 use arrow::datatypes::DataType;
 
@@ -119,13 +120,12 @@ pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
         // Only tables with a row that names a channel have this column.
         let channel: Option<&UInt32Array> = batch.optional("channel")?;
         recordings.extend(wavs.iter().flatten().enumerate().map(|(row, wav)| {
-            let time = |column: &Float64Array| column.is_valid(row).then(|| column.value(row));
-            let count = |column: &UInt32Array| column.is_valid(row).then(|| column.value(row));
-            let until = time(end).or_else(|| time(duration)).or_else(|| time(start)).unwrap_or(0.0);
+            let until =
+                number(end, row).or_else(|| number(duration, row)).or_else(|| number(start, row)).unwrap_or(0.0);
             RecordingRow {
                 wav: wav.to_owned(),
-                channel: channel.and_then(count),
-                samples: samples_up_to(until, count(rates), count(channels)),
+                channel: channel.and_then(|column| number(column, row)),
+                samples: samples_up_to(until, number(rates, row), number(channels, row)),
             }
         }));
     }
@@ -210,6 +210,11 @@ impl Builders {
     }
 }
 
+/// Returns the value of a row, if it has one.
+fn number<T: ArrowPrimitiveType>(column: &PrimitiveArray<T>, row: usize) -> Option<T::Native> {
+    column.is_valid(row).then(|| column.value(row))
+}
+
 /// Appends the rows of a batch of an utterance table.
 fn read_batch(batch: &Batch<'_>, utterances: &mut Vec<Utterance>) -> Result<(), CorpusError> {
     let seconds = |name: &str| batch.column::<Float64Array>(name);
@@ -223,20 +228,18 @@ fn read_batch(batch: &Batch<'_>, utterances: &mut Vec<Utterance>) -> Result<(), 
     let decoder: Option<&StringArray> = batch.optional("decoder")?;
     utterances.extend((0..batch.rows()).map(|row| {
         let string = |column: &StringArray| column.is_valid(row).then(|| column.value(row).to_owned());
-        let time = |column: &Float64Array| column.is_valid(row).then(|| column.value(row));
-        let count = |column: &UInt32Array| column.is_valid(row).then(|| column.value(row));
         Utterance {
             utt: utt.value(row).to_owned(),
             spk: spk.value(row).to_owned(),
             text: text.value(row).to_owned(),
             lang: string(lang),
             wav: wav.value(row).to_owned(),
-            start: time(start),
-            end: time(end),
-            duration: time(duration),
-            sample_rate: count(sample_rate),
-            channels: count(channels),
-            channel: channel.and_then(count),
+            start: number(start, row),
+            end: number(end, row),
+            duration: number(duration, row),
+            sample_rate: number(sample_rate, row),
+            channels: number(channels, row),
+            channel: channel.and_then(|column| number(column, row)),
             decoder: decoder.and_then(string),
         }
     }));

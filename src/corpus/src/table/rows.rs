@@ -1,7 +1,7 @@
 //! Selected columns of an utterance table, to find out whether rows are the same.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float64Type, UInt32Type};
@@ -11,7 +11,6 @@ use crate::CorpusError;
 
 /// The `wav` column of an utterance table and some others.
 pub struct RowColumns {
-    path: PathBuf,
     table: Table,
     wavs: Vec<String>,
     /// The names of the other columns, as far as the table has them.
@@ -29,7 +28,7 @@ impl RowColumns {
         let first = table.batches().next();
         let has = |name: &&&str| first.is_some_and(|batch| batch.any(name).is_some());
         let others = columns.iter().filter(has).map(|name| (*name).to_owned()).collect();
-        Ok(Self { path: path.to_owned(), wavs: table.strings("wav")?, table, others })
+        Ok(Self { wavs: table.strings("wav")?, table, others })
     }
 
     /// Returns the number of rows.
@@ -59,9 +58,7 @@ impl RowColumns {
                 let own = rows.start.max(before)..rows.end.min(before + batch.rows());
                 if let Some(column) = batch.any(name).filter(|_| !own.is_empty()) {
                     let column = column.slice(own.start - before, own.len());
-                    hash_values(&column, hasher).map_err(|found| {
-                        CorpusError::structure(&self.path, format!("column `{name}` has the type {found}"))
-                    })?;
+                    hash_values(&column, hasher).map_err(|found| batch.mistyped(name, &found))?;
                 }
                 before += batch.rows();
             }

@@ -1,6 +1,6 @@
 //! Reasons why the headers of a tar file end before its end.
 
-/// What is wrong with a header, or with what several headers say together.
+/// A fault of a header, or a contradiction between headers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TarFault {
     /// The operating system refused the read; holds its reason.
@@ -26,7 +26,7 @@ pub enum TarFault {
     CutMember {
         /// The member.
         name: String,
-        /// Its size.
+        /// The size.
         size: u64,
         /// Bytes that are there.
         there: u64,
@@ -37,7 +37,7 @@ pub enum TarFault {
     /// An extended header is longer than any honest one.
     #[error("an extended header of {size} bytes, more than {limit}")]
     LongExtension {
-        /// Its size.
+        /// The size.
         size: u64,
         /// The longest that is read.
         limit: u64,
@@ -68,13 +68,13 @@ pub enum TarFault {
     ContentOfNoFile {
         /// The member.
         name: String,
-        /// Its size.
+        /// The size.
         size: u64,
     },
     /// Something follows the mark of the archive's end.
     #[error("the archive ends here, but from byte {at} on there is more (tar files set end to end? split them)")]
     BehindEnd {
-        /// Where it begins.
+        /// The position of its first byte.
         at: u64,
     },
 }

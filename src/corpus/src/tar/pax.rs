@@ -2,12 +2,12 @@
 
 use super::fault::TarFault;
 
-/// What extended headers say of the member that follows.
+/// The fields of extended headers for the member that follows.
 #[derive(Debug, Default)]
 pub(super) struct Extension {
-    /// Its name.
+    /// The name.
     pub(super) path: Option<Vec<u8>>,
-    /// Its size.
+    /// The size.
     pub(super) size: Option<u64>,
     /// True if it is stored with its holes left out.
     pub(super) sparse: bool,

@@ -28,9 +28,9 @@ pub enum MemberKind {
 /// One member of a tar file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its name as written in the file, which may be anything.
+    /// The name as written in the file, which may be anything.
     pub name: Vec<u8>,
-    /// Its type.
+    /// The type.
     pub kind: MemberKind,
     /// The position of its first byte in the tar file.
     pub offset: u64,
@@ -43,7 +43,7 @@ pub struct Member {
 pub struct Damage {
     /// The position of the unreadable header.
     pub at: u64,
-    /// What is wrong with it.
+    /// The fault.
     pub problem: TarFault,
 }
 

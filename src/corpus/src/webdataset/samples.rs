@@ -67,7 +67,7 @@ pub(super) struct Shard {
 
 /// A member that is not part of a sample, and the reason.
 struct BadMember {
-    /// Its name, for display if it is hostile.
+    /// The name, for display if it is hostile.
     name: String,
     /// True if an earlier member has the same name. Such a member is named by its key.
     repeated: bool,

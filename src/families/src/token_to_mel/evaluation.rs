@@ -10,9 +10,9 @@ use super::measures::{Residual, Spread, energy_contour, mean_of, pitch_correlati
 
 /// The data of one utterance that are compared.
 pub struct Comparison<'a> {
-    /// Its speaker, for the baseline per unit and speaker.
+    /// The speaker, for the baseline per unit and speaker.
     pub speaker: &'a str,
-    /// Its units.
+    /// The units.
     pub tokens: &'a [u32],
     /// The mel of the recording.
     pub real_mel: &'a Features,

@@ -72,7 +72,7 @@ pub struct Description {
 pub struct MelDescription {
     /// The whole description, which is written back unchanged.
     whole: Value,
-    /// Its definition.
+    /// The definition.
     pub config: MelConfig,
 }
 

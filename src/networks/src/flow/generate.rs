@@ -13,7 +13,7 @@ use flowmill_nn::{Context, Ragged, Value, host};
 pub struct Prompt {
     /// The ids of its speech tokens, in the form of those of the request.
     pub tokens: Vec<u32>,
-    /// Its log-mel frames `[frame, bin]`, `token_mel_ratio` per token.
+    /// The log-mel frames `[frame, bin]`, `token_mel_ratio` per token.
     pub mel: Tensor,
 }
 

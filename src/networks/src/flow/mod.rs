@@ -76,5 +76,5 @@ pub enum TokenError {
     },
 }
 
-/// What every fallible function of the flow returns.
+/// The result of every fallible function of the flow.
 pub type Result<T> = std::result::Result<T, FlowError>;

@@ -27,7 +27,7 @@ pub enum Extent {
 pub struct FlowLoss {
     /// The mean over valid frames and bins.
     pub total: Value,
-    /// Its parts, by name.
+    /// The parts, by name.
     pub parts: Vec<(&'static str, f64)>,
     /// The number of valid frames times bins, which is the weight in averages over batches.
     pub weight: f64,
@@ -45,9 +45,9 @@ impl FlowLoss {
 
 /// The encoder's output for a batch.
 pub(crate) struct Encoded {
-    /// Its frames, `[row, channel]`.
+    /// The frames, `[row, channel]`.
     pub(crate) frames: Value,
-    /// Its mel, the condition that the flow refines: `[row, bin]`.
+    /// The mel, the condition that the flow refines: `[row, bin]`.
     pub(crate) means: Value,
     /// The rows of each item.
     pub(crate) rows: Ragged,

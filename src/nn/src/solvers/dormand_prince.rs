@@ -116,7 +116,7 @@ struct Trial {
     state: Vec<f32>,
     /// The velocity at its end.
     slope: Vec<f32>,
-    /// Its error relative to the allowed one.
+    /// The error relative to the allowed one.
     error: f64,
 }
 

@@ -24,7 +24,7 @@ pub(super) enum Claim {
     Dead(Holder),
 }
 
-/// What the file says.
+/// The content of the file.
 pub(super) fn look(path: &Path) -> Claim {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,

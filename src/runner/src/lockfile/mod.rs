@@ -30,23 +30,23 @@ const FIRST_LOOKS: usize = 4;
 /// The number of attempts before a lock without a name counts as held.
 const LOOKS: usize = 20;
 
-/// How the names of the files begin that the system locks for parts.
+/// The prefix of the lock files of parts.
 const PART: &str = ".lock-part-";
 /// The name of the file that stands for the lock of an experiment, with which those of parts begin.
 const STAND_IN: &str = ".lock-holder";
 
-/// Who works on an experiment.
+/// A process that works on an experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its process number.
+    /// The process number.
     pub pid: u32,
     /// The machine it runs on.
     pub host: String,
-    /// Its command line.
+    /// The command line.
     pub command: String,
-    /// Its start time, UTC.
+    /// The start time, UTC.
     pub start: String,
-    /// Its start time by the system's own clock, which distinguishes it from a later process with the same number.
+    /// The start time by the system's own clock, which distinguishes it from a later process with the same number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub born: Option<u64>,
 }
@@ -80,7 +80,7 @@ struct Place {
     file: PathBuf,
     /// The file that stands for that lock where the file system has none.
     stand_in: PathBuf,
-    /// Whether the files go with the lock.
+    /// True if the files are removed with the lock.
     is_temporary: bool,
 }
 
@@ -108,7 +108,7 @@ impl Place {
         Ok(names.filter_map(part).collect())
     }
 
-    /// Who holds the lock now, if anybody does.
+    /// Returns the process that holds the lock now.
     fn holder(&self) -> Option<Holder> {
         let file = File::open(&self.file).ok()?;
         let named = |holder: Option<Holder>| Some(holder.unwrap_or_else(unknown_holder));
@@ -121,7 +121,7 @@ impl Place {
         }
     }
 
-    /// Who held the lock last and died without giving it up, when nobody holds it now.
+    /// Returns the process that held the lock last and died without releasing it, if no process holds it now.
     fn dead_owner(&self) -> Option<Holder> {
         let file = File::open(&self.file).ok()?;
         let system = system_lock(&file, FlockOperation::NonBlockingLockShared).ok()?;
@@ -139,14 +139,14 @@ impl Place {
     }
 }
 
-/// Who keeps a process from its lock.
+/// The process that keeps another one from its lock.
 struct Held {
     /// The lock that is held, which may be another one than the one wanted.
     place: Place,
     holder: Option<Holder>,
 }
 
-/// How long to try.
+/// The limits of waiting for a lock.
 #[derive(Clone, Copy)]
 pub(crate) struct Patience<'a> {
     /// Waits until the lock is free instead of failing.
@@ -340,18 +340,18 @@ impl Drop for Lock {
     }
 }
 
-/// Who works on the experiment now, if anybody does: a run, or one of the processes on parts.
+/// Returns the process that works on the experiment now: a run, or one that does a part.
 pub fn holder(experiment: &Experiment) -> Option<Holder> {
     let parts = || Place::of_parts(experiment).ok()?.iter().find_map(Place::holder);
     Place::of_experiment(experiment).holder().or_else(parts)
 }
 
-/// Who works on a part now, if anybody does.
+/// Returns the process that works on a part now.
 pub(crate) fn part_holder(experiment: &Experiment, stage: &str, key: &str) -> Option<Holder> {
     Place::of_part(experiment, &part_name(stage, key)).holder()
 }
 
-/// Who worked on the experiment last and died, when nobody works there now.
+/// Returns the process that worked on the experiment last and died, if no process works on it now.
 pub fn dead_owner(experiment: &Experiment) -> Option<Holder> {
     let parts = || Place::of_parts(experiment).ok()?.iter().find_map(Place::dead_owner);
     Place::of_experiment(experiment).dead_owner().or_else(parts)

@@ -13,7 +13,7 @@ pub struct RecipeError {
 }
 
 impl RecipeError {
-    /// Its kind among the errors of a run ([`RunError::kind`](crate::RunError::kind)).
+    /// The kind among the errors of a run ([`RunError::kind`](crate::RunError::kind)).
     pub const KIND: &str = "recipe";
 
     pub(crate) fn new(place: Place, message: impl fmt::Display) -> Self {

@@ -240,7 +240,7 @@ fn load_with_bases(path: &Path, stages: &[(&str, StagePaths)]) -> Result<Node, R
 /// A file to read.
 struct Layer {
     path: PathBuf,
-    /// Its folder, relative to that of the top recipe; empty if they are the same.
+    /// The folder, relative to that of the top recipe; empty if they are the same.
     folder: PathBuf,
     /// The place where the recipe above names it.
     asked_by: Option<Place>,

@@ -39,9 +39,9 @@ pub(crate) struct Node {
 pub(crate) enum Content {
     /// A scalar as written. Quoted ones are always text.
     Scalar { raw: String, quoted: bool },
-    /// Its items in order.
+    /// The items in order.
     List(Vec<Node>),
-    /// Its entries in the order they were written, keys unique.
+    /// The entries in the order they were written, keys unique.
     Map(Vec<Entry>),
 }
 

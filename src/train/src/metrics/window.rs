@@ -19,7 +19,7 @@ pub struct Window {
 pub struct Measured {
     /// The loss.
     pub loss: f64,
-    /// Its parts.
+    /// The parts.
     pub parts: Vec<(String, f64)>,
     /// Sum of the batches' weights.
     pub weight: f64,

@@ -70,9 +70,9 @@ impl GroupConfig {
 /// Settings that apply to one parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ParameterSettings {
-    /// Its learning rate as a multiple of the step's.
+    /// The learning rate as a multiple of the step's.
     pub lr_multiple: f64,
-    /// Its weight decay.
+    /// The weight decay.
     pub weight_decay: f64,
     /// True if Muon trains it when it is a matrix.
     pub muon: bool,

@@ -17,9 +17,9 @@ use crate::TrainError;
 /// A state array that an optimizer keeps for a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StateArray {
-    /// Its name in the libraries, such as `exp_avg`.
+    /// The name in the libraries, such as `exp_avg`.
     pub(super) kind: &'static str,
-    /// Its shape.
+    /// The shape.
     pub(super) dims: Vec<usize>,
 }
 

@@ -13,7 +13,7 @@ use super::Answer;
 pub const CONTROL_FOLDER: &str = ".control";
 /// Name of the socket in it.
 const SOCKET: &str = "socket";
-/// Its name before it listens.
+/// The name before it listens.
 const NEW_SOCKET: &str = "socket.new";
 /// Longest path that fits into a socket's address on every system.
 const LONGEST_PATH: usize = 100;

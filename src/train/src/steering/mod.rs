@@ -41,7 +41,7 @@ pub enum Source {
 pub struct Request {
     /// The line.
     pub text: String,
-    /// Its sender.
+    /// The sender.
     pub source: Source,
 }
 

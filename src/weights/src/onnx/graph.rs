@@ -5,15 +5,15 @@ use crate::TensorView;
 /// A graph.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OnnxGraph {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its nodes, in order of execution.
+    /// The nodes, in order of execution.
     pub nodes: Vec<OnnxNode>,
-    /// Its weights by name, in order of the file.
+    /// The weights by name, in order of the file.
     pub initializers: Vec<(String, TensorView)>,
-    /// Its inputs; old files list the initializers too.
+    /// The inputs; old files list the initializers too.
     pub inputs: Vec<OnnxValue>,
-    /// Its outputs.
+    /// The outputs.
     pub outputs: Vec<OnnxValue>,
 }
 
@@ -27,7 +27,7 @@ impl OnnxGraph {
 /// One operation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct OnnxNode {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// Type of the operation: `Conv`, `MatMul` …
     pub op_type: String,
@@ -37,7 +37,7 @@ pub struct OnnxNode {
     pub inputs: Vec<String>,
     /// Names of its outputs.
     pub outputs: Vec<String>,
-    /// Its attributes by name, in order of the file.
+    /// The attributes by name, in order of the file.
     pub attributes: Vec<(String, OnnxAttribute)>,
 }
 
@@ -98,8 +98,8 @@ pub enum OnnxAttribute {
 /// An input or output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OnnxValue {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its dimensions; `None` for one that is free.
+    /// The dimensions; `None` for one that is free.
     pub shape: Vec<Option<i64>>,
 }

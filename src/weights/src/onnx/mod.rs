@@ -22,7 +22,7 @@ const DEEPEST: usize = 16;
 
 /// An open ONNX file. Tensors are read on demand.
 pub struct OnnxFile {
-    /// Its graph.
+    /// The graph.
     pub graph: OnnxGraph,
     /// The operator sets it needs: domain (empty for the standard's own) and version.
     pub operator_sets: BTreeMap<String, i64>,

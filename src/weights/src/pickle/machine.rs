@@ -5,7 +5,7 @@ use super::globals::Global;
 use super::list::List;
 use super::numpy::Dtype;
 use super::opcodes::*;
-use crate::fault::Fault;
+use crate::fault::{Fault, FaultKind};
 use crate::source::Source;
 use crate::{ElementType, Parsed, TensorView};
 use std::collections::HashMap;
@@ -334,7 +334,7 @@ impl<'s, 'a> Machine<'s, 'a> {
         self.copies += values as u64;
         if self.copies > FREE_COPIES + COPIES_PER_BYTE.saturating_mul(self.source.position()) {
             let fault = self.unexpected("constructors that copy the same values again and again");
-            return Err(Fault::too_large(fault.message));
+            return Err(Fault { kind: FaultKind::TooLarge, ..fault });
         }
         Ok(())
     }

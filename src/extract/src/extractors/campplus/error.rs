@@ -42,7 +42,7 @@ pub enum CampplusError {
     Shape {
         /// The tensor.
         name: String,
-        /// Its shape.
+        /// The shape.
         found: Vec<usize>,
         /// What is needed.
         expected: Vec<usize>,
@@ -55,7 +55,7 @@ pub enum CampplusError {
     Number {
         /// The tensor.
         name: String,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
 }

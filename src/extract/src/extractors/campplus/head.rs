@@ -25,7 +25,7 @@ struct Residual {
 /// What the head writes to.
 #[derive(Default)]
 pub(super) struct HeadRows {
-    /// Its result, `channel * frequencies + frequency`, over all frames.
+    /// The result, `channel * frequencies + frequency`, over all frames.
     pub(super) out: Rows,
     input: Rows,
     planes: [Rows; 4],

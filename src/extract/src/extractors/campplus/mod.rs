@@ -81,7 +81,7 @@ impl Campplus {
         Ok(Self { form })
     }
 
-    /// Its sizes.
+    /// The sizes.
     pub fn dimensions(&self) -> &Dimensions {
         match &self.form {
             Form::Kernels(network) => network.dimensions(),

@@ -35,7 +35,7 @@ pub enum ImportError {
         path: PathBuf,
         /// The id.
         id: String,
-        /// What is wrong with it.
+        /// The fault.
         problem: String,
     },
     /// Two files say otherwise of one id.

@@ -23,7 +23,7 @@ use crate::{
 pub struct S3Config {
     /// The version of the published tokenizer.
     pub version: Version,
-    /// Its weights, the published `speech_tokenizer_v1.onnx` or `speech_tokenizer_v2.onnx`, a `.pt` or a
+    /// The weights, the published `speech_tokenizer_v1.onnx` or `speech_tokenizer_v2.onnx`, a `.pt` or a
     /// `.safetensors`, relative to the folder of the recipe; or `random`. An attribute of a graph that the network
     /// does not have is an error. Required.
     pub weights: Option<Weights>,

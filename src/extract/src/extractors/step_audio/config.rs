@@ -41,7 +41,7 @@ pub struct StepAudioConfig {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SemanticConfig {
-    /// Its weights, the published `speech_tokenizer_v1.onnx`, `.pt` or `.safetensors`, or `random`. Required.
+    /// The weights, the published `speech_tokenizer_v1.onnx`, `.pt` or `.safetensors`, or `random`. Required.
     pub weights: Option<Weights>,
     /// Heads of the attention; without it one for every 64 channels, as published.
     pub heads: Option<usize>,

@@ -66,7 +66,7 @@ impl WandbConfig {
 /// A run with all the metadata that is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WandbRun {
-    /// Its settings.
+    /// The settings.
     pub settings: WandbConfig,
     /// The configuration of the training.
     pub config: Value,
@@ -92,13 +92,13 @@ impl WandbRun {
 #[derive(Debug)]
 pub(crate) struct WandbFile {
     file: AppendFile,
-    /// Its name, in the folder of the training.
+    /// The name, in the folder of the training.
     name: String,
     /// Records written.
     records: u64,
     /// The latest value of each name, for the summary.
     latest: Map<String, Value>,
-    /// What was measured at the latest step so far: one record for each step.
+    /// The measurements of the latest step so far: one record per step.
     row: Option<(Moment, Vec<(String, Value)>)>,
     clock: Clock,
     /// Start of the run in seconds since 1970, if it has a clock.

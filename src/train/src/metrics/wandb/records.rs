@@ -35,7 +35,7 @@ pub(super) fn run(run: &WandbRun, id: &str, started: Option<f64>) -> Message {
     Message::default().message(17, &record.message(17, &start))
 }
 
-/// What was measured at a step.
+/// The measurements of a step.
 pub(super) fn history(moment: Moment, values: &[(String, Value)]) -> Message {
     let mut history = Message::default();
     for (name, value) in values {
@@ -64,7 +64,7 @@ pub(super) fn exit(step: u64) -> Message {
     Message::default().message(18, &Message::default().varint(2, step.min(i32::MAX as u64)))
 }
 
-/// What W&B's own runs say of time. Whole seconds, as of steps, are written without a fraction.
+/// The time fields of W&B's own runs. Whole seconds, such as steps, are written without a fraction.
 fn clock(moment: Moment) -> [(&'static str, Value); 3] {
     let seconds = |time: f64| if time.fract() == 0.0 { json!(time as u64) } else { json!(time) };
     [("_step", json!(moment.step)), ("_runtime", seconds(moment.runtime)), ("_timestamp", seconds(moment.time))]
