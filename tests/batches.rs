@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::training::metrics;
 use crate::support::{Mini, Outcome};
 
-/// One epoch with these settings.
+/// Trains one epoch with these settings.
 fn epoch(mini: &Mini, settings: &[&str]) -> Outcome {
     let mut arguments = vec!["--stop-stage", "train", "--force", "--set", "train.max_steps=null"];
     arguments.extend([

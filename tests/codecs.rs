@@ -99,7 +99,7 @@ impl Corpus {
     }
 }
 
-/// What begins like a file of a format that only the fallback decodes.
+/// Returns bytes that begin like a file of a format that only the fallback decodes.
 fn beginning(signature: &[u8]) -> Vec<u8> {
     [signature, &[0; 2000]].concat()
 }

@@ -281,7 +281,7 @@ fn transcripts_with_a_language_in_their_name_are_read() {
     assert_eq!(corpus.rows("lang")["a"], "pt_br");
 }
 
-/// What a random corpus should give.
+/// The expected result of a random corpus.
 #[derive(Default)]
 struct Expected {
     good: Vec<String>,
@@ -318,7 +318,7 @@ fn pick(random: &mut Random, below: usize) -> usize {
 /// Something that is no recording.
 const NOISE: &str = "this is no recording at all, whatever it is called";
 
-/// What Git LFS leaves in the place of a file that was not fetched.
+/// The placeholder of Git LFS for a file that was not fetched.
 const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
 
 /// Something that is no recording, or stands in for one.
@@ -677,7 +677,7 @@ fn webdataset(random: &mut Random, round: usize) {
     expected.check(&corpus, "{dir: tars, format: webdataset}", &format!("webdataset, round {round}"));
 }
 
-/// The same files as a folder and as a tar file, with the rows (id to text) and the rejected ids of both.
+/// Reads the same files as a folder and as a tar file, and expects these rows (id to text) and rejected ids of both.
 #[track_caller]
 fn both_ways(files: &[(&str, &str)], rows: &[(&str, &str)], rejected: &[&str]) {
     let corpus = Corpus::new();

@@ -1,7 +1,7 @@
-//! `kill -9` at random instants: the next run goes on, and the final tree is that of an undisturbed run. Between kills logs are deleted
+//! `kill -9` at random instants: the next run continues, and the final tree is that of an undisturbed run. Between kills logs are deleted
 //! and cut and rights taken away, which costs no weights.
 //!
-//! Left out of the comparison is what tells about runs and not about results; see [`crate::support::tree::EXCLUDED`].
+//! The comparison excludes files about runs and not about results; see [`crate::support::tree::EXCLUDED`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,14 +19,14 @@ use crate::support::mini::repository;
 use crate::support::random::Random;
 use crate::support::{Mini, Tree, flowmill};
 
-/// How many kills must hit a running process unless `FLOWMILL_TEST_KILLS` says otherwise.
+/// Number of kills that must hit a running process unless `FLOWMILL_TEST_KILLS` says otherwise.
 const KILLS: usize = 40;
 /// The most kills of one experiment whose logs are disturbed.
 const KILLS_OF_ONE: usize = 10;
-/// One in so many recoveries is killed again.
+/// Number of recoveries of which one is killed again.
 const AGAIN: u64 = 4;
 
-/// How many times to kill.
+/// Returns the number of kills.
 fn kills() -> usize {
     std::env::var("FLOWMILL_TEST_KILLS").map_or(KILLS, |text| text.parse().expect("a whole number"))
 }
@@ -45,7 +45,7 @@ impl Experiment<'static> {
 }
 
 impl<'a> Experiment<'a> {
-    /// One whose recipe a person runs to whom permissions apply.
+    /// Creates an experiment whose recipe is run by a person to whom permissions apply.
     fn of(person: &'a Person, recipe: &Path) -> Self {
         let experiment = Experiment { person: Some(person), ..Experiment::new(recipe) };
         person.give(experiment.folder.path());

@@ -17,7 +17,7 @@ fn finished() -> Mini {
 
 const ACCEPT: [&str; 2] = ["--set", "max_rejected=0.2"];
 
-/// What a training writes for people, which costs no weights when it is damaged.
+/// Returns true for a file that a training writes for people; damage to it costs no weights.
 fn is_log(path: &Path) -> bool {
     let text = path.to_string_lossy();
     let logs = ["4-train/metrics.jsonl", "4-train/tensorboard", "4-train/samples", "4-train/skipped", "4-train/wandb"];

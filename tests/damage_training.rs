@@ -1,4 +1,4 @@
-//! Damage to what a training left costs only itself: checkpoints are moved aside or made again, logs are cut or skipped, records are made
+//! Damage to a training's files costs only itself: checkpoints are moved aside or made again, logs are cut or skipped, records are made
 //! again from the checkpoints, and nothing that is sound is lost.
 
 use std::collections::BTreeMap;
@@ -125,7 +125,7 @@ fn a_flipped_bit_in_any_file_of_an_interrupted_training_costs_only_that_file() {
     }
 }
 
-/// What happens to a record, and how.
+/// A kind of damage to a record: its name and the function that does it.
 type Way = (&'static str, fn(&Path));
 
 /// Ways to lose a record.

@@ -6,7 +6,7 @@ use std::fs;
 use crate::support::mini::repository;
 use crate::support::{Mini, flowmill, parquet};
 
-/// What stage 0 says when the recipe reads `source`.
+/// Runs stage 0 on a recipe that reads `source`.
 fn prepared(mini: &Mini, source: &str, more: &[&str]) -> crate::support::flowmill::Outcome {
     let data = format!("prep.data={source}");
     mini.run(

@@ -56,7 +56,7 @@ pub fn fill(path: &Path) {
     let _full = fs::write(path, [&content[..], &[7; 4096]].concat());
 }
 
-/// What a run comes to; one that waits for room to save its last weights is killed.
+/// Returns the outcome of a run; one that waits for disk space to save its last weights is killed.
 fn ended_or_waiting(mini: &Mini) -> Outcome {
     let started = Instant::now();
     let log = mini.path("told");

@@ -1,4 +1,4 @@
-//! What a recipe's settings will not do is said before anything runs, and once.
+//! Warnings about settings without effect: printed before anything runs, and once.
 
 use crate::support::Mini;
 

@@ -13,7 +13,7 @@ const EPERM: i32 = 1;
 const EIO: i32 = 5;
 const EOPNOTSUPP: i32 = 95;
 
-/// How often a warning that begins so was printed.
+/// Returns the number of printed warnings that begin with `about`.
 fn warnings(text: &str, about: &str) -> usize {
     text.lines().filter(|line| line.contains("warning") && line.contains(about)).count()
 }

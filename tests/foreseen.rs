@@ -1,4 +1,5 @@
-//! What a training will refuse is refused before earlier stages are made again, and what changes nothing that it reads is no change.
+//! Foreseen refusals: a run that a training would refuse stops before it repeats earlier stages; changes that training does not read do
+//! not count.
 
 use std::fs;
 

@@ -71,7 +71,7 @@ impl Formats {
         self.folder.path().join("exp/formats").join(relative)
     }
 
-    /// The stages as `status --json` tells them.
+    /// Returns the stages as `status --json` gives them.
     fn stages(&self) -> Vec<Value> {
         let outcome = flowmill(self.folder.path(), &["status", ".", "--json"]).expect_code(0);
         let status: Value = serde_json::from_str(&outcome.stdout).unwrap();

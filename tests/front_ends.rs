@@ -18,7 +18,7 @@ fn embed(mini: &Mini, weights: &str, size: usize) -> Outcome {
     mini.run(&["--stop-stage", "1", "--set", &extractor, "--set", &model])
 }
 
-/// All embeddings by utterance.
+/// Reads all embeddings by utterance.
 fn embeddings(mini: &Mini) -> BTreeMap<String, Vec<f32>> {
     let parts = mini
         .tree()
@@ -154,7 +154,7 @@ fn weights_that_cannot_be_used_end_in_one_clear_error() {
     embed(&mini, "''", 192).expect_code(2).expect_words(&["embed.extractor.weights", "campplus.onnx"]);
 }
 
-/// How many times files are opened for reading, by their names, while a command runs on one thread.
+/// Counts how often files are opened for reading, by their names, while a command runs on one thread.
 fn opened(files: &[PathBuf], run: impl FnOnce()) -> BTreeMap<PathBuf, usize> {
     // Without waiting: the watch keeps what happened until it is read.
     let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();

@@ -1,4 +1,4 @@
-//! What is up to date is left alone; what changed, and only that, runs again, and the reason names the field or file.
+//! Repeated runs: only what changed runs again, and the reason names the field or file.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

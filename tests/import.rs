@@ -1,4 +1,4 @@
-//! What other tools extracted is imported: embeddings and tokens in files of `torch.save` and `pickle.dump`.
+//! Imports of values that other tools extracted: embeddings and tokens in files of `torch.save` and `pickle.dump`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +52,7 @@ fn table(path: &Path, id: &str, column: &str) -> Vec<(String, Vec<f64>)> {
     parquet::texts(path, id).into_iter().zip(parquet::lists(path, column)).collect()
 }
 
-/// What stages 1 and 2 of a finished run left, as files to import, in its recipe's folder.
+/// Writes the outputs of stages 1 and 2 of a finished run as files to import, in its recipe's folder.
 pub fn export(mini: &Mini) {
     let both = |stage: &str, column: &str| {
         let of = |split: &str| {

@@ -57,13 +57,13 @@ fn signal(training: &mut Training, signal: Signal) {
     kill_process(Pid::from_child(training.process()), signal).unwrap();
 }
 
-/// Whether it is still there after it had time to end.
+/// Returns true if the training still runs after it could have ended.
 fn goes_on(training: &mut Training) -> bool {
     sleep(Duration::from_millis(700));
     training.process().try_wait().unwrap().is_none()
 }
 
-/// What such a training leaves.
+/// Returns the files of such a training.
 fn undisturbed() -> Tree {
     let mini = Mini::packed();
     Training::start(&mini, &ONE_SAVE).wait().expect_code(0);

@@ -1,4 +1,4 @@
-//! `-v` and `RUST_LOG`: a log for whoever debugs a run, and not a byte of it without them.
+//! Tests of `-v` and `RUST_LOG`: a log for whoever debugs a run, and not a byte of it without them.
 
 use std::process::Command;
 

@@ -24,7 +24,7 @@ fn elements(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// `W + scale · B A`, one element after the other.
+/// Computes `W + scale · B A`, one element after the other.
 fn merged(weight: &Tensor, down: &Tensor, up: &Tensor, scale: f32) -> Vec<f32> {
     let (weight, down, up) = (elements(weight), down.to_vec2::<f32>().unwrap(), up.to_vec2::<f32>().unwrap());
     let inputs = down[0].len();
@@ -155,7 +155,7 @@ fn adapters_on_weights_that_are_not_there_are_refused() {
     codebook.expect_words(&["train.token_embedding", "token_embedding: random"]);
 }
 
-/// What adapters are trained with here.
+/// The arguments that adapters are trained with here.
 const ON_MINI: [&str; 4] = ["--set", "train.init_from=exp/mini/6-export", "--set", LORA];
 
 /// Copies the experiment, so that stages before training need not be done again.

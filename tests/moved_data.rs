@@ -1,4 +1,4 @@
-//! The same data at another place are the same data: nothing is made again, and no training is blocked.
+//! Data that moved to another place are the same data: nothing is made again, and no training is blocked.
 
 use std::fs;
 

@@ -161,7 +161,7 @@ fn null_takes_back_what_a_base_recipe_gives() {
     }
 }
 
-/// Averages of the weights are what is validated, and lie in the checkpoint beside the weights.
+/// Averages of the weights are validated, and are in the checkpoint next to the weights.
 #[test]
 fn the_moving_average_is_validated_and_kept() {
     let mini = Mini::packed();

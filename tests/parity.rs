@@ -1,4 +1,4 @@
-//! `flowmill parity` on the golden files, and on copies that were tampered with.
+//! Tests of `flowmill parity` on the golden files, and on copies that were tampered with.
 
 use std::fs;
 use std::path::Path;
@@ -57,7 +57,7 @@ impl Parts {
     }
 }
 
-/// What `parity` says to a copy of a golden file after `change`.
+/// Runs `parity` on a copy of a golden file after `change`.
 fn tampered(file: &str, change: impl FnOnce(&mut Parts)) -> crate::support::Outcome {
     let folder = tempfile::tempdir().unwrap();
     let mut parts = Parts::read(&golden(file));

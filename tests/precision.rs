@@ -206,7 +206,7 @@ fn the_plan_measures_the_largest_batch_and_leaves_nothing() {
     mini.flowmill("train", &["--plan-memory", "--overfit", "1"]).expect_code(2);
 }
 
-/// The most memory that a process had until it ended, in bytes.
+/// The peak memory of a process until it ended, in bytes.
 fn peak_of(mut process: Child) -> f64 {
     let (status, mut peak) = (format!("/proc/{}/status", process.id()), 0.0);
     while process.try_wait().unwrap().is_none() {
@@ -221,9 +221,9 @@ fn peak_of(mut process: Child) -> f64 {
     peak
 }
 
-/// How far a training may be above its plan: runs differ as their threads take turns, …
+/// Margin of a training above its plan: runs differ as their threads take turns, …
 const MARGIN: f64 = 0.05;
-/// … and `run` itself takes some bytes beside the training, to hash files and to keep receipts.
+/// … and `run` itself takes some bytes in addition to the training, to hash files and to keep receipts.
 const RUNNER: f64 = 4e6;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What readers make of single files and fields: names, channels, encodings, and layouts of other tools.
+//! Readers of single files and fields: names, channels, encodings, and layouts of other tools.
 
 use std::collections::BTreeMap;
 use std::fs;

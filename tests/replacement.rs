@@ -168,7 +168,7 @@ fn with_tool(mini: &Mini, there: bool, arguments: &[&str]) -> Outcome {
     crate::support::flowmill::outcome(output, started.elapsed())
 }
 
-/// Makes so many entries of the index commands.
+/// Makes this number of entries of the index commands.
 fn pipe(mini: &Mini, count: usize) {
     let index = fs::read_to_string(mini.path("data/wav.scp")).unwrap();
     let lines = index.lines().enumerate().map(|(number, line)| match line.split_once(' ') {

@@ -13,12 +13,12 @@ use crate::support::{Mini, Tree, Verdict};
 /// Files of a checkpoint that must be the same byte for byte.
 const EXACT: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
 
-/// `--set train.KEY=VALUE` for each.
+/// Returns `--set train.KEY=VALUE` for each setting.
 fn sets(settings: &[&str]) -> Vec<String> {
     settings.iter().flat_map(|set| ["--set".to_owned(), format!("train.{set}")]).collect()
 }
 
-/// `flowmill run --stop-stage train` in the experiment `exp/NAME`.
+/// Runs `flowmill run --stop-stage train` in the experiment `exp/NAME`.
 fn train(mini: &Mini, name: &str, settings: &[&str], more: &[&str]) -> crate::support::Outcome {
     let (exp, sets) = (format!("exp/{name}"), sets(settings));
     let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
@@ -65,7 +65,7 @@ fn until(step: u64) -> Vec<String> {
     vec![format!("max_steps={step}"), "save_every=1000000".to_owned(), "validate_every=0".to_owned()]
 }
 
-/// How many warnings about logs a run gave.
+/// Returns the number of a run's warnings about logs.
 fn warnings(text: &str) -> usize {
     text.matches("Logs are not needed to go on").count() + text.matches("this is only a log").count()
 }

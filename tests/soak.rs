@@ -22,9 +22,9 @@ use crate::support::{Outcome, flowmill};
 const MINUTES: f64 = 30.0;
 /// A process has all that it keeps after so long: data, optimizer, the allocator's reserves.
 const SETTLED: Duration = Duration::from_secs(45);
-/// What the resident memory may grow by after that, as a share and in bytes.
+/// Growth of the resident memory that is allowed after that, as a share and in bytes.
 const GROWTH: (f64, u64) = (0.1, 48 << 20);
-/// Every step, so that a lost one shows.
+/// Settings that log every step, so that a lost one shows.
 const SETTINGS: [&str; 6] = [
     "train.max_steps=100000000",
     "train.save_every=40",
@@ -60,7 +60,7 @@ impl Soak {
         self.folder.path().join("exp")
     }
 
-    /// What is typed for a command on the demo.
+    /// Returns the arguments of a command on the demo.
     fn arguments(&self, name: &str, more: &[&str]) -> Vec<String> {
         let demo = repository().join("recipes/demo").canonicalize().unwrap();
         let fixed = [name, demo.to_str().unwrap(), "--exp", self.exp().to_str().unwrap()].map(str::to_owned);
@@ -90,7 +90,7 @@ impl Soak {
         flowmill(self.folder.path(), &[&["ctl", exp.to_str().unwrap()], words].concat()).expect_no_panic()
     }
 
-    /// Whether there is a checkpoint; once there is one, there always is.
+    /// Returns true if there is a checkpoint; once there is one, there always is.
     fn has_saved(&self) -> bool {
         let state = fs::read_dir(self.exp().join("4-train/.staging/train/state"));
         state.is_ok_and(|mut entries| {

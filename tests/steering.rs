@@ -21,7 +21,7 @@ fn checkpoint(mini: &Mini, step: u64) -> std::path::PathBuf {
     mini.exp(&format!("4-train/.staging/train/state/step-{step:06}"))
 }
 
-/// Waits until the metrics of a running training have so many lines.
+/// Waits until the metrics of a running training have this number of lines.
 fn wait_for_lines(mini: &Mini, lines: usize) {
     let path = mini.exp("4-train/.staging/train/state/metrics.jsonl");
     let began = std::time::Instant::now();

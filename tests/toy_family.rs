@@ -195,7 +195,7 @@ struct ToyScorer {
     options: ToyExport,
     /// Targets that were trained on.
     seen: Vec<f32>,
-    /// Of the model and of the mean.
+    /// Errors of the model and of the mean.
     errors: Vec<[f32; 2]>,
 }
 

@@ -1,4 +1,4 @@
-//! What can happen to a training: signals, the end of its time, a full disk, losses that are no numbers; and looking at it afterwards.
+//! Faults of a training: signals, the end of its time, a full disk, non-finite losses; and its inspection afterwards.
 
 use std::fs;
 use std::path::PathBuf;

@@ -56,7 +56,7 @@ fn fields(message: &[u8]) -> Vec<(usize, &[u8], &[u8])> {
     found
 }
 
-/// How the place of a tensor is written: location, offset, length.
+/// The notation of a tensor's place: location, offset, length.
 type Place<'p> = &'p dyn Fn(usize, usize) -> [(&'static str, String); 3];
 
 /// A model with the raw data of its initializers moved into `data`.

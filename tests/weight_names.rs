@@ -45,7 +45,7 @@ impl Trained {
         path
     }
 
-    /// One step from these weights, and what it said.
+    /// Trains one step from these weights.
     fn start(&self, from: &str, more: &[&str]) -> Outcome {
         let from = format!("train.init_from={from}");
         let arguments = ["--overfit", "1", "--steps", "1", "--set", &from];

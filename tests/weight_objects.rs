@@ -1,4 +1,4 @@
-//! Weight files with Python objects beside the weights: the weights are read, the objects are named, nothing is executed.
+//! Weight files with Python objects next to the weights: the weights are read, the objects are named, nothing is executed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +34,7 @@ fn expected() -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     ])
 }
 
-/// The objects beside the weights and the names that they are left out under.
+/// The objects next to the weights and the names under which they are skipped.
 const OBJECTS: [(&str, &str); 15] = [
     ("exp_dir", "pathlib.PosixPath"),
     ("args", "argparse.Namespace"),

@@ -1,4 +1,4 @@
-//! Sources of any format in a folder of their own, and what stage 0 makes of them.
+//! Sources of any format in a folder of their own, and stage 0's output for them.
 
 use std::collections::BTreeMap;
 use std::fs;

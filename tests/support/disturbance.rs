@@ -1,4 +1,4 @@
-//! What happens to an interrupted training besides kills: logs that are deleted, cut or lengthened, rights that are taken away.
+//! Disturbances of an interrupted training other than kills: logs that are deleted, cut or lengthened, rights that are taken away.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,10 +19,10 @@ const LOGS: [&str; 3] = ["metrics.jsonl", "tensorboard", "wandb"];
 /// The user and group called `nobody`.
 const NOBODY: u32 = 65534;
 
-/// Who runs the program: permissions mean nothing to the superuser, who therefore lets `nobody` run a copy of it.
+/// The user who runs the program: permissions mean nothing to the superuser, who therefore lets `nobody` run a copy of it.
 pub struct Person {
     copy: Option<(TempDir, PathBuf)>,
-    /// Whether permissions apply.
+    /// True if permissions apply.
     bound: bool,
 }
 
@@ -71,11 +71,11 @@ impl Person {
     }
 }
 
-/// What was done to a training.
+/// A disturbance of a training.
 pub enum Disturbance {
-    /// Nothing: there was nothing to disturb.
+    /// No disturbance: there was nothing to disturb.
     None,
-    /// A log is not what it was: the next run tells and goes on.
+    /// A changed log: the next run warns and continues.
     Log(&'static str),
     /// A file of the newest checkpoint cannot be read: the next run stops and touches nothing, until [`restore`](Self::restore).
     Unreadable(PathBuf),
@@ -166,7 +166,7 @@ pub fn results(experiment: &Path, disturbed: &BTreeSet<&str>) -> BTreeMap<PathBu
     found
 }
 
-/// All files and folders below a folder.
+/// Returns all files and folders below a folder.
 fn everything_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {

@@ -29,7 +29,7 @@ fn build() -> Result<PathBuf, String> {
     Ok(binary)
 }
 
-/// `flowmill run` with further arguments, while calls fail: `[("flock", 37)]`. Prints why not, where that cannot be done.
+/// Runs `flowmill run` with further arguments, while calls fail: `[("flock", 37)]`. Prints the reason where that cannot be done.
 pub fn run_failing(mini: &Mini, calls: &[(&str, i32)], arguments: &[&str]) -> Option<Outcome> {
     failing(mini.command("run", arguments), mini.folder(), calls)
 }

@@ -20,7 +20,7 @@ pub struct Outcome {
 /// The words of a run or a dry run for a stage that it does not run.
 #[derive(Debug, Clone, Copy)]
 pub enum Verdict {
-    /// Nothing changed.
+    /// The stage was up to date.
     UpToDate,
     /// A run would run parts of it.
     WouldRun,
@@ -32,7 +32,7 @@ pub enum Verdict {
 const RESUMED: &str = "resuming from step-";
 
 impl Outcome {
-    /// Everything it printed, for searching and for messages of failed tests.
+    /// Returns everything it printed, for searching and for messages of failed tests.
     pub fn text(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }

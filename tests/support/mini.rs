@@ -1,4 +1,4 @@
-//! A copy of the miniature recipe in a folder of its own, with the recordings beside it.
+//! A copy of the miniature recipe in a folder of its own, with the recordings next to it.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,7 +20,7 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// A golden file, or a file beside them.
+/// Returns the path of a golden file, or of a file next to them.
 pub fn golden(name: &str) -> PathBuf {
     repository().join("tests/golden").join(name)
 }
@@ -97,7 +97,7 @@ impl Mini {
         self.path(&format!("data/audio/{id}.flac"))
     }
 
-    /// `flowmill run` with further arguments.
+    /// Runs `flowmill run` with further arguments.
     pub fn run(&self, arguments: &[&str]) -> Outcome {
         self.flowmill("run", arguments)
     }
@@ -107,22 +107,22 @@ impl Mini {
         fs::remove_dir_all(self.exp("4-train")).unwrap();
     }
 
-    /// One of the commands that take a recipe, with further arguments.
+    /// Runs one of the commands that take a recipe, with further arguments.
     pub fn flowmill(&self, name: &str, arguments: &[&str]) -> Outcome {
         flowmill(self.folder(), &self.arguments(name, arguments))
     }
 
-    /// The same as a process that is not started yet.
+    /// Returns the same command as a process that is not started yet.
     pub fn command(&self, name: &str, arguments: &[&str]) -> std::process::Command {
         command(self.folder(), &self.arguments(name, arguments))
     }
 
-    /// What is typed.
+    /// Returns the command's arguments.
     fn arguments(&self, name: &str, arguments: &[&str]) -> Vec<OsString> {
         [name, "."].iter().chain(arguments).map(OsString::from).collect()
     }
 
-    /// The state of every stage as `status --json` tells it.
+    /// Returns the state of every stage as `status --json` gives it.
     pub fn status(&self) -> serde_json::Value {
         let outcome = self.flowmill("status", &["--json"]).expect_code(0);
         serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {}", outcome.stdout))

@@ -1,4 +1,4 @@
-//! What the tests share: the binary, the miniature recipe, sources of stage 0, and comparing trees of files.
+//! The helpers that the tests share: the binary, the miniature recipe, sources of stage 0, and comparing trees of files.
 
 pub mod corpus;
 pub mod disturbance;

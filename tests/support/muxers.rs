@@ -5,7 +5,7 @@ pub fn pcm(samples: &[i16], big_endian: bool) -> Vec<u8> {
     samples.iter().flat_map(|sample| if big_endian { sample.to_be_bytes() } else { sample.to_le_bytes() }).collect()
 }
 
-/// What decoding 16-bit samples gives.
+/// Converts 16-bit samples to the values that decoding gives.
 pub fn floats(samples: &[i16]) -> Vec<f32> {
     samples.iter().map(|sample| f32::from(*sample) / 32_768.0).collect()
 }

@@ -9,14 +9,14 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float64Type};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-/// All rows of a table.
+/// Reads all rows of a table.
 pub fn read(path: &Path) -> Vec<RecordBatch> {
     let file = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     reader.map(Result::unwrap).collect()
 }
 
-/// One column of a batch in another type.
+/// Returns one column of a batch in another type.
 fn column(batch: &RecordBatch, name: &str, as_type: &DataType) -> arrow::array::ArrayRef {
     let column = batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name} in {}", batch.schema()));
     cast(column, as_type).unwrap()

@@ -5,18 +5,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// What one file was at a moment.
+/// The state of one file at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// BLAKE3 of the content.
     pub content: blake3::Hash,
-    /// When it was last changed.
+    /// The time of the last change.
     pub changed: SystemTime,
 }
 
 /// All files below a folder by their path relative to it.
 ///
-/// Left out is what tells about runs and not about results: journal, speed, lock, and the cache of file times.
+/// Files about runs and not about results are excluded: journal, speed, lock, and the cache of file times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree(pub BTreeMap<PathBuf, Entry>);
 

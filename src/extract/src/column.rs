@@ -90,11 +90,6 @@ impl Extracted {
     }
 
     /// The arrays.
-    pub fn arrays(&self) -> &[Array] {
-        &self.0
-    }
-
-    /// The arrays.
     pub fn into_arrays(self) -> Vec<Array> {
         self.0
     }

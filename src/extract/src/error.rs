@@ -1,11 +1,11 @@
-//! What can go wrong with a row, a configuration, or a fitted state.
+//! Errors of a row, a configuration, or a fitted state.
 
 use std::path::PathBuf;
 
 use flowmill_corpus::{ColumnError, Role};
 use flowmill_weights::WeightError;
 
-/// Why one row gives no value; the row is rejected with this as its reason.
+/// The reason why one row gives no value; the row is rejected with it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExtractError {
@@ -28,9 +28,9 @@ pub enum ExtractError {
     TooShort {
         /// The extractor's kind.
         extractor: &'static str,
-        /// How long the recording is, in seconds.
+        /// Length of the recording in seconds.
         seconds: f64,
-        /// How long it has to be, in seconds.
+        /// Smallest length that the extractor accepts, in seconds.
         needed: f64,
     },
     /// A network refused what it was given.
@@ -66,7 +66,7 @@ pub enum ExtractError {
 }
 
 impl ExtractError {
-    /// Whether this machine at this time is to blame, and not the row.
+    /// Returns true if the cause is this machine at this time, and not the row.
     pub fn is_of_machine(&self) -> bool {
         match self {
             Self::Machine(_) => true,
@@ -103,7 +103,7 @@ impl From<WeightError> for UnusableWeights {
 pub struct ConfigError {
     /// The setting's key inside the extractor's configuration.
     pub field: &'static str,
-    /// What is wrong, and what would be right.
+    /// The fault, and what would be right.
     pub reason: String,
 }
 
@@ -123,7 +123,7 @@ pub enum StateError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is not a state.
@@ -152,12 +152,12 @@ pub enum StateError {
         /// The kind that it names.
         found: String,
     },
-    /// There was nothing to fit on.
+    /// The fit has too few data.
     #[error("{kind} cannot be fitted: {reason}")]
     NotEnough {
         /// The extractor's kind.
         kind: &'static str,
-        /// What is missing.
+        /// The missing data.
         reason: String,
     },
     /// The result is not a number.

@@ -15,7 +15,7 @@ pub trait Extractor: Send + Sync {
     /// The values of one row.
     ///
     /// # Errors
-    /// Why the row cannot be used; the row is then rejected, the others continue.
+    /// The reason why the row cannot be used; the row is then rejected, the others continue.
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError>;
 
     /// The number of rows that the extractor sees at the same time; more than one for networks, which are faster on batches.

@@ -12,23 +12,23 @@ pub trait Fit: Send + Sync {
     /// The name that a recipe selects the extractor by.
     fn kind(&self) -> &'static str;
 
-    /// What one row contributes, `[observation][dimension]`.
+    /// Returns the contribution of one row, `[observation][dimension]`.
     ///
     /// # Errors
-    /// Why the row cannot be used.
+    /// The reason why the row cannot be used.
     fn measure(&self, media: &Media) -> Result<Matrix, ExtractError>;
 
     /// An accumulator before any row.
     fn accumulator(&self, scope: Scope) -> Box<dyn Accumulator>;
 
-    /// The fitted state, from which the extractor is made, and what is worth telling about it.
+    /// Returns the fitted state, from which the extractor is made, and figures about it.
     ///
     /// # Errors
     /// When the state is not one of this extractor, or there is too little in it.
     fn finish(&self, state: &State) -> Result<Fitted, StateError>;
 }
 
-/// Whose rows an accumulator gathers; one that keeps samples keeps more of the whole than of a part.
+/// The rows that an accumulator gathers; one that keeps samples keeps more of the whole than of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// The rows of one part.
@@ -51,7 +51,7 @@ pub trait Accumulator: Send {
     /// When it is not a state of this extractor.
     fn absorb(&mut self, state: &State) -> Result<(), StateError>;
 
-    /// What was gathered, ready to be kept in a file.
+    /// Returns the gathered data as a state that can be saved.
     fn into_state(self: Box<Self>) -> State;
 }
 
@@ -61,8 +61,8 @@ pub type Facts = Vec<(String, serde_json::Value)>;
 /// A fitted state and its figures.
 #[derive(Debug, Clone)]
 pub struct Fitted {
-    /// What the extractor needs, ready to be kept in a file.
+    /// The data that the extractor needs, as a state that can be saved.
     pub state: State,
-    /// What is worth telling.
+    /// Figures about the fit.
     pub facts: Facts,
 }

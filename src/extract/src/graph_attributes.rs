@@ -1,7 +1,7 @@
 //! Attributes of the operations of an exported graph.
 //!
-//! The networks of the front-ends are fixed: what an operation says about itself beside its weights is either read (an epsilon), or must
-//! be what the network does (strides, pads, axes …). An attribute that says something else, or that is not known, is an error.
+//! The networks of the front-ends are fixed: an attribute of an operation is either read (an epsilon), or must be what the network does
+//! (strides, pads, axes …). An attribute that says something else, or that is not known, is an error.
 
 use flowmill_weights::{OnnxAttribute, OnnxNode};
 
@@ -77,7 +77,7 @@ impl<'a> Attributes<'a> {
         if allowed.contains(&found) { Ok(()) } else { Err(self.contradicts(name, &found, &allowed[0])) }
     }
 
-    /// Fails unless a list of integers is the expected one; left out it is `default`.
+    /// Fails unless a list of integers is the expected one; a missing list is `default`.
     pub(super) fn expect_ints(&self, name: &str, default: &[i64], expected: &[i64]) -> Result<()> {
         let found = self.ints(name)?.unwrap_or(default);
         if found == expected {
@@ -104,18 +104,18 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// How a convolution goes over its input: strides, padding at either end, and dilations by axis.
+/// The geometry of a convolution: strides, padding at either end, and dilations by axis.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Geometry<'a> {
     pub(super) kernel: &'a [i64],
     pub(super) strides: &'a [i64],
-    /// The same at both ends.
+    /// Padding by axis, the same at both ends.
     pub(super) padding: &'a [i64],
     pub(super) dilations: &'a [i64],
     pub(super) group: i64,
 }
 
-/// Fails unless a `Conv` goes over its input so. Padding may be left to an operation in front: then `pads` are 0, and false is returned.
+/// Fails unless a `Conv` has this geometry. An operation in front of it may do the padding: then `pads` are 0, and false is returned.
 pub(super) fn expect_convolution(node: &OnnxNode, expected: &Geometry) -> Result<bool> {
     let known = ["kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"];
     let attributes = Attributes::of(node, &known)?;
@@ -162,7 +162,7 @@ pub(super) fn batch_norm_epsilon(node: &OnnxNode) -> Result<f32> {
     attributes.epsilon()
 }
 
-/// What a `Gemm` does beside multiplying: `alpha * a * b + beta * c`.
+/// The attributes of a `Gemm`, which computes `alpha * a * b + beta * c`.
 pub(super) struct Gemm {
     pub(super) alpha: f32,
     pub(super) beta: f32,
@@ -194,7 +194,7 @@ pub(super) fn expect_over_last(node: &OnnxNode, axes_input: Option<&[f64]>, keep
     if axes == [-1] || axes == [2] { Ok(()) } else { Err(attributes.contradicts("axes", &format!("{axes:?}"), &-1)) }
 }
 
-/// Fails unless a `Pad` puts so many zeros at both ends of the last of three axes; `pads` and `value` are its inputs where they are stored.
+/// Fails unless a `Pad` puts `zeros` zeros at both ends of the last of three axes; `pads` and `value` are its inputs where stored.
 pub(super) fn expect_zeros(node: &OnnxNode, zeros: i64, pads: Option<&[f64]>, value: Option<&[f64]>) -> Result<()> {
     let attributes = Attributes::of(node, &["mode", "pads", "value"])?;
     let mode = attributes.text("mode", "constant")?;

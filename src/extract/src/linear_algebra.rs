@@ -19,12 +19,12 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// Sweeps over all pairs of rows before giving up; ten are ample for a few hundred dimensions.
 const MAX_SWEEPS: usize = 60;
 
-/// Two rows count as orthogonal below this cosine.
+/// The cosine below which two rows count as orthogonal.
 const ORTHOGONAL: f64 = 1e-13;
 
 /// The inverse square root of a symmetric positive definite matrix, `[row][column]` with rows of length `size`.
 ///
-/// One-sided Jacobi (Hestenes 1958): rotations of pairs of rows until all rows are orthogonal. What is left are the
+/// One-sided Jacobi (Hestenes 1958): rotations of pairs of rows until all rows are orthogonal. The resulting rows are the
 /// eigenvectors, each as long as its eigenvalue. `None` when the matrix is not positive definite or does not converge.
 pub(super) fn inverse_square_root(matrix: &[f64], size: usize) -> Option<Vec<f64>> {
     let mut rows: Vec<Vec<f64>> = matrix.chunks_exact(size).map(<[f64]>::to_vec).collect();

@@ -16,17 +16,17 @@ impl Matrix {
         Self { data, columns }
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.data.len() / self.columns
     }
 
-    /// How long each row is.
+    /// Returns the length of each row.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// One row.
+    /// Returns one row.
     ///
     /// # Panics
     /// When there is no such row, as indexing a slice does.
@@ -34,17 +34,17 @@ impl Matrix {
         &self.data[row * self.columns..(row + 1) * self.columns]
     }
 
-    /// All rows in order.
+    /// Iterates over all rows in order.
     pub fn iter(&self) -> std::slice::ChunksExact<'_, f32> {
         self.data.chunks_exact(self.columns)
     }
 
-    /// All numbers, row after row.
+    /// Returns all numbers, row after row.
     pub fn as_slice(&self) -> &[f32] {
         &self.data
     }
 
-    /// Whether every number is finite.
+    /// Returns true if every number is finite.
     pub fn is_finite(&self) -> bool {
         self.data.iter().all(|value| value.is_finite())
     }

@@ -1,4 +1,4 @@
-//! What a row offers an extractor.
+//! The media of a row, as an extractor reads them.
 
 use std::sync::OnceLock;
 
@@ -22,7 +22,7 @@ impl Media {
         Self { audio: Some(LazyAudio::new(load)), files: None }
     }
 
-    /// The same media with others, whose files `load` reads: the video, or the pictures in their order; none that the row does not have.
+    /// Adds other media, whose files `load` reads: the video, or the pictures in their order; none that the row does not have.
     #[must_use]
     pub fn with_files(self, load: impl Fn(Role) -> Result<Vec<Vec<u8>>, MediaError> + Send + Sync + 'static) -> Self {
         Self { files: Some(Box::new(load)), ..self }
@@ -46,7 +46,7 @@ impl Media {
     }
 }
 
-/// Why media cannot be had. Anything that can be shown is a reason of the media themselves.
+/// The reason why media cannot be loaded. Any error that can be displayed converts to a fault of the media themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MediaError {
     reason: String,
@@ -100,7 +100,7 @@ impl LazyAudio {
         Ok(flowmill_audio::resample(&mono.samples, mono.sample_rate, sample_rate)?)
     }
 
-    /// How long the recording is, in seconds.
+    /// Returns the length of the recording in seconds.
     ///
     /// # Errors
     /// [`ExtractError::Media`] with the decoder's reason.

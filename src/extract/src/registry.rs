@@ -83,7 +83,7 @@ impl Registry {
         Self::default()
     }
 
-    /// The same registry with one more kind of extractor.
+    /// Adds one more kind of extractor.
     #[must_use]
     pub fn with<K: Kind>(mut self) -> Self {
         self.0.push(Arc::new(Entry::<K>(PhantomData)));
@@ -295,7 +295,7 @@ impl Chosen {
         self.0.weights().into_iter().filter_map(Weights::file).chain(self.0.other_files()).collect()
     }
 
-    /// All files that fitting reads below `root`, the recipe's folder: the weight files, and those that they keep tensors in.
+    /// Returns all files that fitting reads below `root`, the recipe's folder: the weight files, and those that they keep tensors in.
     pub fn files_read(&self, root: &Path) -> Vec<PathBuf> {
         let weights = self.0.weights().into_iter().filter_map(Weights::file);
         let files = weights.flat_map(|file| flowmill_weights::files(&root.join(file)));

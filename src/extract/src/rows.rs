@@ -9,18 +9,18 @@ use rayon::prelude::*;
 
 use crate::{ExtractError, Extracted, Extractor, Fit, Fitted, Media, Scope, State, StateError};
 
-/// How many rows per thread are in flight: enough to even out long and short recordings.
+/// Number of rows per thread in flight: enough to even out long and short recordings.
 const ROWS_PER_THREAD: usize = 16;
 
-/// What the driver tells its caller about rows while it runs.
+/// The events that the driver reports to its caller while it runs.
 pub trait RowEvents: Sync {
     /// A row cannot be used, and why.
     fn reject(&self, id: &str, reason: &ExtractError);
-    /// So many rows are done, used or rejected.
+    /// Reports that `rows` more rows are done, used or rejected.
     fn advance(&self, rows: u64);
-    /// Whether to stop.
+    /// Returns true if the driver has to stop.
     fn interrupted(&self) -> bool;
-    /// How many threads there are to keep busy at the moment.
+    /// Returns the number of threads to keep busy at the moment.
     fn threads(&self) -> usize;
 }
 
@@ -114,7 +114,7 @@ pub fn apply<'r, R: Sync>(
     Ok(values)
 }
 
-/// As [`apply`], several rows at a time. How many does not depend on the number of threads, so neither do the values.
+/// Does what [`apply`] does, several rows at a time. Their number does not depend on the number of threads, so neither do the values.
 fn apply_batches<'r, R: Sync>(
     extractor: &dyn Extractor,
     rows: &'r [R],

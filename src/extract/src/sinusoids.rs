@@ -7,7 +7,7 @@ pub(crate) struct Sinusoids {
 }
 
 impl Sinusoids {
-    /// For so many channels, an even number.
+    /// Creates the sinusoids for `channels` channels, an even number.
     pub(crate) fn new(channels: usize) -> Self {
         let half = channels / 2;
         let step = 10_000f32.ln() / half.saturating_sub(1).max(1) as f32;

@@ -1,4 +1,4 @@
-//! What fitting accumulates and what it ends in: named arrays in a `.safetensors` file.
+//! The state that fitting accumulates and ends in: named arrays in a `.safetensors` file.
 
 use std::{
     borrow::Cow,
@@ -153,7 +153,7 @@ impl State {
         }
     }
 
-    /// All arrays of 32-bit numbers: name, shape, numbers.
+    /// Iterates over all arrays of 32-bit numbers: name, shape, numbers.
     pub fn f32_arrays(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
         self.arrays.iter().filter_map(|(name, array)| match &array.values {
             Values::F32(values) => Some((name.as_str(), array.shape.as_slice(), values.as_slice())),

@@ -16,7 +16,7 @@ pub(super) struct Tensors {
 }
 
 impl Tensors {
-    /// Those of a checked set of parameters, which the caller then lets go.
+    /// Collects the tensors of a checked set of parameters, which the caller then drops.
     pub(super) fn of(parameters: &Parameters) -> Self {
         Self { tensors: parameters.named_tensors().into_iter().collect() }
     }

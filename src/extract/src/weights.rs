@@ -1,4 +1,4 @@
-//! Where the weights of a published model come from, and the "fit" of an extractor that has them.
+//! The source of a published model's weights, and the "fit" of an extractor that has them.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +15,10 @@ use crate::{
     UnusableWeights,
 };
 
-/// What a recipe calls weights that are drawn instead of read.
+/// The name in a recipe of weights that are drawn instead of read.
 const RANDOM: &str = "random";
 
-/// What runs with random weights say about themselves.
+/// The note of runs with random weights.
 const RANDOM_NOTE: &str = "RANDOM, for smoke runs only: what comes out means nothing";
 
 /// Weights as a recipe names them: a file, relative to the recipe's folder, or `random`.
@@ -57,7 +57,7 @@ impl Weights {
         }
     }
 
-    /// What is worth telling about them.
+    /// Returns figures about the weights.
     pub(super) fn facts(&self) -> Facts {
         let told = self.file().map_or_else(|| RANDOM_NOTE.to_owned(), |path| path.display().to_string());
         vec![("weights".to_owned(), told.into())]
@@ -103,7 +103,7 @@ pub(super) struct Pretrained<F> {
 }
 
 impl<F: Fn() -> Result<Fitted, StateError> + Send + Sync> Pretrained<F> {
-    /// Of an extractor of this kind; `load` makes the state and its facts.
+    /// Creates the fit of an extractor of this kind; `load` makes the state and its facts.
     pub(super) fn new(kind: &'static str, load: F) -> Self {
         Self { kind, load }
     }

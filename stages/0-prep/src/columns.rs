@@ -106,7 +106,11 @@ pub fn write(work: &PartWork, output: &str, rows: &[ExtraRow<'_>], columns: &[Co
     Ok(())
 }
 
-fn write_table(path: &Path, columns: Vec<ColumnSpec>, rows: impl Iterator<Item = Row>) -> Result<(), StageError> {
+/// Writes a table of these columns.
+///
+/// # Errors
+/// Returns an error if the table cannot be written, or two columns have one name.
+pub fn write_table(path: &Path, columns: Vec<ColumnSpec>, rows: impl Iterator<Item = Row>) -> Result<(), StageError> {
     let mut writer =
         ShardWriter::create(path, &ShardOptions { columns, ..ShardOptions::default() }).map_err(StageError::other)?;
     for row in rows {

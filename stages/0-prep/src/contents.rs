@@ -13,7 +13,7 @@ use flowmill_corpus::table::RowColumns;
 use flowmill_runner::{Part, StageError};
 use serde_json::{Value, json};
 
-use crate::columns::Media;
+use crate::columns;
 
 /// The role of a part's recordings among its inputs.
 const RECORDING: &str = "recording";
@@ -56,14 +56,20 @@ impl Contents {
         Ok(())
     }
 
-    /// Adds the media of a row except its recording.
-    pub fn add_media(&mut self, id: &str, media: &Media) {
-        self.text(id);
-        for (role, media) in media {
-            self.text(role.name());
-            self.hasher.update(&(media.len() as u64).to_le_bytes());
-            media.iter().for_each(|medium| self.add_recording(&medium.0));
+    /// Adds the media of a table's rows except their recordings.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be read.
+    pub fn add_media(&mut self, table: &Path) -> Result<(), StageError> {
+        for (id, media) in columns::read_media(table)? {
+            self.text(&id);
+            for (role, media) in &media {
+                self.text(role.name());
+                self.hasher.update(&(media.len() as u64).to_le_bytes());
+                media.iter().for_each(|medium| self.add_recording(&medium.0));
+            }
         }
+        Ok(())
     }
 
     fn add_recording(&mut self, wav: &str) {

@@ -75,12 +75,12 @@ impl RunRecordings {
     }
 
     /// Leaves a recording whose file had this stamp before it was decoded, if there is room.
-    fn leave(&self, form: Form, stamp: Option<Stamp>, audio: Audio) {
-        let (Some(stamp), bytes) = (stamp, bytes_of(&audio)) else { return };
+    fn leave(&self, form: Form, stamp: Option<Stamp>, bytes: u64, audio: impl FnOnce() -> Audio) {
+        let Some(stamp) = stamp else { return };
         let mut waiting = lock(&self.waiting);
         if waiting.bytes + bytes <= RUN_BYTES && !waiting.recordings.contains_key(&form) {
             waiting.bytes += bytes;
-            waiting.recordings.insert(form, (stamp, audio));
+            waiting.recordings.insert(form, (stamp, audio()));
         }
     }
 
@@ -113,7 +113,6 @@ struct Recording {
     samples: u64,
     rows_left: AtomicUsize,
     decoded: Mutex<Decoded>,
-    run: Arc<RunRecordings>,
 }
 
 /// A recording, and the channel that rows use; `None` for the mean of all.
@@ -189,14 +188,14 @@ fn within_memory(
     }
     let shared = uses.into_iter().filter(|(_, (rows, _))| *rows > 1).map(|(key, (rows, samples))| {
         let (rows_left, decoded) = (AtomicUsize::new(rows), Mutex::new(Decoded::Absent));
-        (key, Arc::new(Recording { samples, rows_left, decoded, run: Arc::clone(&run) }))
+        (key, Arc::new(Recording { samples, rows_left, decoded }))
     });
     let recordings = Arc::new(Recordings {
         root: root.to_owned(),
         scratch: scratch.to_owned(),
         shared: shared.collect(),
         memory: Arc::new(memory),
-        run: Arc::clone(&run),
+        run,
     });
     let part = |rows: &&[RecordingRow]| {
         let mut unclaimed: HashMap<Key, AtomicUsize> = HashMap::new();
@@ -243,7 +242,7 @@ impl Drop for PartRecordings {
     fn drop(&mut self) {
         for (key, left) in &mut self.unclaimed {
             if let Some(recording) = self.recordings.shared.get(key) {
-                recording.release(std::mem::take(left.get_mut()));
+                recording.release(std::mem::take(left.get_mut()), &self.recordings.run);
             }
         }
     }
@@ -270,12 +269,12 @@ impl RowRecording {
         let Some(shared) = &self.shared else {
             let (form, stamp) = (self.form(None), self.stamp());
             let audio = self.take_or(&form, stamp, || self.decode(self.samples))?;
-            let piece = match self.key.1 {
-                None => cut(&audio, self.span),
-                channel => one_channel(audio.clone(), channel).and_then(|audio| cut(&audio, self.span)),
+            self.recordings.run.leave(form, stamp, bytes_of(&audio), || audio.clone());
+            let audio = match self.key.1 {
+                None => audio,
+                channel => one_channel(audio, channel)?,
             };
-            self.recordings.run.leave(form, stamp, audio);
-            return piece;
+            return if self.span == (None, None) { Ok(audio) } else { cut(&audio, self.span) };
         };
         // Decoding under the lock does no parallel work, so this thread takes no row that would wait for itself.
         let mut decoded = lock(&shared.decoded);
@@ -343,17 +342,17 @@ impl RowRecording {
 
 impl Drop for RowRecording {
     fn drop(&mut self) {
-        self.shared.iter().for_each(|shared| shared.release(1));
+        self.shared.iter().for_each(|shared| shared.release(1, &self.recordings.run));
     }
 }
 
 impl Recording {
     /// Records that this number of rows no longer need it.
-    fn release(&self, rows: usize) {
+    fn release(&self, rows: usize, run: &RunRecordings) {
         if rows > 0 && self.rows_left.fetch_sub(rows, Ordering::AcqRel) == rows {
             let decoded = std::mem::replace(&mut *lock(&self.decoded), Decoded::Absent);
             if let Decoded::InMemory { audio, form, stamp, .. } = decoded {
-                self.run.leave(form, stamp, audio);
+                run.leave(form, stamp, bytes_of(&audio), || audio);
             }
         }
     }

@@ -70,9 +70,9 @@ type Kept<'s> = (Vec<f32>, Speaker<'s>);
 enum Speaker<'s> {
     /// The mean of the speaker's utterances, which a later phase takes.
     Mean,
-    /// The same in all files that have the speaker.
+    /// The embedding that is the same in all files with the speaker.
     Same(&'s [f32]),
-    /// That of the row's split, where files differ.
+    /// The embedding of the row's split, where files differ.
     OfSplit(&'s [f32]),
 }
 
@@ -89,7 +89,7 @@ impl<'s> Speaker<'s> {
 #[derive(Default)]
 struct UsedSpeakers<'s> {
     same: BTreeMap<String, &'s [f32]>,
-    /// By split and speaker. A split that was made of several others may have several.
+    /// Embeddings by split and speaker. A split that was made of several others may have several.
     of_split: BTreeMap<(String, String), Vec<&'s [f32]>>,
 }
 

@@ -10,7 +10,7 @@
 //! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files. Where files
 //! of several splits differ in a speaker's embedding, the rows have a column `spk_embedding` and the table of speakers a column `split`.
 //!
-//! Which extractor runs is the recipe's choice, as long as it does not give tokens; the stage knows none of them. Where it gives other
+//! The recipe chooses the extractor, as long as it does not give tokens; the stage knows none of them. Where it gives other
 //! columns than an embedding, the tables have these, and speakers have no mean.
 
 mod imported;

@@ -9,7 +9,7 @@
 //!
 //! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files.
 //!
-//! Which extractor runs is the recipe's choice, as long as it does not give embeddings; the stage knows none of them. Where it gives other
+//! The recipe chooses the extractor, as long as it does not give embeddings; the stage knows none of them. Where it gives other
 //! columns than tokens, the tables have these, and no units are counted.
 
 mod imported;

@@ -13,7 +13,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// No units yet, of a vocabulary.
+    /// Creates an empty count of units of a vocabulary.
     pub(crate) fn new(values: ValueType) -> Self {
         let vocabulary = if let ValueType::Tokens { vocabulary, .. } = values { vocabulary } else { 0 };
         Self { vocabulary, splits: BTreeMap::new() }
@@ -49,7 +49,7 @@ impl Counts {
     }
 }
 
-/// One digit behind the point.
+/// Rounds to one decimal place.
 fn rounded(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }

@@ -42,8 +42,8 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
     Ok(Phase::new("index", parts))
 }
 
-/// A column's name, and the file of the extractor that made it.
-type Extractor = (String, PathBuf);
+/// The names of columns, and the file of the extractor that made them.
+type Extractor = (Vec<String>, PathBuf);
 
 /// Returns the extractors of stages 1 and 2, each with its file in its stage's folder.
 fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
@@ -61,21 +61,21 @@ fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extracto
             path.parent() == Some(&folder) && path.extension().is_some_and(|extension| extension == "safetensors")
         };
         let outputs = context.receipts(stage)?.iter().flat_map(|receipt| receipt.outputs()).find(is_extractor);
-        found.extend(
-            outputs.into_iter().flat_map(|path| columns.iter().map(move |own| (own.name.clone(), path.clone()))),
-        );
+        found.extend(outputs.map(|path| (columns.into_iter().map(|column| column.name).collect(), path)));
     }
     Ok(found)
 }
 
 /// Returns the origins of the columns.
 fn made_by(extractors: &[Extractor]) -> Result<BTreeMap<String, MadeBy>, StageError> {
-    let entry = |(column, path): &Extractor| {
+    let mut made = BTreeMap::new();
+    for (columns, path) in extractors {
         let kind = State::load(path).map_err(StageError::other)?.kind().to_owned();
         let blake3 = file_checksum(path).map_err(StageError::other)?.to_string();
-        Ok((column.clone(), MadeBy { kind, blake3 }))
-    };
-    extractors.iter().map(entry).collect()
+        let made_by = MadeBy { kind, blake3 };
+        made.extend(columns.iter().map(|column| (column.clone(), made_by.clone())));
+    }
+    Ok(made)
 }
 
 /// Plans the index of one split.

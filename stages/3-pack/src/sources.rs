@@ -162,7 +162,7 @@ impl Stretch {
         for Piece { tables, from, to } in &self.pieces {
             contents.add(&tables.rows, COLUMNS, Some(*from..*to))?;
             if wanted.has_media() {
-                columns::read_media(&tables.rows)?.iter().for_each(|(id, media)| contents.add_media(id, media));
+                contents.add_media(&tables.rows)?;
             }
         }
         Ok(contents)

@@ -2,7 +2,7 @@
 //! so errors are reported then.
 
 use flowmill_corpus::shard::speech::{MEL, MelStore};
-use flowmill_extract::{Chosen, Registry, ValueType};
+use flowmill_extract::{Chosen, Column, Registry, ValueType};
 use flowmill_family::{Columns, Provided};
 use flowmill_runner::{Recipe, RecipeError};
 use flowmill_stage_embed::Embed;
@@ -38,18 +38,16 @@ fn provided(extractors: &Registry, recipe: &Recipe) -> Result<Columns, RecipeErr
 /// Returns the columns that an extractor provides.
 fn extracted(extractor: &Chosen) -> Columns {
     let (kind, has_centers) = (extractor.kind(), extractor.has_centers());
-    let provided = |values| match values {
-        ValueType::Embedding { dimensions } => Some(Provided::Embedding { dimensions }),
-        ValueType::Tokens { vocabulary, rate } => {
-            Some(Provided::Tokens { extractor: kind, vocabulary, rate, has_centers })
-        }
-        _ => None,
+    let provided = |Column { spec, values }: Column| {
+        let name = spec.name.clone();
+        let provided = match values {
+            ValueType::Embedding { dimensions } => Provided::Embedding { dimensions },
+            ValueType::Tokens { vocabulary, rate } => {
+                Provided::Tokens { extractor: kind, vocabulary, rate, has_centers }
+            }
+            _ => Provided::Other { spec },
+        };
+        (name, provided)
     };
-    let columns = extractor.columns().into_iter();
-    columns
-        .map(|column| {
-            let provided = provided(column.values);
-            (column.spec.name.clone(), provided.unwrap_or(Provided::Other { spec: column.spec }))
-        })
-        .collect()
+    extractor.columns().into_iter().map(provided).collect()
 }

@@ -1,4 +1,4 @@
-//! What stages 1 and 2 share: an extractor that a recipe names gives columns for the rows of stage 0.
+//! The common part of stages 1 and 2: an extractor that a recipe names gives columns for the rows of stage 0.
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | extract | `SPLIT/part-00000` of every split | `SPLIT/part-00000.parquet`: `utt` and the extractor's columns |
 //! | the stage's own | | what it makes of all tables |
 //!
-//! Of values that another tool made nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files.
+//! Values that another tool made are not measured or extracted: one part, `import`, looks up all rows and writes the same files.
 //!
 //! [`Extraction`] is what the stages differ in, [`ExtractStage`] the rest. A fitted extractor is loaded once per run, and a recording is
 //! decoded once per phase, however many rows are cut from it.
@@ -32,7 +32,7 @@ pub use import::{lacks, look_up};
 pub use section::Section;
 pub use table::{write_json, write_table};
 
-/// What a stage that runs an extractor over rows has of its own.
+/// The specifics of a stage that runs an extractor over rows.
 pub trait Extraction: Send + Sync + 'static {
     /// The stage's number.
     const NUMBER: u8;

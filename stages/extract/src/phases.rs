@@ -7,8 +7,7 @@ use flowmill_corpus::{Role, Utterance};
 use flowmill_extract::extractors::import::ImportConfig;
 use flowmill_extract::{Extractor, Fit, Registry};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
-use flowmill_stage_prep::columns;
-use flowmill_stage_prep::contents::{Contents, without_paths};
+use flowmill_stage_prep::contents::without_paths;
 use flowmill_stage_prep::recordings::PartRecordings;
 use flowmill_stage_prep::rows::{self as prep, PrepPart, Table};
 use serde_json::{Map, Value, json};
@@ -58,7 +57,7 @@ impl Planned<'_> {
     fn parts<S: Extraction>(&self, tables: Vec<Table>) -> Result<Vec<PrepPart>, StageError> {
         let mut parts = prep::parts(self.context, tables, S::READS)?;
         if reads_files(self.section.extractor.media()) {
-            parts.iter_mut().try_for_each(|part| add_files(&mut part.contents, &part.table))?;
+            parts.iter_mut().try_for_each(|part| part.contents.add_media(&part.table.path))?;
         }
         Ok(parts)
     }
@@ -81,7 +80,7 @@ impl Planned<'_> {
         Ok(Phase::new(format!("measuring {fit_on}"), parts))
     }
 
-    /// The contributions of parts to the fit; those that an extractor which learned has left are nothing to one that does not.
+    /// Returns the contributions of parts to the fit. An extractor that does not learn has none, even if an earlier one wrote some.
     fn measured<S: Extraction>(&self) -> Result<Vec<PathBuf>, StageError> {
         match self.section.extractor.learning() {
             Some(_) => prep::outputs(self.context, S::NUMBER, "measure/"),
@@ -128,12 +127,6 @@ impl Planned<'_> {
         });
         Ok(Phase::new(format!("importing {}", S::VALUES), vec![part]))
     }
-}
-
-/// Adds the videos and pictures of a table's rows to what a part reads.
-fn add_files(contents: &mut Contents, table: &Table) -> Result<(), StageError> {
-    columns::read_media(&table.path)?.iter().for_each(|(id, media)| contents.add_media(id, media));
-    Ok(())
 }
 
 fn measure_part(

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use flowmill_corpus::shard::{ShardOptions, ShardWriter};
 use flowmill_corpus::{ColumnSpec, Row, Utterance};
 use flowmill_extract::{Column, Extracted};
 use flowmill_runner::StageError;
@@ -14,15 +13,12 @@ use serde_json::Value;
 /// When it cannot be written, or two columns have one name.
 pub fn write_table(path: &Path, columns: &[Column], rows: Vec<(&Utterance, Extracted)>) -> Result<(), StageError> {
     let specs: Vec<ColumnSpec> = columns.iter().map(|column| column.spec.clone()).collect();
-    let options = ShardOptions { columns: specs, ..ShardOptions::default() };
-    let mut writer = ShardWriter::create(path, &options).map_err(StageError::other)?;
-    for (row, value) in rows {
+    let rows = rows.into_iter().map(|(row, value)| {
         let names = columns.iter().map(|column| column.name().to_owned());
         let columns = names.zip(value.into_arrays()).collect();
-        let row = Row { id: row.utt.clone(), group: row.spk.clone(), columns, ..Row::default() };
-        writer.push(row).map_err(StageError::other)?;
-    }
-    writer.finish().map(drop).map_err(StageError::other)
+        Row { id: row.utt.clone(), group: row.spk.clone(), columns, ..Row::default() }
+    });
+    flowmill_stage_prep::columns::write_table(path, specs, rows)
 }
 
 /// Writes figures for people and programs.

@@ -161,7 +161,7 @@ impl Fit for DualKmeansFit {
         KIND
     }
 
-    /// One row per group: its linguistic units, then its semantic ones.
+    /// Returns one row per group: its linguistic units, then its semantic ones.
     fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
         let samples = self.streams[0].samples(media)?;
         let [linguistic, semantic] =
@@ -195,7 +195,7 @@ const GROUP_SECONDS: f64 = 0.12;
 /// A recording has tokens when it is longer than this: the third semantic unit of 40 ms has begun.
 const SHORTEST: f64 = 0.08;
 
-/// Why a recording without a group cannot be used.
+/// Returns the error for a recording without a group.
 fn too_short(media: &Media, needed: f64) -> Result<ExtractError, ExtractError> {
     Ok(ExtractError::TooShort { extractor: KIND, seconds: media.as_audio(KIND)?.seconds()?, needed })
 }
@@ -208,7 +208,7 @@ fn groups(linguistic: &Matrix, semantic: &Matrix) -> Option<Matrix> {
     (!values.is_empty()).then(|| Matrix::new(values, widths[0] + widths[1]))
 }
 
-/// What one stream's accumulator left.
+/// Returns the state of one stream's accumulator.
 fn part(state: &State, name: &str) -> State {
     state.part(name, kmeans::KIND, serde_json::Value::Null)
 }

@@ -17,7 +17,7 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// What an extractor sees.
+    /// Returns the media that an extractor reads.
     pub fn media(&self) -> Media {
         let wav = self.wav.clone();
         Media::audio(move || flowmill_audio::decode_file(&wav))

@@ -44,7 +44,7 @@ struct Planar {
     weight: Tensor,
     bias: Tensor,
     taps: usize,
-    /// From one frequency to the next.
+    /// Step from one frequency to the next.
     stride: usize,
 }
 
@@ -180,7 +180,7 @@ impl Composition {
         Value::plain(Tensor::cat(&parts, 0)?)
     }
 
-    /// Some pieces, of which the frames in the ranges are wanted.
+    /// Runs the head over some pieces, of which the frames in the ranges are wanted.
     fn head_pass(&self, pieces: &[(&[f32], Range<usize>)]) -> Result<Value, NnError> {
         let bands = self.dimensions.feat_dim;
         let by_band = |(item, _): &(&[f32], Range<usize>)| {

@@ -1,4 +1,4 @@
-//! Why weights are not those of a CAM++ encoder.
+//! The reasons why weights are not those of a CAM++ encoder.
 
 use flowmill_nn::NnError;
 use flowmill_weights::WeightError;
@@ -32,9 +32,9 @@ pub enum CampplusError {
     /// A tensor is there that no CAM++ encoder has.
     #[error("these are not the weights of a CAM++ encoder: it has {count} tensors more, such as `{first}`")]
     Extra {
-        /// How many there are.
+        /// The number of such tensors.
         count: usize,
-        /// One of them.
+        /// The name of one of them.
         first: String,
     },
     /// A tensor has another shape than the others ask for.
@@ -44,7 +44,7 @@ pub enum CampplusError {
         name: String,
         /// The shape.
         found: Vec<usize>,
-        /// What is needed.
+        /// The expected shape.
         expected: Vec<usize>,
     },
     /// A graph has another operation than a CAM++ encoder has at this place.
@@ -60,7 +60,7 @@ pub enum CampplusError {
     },
 }
 
-/// What every fallible function about weights returns.
+/// The result of every fallible function about weights.
 pub(super) type Result<T> = std::result::Result<T, CampplusError>;
 
 /// The error of a tensor of another shape.

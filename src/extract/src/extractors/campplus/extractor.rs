@@ -20,7 +20,7 @@ const SAMPLE_RATE: u32 = 16_000;
 /// Recordings that are in memory at a time: enough to find them work of like length, and for the threads to end together.
 const ROWS_PER_BATCH: usize = 64;
 
-/// What is too long to be one utterance, in seconds; it bounds the memory.
+/// The length above which a recording is no single utterance, in seconds; it bounds the memory.
 const LONGEST: f64 = 3600.0;
 
 /// The encoder as an extractor.

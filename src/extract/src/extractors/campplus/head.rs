@@ -4,7 +4,7 @@ use flowmill_nn::inference::{Convolution2d, Plane, Rows};
 
 use super::weights::{Convolution, RESIDUAL_BLOCKS, ResidualBlock, Weights};
 
-/// How far a frame of the result sees: one frame per 3 x 3 convolution on its way.
+/// The context of a frame of the result: one frame per 3 x 3 convolution on its way.
 pub(super) const REACH: usize = 2 + 2 * 2 * RESIDUAL_BLOCKS;
 
 /// Frames at a time: long recordings are worked off in pieces, so that memory stays bounded and near.
@@ -22,7 +22,7 @@ struct Residual {
     shortcut: Option<Convolution2d>,
 }
 
-/// What the head writes to.
+/// The buffers that the head writes to.
 #[derive(Default)]
 pub(super) struct HeadRows {
     /// The result, `channel * frequencies + frequency`, over all frames.
@@ -88,7 +88,7 @@ impl Head {
         (self.last.outputs(), self.last.frequencies(behind))
     }
 
-    /// From `input` to `planes[3]`.
+    /// Computes `planes[3]` from `input`.
     fn piece(&self, bands: usize, rows: &mut HeadRows) {
         let HeadRows { input, planes: [x, inner, short, out], scratch, .. } = rows;
         let mut frequencies = self.first.frequencies(bands);

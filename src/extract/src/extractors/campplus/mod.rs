@@ -47,7 +47,7 @@ pub struct Campplus {
     form: Form,
 }
 
-/// What computes an encoder.
+/// The implementation that computes an encoder.
 enum Form {
     /// The CPU kernels, one recording at a time.
     Kernels(Box<Network>),
@@ -105,7 +105,7 @@ impl Campplus {
     /// that come first before the others; a device takes all together.
     ///
     /// # Errors
-    /// As [`embed`](Self::embed).
+    /// The errors of [`embed`](Self::embed).
     pub fn embed_all(&self, recordings: &[&[f32]]) -> Result<Vec<Option<Vec<f32>>>, NnError> {
         let bands = self.dimensions().feat_dim;
         let usable =

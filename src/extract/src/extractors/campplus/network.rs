@@ -46,11 +46,11 @@ struct Layer {
     context: [Dot; 2],
 }
 
-/// What a run writes to on its way.
+/// The buffers that a run writes to.
 #[derive(Default)]
 struct Memory {
     head: HeadRows,
-    /// What enters a block and grows in it, and what enters the next one.
+    /// The rows that enter a block and grow in it, and those that enter the next one.
     dense: [Rows; 2],
     inner: Rows,
     tile: Vec<f32>,
@@ -134,7 +134,7 @@ impl Block {
         self.norm.scale.len()
     }
 
-    /// From `dense[0]` to `dense[0]`, which is given the rows of the next block; of the result, when this is the last.
+    /// Runs the block from `dense[0]` to `dense[0]`, which gets the rows of the next block, or of the result when this is the last.
     fn run(&self, memory: &mut Memory, next: Option<usize>) {
         let Memory { dense: [from, to], inner, tile, tile_taps, local_taps, .. } = memory;
         let width = self.channels();

@@ -14,7 +14,7 @@ pub(super) const RESIDUAL_BLOCKS: usize = 2;
 pub(super) const TDNN_KERNEL: usize = 5;
 pub(super) const LOCAL_KERNEL: usize = 3;
 
-/// How much fewer frequencies leave the head than enter it.
+/// The factor by which the head reduces the number of frequencies.
 const HEAD_STRIDE: usize = 8;
 
 /// The sizes of an encoder, as its public constructor names them.
@@ -111,7 +111,7 @@ pub(super) struct Normalization {
     pub(super) shift: Vec<f32>,
 }
 
-/// Where weights come from. They are asked for in the order in which the public implementation computes with them, which is the
+/// A source of weights. They are asked for in the order in which the public implementation computes with them, which is the
 /// order of an exported graph.
 pub(super) trait Source {
     /// The encoder's sizes.
@@ -123,7 +123,7 @@ pub(super) trait Source {
     /// A normalization that stands alone.
     fn normalization(&mut self, name: &str, channels: usize) -> Result<Normalization>;
 
-    /// Nothing must be left.
+    /// Fails if tensors remain that were not asked for.
     fn finish(&self) -> Result<()>;
 }
 
@@ -244,7 +244,7 @@ pub(super) struct BatchNorm {
 }
 
 impl BatchNorm {
-    /// What it does to each channel; in double precision, so that folding costs no accuracy.
+    /// Returns its scale and shift for each channel; in double precision, so that folding costs no accuracy.
     fn scales(&self, name: &str) -> Result<Vec<(f64, f64)>> {
         let channel = |channel: usize| {
             let deviation = (f64::from(self.variance[channel]) + self.epsilon).sqrt();

@@ -13,22 +13,22 @@ use crate::dual_codebook::DualCodebook;
 /// The names under which Step-Audio's tokenizer keeps its streams: mixed, linguistic, semantic.
 const STREAMS: [&str; 3] = ["vq0206", "vq02", "vq06"];
 
-/// Why a file cannot be imported.
+/// The reason why a file cannot be imported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     File(#[from] WeightError),
-    /// It is not of this form.
+    /// The file is not of this form.
     #[error("{}: {problem}", path.display())]
     Form {
         /// The file.
         path: PathBuf,
-        /// What it is instead.
+        /// The fault.
         problem: String,
     },
-    /// What an id has cannot be used.
+    /// The value of an id cannot be used.
     #[error("{}: `{id}`: {problem}", path.display())]
     Entry {
         /// The file.
@@ -48,7 +48,7 @@ pub enum ImportError {
         /// The other.
         second: PathBuf,
     },
-    /// A speaker has several embeddings, and nothing tells which of them is a row's.
+    /// A speaker has several embeddings, and it is unknown which of them is a row's.
     #[error(
         "speaker `{speaker}` has different embeddings in {}, and which of them is that of split `{split}` cannot be told: name the \
              split of each file, `speakers: {{train: FILE, dev: FILE}}`",

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Files(Vec<(Option<String>, PathBuf)>);
 
 impl Files {
-    /// Whether none is named.
+    /// Returns true if no file is named.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

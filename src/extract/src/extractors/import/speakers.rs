@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::file::{read_file, read_ids};
 use super::{ImportConfig, ImportError};
 
-/// The embeddings of speakers by file, and what tells which file is that of a row.
+/// The embeddings of speakers by file, and the facts that decide which file is that of a row.
 pub struct SpeakerFiles {
     files: Vec<SpeakerFile>,
     /// The ids of each file of utterances; empty when no speaker has two embeddings.
@@ -24,9 +24,9 @@ struct SpeakerFile {
 /// The embedding of a row's speaker.
 #[derive(Debug, PartialEq)]
 pub enum Choice<'a> {
-    /// No file has the speaker.
+    /// The speaker is in no file.
     None,
-    /// All files that have the speaker say the same.
+    /// The value that is the same in all files with the speaker.
     Same(&'a [f32]),
     /// Other files say otherwise; this one is of the row's split.
     OfSplit(&'a [f32]),
@@ -54,7 +54,7 @@ impl SpeakerFiles {
         Ok(read)
     }
 
-    /// Whether some speaker has different embeddings in two files.
+    /// Returns true if some speaker has different embeddings in two files.
     fn has_speakers_of_two(&self) -> bool {
         let mut first: BTreeMap<&str, &[f32]> = BTreeMap::new();
         let all = self.files.iter().flat_map(|file| &file.embeddings);
@@ -76,7 +76,7 @@ impl SpeakerFiles {
     /// place in a list as long as that of the utterances' files.
     ///
     /// # Errors
-    /// [`ImportError::Ambiguous`] when none of these tells.
+    /// [`ImportError::Ambiguous`] when none of these decides.
     pub fn of_row(&self, speaker: &str, utterance: &str, split: &str) -> Result<Choice<'_>, ImportError> {
         let mut left: Vec<usize> =
             (0..self.files.len()).filter(|index| self.files[*index].embeddings.contains_key(speaker)).collect();
@@ -122,7 +122,7 @@ impl SpeakerFiles {
     }
 }
 
-/// Whether the last folder of a file or a part of its name is the split's name.
+/// Returns true if the last folder of a file or a part of its name is the split's name.
 fn names_split(path: &Path, split: &str) -> bool {
     let folder = path.parent().and_then(Path::file_name).is_some_and(|folder| folder == split);
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

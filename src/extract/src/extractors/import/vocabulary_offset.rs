@@ -6,7 +6,7 @@
 
 use crate::dual_codebook::DualCodebook;
 
-/// Where the speech tokens begin in Step-Audio's vocabulary.
+/// The first speech token in Step-Audio's vocabulary.
 const BEGIN: i64 = 65_536;
 
 /// A stream counted from zero; `begins_at` is where it lies among the tokens of the mixed sequence.

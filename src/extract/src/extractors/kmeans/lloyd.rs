@@ -15,15 +15,15 @@ const TOLERANCE: f64 = 1e-4;
 /// Frames whose distances are summed together; fixed, so that the sums do not depend on the number of threads.
 const CHUNK: usize = 1024;
 
-/// What k-means found.
+/// The result of k-means.
 pub(super) struct Clustering {
-    /// `[unit][dimension]`.
+    /// The centers, `[unit][dimension]`.
     pub(super) centres: Matrix,
     /// The unit of every frame.
     pub(super) assignment: Vec<u32>,
     /// Iterations done.
     pub(super) iterations: usize,
-    /// Whether the distortion had settled.
+    /// True if the distortion settled.
     pub(super) converged: bool,
     /// Mean squared distance of a frame to its centre.
     pub(super) distortion: f64,

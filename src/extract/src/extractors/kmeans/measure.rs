@@ -1,4 +1,4 @@
-//! From a recording to what is quantized.
+//! The features of a recording that are quantized.
 
 use flowmill_audio::{
     features::{Features, MelConfig, MelSpectrogram},
@@ -30,7 +30,7 @@ impl Measure {
         Ok(Self { mel, config: config.clone(), frames_per_unit })
     }
 
-    /// How long a measured vector is.
+    /// Returns the length of a measured vector.
     pub(super) fn dimensions(&self) -> usize {
         let bands = self.mel.config().n_mels;
         let slopes = if self.config.slope_weight > 0.0 { bands } else { 0 };
@@ -39,14 +39,14 @@ impl Measure {
         bands + slopes + level + pitch
     }
 
-    /// `[unit][dimension]` of the units that the samples of a recording fill.
+    /// Returns `[unit][dimension]` for the units that the samples of a recording fill.
     pub(super) fn measure(&self, samples: &[f32]) -> Result<Matrix, ExtractError> {
         self.check_length(samples)?;
         self.measure_samples(samples)
     }
 
-    /// The same of the units that the samples of a recording fill or begin: the rest of the last one is silence, as in CosyVoice's training
-    /// data.
+    /// Returns `[unit][dimension]` for the units that the samples of a recording fill or begin: the rest of the last one is silence, as in
+    /// CosyVoice's training data.
     pub(super) fn measure_to_the_end(&self, samples: &[f32]) -> Result<Matrix, ExtractError> {
         self.check_length(samples)?;
         let mut whole = samples.to_vec();

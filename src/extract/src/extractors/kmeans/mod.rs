@@ -187,12 +187,12 @@ impl KmeansFit {
         Self::with_frames(config, FRAMES_PER_UNIT, RngKey::new(seed).purpose("kmeans"))
     }
 
-    /// As [`new`](Self::new) for units of so many mel frames.
+    /// Does what [`new`](Self::new) does, for units of `frames` mel frames.
     pub(super) fn with_frames(config: KmeansConfig, frames: usize, rng_key: RngKey) -> Result<Self, ConfigError> {
         Ok(Self { measure: Measure::new(&config, frames)?, rng_key, config })
     }
 
-    /// How long a measured vector is.
+    /// Returns the length of a measured vector.
     pub(super) fn dimensions(&self) -> usize {
         self.measure.dimensions()
     }
@@ -202,7 +202,7 @@ impl KmeansFit {
         self.measure.samples(media)
     }
 
-    /// What these samples of a recording contribute.
+    /// Returns the contribution of these samples of a recording.
     pub(super) fn measure_samples(&self, samples: &[f32]) -> Result<Matrix, ExtractError> {
         self.measure.measure(samples)
     }
@@ -286,7 +286,7 @@ impl Kmeans {
         Self::with_frames(state, FRAMES_PER_UNIT)
     }
 
-    /// As [`from_state`](Self::from_state) for units of so many mel frames.
+    /// Does what [`from_state`](Self::from_state) does, for units of `frames` mel frames.
     pub(super) fn with_frames(state: &State, frames: usize) -> Result<Self, StateError> {
         let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
         let config: KmeansConfig = state.settings_as(KIND)?;
@@ -295,7 +295,7 @@ impl Kmeans {
         Ok(Self { nearest: Nearest::new(Matrix::new(centres, measure.dimensions())), measure, config })
     }
 
-    /// How many units there are.
+    /// Returns the number of units.
     pub fn vocabulary(&self) -> usize {
         self.config.k
     }
@@ -321,10 +321,10 @@ impl Kmeans {
         Ok(self.quantize(&self.measure.measure_to_the_end(samples)?))
     }
 
-    /// What the recording measures, `[unit][dimension]`, in the coordinates of [`Kmeans::centres`].
+    /// Returns the features of the recording, `[unit][dimension]`, in the coordinates of [`Kmeans::centres`].
     ///
     /// # Errors
-    /// Why the recording cannot be used.
+    /// The reason why the recording cannot be used.
     pub fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
         self.measure.measure(&self.samples(media)?)
     }

@@ -25,7 +25,7 @@ impl Reservoir {
         Self { settings, dimensions, capacity, rng_key, seen: 0, frames: Vec::new(), keys: BinaryHeap::new() }
     }
 
-    /// How many frames were offered.
+    /// Returns the number of frames that were offered.
     pub(super) fn seen(&self) -> u64 {
         self.seen
     }

@@ -1,6 +1,6 @@
-//! How evenly units are used.
+//! Statistics of how evenly units are used.
 
-/// How often each unit occurs.
+/// The number of occurrences of each unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Usage {
     counts: Vec<u64>,
@@ -23,12 +23,12 @@ impl Usage {
         }
     }
 
-    /// How many units there are in all.
+    /// Returns the number of all units.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How many different units occur.
+    /// Returns the number of different units that occur.
     pub fn used(&self) -> usize {
         self.counts.iter().filter(|count| **count > 0).count()
     }

@@ -90,7 +90,7 @@ impl Checkpoint {
     /// Checks the tensors of a file.
     ///
     /// # Errors
-    /// What is missing, superfluous, or of the wrong shape.
+    /// The tensor that is missing, superfluous, or of the wrong shape.
     pub fn from_tensors(heads: usize, tensors: &BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights> {
         let dimensions = Dimensions::of(tensors, heads)?;
         let mut parameters = parameters(&dimensions, None)?;

@@ -20,7 +20,7 @@ use crate::{
     weights::{self as taken, Pretrained},
 };
 
-/// What a recipe calls an encoder whose input is not normalized.
+/// The value in a recipe for an encoder whose input is not normalized.
 const NO_CMVN: &str = "none";
 
 /// A tensor of the encoder by which its prefix is found.
@@ -147,7 +147,7 @@ impl Kind for ParaformerConfig {
     }
 }
 
-/// What a tokenizer is made of, as a state keeps it.
+/// The parts of a tokenizer, as a state keeps them.
 pub(crate) struct Parts {
     encoder: Checkpoint,
     cmvn: Option<Cmvn>,

@@ -1,7 +1,7 @@
 //! The encoder: SANM layers (self-attention with an FSMN memory; Gao et al., arXiv 2006.01713) over chunks.
 //!
 //! A chunk's window is its own frames behind the last few of the chunk before, so that all but the newest have been seen with what
-//! follows them; it attends to itself and to keys and values that earlier windows left. Layer by layer, every window depends on
+//! follows them; it attends to itself and to keys and values that earlier windows kept. Layer by layer, every window depends on
 //! *inputs of the same layer* only, so the windows of many chunks go through one matrix product.
 
 use std::ops::Range;
@@ -42,7 +42,7 @@ impl Default for Chunking {
 }
 
 impl Chunking {
-    /// From FunASR's `chunk_size` and `encoder_chunk_look_back`.
+    /// Creates the chunking from FunASR's `chunk_size` and `encoder_chunk_look_back`.
     pub fn new(chunk_size: [usize; 3], look_back: usize) -> Self {
         let [left, size, right] = chunk_size;
         Self { overlap: left.saturating_add(right), size, lookahead: right, look_back }
@@ -83,12 +83,12 @@ impl Encoder {
         &self.dimensions
     }
 
-    /// How streams are cut.
+    /// Returns the chunking of streams.
     pub fn chunking(&self) -> &Chunking {
         &self.chunking
     }
 
-    /// Encodes stacked frames `[frame][value]` that arrive in `chunks` of so many; gives `[frame][channel]`.
+    /// Encodes stacked frames `[frame][value]` that arrive in chunks with `chunks` frames each; gives `[frame][channel]`.
     ///
     /// # Errors
     /// When the frames are not those of the chunks.
@@ -129,7 +129,7 @@ impl Encoder {
         chunks.iter().scan(start, window).collect()
     }
 
-    /// Some windows through all layers; gives the outputs of their new frames.
+    /// Runs some windows through all layers; gives the outputs of their new frames.
     fn pass(&self, stream: &[f32], windows: &[Range<usize>], pasts: &mut [Past]) -> Result<Vec<f32>, NnError> {
         let inputs = self.dimensions.inputs;
         let rows: Vec<f32> =
@@ -148,7 +148,7 @@ impl Encoder {
     }
 }
 
-/// Keys and values that windows left for later ones, `[row, channel]`; none where there are no rows.
+/// Keys and values that windows keep for later ones, `[row, channel]`; none where there are no rows.
 #[derive(Debug, Clone, Default)]
 struct Past {
     keys: Option<Value>,
@@ -167,7 +167,7 @@ struct Layer {
     norm: LayerNorm,
     expand: Linear,
     contract: Linear,
-    /// Whether the input is added to what the attention gives: not where their widths differ.
+    /// True if the input is added to the attention's output: not where their widths differ.
     residual: bool,
 }
 
@@ -231,22 +231,22 @@ impl Layer {
     }
 }
 
-/// Which rows every window attends to: some that earlier windows left, then its own.
+/// The rows that every window attends to: some that earlier windows kept, then its own.
 struct Seen {
-    /// For each window the rows, those of the past before those of the pass, as the windows left them.
+    /// Rows kept by earlier windows, for each window: those of the past before those of the pass.
     left: Vec<Range<usize>>,
-    /// For each window its own rows in the pass.
+    /// Own rows of each window in the pass.
     own: Vec<Range<usize>>,
-    /// Rows of the pass that windows leave, in order.
+    /// Rows of the pass that windows keep for later ones, in order.
     leaving: Vec<Range<usize>>,
-    /// How many rows remain for the next pass.
+    /// Number of rows that remain for the next pass.
     remaining: usize,
     /// The gathered rows of each window.
     items: Ragged,
 }
 
 impl Seen {
-    /// With so many rows left from earlier passes.
+    /// Computes the rows for windows after `past` rows from earlier passes.
     fn new(windows: &Ragged, chunking: &Chunking, past: usize) -> Self {
         let most = chunking.look_back.saturating_mul(chunking.size);
         let own = windows.ranges().to_vec();

@@ -32,7 +32,7 @@ impl ParaformerUnits {
     }
 }
 
-/// Why a recording without a token has none.
+/// Returns the error for a recording that is too short for a token.
 pub(crate) fn too_short(extractor: &'static str, samples: usize, needed: usize) -> ExtractError {
     let seconds = |samples: usize| samples as f64 / f64::from(SAMPLE_RATE);
     ExtractError::TooShort { extractor, seconds: seconds(samples), needed: seconds(needed) }

@@ -1,4 +1,4 @@
-//! What the encoder reads: Kaldi filter banks, seven frames stacked every six, in the chunks in which a stream would bring them.
+//! Input of the encoder: Kaldi filter banks, seven frames stacked every six, in the chunks in which a stream would bring them.
 //!
 //! Chunks decide which frames there are: a chunk gives the stacked frames whose seven frames have arrived, only the last one fills
 //! up what is missing with its last frame. Where the public implementation gives up on a rest (a recording that ends with a
@@ -14,7 +14,7 @@ use flowmill_audio::{
 /// Samples per unit of a chunk: 60 ms.
 pub(super) const SAMPLES_PER_UNIT: usize = 960;
 
-/// How frames are stacked.
+/// The stacking of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stacking {
     /// Frames in a stack.
@@ -31,7 +31,7 @@ impl Default for Stacking {
 
 /// The stacked frames of a recording, chunk by chunk.
 pub(super) struct Stacked {
-    /// `[stack][frame x band]`.
+    /// The stacked frames, `[stack][frame x band]`.
     pub(super) data: Vec<f32>,
     /// Stacks of each chunk; none is empty.
     pub(super) chunks: Vec<usize>,
@@ -45,7 +45,7 @@ pub(super) struct Frontend {
 }
 
 impl Frontend {
-    /// For chunks of so many units.
+    /// Creates the front-end for chunks of `units` units.
     pub(super) fn new(stacking: Stacking, units: usize, n_mels: usize) -> Result<Self, AudioError> {
         let fbank = KaldiFbank::new(KaldiConfig { n_mels, ..KaldiConfig::paraformer() })?;
         Ok(Self { fbank, stacking, samples_per_chunk: units * SAMPLES_PER_UNIT })
@@ -81,7 +81,7 @@ impl Frontend {
         Ok(stacked)
     }
 
-    /// Whole frames among so many samples.
+    /// Returns the number of whole frames in `samples` samples.
     fn frames_of(&self, samples: usize) -> usize {
         let config = self.fbank.config();
         let length = |milliseconds: f64| (f64::from(config.sample_rate) * milliseconds / 1000.0) as usize;

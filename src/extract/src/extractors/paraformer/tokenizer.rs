@@ -1,4 +1,4 @@
-//! From a waveform to tokens.
+//! The tokenizer from a waveform to tokens.
 
 use flowmill_nn::NnError;
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{ExtractError, Matrix, UnusableWeights, nearest::Nearest};
 
-/// What the encoder made of a recording.
+/// The encoder's output for a recording.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
-    /// `[frame][channel]`.
+    /// The hidden values, `[frame][channel]`.
     pub hidden: Matrix,
 }
 
@@ -43,7 +43,7 @@ impl LinguisticTokenizer {
         Ok(Self { frontend, cmvn, encoder, nearest: Nearest::new(centres) })
     }
 
-    /// Whether parts fit together.
+    /// Fails unless the parts fit together.
     pub(super) fn check(
         encoder: &Dimensions,
         stacking: Stacking,
@@ -104,7 +104,7 @@ impl LinguisticTokenizer {
     /// The tokens of a recording at 16 kHz; none when it is shorter than a stack of frames.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// The errors of [`encode`](Self::encode).
     pub fn tokens(&self, samples: &[f32]) -> Result<Vec<u32>, ExtractError> {
         Ok(self.quantize(&self.encode(samples)?)?)
     }

@@ -22,7 +22,7 @@ const MEMORY_TAPS: usize = 31;
 pub struct Checkpoint {
     version: Version,
     dimensions: Dimensions,
-    /// One for all blocks, or one for each.
+    /// Epsilons: one for all blocks, or one for each.
     epsilons: Vec<LayerNormEpsilon>,
     parameters: Parameters,
 }
@@ -31,7 +31,7 @@ impl Checkpoint {
     /// Checks the tensors of a file, whose normalizations have these epsilons: one for all blocks, or one for each.
     ///
     /// # Errors
-    /// What is missing, superfluous, or of the wrong shape.
+    /// The tensor that is missing, superfluous, or of the wrong shape.
     pub fn from_tensors(
         version: Version,
         heads: Option<usize>,
@@ -144,7 +144,7 @@ fn add_block(mut builder: Builder, version: Version, state: usize, start: Start)
     Ok(())
 }
 
-/// How weights begin.
+/// The initial values of weights.
 #[derive(Clone, Copy)]
 struct Start {
     random: bool,

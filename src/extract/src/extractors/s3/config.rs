@@ -94,7 +94,7 @@ impl Kind for S3Config {
     }
 }
 
-/// What a recipe says of a network beside its weights.
+/// The facts about a network that a recipe gives in addition to its weights.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Given {
     pub(crate) heads: Option<usize>,

@@ -33,7 +33,7 @@ impl Version {
         }
     }
 
-    /// How many different tokens the published model gives.
+    /// Returns the number of different tokens of the published model.
     pub fn entries(self) -> usize {
         match self {
             Self::V1 => 4096,
@@ -114,7 +114,7 @@ impl Dimensions {
         Ok(dimensions)
     }
 
-    /// Whether a model of these sizes can be built.
+    /// Fails unless a model of these sizes can be built.
     pub(super) fn check(&self, version: Version) -> Result<(), UnusableWeights> {
         let Self { n_mels, state, heads, entries, .. } = *self;
         if heads == 0 || !state.is_multiple_of(heads) {
@@ -136,7 +136,7 @@ impl Dimensions {
         Ok(())
     }
 
-    /// Whether there are features of recordings that it can read.
+    /// Fails unless there are features of recordings that the model can read.
     pub(super) fn check_bands(&self) -> Result<(), UnusableWeights> {
         match self.n_mels {
             80 | 128 => Ok(()),
@@ -147,7 +147,7 @@ impl Dimensions {
     }
 }
 
-/// Which version the tensors belong to, where they tell.
+/// Returns the version that the tensors belong to, if they show it.
 fn found_version(tensors: &BTreeMap<String, Tensor>) -> Option<Version> {
     if tensors.contains_key("quantizer._codebook.project_down.weight") {
         return Some(Version::V2);

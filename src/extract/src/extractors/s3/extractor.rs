@@ -27,7 +27,7 @@ pub struct S3Extractor {
     mel: WhisperLogMel,
 }
 
-/// What the network sees of a recording: log-mel frames, piece by piece.
+/// The network's input for a recording: log-mel frames, piece by piece.
 struct Heard {
     pieces: Vec<Vec<f32>>,
 }

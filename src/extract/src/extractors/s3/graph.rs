@@ -6,7 +6,7 @@ use flowmill_weights::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, TensorView}
 
 use crate::{UnusableWeights, graph_attributes as attributes};
 
-/// Stored tensors of at most so many elements are read at once: epsilons, paddings, axes, shapes.
+/// The most elements of a stored tensor that is read at once: epsilons, paddings, axes, shapes.
 const FEW: u64 = 16;
 
 /// A stored tensor, what it is multiplied by, and whether rows and columns are to be swapped.
@@ -25,7 +25,7 @@ pub(super) struct Edges<'a> {
     makers: HashMap<&'a str, &'a OnnxNode>,
 }
 
-/// All tensors that a graph stores: initializers, and what `Constant` nodes give.
+/// Iterates over all tensors that a graph stores: initializers, and values of `Constant` nodes.
 pub(super) fn stored(graph: &OnnxGraph) -> impl Iterator<Item = (&str, &TensorView)> {
     let constants = graph.nodes.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
         let Some(OnnxAttribute::Tensor(tensor)) = node.attribute("value") else { return None };

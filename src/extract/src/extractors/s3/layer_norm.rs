@@ -11,28 +11,28 @@ use serde::{
 
 use super::Version;
 
-/// What s3tokenizer 0.3.0 has for both.
+/// The value of s3tokenizer 0.3.0 for both.
 const CURRENT: f64 = 1e-5;
 
 /// The epsilons of a block's layer normalizations. In a recipe one number, for both, or `{attn_ln: 1e-6, mlp_ln: 1e-5}`, of which
 /// either may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LayerNormEpsilon {
-    /// In front of the attention.
+    /// Epsilon in front of the attention.
     pub attn_ln: f64,
-    /// In front of the feed-forward layers.
+    /// Epsilon in front of the feed-forward layers.
     pub mlp_ln: f64,
 }
 
 impl Default for LayerNormEpsilon {
-    /// Those of s3tokenizer 0.3.0, in all its versions of the model.
+    /// Returns the epsilons of s3tokenizer 0.3.0, in all its versions of the model.
     fn default() -> Self {
         Self { attn_ln: CURRENT, mlp_ln: CURRENT }
     }
 }
 
 impl LayerNormEpsilon {
-    /// Those of s3tokenizer before 0.3.0, which states and golden files have that do not say any.
+    /// Returns the epsilons of s3tokenizer before 0.3.0; states and golden files that do not say any have these.
     pub fn before_0_3(version: Version) -> Self {
         match version {
             Version::V1 => Self::default(),
@@ -40,14 +40,14 @@ impl LayerNormEpsilon {
         }
     }
 
-    /// Of single precision, as the shortest decimal numbers that give it.
+    /// Converts epsilons in single precision to the shortest decimal numbers that give them.
     pub(super) fn of_floats([attn_ln, mlp_ln]: [f32; 2]) -> Self {
         // A float's own text is a number.
         let shortest = |value: f32| value.to_string().parse().unwrap_or_else(|_| f64::from(value));
         Self { attn_ln: shortest(attn_ln), mlp_ln: shortest(mlp_ln) }
     }
 
-    /// Whether both can be used.
+    /// Returns true if both can be used.
     pub(super) fn is_usable(&self) -> bool {
         [self.attn_ln, self.mlp_ln].iter().all(|epsilon| (0.0..1.0).contains(epsilon))
     }

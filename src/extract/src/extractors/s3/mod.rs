@@ -2,7 +2,7 @@
 //!
 //! Whisper's log-mel (128 bands) goes through two convolutions that halve the rate each and a transformer encoder; the first
 //! version takes the nearest of 4096 entries, the second rounds eight numbers to three levels each (6561 tokens) and has rotary
-//! positions and an FSMN memory beside each attention. Published as `speech_tokenizer_v1.onnx` (CosyVoice-300M-25Hz, Step-Audio)
+//! positions and an FSMN memory next to each attention. Published as `speech_tokenizer_v1.onnx` (CosyVoice-300M-25Hz, Step-Audio)
 //! and `speech_tokenizer_v2.onnx` (CosyVoice 2).
 
 mod checkpoint;

@@ -1,4 +1,4 @@
-//! The network: Whisper's encoder at 25 Hz, in the second version with rotary positions and an FSMN memory beside each attention.
+//! The network: Whisper's encoder at 25 Hz, in the second version with rotary positions and an FSMN memory next to each attention.
 
 use candle_core::Tensor;
 use flowmill_nn::{
@@ -48,9 +48,9 @@ impl Frames {
     }
 }
 
-/// What the encoder makes of a batch.
+/// The encoder's output for a batch.
 pub struct Hidden {
-    /// `[row, channel]`, or `[item, time, channel]` of a padded batch, padding included.
+    /// The hidden values: `[row, channel]`, or `[item, time, channel]` of a padded batch, padding included.
     pub hidden: Value,
     /// The rows of each item.
     pub valid: Ragged,
@@ -66,7 +66,7 @@ pub struct S3Tokenizer {
     quantizer: Quantizer,
 }
 
-/// How positions enter.
+/// The way in which positions enter.
 enum Positions {
     /// Added to the frames: a table `[position, channel]`.
     Added(Tensor),
@@ -74,7 +74,7 @@ enum Positions {
     Rotary(Rotary),
 }
 
-/// From channels to tokens.
+/// The quantizer from channels to tokens.
 enum Quantizer {
     Nearest(Lookup),
     ThreeLevels(Linear),
@@ -123,7 +123,7 @@ impl S3Tokenizer {
         &self.dimensions
     }
 
-    /// Tokens of an item of so many log-mel frames.
+    /// Returns the number of tokens of an item with `frames` log-mel frames.
     pub fn tokens_of(frames: usize) -> usize {
         frames.div_ceil(2).div_ceil(2)
     }
@@ -167,7 +167,7 @@ impl S3Tokenizer {
     /// The tokens of each item, `[frame][band]`.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
+    /// The errors of [`encode`](Self::encode).
     pub fn tokens(&self, items: &[&[f32]]) -> Result<Vec<Vec<u32>>, NnError> {
         let Hidden { hidden, valid } = self.encode(&Frames::packed(items, self.dimensions.n_mels)?)?;
         let tokens = self.quantize(&hidden)?;
@@ -184,7 +184,7 @@ fn halved(valid: &Ragged, output: &Value) -> Result<Ragged, NnError> {
     }
 }
 
-/// All rows of each item, padding included.
+/// Returns all rows of each item, padding included.
 fn whole(hidden: &Value, valid: &Ragged) -> Result<Ragged, NnError> {
     match hidden.dims() {
         &[items, time, _] => Ragged::padded(&vec![time; items], time),

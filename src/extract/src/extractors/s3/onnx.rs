@@ -36,7 +36,7 @@ const NORMS: [&str; 2] = ["attn_ln", "mlp_ln"];
 /// Zeros at both ends of the FSMN memory's input.
 const MEMORY_PADDING: i64 = 15;
 
-/// What an export says of its network.
+/// The facts about a network in its export.
 pub(super) struct Exported {
     /// The tensors under the names of the public `state_dict`.
     pub(super) tensors: BTreeMap<String, Tensor>,

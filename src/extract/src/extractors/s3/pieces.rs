@@ -25,13 +25,13 @@ const STRIDE: usize = 2600;
 /// Tokens of half an overlap.
 const HALF_OVERLAP: usize = 50;
 
-/// The pieces of a recording of so many samples.
+/// Returns the pieces of a recording with this number of samples.
 pub fn pieces(samples: usize) -> impl Iterator<Item = Range<usize>> {
     let piece = move |start: usize| start..samples.min(start + PIECE);
     (0..samples).step_by(PIECE).map(piece).filter(|piece| piece.len() >= SHORTEST)
 }
 
-/// The windows over a log-mel of so many frames.
+/// Returns the windows over a log-mel with this number of frames.
 pub fn windows(frames: usize) -> Vec<Range<usize>> {
     let mut windows = public_windows(frames);
     if let [.., before, last] = windows.as_slice()

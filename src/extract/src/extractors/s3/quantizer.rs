@@ -1,4 +1,4 @@
-//! From channels to tokens: the nearest entry (version 1), or eight numbers rounded to three levels (version 2).
+//! The quantizer from channels to tokens: the nearest entry (version 1), or eight numbers rounded to three levels (version 2).
 
 use candle_core::Tensor;
 use flowmill_nn::{Activation, NnError, Value, host, inference::Linear};
@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::dimensions::FSQ_DIGITS;
 
-/// What the hyperbolic tangent is multiplied by before rounding, so that 1 and -1 are never reached.
+/// The factor on the hyperbolic tangent before rounding, so that 1 and -1 are never reached.
 const FSQ_BOUND: f32 = 0.999;
 
 /// Below this length a vector is divided by it instead of its own length.

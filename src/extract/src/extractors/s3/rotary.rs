@@ -14,7 +14,7 @@ pub(super) struct Angles {
 }
 
 impl Rotary {
-    /// For heads of this many channels.
+    /// Creates the rotary positions for heads of this many channels.
     pub(super) fn new(head_width: usize) -> Self {
         let speed = |pair: usize| 1.0 / 10_000f32.powf((2 * pair) as f32 / head_width as f32);
         Self { speeds: (0..head_width / 2).map(speed).collect() }

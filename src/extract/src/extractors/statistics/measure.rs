@@ -1,4 +1,4 @@
-//! From a recording to the raw statistics of its log-mel bands.
+//! The raw statistics of a recording's log-mel bands.
 
 use flowmill_audio::features::{Features, MelConfig, MelSpectrogram, deltas};
 
@@ -34,7 +34,7 @@ impl Measure {
         Ok(Self { mel, gate: config.gate_db / NEPER_IN_DECIBELS })
     }
 
-    /// `[mean, deviation] of [static, delta]`, each over all bands.
+    /// Returns `[mean, deviation] of [static, delta]`, each over all bands.
     pub(super) fn measure(&self, media: &Media) -> Result<Vec<f32>, ExtractError> {
         let samples = media.as_audio(KIND)?.mono_at(SAMPLE_RATE)?;
         let mel = self.mel.compute(&samples)?;

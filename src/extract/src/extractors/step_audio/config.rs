@@ -17,7 +17,7 @@ use crate::{
     weights::{self as taken, Pretrained},
 };
 
-/// Where the linguistic settings stand.
+/// The keys of the linguistic settings.
 const LINGUISTIC: Keys = Keys {
     weights: "linguistic.weights",
     centres: "linguistic.centres",

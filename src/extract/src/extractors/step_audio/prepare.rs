@@ -1,4 +1,4 @@
-//! What Step-Audio does to a recording before it is tokenized.
+//! Step-Audio's preparation of a recording before it is tokenized.
 
 use flowmill_audio::{AudioError, TrimConfig, trim_silence};
 use schemars::JsonSchema;
@@ -13,7 +13,7 @@ const PEAK: f32 = 0.999;
 /// A lower peak is not amplified further.
 const LOWEST_PEAK: f32 = 0.01;
 
-/// What counts as silence.
+/// The settings that define silence.
 const SILENCE: TrimConfig = TrimConfig { top_db: 20.0, frame_length: 512, hop_length: 128 };
 
 /// Samples kept before the first sound: 0.05 s.
@@ -37,7 +37,7 @@ pub struct Preparation {
 }
 
 impl Default for Preparation {
-    /// Without trimming: the tokens of a trimmed recording do not stand beside the mel of the whole one.
+    /// Returns the preparation without trimming: the tokens of a trimmed recording do not fit the mel of the whole one.
     fn default() -> Self {
         Self { normalise_energy: true, trim: false }
     }
