@@ -286,7 +286,7 @@ fn the_gradient_of_the_quick_settings_is_the_slope_of_their_loss() {
 }
 
 #[test]
-fn without_a_correction_samples_are_a_gaussian_around_the_encoders_mel() {
+fn without_a_correction_samples_are_a_gaussian_around_the_encoders_mel_or_around_zero() {
     let config = quick_config();
     let (flow, parameters) = Flow::new(&config, 5).unwrap();
     for name in ["decoder.estimator.final_proj.weight", "decoder.estimator.final_proj.bias"] {
@@ -294,17 +294,24 @@ fn without_a_correction_samples_are_a_gaussian_around_the_encoders_mel() {
         host::modify(parameters.tensor(id), |w| w.fill(0.0)).unwrap();
     }
     let request = GenerationRequest { tokens: vec![3, 1, 4, 1], speaker_embedding: vec![1.0; 4], prompt: None };
-    let mut options = flow.default_options();
-    options.solver.steps = 200;
     let samples: Vec<u64> = (0..256).collect();
     let context = Context::inference(&parameters);
-    let mels = flow.generate(&context, &vec![request; 256], &options, &RngKey::new(6), &samples).unwrap().mels;
-    let mels: Vec<Vec<f32>> = mels.iter().map(flat).collect();
-    let mut variance = 0.0;
-    for value in 0..mels[0].len() {
-        let values = || mels.iter().map(|mel| f64::from(mel[value]));
-        let mean = values().sum::<f64>() / 256.0;
-        variance += values().map(|x| (x - mean).powi(2)).sum::<f64>() / 255.0 / mels[0].len() as f64;
+    // Guidance -1 leaves the velocity without conditions.
+    for (guidance, deviation) in [(0.0, 0.5), (-1.0, 1.0)] {
+        let mut options = flow.default_options();
+        options.solver.steps = 200;
+        options.guidance = guidance;
+        let mels = flow.generate(&context, &vec![request.clone(); 256], &options, &RngKey::new(6), &samples);
+        let mels: Vec<Vec<f32>> = mels.unwrap().mels.iter().map(flat).collect();
+        let (mut variance, mut square) = (0.0, 0.0);
+        let values = mels[0].len();
+        for value in 0..values {
+            let values_of = || mels.iter().map(|mel| f64::from(mel[value]));
+            let mean = values_of().sum::<f64>() / 256.0;
+            variance += values_of().map(|x| (x - mean).powi(2)).sum::<f64>() / 255.0 / values as f64;
+            square += mean * mean / values as f64;
+        }
+        assert!((variance.sqrt() / deviation - 1.0).abs() < 0.04, "deviation {}", variance.sqrt());
+        assert_eq!(square < 0.02, guidance == -1.0, "mean square of the means {square}");
     }
-    assert!((variance.sqrt() - 0.5).abs() < 0.02, "deviation {}", variance.sqrt());
 }

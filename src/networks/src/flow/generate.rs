@@ -161,7 +161,7 @@ impl Flow {
         // Every evaluation of the velocity reads them.
         let device = mu.tensor().device();
         let (speaker, prompt) = (speaker.on(device)?, prompt.map(|prompt| prompt.on(device)).transpose()?);
-        let conditions = Conditions { mu, speaker, prompt };
+        let conditions = Conditions { mu, speaker, prompt, kept: vec![1.0; requests.len()] };
         let (conditions, items) = match options.guidance {
             0.0 => (conditions, rows.clone()),
             _ => (with_unconditional(&conditions)?, twice(&rows)),
@@ -306,5 +306,6 @@ fn with_unconditional(conditions: &Conditions) -> Result<Conditions> {
         mu: padded(&conditions.mu)?,
         speaker: padded(&conditions.speaker)?,
         prompt: conditions.prompt.as_ref().map(padded).transpose()?,
+        kept: [conditions.kept.clone(), vec![0.0; conditions.kept.len()]].concat(),
     })
 }

@@ -287,11 +287,13 @@ impl Flow {
             ConditionsConfig::ProjectedSpeakerAndPrompt => Some(prompts(mel, rows, &draws.prompt_lengths, kept)?),
         };
         let mu = mu.scale_items(&repeated(kept, self.config.output_size)?, rows)?;
-        Ok(Conditions { mu, speaker: speaker.multiply(&repeated(kept, speaker.width())?)?, prompt })
+        let speaker = speaker.multiply(&repeated(kept, speaker.width())?)?;
+        Ok(Conditions { mu, speaker, prompt, kept: kept.clone() })
     }
 
     /// Returns the velocity at `position` `[frame row, bin]` and one time per item. If the settings require it, the
-    /// estimator's output is added to the exact velocity of a Gaussian around the encoder's mel.
+    /// estimator's output is added to the exact velocity of a Gaussian around the encoder's mel. An item without conditions has
+    /// no such mel: its Gaussian is that of normalized mels, with mean 0 and deviation 1.
     ///
     /// For x1 ~ N(mu, s^2), x0 ~ N(0, 1) and x = t x1 + (1 - t) x0 it is E[x1 - x0 | x] = mu + c (x - t mu) with
     /// c = (t s^2 - (1 - t)) / (t^2 s^2 + (1 - t)^2).
@@ -320,12 +322,13 @@ impl Flow {
         let position = &position.on(conditions.mu.tensor().device())?;
         let estimated = self.estimator.forward(context, position, times, conditions, rows, streaming)?;
         let Some(deviation) = self.config.matching.gaussian_skip else { return Ok(estimated) };
-        let slope = |t: f32| {
+        let slope = |(t, kept): (&f32, &f32)| {
+            let deviation = if *kept > 0.0 { deviation } else { 1.0 };
             let (variance, rest) = (deviation * deviation, 1.0 - t);
             (t * variance - rest) / (t * t * variance + rest * rest)
         };
-        let on_mean: Vec<f32> = times.iter().map(|t| 1.0 - slope(*t) * t).collect();
-        let on_position: Vec<f32> = times.iter().map(|t| slope(*t)).collect();
+        let on_position: Vec<f32> = times.iter().zip(&conditions.kept).map(slope).collect();
+        let on_mean: Vec<f32> = times.iter().zip(&on_position).map(|(t, slope)| 1.0 - slope * t).collect();
         let bins = self.config.output_size;
         let mean = conditions.mu.scale_items(&repeated(&on_mean, bins)?, &rows.all)?;
         let position = position.scale_items(&repeated(&on_position, bins)?, &rows.all)?;

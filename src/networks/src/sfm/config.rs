@@ -37,11 +37,7 @@ impl SfmConfig {
         if !(self.sfm_strength > 0.0 && self.sfm_strength <= 100.0) {
             return refuse("sfm_strength", format!("{} is not in (0, 100]", self.sfm_strength));
         }
-        // Both of these are for flows that start from noise.
         let matching = &self.flow.matching;
-        if matching.gaussian_skip.is_some() {
-            return refuse("flow.matching.gaussian_skip", "a shallow flow has no use for it: remove it".to_owned());
-        }
         if matching.prior_weight != 0.0 {
             return refuse("flow.matching.prior_weight", "the coarse loss takes its place: set it to 0".to_owned());
         }

@@ -150,8 +150,9 @@ pub struct MatchingConfig {
     /// the public model. It trains the encoder in few steps and helps small models learn in minutes.
     pub prior_weight: f32,
     /// Deviation s of the mel around the encoder's, in the units the flow runs on. The estimator then only corrects
-    /// the exact velocity of a Gaussian with that mean and deviation (preconditioning, as in EDM). It helps small
-    /// models learn in minutes; the public model has none.
+    /// the exact velocity of a Gaussian with that mean and deviation (preconditioning, as in EDM). Items without
+    /// conditions get a Gaussian with mean 0 and deviation 1, as normalized mels have. It helps small models learn in
+    /// minutes; the public model has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gaussian_skip: Option<f32>,
 }
@@ -296,10 +297,6 @@ impl FlowConfig {
         let Some(deviation) = matching.gaussian_skip else { return Ok(()) };
         if !(1e-2..=1e2).contains(&deviation) {
             return refuse("matching.gaussian_skip", format!("{deviation} is not in [0.01, 100]"));
-        }
-        if matching.training_cfg_rate > 0.0 || matching.inference_cfg_rate > 0.0 {
-            let message = "needs the conditions: set training_cfg_rate and inference_cfg_rate to 0".to_owned();
-            return refuse("matching.gaussian_skip", message);
         }
         Ok(())
     }

@@ -19,6 +19,8 @@ pub(crate) struct Conditions {
     pub(crate) speaker: Value,
     /// Prompt frames `[row, bin]`, zero elsewhere; none if the estimator has no prompt.
     pub(crate) prompt: Option<Value>,
+    /// 1 for an item with conditions, 0 for one without: its conditions are zero.
+    pub(crate) kept: Vec<f32>,
 }
 
 /// The network that estimates the velocity.
