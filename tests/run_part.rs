@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::support::errno::failing;
 use crate::support::flowmill::{finish, host, outcome};
+use crate::support::training::Training;
 use crate::support::{Mini, Outcome, Tree};
 
 const ENOLCK: i32 = 37;
@@ -324,4 +325,19 @@ fn rows_that_are_rejected_beyond_the_limit_fail_the_next_phase_and_the_run() {
     fs::copy(mini.path("data/text"), alone.path("data/text")).unwrap();
     close(&alone, "0", &allow).expect_code(0);
     mini.tree().expect_same_bytes(&alone.tree(), "with rejected rows");
+}
+
+#[test]
+fn a_training_that_is_killed_is_continued_by_another_process() {
+    let mini = Mini::packed();
+    assert_eq!(parts(&mini, "4", &[]), ["train"]);
+    let training = Training::of(&mini, start(&mini, "4", "train", &[])).listening();
+    close(&mini, "4", &[]).expect_error("locked", 1).expect_words(&["run-part"]);
+    run_part(&mini, "4", "train", &[]).expect_error("part-locked", 1);
+    training.kill();
+    run_part(&mini, "4", "train", &[]).expect_code(0).expect_words(&["the last run died", "4-train/train: done"]);
+    close(&mini, "4", &[]).expect_code(0).expect_nothing_to_do();
+    let alone = Mini::packed();
+    alone.run(&["--stop-stage", "4"]).expect_code(0);
+    mini.tree().expect_same_bytes(&alone.tree(), "a training in parts against a run");
 }
