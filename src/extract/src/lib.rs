@@ -19,6 +19,7 @@
 //! A new kind is a folder in [`extractors`] with settings that implement [`Kind`], a type that implements [`Extractor`] (and [`Fit`], if it
 //! learns from the corpus), and one line in [`extractors::registry`]. The stages need no change.
 
+mod clustering;
 mod codec;
 mod column;
 pub mod dual_codebook;
