@@ -107,7 +107,7 @@ impl Convolution {
 ///
 /// # Errors
 /// When the signal has not two axes or no frame.
-pub(crate) fn reflected(signal: &Value, [before, after]: [usize; 2]) -> Result<Value> {
+fn reflected(signal: &Value, [before, after]: [usize; 2]) -> Result<Value> {
     let &[frames, channels] = signal.dims() else {
         return Err(NnError::shape("reflection", "[frame, channel]", signal.dims()));
     };

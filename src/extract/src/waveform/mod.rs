@@ -10,7 +10,7 @@ mod weight_norm;
 
 pub(crate) use activation::{elu, snake};
 pub(crate) use checkpoint::{Checkpoint, axis};
-pub(crate) use convolution::{Convolution, reflected};
+pub(crate) use convolution::Convolution;
 pub(crate) use recording::recording;
 pub(crate) use upsampling::Upsampling;
 pub(crate) use weight_norm::fold_weight_norms;
