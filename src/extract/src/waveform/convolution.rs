@@ -117,7 +117,7 @@ fn reflected(signal: &Value, [before, after]: [usize; 2]) -> Result<Value> {
     // Mirrored around its last frame, which may be one of the zeros.
     let last = (frames - 1).max(before.max(after));
     let source = |frame: usize| {
-        let frame = if frame < before { before - frame } else { frame - before };
+        let frame = frame.abs_diff(before);
         let frame = if frame > last { 2 * last - frame } else { frame };
         Some(frame).filter(|frame| *frame < frames)
     };

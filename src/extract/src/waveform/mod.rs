@@ -5,6 +5,7 @@ mod activation;
 mod checkpoint;
 mod convolution;
 mod recording;
+mod tiles;
 mod upsampling;
 mod weight_norm;
 
@@ -12,6 +13,7 @@ pub(crate) use activation::{elu, snake};
 pub(crate) use checkpoint::{Checkpoint, axis};
 pub(crate) use convolution::Convolution;
 pub(crate) use recording::recording;
+pub(crate) use tiles::in_tiles;
 pub(crate) use upsampling::Upsampling;
 pub(crate) use weight_norm::fold_weight_norms;
 

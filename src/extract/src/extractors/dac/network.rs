@@ -7,7 +7,7 @@ use flowmill_nn::{NnError, Result, Value, host};
 use super::Checkpoint;
 use super::dimensions::{DILATIONS, KERNEL, LAST_KERNEL, down_name, up_name};
 use crate::UnusableWeights;
-use crate::waveform::{self, Convolution, Upsampling, snake, sum};
+use crate::waveform::{self, Convolution, Upsampling, in_tiles, snake, sum};
 
 type Loaded<T> = std::result::Result<T, UnusableWeights>;
 
@@ -27,15 +27,17 @@ impl Snake {
 }
 
 /// A convolution that keeps the number of frames.
-fn centered(kernel: usize, dilation: usize) -> Settings {
-    let padding = (kernel - 1) * dilation / 2;
-    Settings { dilation, padding: [padding, padding], ..Settings::default() }
+fn centered(kernel: usize) -> Settings {
+    let padding = (kernel - 1) / 2;
+    Settings { padding: [padding, padding], ..Settings::default() }
 }
 
 /// A residual unit: a dilated convolution and one of one tap, each after an activation.
 struct Unit {
     first: (Snake, Convolution),
     second: (Snake, Convolution),
+    /// Frames that a frame of the result sees to either side.
+    reach: usize,
 }
 
 impl Unit {
@@ -44,14 +46,20 @@ impl Unit {
             |part: &str, settings: Settings| weights.convolution(&format!("{name}.{part}"), settings, device);
         let snake = |part: &str| Snake::new(weights, &format!("{name}.{part}"), device);
         Ok(Self {
-            first: (snake("block.0")?, convolution("block.1", centered(KERNEL, dilation))?),
+            first: (snake("block.0")?, convolution("block.1", Settings { dilation, ..Settings::default() })?),
             second: (snake("block.2")?, convolution("block.3", Settings::default())?),
+            reach: (KERNEL - 1) / 2 * dilation,
         })
     }
 
     fn forward(&self, signal: &Value) -> Result<Value> {
-        let inner = self.first.1.forward(&self.first.0.forward(signal)?)?;
-        sum(signal, &self.second.1.forward(&self.second.0.forward(&inner)?)?)
+        // Snake of zero is zero, so zeros around the signal are zeros around what the convolution gets.
+        in_tiles(signal, self.reach, |padded| {
+            let inner = self.first.1.forward(&self.first.0.forward(padded)?)?;
+            let result = self.second.1.forward(&self.second.0.forward(&inner)?)?;
+            let own = padded.tensor().narrow(0, self.reach, result.rows())?;
+            sum(&Value::plain(own)?, &result)
+        })
     }
 }
 
@@ -93,9 +101,9 @@ impl Encoder {
         let (snake, last) =
             (format!("encoder.block.{}", rates.len() + 1), format!("encoder.block.{}", rates.len() + 2));
         Ok(Self {
-            first: weights.convolution("encoder.block.0", centered(KERNEL, 1), device)?,
+            first: weights.convolution("encoder.block.0", centered(KERNEL), device)?,
             blocks: rates.iter().enumerate().map(block).collect::<Loaded<_>>()?,
-            last: (Snake::new(weights, &snake, device)?, weights.convolution(&last, centered(LAST_KERNEL, 1), device)?),
+            last: (Snake::new(weights, &snake, device)?, weights.convolution(&last, centered(LAST_KERNEL), device)?),
             hop_length,
         })
     }
@@ -142,9 +150,9 @@ impl Decoder {
         };
         let (snake, last) = (format!("decoder.model.{}", blocks + 1), format!("decoder.model.{}", blocks + 2));
         Ok(Self {
-            first: weights.convolution("decoder.model.0", centered(KERNEL, 1), device)?,
+            first: weights.convolution("decoder.model.0", centered(KERNEL), device)?,
             blocks: (0..blocks).map(block).collect::<Loaded<_>>()?,
-            last: (Snake::new(weights, &snake, device)?, weights.convolution(&last, centered(KERNEL, 1), device)?),
+            last: (Snake::new(weights, &snake, device)?, weights.convolution(&last, centered(KERNEL), device)?),
         })
     }
 
