@@ -1,10 +1,13 @@
 //! The extractors that a recipe can name, one folder each, and the registry with a line for each.
 
 pub mod campplus;
+pub mod dac;
 pub mod dual_kmeans;
+pub mod encodec;
 pub mod import;
 pub mod kmeans;
 pub mod paraformer;
+pub mod rvq_kmeans;
 pub mod s3;
 pub mod statistics;
 pub mod step_audio;
@@ -22,4 +25,7 @@ pub fn registry() -> Registry {
         .with::<paraformer::ParaformerConfig>()
         .with::<step_audio::StepAudioConfig>()
         .with::<dual_kmeans::DualKmeansConfig>()
+        .with::<rvq_kmeans::RvqKmeansConfig>()
+        .with::<encodec::EncodecConfig>()
+        .with::<dac::DacConfig>()
 }

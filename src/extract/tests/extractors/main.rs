@@ -1,7 +1,9 @@
 //! The extractors on real speech.
 
+mod codecs;
 mod dual_kmeans;
 mod kmeans;
+mod rvq_kmeans;
 mod speech;
 mod statistics;
 mod tokenizers;
