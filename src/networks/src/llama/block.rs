@@ -84,12 +84,14 @@ pub(super) struct Block {
     activation: Activation,
 }
 
+/// Creates a layer without a bias.
+fn linear(builder: Builder, inputs: usize, outputs: usize) -> Result<Linear> {
+    Linear::with_init(builder, inputs, outputs, Init::Normal(DEVIATION), None)
+}
+
 impl Block {
     fn new(mut builder: Builder, config: &LlamaConfig) -> Result<Self> {
         let LlamaConfig { dim, ffn, epsilon, .. } = *config;
-        let linear = |builder: Builder, inputs, outputs| {
-            Linear::with_init(builder, inputs, outputs, Init::Normal(DEVIATION), None)
-        };
         let attention_norm = RmsNorm::new(builder.scope("input_layernorm"), dim, epsilon)?;
         let mut scope = builder.scope("self_attn");
         let query = linear(scope.scope("q_proj"), dim, dim)?;

@@ -35,24 +35,16 @@ impl Speaker {
                 let count = masked_count(time, frames.codes.len(), step);
                 frames.mask(count, self.config().stop_token());
             }
+            report(&all, step, options.steps, on_progress)?;
             let logits = self.masked_logits(&mut all, options.guidance)?;
             for (request, (frames, logits)) in all.iter_mut().zip(logits).enumerate() {
                 let key = rng_key.purpose("vall-e unmask").step(step as u64).sample(requests[request].sample);
                 let temperature = options.sampling.temperature * (1.0 - time);
                 let sampling = SamplingOptions { temperature, ..options.sampling };
                 self.choose(frames, logits, options, &sampling, &key);
-                let progress = Progress {
-                    stage: Stage::FirstLevel,
-                    done: step + 1,
-                    limit: options.steps,
-                    request,
-                    codes: &frames.codes,
-                };
-                if on_progress(&progress).is_break() {
-                    return Err(VallEError::Stopped);
-                }
             }
         }
+        report(&all, options.steps, options.steps, on_progress)?;
         Ok(all.into_iter().map(|frames| frames.codes).collect())
     }
 
@@ -133,6 +125,17 @@ impl Speaker {
             }
         }
     }
+}
+
+/// Reports the frames of each request; masked ones have the stop token.
+fn report(all: &[Frames], done: usize, limit: usize, on_progress: &mut OnProgress) -> Result<()> {
+    for (request, frames) in all.iter().enumerate() {
+        let progress = Progress { stage: Stage::FirstLevel, done, limit, request, codes: &frames.codes };
+        if on_progress(&progress).is_break() {
+            return Err(VallEError::Stopped);
+        }
+    }
+    Ok(())
 }
 
 impl Frames {

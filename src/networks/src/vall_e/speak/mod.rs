@@ -110,11 +110,11 @@ impl Speaker {
             return Err(VallEError::Sample { item: 0, message });
         }
         for (item, codes) in codes.iter().enumerate() {
-            let refuse = |message| Err(VallEError::Sample { item, message });
+            let refuse = |message: String| VallEError::Sample { item, message };
             if codes.levels() == 0 {
-                return refuse("codes without a level".to_owned());
+                return Err(refuse("codes without a level".to_owned()));
             }
-            check_codes("response", codes, self.config()).or_else(refuse)?;
+            check_codes("response", codes, self.config()).map_err(refuse)?;
         }
         self.predict_levels(requests, codes, options, rng_key, on_progress)
     }
@@ -160,12 +160,12 @@ impl Speaker {
         let [begin, end] = NO_PHONEMES;
         let mut streams = Vec::with_capacity(requests.len());
         for (item, request) in requests.iter().enumerate() {
-            let refuse = |message| Err(VallEError::Sample { item, message });
+            let refuse = |message: String| VallEError::Sample { item, message };
             if request.speech.frames() == 0 || request.speech.levels() == 0 {
-                return refuse("no speech to transcribe".to_owned());
+                return Err(refuse("no speech to transcribe".to_owned()));
             }
-            check_conditions(&[begin], request.language, None, self.config()).or_else(refuse)?;
-            check_codes("speech", &request.speech, self.config()).or_else(refuse)?;
+            check_conditions(&[begin], request.language, None, self.config()).map_err(refuse)?;
+            check_codes("speech", &request.speech, self.config()).map_err(refuse)?;
             let mut sequence = Sequence::before_transcript(&request.speech, request.language, self.config().levels);
             sequence.push_phoneme(begin);
             streams.push(Stream::new(sequence, None, request.sample));
@@ -205,14 +205,14 @@ impl Speaker {
 
     fn check_requests(&self, requests: &[SpeakRequest], levels: usize) -> Result<()> {
         for (item, request) in requests.iter().enumerate() {
-            let refuse = |message| Err(VallEError::Sample { item, message });
+            let refuse = |message: String| VallEError::Sample { item, message };
             let SpeakRequest { task, phonemes, language, tone, prompt, .. } = request;
             if !task.is_audio() {
-                return refuse(format!("task {task} generates no speech"));
+                return Err(refuse(format!("task {task} generates no speech")));
             }
-            check_conditions(phonemes, *language, *tone, self.config()).or_else(refuse)?;
+            check_conditions(phonemes, *language, *tone, self.config()).map_err(refuse)?;
             if let Some(prompt) = prompt {
-                check_prompt(prompt, *task, levels - 1, self.config()).or_else(refuse)?;
+                check_prompt(prompt, *task, levels - 1, self.config()).map_err(refuse)?;
             }
         }
         Ok(())

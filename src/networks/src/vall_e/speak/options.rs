@@ -272,6 +272,6 @@ pub struct Progress<'a> {
     pub limit: usize,
     /// The request whose codes are shown, by its position.
     pub request: usize,
-    /// Codes of the request's latest level so far.
+    /// Codes of the request's latest level so far; masked frames have the stop token.
     pub codes: &'a [u32],
 }
