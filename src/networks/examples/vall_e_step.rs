@@ -12,6 +12,14 @@ use flowmill_nn::{Context, Parameters, Tape};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+/// Seconds of processor time that this process has used, on all threads: a figure that other work on the machine does not change much.
+fn processor_seconds() -> f64 {
+    // Fields 14 and 15 of the process's statistics are ticks of 1/100 s; the name before them may contain spaces.
+    let statistics = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = statistics.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 /// Frames of a second.
 const RATE: usize = 75;
 
@@ -44,16 +52,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let samples: Vec<Sample> = (0..number(2, 4)).map(|number| sample(number, number % 8)).collect();
     let batch = Batch::collate(&samples, &config)?;
     for step in 0..number(1, 5) {
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), processor_seconds());
         let tape = Tape::new();
         let loss = model.loss(&Context::training(&parameters, &tape, RngKey::new(step as u64)), &batch)?;
         let forward = start.elapsed();
         let gradients = tape.backward(&loss.total)?;
         let total = start.elapsed();
         println!(
-            "step {step}: {:.1} ms ({:.1} ms forward), {} rows, {} gradients, loss {:.3}",
+            "step {step}: {:.1} ms ({:.1} ms forward), {:.2} s of processor time, {} rows, {} gradients, loss {:.3}",
             1e3 * total.as_secs_f64(),
             1e3 * forward.as_secs_f64(),
+            processor_seconds() - before,
             batch.rows(),
             gradients.len(),
             loss.total.scalar()?
@@ -76,11 +85,11 @@ fn generate(model: &VallE, parameters: &Parameters) -> Result<(), Box<dyn std::e
         let autoregressive = FirstLevel::Autoregressive { sampling, guidance: None };
         for (name, first_level) in [("AR", autoregressive), ("NAR-len", FirstLevel::Masked(MaskedOptions::default()))] {
             let options = SpeakOptions { first_level, max_frames: 3 * RATE, ..SpeakOptions::default() };
-            let start = Instant::now();
-            let mut first = 0.0;
+            let (start, before) = (Instant::now(), processor_seconds());
+            let mut first = [0.0; 2];
             let mut observe = |progress: &Progress| {
                 if progress.stage == flowmill_networks::vall_e::Stage::FirstLevel {
-                    first = start.elapsed().as_secs_f64();
+                    first = [start.elapsed().as_secs_f64(), processor_seconds() - before];
                 }
                 ControlFlow::Continue(())
             };
@@ -88,8 +97,12 @@ fn generate(model: &VallE, parameters: &Parameters) -> Result<(), Box<dyn std::e
             let frames: usize = spoken.iter().map(Codes::frames).sum();
             let all = start.elapsed().as_secs_f64();
             println!(
-                "{count} x {name}: {frames} frames, level 0 {first:.2} s ({:.0} frames/s), all levels {all:.2} s",
-                frames as f64 / first
+                "{count} x {name}: {frames} frames, level 0 {:.2} s ({:.0} frames/s, {:.2} s of processor time), all levels \
+                 {all:.2} s ({:.2} s)",
+                first[0],
+                frames as f64 / first[0],
+                first[1],
+                processor_seconds() - before
             );
         }
     }

@@ -1,13 +1,21 @@
 //! Keys and values of a sequence, for attention of the rows that continue it.
 
 use crate::kernels::functions::exp;
+use crate::kernels::gemm::{Matrix, Target, multiply_into, multiply_on_one_thread};
 use crate::kernels::reduce::{maximum, sum_of, sum_of_pairs};
+use crate::kernels::shared::Shared;
 use crate::kernels::vectorized::vectorized;
 use crate::{NnError, Result};
 use rayon::prelude::*;
 
 /// Multiplications below which one thread computes the attention of all rows.
 const SERIAL: usize = 1 << 16;
+
+/// Queries from which on the attention of a head is computed by products of matrices.
+const FEWEST_QUERIES: usize = 8;
+
+/// Queries per product.
+const BLOCK: usize = 64;
 
 /// The keys and values of the rows of one sequence, in every block of a causal transformer.
 #[derive(Debug, Clone)]
@@ -70,6 +78,10 @@ impl KeyValueCache {
             let expected = format!("an output of {} and at most {rows} queries", queries.len());
             return Err(NnError::shape("key-value cache", expected, &[out.len(), count]));
         }
+        if count >= FEWEST_QUERIES {
+            self.attend_blocks(block, queries, out);
+            return Ok(());
+        }
         let heads = out.par_chunks_mut(self.head_width).zip(queries.par_chunks(self.head_width)).enumerate();
         let attend = |(index, (out, query)): (usize, (&mut [f32], &[f32]))| {
             let (row, head) = (index / self.heads, block * self.heads + index % self.heads);
@@ -83,6 +95,34 @@ impl KeyValueCache {
             heads.for_each(attend);
         }
         Ok(())
+    }
+
+    /// Like [`attend`](Self::attend), for many queries.
+    fn attend_blocks(&self, block: usize, queries: &[f32], out: &mut [f32]) {
+        let (width, head_width) = (self.heads * self.head_width, self.head_width);
+        let (rows, count) = (self.rows(block), queries.len() / width);
+        let buffer = Shared::new(out);
+        let starts = |head: usize| (0..count).step_by(BLOCK).map(move |start| (head, start));
+        let tasks: Vec<(usize, usize)> = (0..self.heads).flat_map(starts).collect();
+        tasks.into_par_iter().for_each_init(Vec::new, |scores: &mut Vec<f32>, (head, start)| {
+            let (end, offset) = (count.min(start + BLOCK), start * width + head * head_width);
+            // The last query of the block sees this many rows.
+            let seen = rows - count + end;
+            let [keys, values] = [&self.keys, &self.values]
+                .map(|kept| Matrix::row_major(&kept[block * self.heads + head], seen, head_width));
+            let query = Matrix::strided(&queries[offset..], [end - start, head_width], [width, 1]);
+            scores.clear();
+            scores.resize((end - start) * seen, 0.0);
+            multiply_on_one_thread(scores, seen, query, keys.transposed(), false);
+            for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
+                let (own, unseen) = scores.split_at_mut(rows - count + start + row + 1);
+                softmax(own, 1.0 / (head_width as f32).sqrt());
+                unseen.fill(0.0);
+            }
+            let target = Target { buffer, offset, row_stride: width };
+            // SAFETY: each task writes the rows of its own queries in the columns of its head.
+            unsafe { multiply_into(target, Matrix::row_major(scores, end - start, seen), values, false) };
+        });
     }
 
     fn check(&self, block: usize, rows: &[f32]) -> Result<()> {
@@ -101,16 +141,28 @@ vectorized! {
         let width = query.len();
         let scale = 1.0 / (width as f32).sqrt();
         let mut weights: Vec<f32> =
-            keys.chunks_exact(width).map(|key| sum_of_pairs(query, key, |q, k| q * k) * scale).collect();
-        let largest = maximum(&weights);
-        weights.iter_mut().for_each(|weight| *weight = exp(*weight - largest));
-        let inverse = 1.0 / sum_of(&weights, |weight| weight);
+            keys.chunks_exact(width).map(|key| sum_of_pairs(query, key, |q, k| q * k)).collect();
+        softmax_in_place(&mut weights, scale);
         out.fill(0.0);
         for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
-            let weight = weight * inverse;
-            out.iter_mut().zip(value).for_each(|(out, value)| *out = value.mul_add(weight, *out));
+            out.iter_mut().zip(value).for_each(|(out, value)| *out = value.mul_add(*weight, *out));
         }
     }
+}
+
+vectorized! {
+    /// Turns scores into weights.
+    fn softmax(scores: &mut [f32], scale: f32) {
+        softmax_in_place(scores, scale);
+    }
+}
+
+#[inline(always)]
+fn softmax_in_place(scores: &mut [f32], scale: f32) {
+    let largest = maximum(scores) * scale;
+    scores.iter_mut().for_each(|score| *score = exp(score.mul_add(scale, -largest)));
+    let inverse = 1.0 / sum_of(scores, |weight| weight);
+    scores.iter_mut().for_each(|weight| *weight *= inverse);
 }
 
 #[cfg(test)]
