@@ -53,6 +53,7 @@ pub use array::{Array, ArrayData, ArrayError, DType, Element};
 pub use checksum::{Checksum, file_checksum};
 pub use column::{Axis, ColumnError, ColumnSpec};
 pub use error::CorpusError;
+pub use ids::of_path as id_of_path;
 pub use options::{Ids, ReadOptions};
 pub use reading::{Reading, Rejection};
 pub use row::{MediaRef, Role, Row};

@@ -14,6 +14,7 @@
 //! | `step-audio-dual` | `speech_token` | Step-Audio's linguistic and semantic tokens, mixed |
 //! | `import` | either | what another tool extracted, by id; see [`extractors::import`] |
 //! | `s3-tokenizer` | `speech_token` | CosyVoice's supervised semantic tokens at 25 Hz, version 1 or 2 |
+//! | `phonemes` | `phonemes`, `language` | the row's text as phonemes or plain characters, and its language |
 //! | `dual-kmeans` | `speech_token` | such units of two codebooks, at 16.7 and 25 Hz, as a mixed sequence |
 //!
 //! A new kind is a folder in [`extractors`] with settings that implement [`Kind`], a type that implements [`Extractor`] (and [`Fit`], if it
