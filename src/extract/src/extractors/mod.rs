@@ -6,6 +6,7 @@ pub mod import;
 pub mod kmeans;
 pub mod paraformer;
 pub mod phonemes;
+pub mod rvq_kmeans;
 pub mod s3;
 pub mod statistics;
 pub mod step_audio;
@@ -24,4 +25,5 @@ pub fn registry() -> Registry {
         .with::<step_audio::StepAudioConfig>()
         .with::<dual_kmeans::DualKmeansConfig>()
         .with::<phonemes::PhonemesConfig>()
+        .with::<rvq_kmeans::RvqKmeansConfig>()
 }

@@ -3,6 +3,7 @@
 mod dual_kmeans;
 mod kmeans;
 mod phonemes;
+mod rvq_kmeans;
 mod speech;
 mod statistics;
 mod tokenizers;
