@@ -105,6 +105,10 @@ impl Contents {
                 self.hasher.update(&member.length.to_le_bytes());
                 member.name
             }
+            Source::Group(group) => {
+                self.text(group.group);
+                ""
+            }
             _ => wav,
         };
         let ending = Path::new(name).extension().and_then(|ending| ending.to_str()).unwrap_or_default();

@@ -19,6 +19,7 @@ pub fn registry() -> Registry {
         .with::<statistics::StatisticsConfig>()
         .with::<kmeans::KmeansConfig>()
         .with::<import::ImportConfig>()
+        .with::<import::ImportCodesConfig>()
         .with::<campplus::CampplusConfig>()
         .with::<s3::S3Config>()
         .with::<paraformer::ParaformerConfig>()
