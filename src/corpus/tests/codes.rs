@@ -74,7 +74,7 @@ fn files_of_other_codecs_have_their_own_levels() {
 fn bad_files_are_rejected_with_their_reason() {
     let reading = read("bad", &[]);
     let rejected: Vec<_> = reading.rejected.iter().map(|row| row.id.as_str()).collect();
-    assert_eq!(rejected, ["s-cut", "s-text"]);
+    assert_eq!(rejected, ["s-cut", "s-floats", "s-text"]);
     let problem = |name: &str| codes(&format!("bad/s/{name}.enc"), 8).unwrap_err();
     for (name, words) in [
         ("zeros", "all codes are zero"),

@@ -156,6 +156,8 @@ struct Converted {
     recipe: Value,
     /// Keys of the configuration without a counterpart, each with its value.
     without: Vec<(String, Value)>,
+    /// Keys that need no counterpart, each with the reason.
+    not_needed: Vec<(String, &'static str)>,
 }
 
 /// Reads the configuration, writes the recipe, and lists the keys without a counterpart.
@@ -186,7 +188,7 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         true => String::new(),
         false => format!("{}/", std::path::absolute(folder)?.display()),
     };
-    let Converted { recipe, without } = convert(config, &below);
+    let Converted { recipe, without, not_needed } = convert(config, &below);
     let listed: String = without.iter().map(|(key, value)| format!("#   {key}: {value}\n")).collect();
     let rest = if listed.is_empty() { String::new() } else { format!("# Keys without a counterpart:\n{listed}") };
     let name = input.file_name().unwrap_or_default().to_string_lossy();
@@ -196,6 +198,9 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
     );
     write(&output, &text).map_err(Failure::Failed)?;
     writeln!(out, "{}", output.display())?;
+    for (key, reason) in &not_needed {
+        writeln!(out, "  not needed: {key}: {reason}")?;
+    }
     for (key, value) in &without {
         writeln!(out, "  no counterpart: {key}: {value}")?;
     }
@@ -211,7 +216,7 @@ fn write(output: &Path, text: &str) -> anyhow::Result<()> {
 
 /// Converts a configuration; `below` comes before its paths.
 fn convert(mut config: Map<String, Value>, below: &str) -> Converted {
-    let mut without = Vec::new();
+    let (mut without, mut not_needed) = (Vec::new(), Vec::new());
     for (list, name) in [("models", "model"), ("loras", "lora")] {
         let entries = match config.remove(list) {
             Some(Value::Array(entries)) => entries,
@@ -241,7 +246,11 @@ fn convert(mut config: Map<String, Value>, below: &str) -> Converted {
         let converted = match TABLE.iter().find(|(name, _)| fits(name)).map(|(_, to)| to) {
             Some(Key(to)) => Some((*to, value.clone())),
             Some(By(to, convert)) => convert(&value).map(|value| (*to, value)),
-            Some(Combined | Always(_)) => continue,
+            Some(Combined) => continue,
+            Some(Always(reason)) => {
+                not_needed.push((key, *reason));
+                continue;
+            }
             None => None,
         };
         match converted {
@@ -251,7 +260,7 @@ fn convert(mut config: Map<String, Value>, below: &str) -> Converted {
     }
     combine(&Value::Object(config), &mut recipe, below);
     without.sort_by(|a, b| a.0.cmp(&b.0));
-    Converted { recipe, without }
+    Converted { recipe, without, not_needed }
 }
 
 /// Sets what several keys decide together.
@@ -512,7 +521,7 @@ dataset:
 
     #[test]
     fn a_configuration_becomes_a_recipe() {
-        let Converted { recipe, without } = converted(CONFIG, "");
+        let Converted { recipe, without, .. } = converted(CONFIG, "");
         let at = |path: &str| recipe.pointer(&format!("/{}", path.replace('.', "/"))).unwrap_or(&Value::Null);
         let data = json!([
             {"dir": "data.h5#training/LibriTTS-R/1034", "split": "train", "prefix": "LibriTTS-R-1034-"},

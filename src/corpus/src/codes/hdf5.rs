@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hdf5_reader::attribute_api::Attribute;
+use hdf5_reader::dataset::Dataset;
+use hdf5_reader::datatype_api::H5Type;
 use hdf5_reader::error::Error;
 use hdf5_reader::filters::FilterRegistry;
+use hdf5_reader::messages::datatype::Datatype;
 use hdf5_reader::storage::FileStorage;
 use hdf5_reader::{Hdf5File, OpenOptions};
 use serde_json::{Map, Value};
@@ -83,19 +86,35 @@ pub fn read(path: &Path, key: &str) -> Result<Vec<u8>, CorpusError> {
         let problem = format!("`{key}`: codes of shape {:?} instead of [frame, level]", dataset.shape());
         return Err(CorpusError::structure(path, problem));
     };
-    let values = dataset.read_array::<i64>().map_err(named)?;
+    let values = integers(&dataset).map_err(named)?;
     let (frames, levels) = (frames as usize, levels as usize);
     let header = format!("{{'descr': '<i4', 'fortran_order': False, 'shape': (1, {levels}, {frames}), }}\n");
     let mut npy = b"\x93NUMPY\x01\0".to_vec();
     npy.extend((header.len() as u16).to_le_bytes());
     npy.extend(header.as_bytes());
-    let values: Vec<i64> = values.iter().copied().collect();
     for level in 0..levels {
         // A number that is no code of any codec stays one.
         let codes = values.iter().skip(level).step_by(levels.max(1));
         codes.for_each(|code| npy.extend(i32::try_from(*code).unwrap_or(-1).to_le_bytes()));
     }
     Ok(npy)
+}
+
+/// Returns the elements of a dataset of integers, row after row.
+fn integers(dataset: &Dataset) -> Result<Vec<i64>, Error> {
+    fn of<T: H5Type + Copy + Into<i64>>(dataset: &Dataset) -> Result<Vec<i64>, Error> {
+        Ok(dataset.read_array::<T>()?.iter().map(|value| (*value).into()).collect())
+    }
+    match dataset.dtype() {
+        Datatype::FixedPoint { size: 1, signed: true, .. } => of::<i8>(dataset),
+        Datatype::FixedPoint { size: 1, signed: false, .. } => of::<u8>(dataset),
+        Datatype::FixedPoint { size: 2, signed: true, .. } => of::<i16>(dataset),
+        Datatype::FixedPoint { size: 2, signed: false, .. } => of::<u16>(dataset),
+        Datatype::FixedPoint { size: 4, signed: true, .. } => of::<i32>(dataset),
+        Datatype::FixedPoint { size: 4, signed: false, .. } => of::<u32>(dataset),
+        // Other types are errors of the reader.
+        _ => of::<i64>(dataset),
+    }
 }
 
 /// The path of a group.
