@@ -5,12 +5,14 @@
 //! | `cosyvoice2` | `cosyvoice2-flow` | CosyVoice 2's token-to-mel flow |
 //! | `step_audio` | `step-audio-flow` | Step-Audio's token-to-mel flow of two codebooks |
 //! | `sfm` | `sfm-flow` | CosyVoice 2's flow with shallow flow matching |
+//! | `vall_e` | | VALL-E, a language model over the codes of an audio codec |
 //! | `token_to_mel` | | the common parts of the three |
 
 pub mod cosyvoice2;
 pub mod sfm;
 pub mod step_audio;
 pub mod token_to_mel;
+pub mod vall_e;
 
 use flowmill_family::Registry;
 

@@ -7,6 +7,7 @@ pub mod encodec;
 pub mod import;
 pub mod kmeans;
 pub mod paraformer;
+pub mod phonemes;
 pub mod rvq_kmeans;
 pub mod s3;
 pub mod statistics;
@@ -20,11 +21,13 @@ pub fn registry() -> Registry {
         .with::<statistics::StatisticsConfig>()
         .with::<kmeans::KmeansConfig>()
         .with::<import::ImportConfig>()
+        .with::<import::ImportCodesConfig>()
         .with::<campplus::CampplusConfig>()
         .with::<s3::S3Config>()
         .with::<paraformer::ParaformerConfig>()
         .with::<step_audio::StepAudioConfig>()
         .with::<dual_kmeans::DualKmeansConfig>()
+        .with::<phonemes::PhonemesConfig>()
         .with::<rvq_kmeans::RvqKmeansConfig>()
         .with::<encodec::EncodecConfig>()
         .with::<dac::DacConfig>()

@@ -3,6 +3,7 @@
 mod codecs;
 mod dual_kmeans;
 mod kmeans;
+mod phonemes;
 mod rvq_kmeans;
 mod speech;
 mod statistics;
