@@ -102,6 +102,31 @@ pub struct FittedExtractor {
     pub file: &'static str,
 }
 
+/// The files of a training's fitted extractors, by their name in an exported folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExtractorFiles(Vec<(PathBuf, &'static str)>);
+
+impl ExtractorFiles {
+    /// Creates a list of files, each with its name in an exported folder.
+    pub fn new(files: Vec<(PathBuf, &'static str)>) -> Self {
+        Self(files)
+    }
+
+    /// Iterates over the files and their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        self.0.iter().map(|(path, name)| (path.as_path(), *name))
+    }
+
+    /// Returns the path of the file with this name.
+    ///
+    /// # Errors
+    /// Returns an error if the family has no such extractor.
+    pub fn path(&self, name: &str) -> Result<&Path, BoxError> {
+        let found = self.iter().find(|(_, own)| *own == name);
+        Ok(found.ok_or_else(|| format!("no fitted extractor is called {name}"))?.0)
+    }
+}
+
 /// A part of examples that is computed during training instead of being read, with everything that determines it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Derived {
@@ -202,11 +227,18 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         Ok(())
     }
 
-    /// Prepares reading a split.
+    /// Prepares reading the split whose index is in the file `path`. The reader may read other rows of the split, such
+    /// as a recording of the same speaker.
     ///
     /// # Errors
     /// Returns an error if its index does not describe everything that the family needs.
-    fn reader(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Self::Reader, BoxError>;
+    fn reader(settings: &TrainSettings<Self>, path: &Path, index: &ShardIndex) -> Result<Self::Reader, BoxError>;
+
+    /// Returns what a person should know about a split before training, such as the number of rows with a shortcoming.
+    fn notes(settings: &TrainSettings<Self>, reader: &Self::Reader) -> Vec<String> {
+        let _ = (settings, reader);
+        Vec::new()
+    }
 
     /// Returns the cost of a row with these sizes, in [`Family::COST_UNIT`]s. The cost of a batch is that of its most
     /// expensive row times its number of rows, at most `train.batch.max_frames_in_batch`.
@@ -221,7 +253,8 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         1
     }
 
-    /// Makes the example of a row; `sample` identifies it in random draws.
+    /// Makes the example of a row. `sample` identifies it in random draws of the loss. Random choices of the example
+    /// itself come from `rng_key`, which is a function of the seed, the epoch, the batch and the sample.
     ///
     /// # Errors
     /// Returns a problem with the row, with its id.
@@ -230,6 +263,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         reader: &Self::Reader,
         row: &Row,
         sample: u64,
+        rng_key: RngKey,
     ) -> Result<Self::Example, BoxError>;
 
     /// Makes a batch of examples. Tensors may be on the CPU: they move to the device of the parameters at the first
@@ -328,7 +362,8 @@ pub trait Model<F: Family>: Send + Sync + 'static {
     /// Returns an error if the batch does not match the model.
     fn loss(&self, context: &Context<'_>, batch: &F::Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
-    /// Generates outputs for a few examples, given with their ids. The same weights give the same outputs.
+    /// Generates outputs for a few examples, given with their ids. The same weights give the same outputs. `extractors`
+    /// are the files of [`Family::EXTRACTORS`].
     ///
     /// # Errors
     /// Returns an error if the model fails or outputs a value that is not finite.
@@ -337,6 +372,7 @@ pub trait Model<F: Family>: Send + Sync + 'static {
         context: &Context<'_>,
         examples: &[(String, F::Example)],
         description: &F::Description,
+        extractors: &ExtractorFiles,
         rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError>;
 }

@@ -52,7 +52,7 @@ where
     thread::scope(|scope| {
         let from = (run.state.epoch, run.state.position);
         let ahead = Ahead { prefetch: config.prefetch, workers: config.num_workers };
-        let loader = Loader::start(scope, data, from, config.max_epochs, ahead);
+        let loader = Loader::start(scope, data, config.seed, from, config.max_epochs, ahead);
         while !run.finished() && !interrupted {
             let started = Instant::now();
             let batches = loader.group(config.accum_grad)?;

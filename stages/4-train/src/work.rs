@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowmill_family::{Artifacts, Configured};
+use flowmill_family::{Artifacts, Configured, ExtractorFiles};
 use flowmill_nn::Parameters;
 use flowmill_nn::device::{self, name_of};
+use flowmill_nn::random::RngKey;
 use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
 use flowmill_train::checkpoint::{self, step_of};
 use flowmill_train::device::{in_words, place};
@@ -149,6 +150,7 @@ impl Training {
         data.check_corpora(&self.data, tell)?;
         splits::warn_of_scores(&self.scored, &self.data, tell)?;
         announce(tell, &data);
+        data.notes().into_iter().for_each(tell);
         let seed = section.run.seed;
         let (model, mut parameters) = config.build(seed).map_err(StageError::other)?;
         config.initialize(&mut parameters, artifacts, seed).map_err(StageError::other)?;
@@ -171,11 +173,11 @@ impl Training {
         let tf32 = if section.settings.tf32 && !device.is_cpu() { ", products in TF32" } else { "" };
         tell(format!("computing on {}{tf32}", in_words(name_of(&device))));
         let preview = Preview {
-            examples: data.examples(section.settings.sample_count)?,
+            examples: data.examples(section.settings.sample_count, RngKey::new(seed).purpose("preview"))?,
             seed,
             description: self.describe(config.as_ref())?,
             adapter_scale: section.settings.lora.as_ref().map(LoraConfig::scale),
-            extractors: self.extractors.clone(),
+            extractors: ExtractorFiles::new(self.extractors.clone()),
         };
         Ok(Prepared { config, data, task: FamilyTask { model, preview }, parameters })
     }
