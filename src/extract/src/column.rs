@@ -4,6 +4,9 @@ use flowmill_corpus::{Array, ColumnError, ColumnSpec, DType};
 
 use crate::ExtractError;
 
+/// The name of the column of a codec's codes.
+pub const CODES: &str = "codes";
+
 /// A column that an extractor gives: its name, type and axes, and what its values mean to later stages.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Column {
@@ -29,6 +32,15 @@ pub enum ValueType {
         /// The number of indices per second.
         rate: f64,
     },
+    /// Several sequences of indices of equal length: the levels of a residual quantizer, the coarsest first.
+    Codes {
+        /// The number of levels.
+        levels: usize,
+        /// The number of different indices of each level: each is less than this.
+        vocabulary: usize,
+        /// The number of frames per second, each with an index of every level.
+        rate: f64,
+    },
     /// Values of which later stages know nothing but the type and the axes.
     Other,
 }
@@ -39,6 +51,7 @@ impl ValueType {
         match self {
             Self::Embedding { .. } => "embedding",
             Self::Tokens { .. } => "tokens",
+            Self::Codes { .. } => "codes",
             Self::Other => "other values",
         }
     }
@@ -54,6 +67,12 @@ impl Column {
     /// A column of sequences of indices below `vocabulary`, `rate` a second: `i64 [token]`.
     pub fn tokens(name: &str, vocabulary: usize, rate: f64) -> Self {
         Self { spec: ColumnSpec::new(name, DType::I64).axis("token"), values: ValueType::Tokens { vocabulary, rate } }
+    }
+
+    /// The column `codes` of a neural codec: `i32 [level N, frame]`, indices below `vocabulary`, `rate` frames a second.
+    pub fn codes(levels: usize, vocabulary: usize, rate: f64) -> Self {
+        let spec = ColumnSpec::new(CODES, DType::I32).fixed_axis("level", levels).axis("frame");
+        Self { spec, values: ValueType::Codes { levels, vocabulary, rate } }
     }
 
     /// The column's name.
@@ -89,7 +108,26 @@ impl Extracted {
         Self(vec![Array::vector(values)])
     }
 
-    /// The arrays.
+    /// The codes of all levels, the value of [`Column::codes`]: `[level, frame]`, level after level.
+    ///
+    /// # Errors
+    /// [`ExtractError::Levels`] if the levels have different numbers of frames, or there is none.
+    pub fn codes(extractor: &'static str, levels: &[Vec<u32>]) -> Result<Self, ExtractError> {
+        let frames = levels.first().map_or(0, Vec::len);
+        let codes: Vec<i32> = levels.iter().flatten().map(|code| i32::try_from(*code).unwrap_or(i32::MAX)).collect();
+        let uneven = levels.is_empty() || levels.iter().any(|level| level.len() != frames);
+        match Array::new(vec![levels.len(), frames], codes) {
+            Ok(array) if !uneven => Ok(Self(vec![array])),
+            _ => Err(ExtractError::Levels { extractor }),
+        }
+    }
+
+    /// The arrays, in the order of the columns.
+    pub fn arrays(&self) -> &[Array] {
+        &self.0
+    }
+
+    /// Returns the arrays without copying them.
     pub fn into_arrays(self) -> Vec<Array> {
         self.0
     }
@@ -141,6 +179,18 @@ mod tests {
             assert!(matches!(check(vec![bad, pitch(vec![5, 2])]), Err(ExtractError::Value { .. })));
         }
         assert!(check(vec![Array::vector(vec![0f32; 2]), pitch(vec![5, 3])]).is_err());
+    }
+
+    #[test]
+    fn codes_have_a_row_per_level() {
+        let column = Column::codes(2, 1024, 75.0);
+        assert_eq!(column.spec.to_string(), "codes: i32 [level 2, frame]");
+        let codes = Extracted::codes("toy", &[vec![1, 2, 3], vec![4, 5, 6]]).unwrap();
+        assert!(codes.check("toy", &[column]).is_ok());
+        assert_eq!(codes.into_arrays()[0].values::<i32>().unwrap(), [1, 2, 3, 4, 5, 6]);
+        for uneven in [vec![], vec![vec![1], vec![2, 3]], vec![vec![1, 2], vec![], vec![3, 4, 5, 6]]] {
+            assert!(matches!(Extracted::codes("toy", &uneven), Err(ExtractError::Levels { .. })));
+        }
     }
 
     #[test]

@@ -57,6 +57,12 @@ pub enum ExtractError {
         /// The number of columns.
         wanted: usize,
     },
+    /// The extractor gave codes whose levels do not have the same number of frames.
+    #[error("{extractor} gave levels of codes that differ in their number of frames")]
+    Levels {
+        /// The extractor's kind.
+        extractor: &'static str,
+    },
     /// The extractor computed something that is not a number.
     #[error("{extractor} gave a value that is not finite")]
     NotFinite {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::extractors::import::ImportConfig;
 use crate::weights::Pretrained;
-use crate::{Column, ConfigError, Extractor, Fit, Fitted, State, StateError, Weights};
+use crate::{Codec, Column, ConfigError, Extractor, Fit, Fitted, State, StateError, Weights};
 
 /// A kind of extractor, implemented by its settings. It comes into a [`Registry`](crate::Registry) with one line; recipes, their schema and
 /// reference, and stages 1 and 2 take it from there.
@@ -40,6 +40,15 @@ pub trait Kind:
     /// # Errors
     /// When the state is of another kind or incomplete.
     fn open(state: &State, device: &Device) -> Result<Box<dyn Extractor>, StateError>;
+
+    /// The decoder of its codes, which turns them into sound, that a fitted state describes; none if its values are not
+    /// [codes](crate::ValueType::Codes). Networks run on the device.
+    ///
+    /// # Errors
+    /// When the state is of another kind or incomplete.
+    fn codec(_state: &State, _device: &Device) -> Result<Option<Box<dyn Codec>>, StateError> {
+        Ok(None)
+    }
 
     /// Checks the settings.
     ///

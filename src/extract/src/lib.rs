@@ -19,6 +19,8 @@
 //! A new kind is a folder in [`extractors`] with settings that implement [`Kind`], a type that implements [`Extractor`] (and [`Fit`], if it
 //! learns from the corpus), and one line in [`extractors::registry`]. The stages need no change.
 
+mod clustering;
+mod codec;
 mod column;
 pub mod dual_codebook;
 mod error;
@@ -38,7 +40,8 @@ mod state;
 mod tensors;
 mod weights;
 
-pub use column::{Column, Extracted, ValueType};
+pub use codec::{Codec, CodecError};
+pub use column::{CODES, Column, Extracted, ValueType};
 pub use error::{ConfigError, ExtractError, StateError, UnusableWeights};
 pub use extractor::Extractor;
 pub use fit::{Accumulator, Facts, Fit, Fitted, Scope};

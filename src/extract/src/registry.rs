@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::extractors::import::ImportConfig;
-use crate::{Column, ConfigError, Extractor, Fit, Kind, State, StateError, Weights};
+use crate::{Codec, Column, ConfigError, Extractor, Fit, Kind, State, StateError, Weights};
 
 /// The key of an extractor's name among its settings.
 const KIND: &str = "kind";
@@ -38,6 +38,7 @@ trait Registered: Send + Sync {
     fn default(&self) -> Chosen;
     fn read(&self, recipe: &Recipe, key: &str) -> Result<Chosen, RecipeError>;
     fn open(&self, state: &State, device: &Device) -> Result<Box<dyn Extractor>, StateError>;
+    fn codec(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Codec>>, StateError>;
 }
 
 /// The entry of a kind in a registry.
@@ -74,6 +75,10 @@ impl<K: Kind> Registered for Entry<K> {
 
     fn open(&self, state: &State, device: &Device) -> Result<Box<dyn Extractor>, StateError> {
         K::open(state, device)
+    }
+
+    fn codec(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Codec>>, StateError> {
+        K::codec(state, device)
     }
 }
 
@@ -140,6 +145,15 @@ impl Registry {
     /// When the state is of no known kind, or incomplete.
     pub fn open(&self, state: &State, device: &Device) -> Result<Box<dyn Extractor>, StateError> {
         self.find(state.kind()).ok_or_else(|| self.foreign(state.kind()))?.open(state, device)
+    }
+
+    /// The decoder of the codes of the extractor that a fitted state describes, whatever its kind; none if its values are not codes. The
+    /// state alone is enough. Networks run on the device.
+    ///
+    /// # Errors
+    /// When the state is of no known kind, or incomplete.
+    pub fn codec(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Codec>>, StateError> {
+        self.find(state.kind()).ok_or_else(|| self.foreign(state.kind()))?.codec(state, device)
     }
 
     fn find(&self, name: &str) -> Option<&dyn Registered> {

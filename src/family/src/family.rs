@@ -63,6 +63,17 @@ pub enum Provided {
         /// True if the extractor has a vector for each index.
         has_centers: bool,
     },
+    /// Several sequences of indices of equal length for each row: the levels of a codec.
+    Codes {
+        /// The kind of the extractor.
+        extractor: &'static str,
+        /// The number of levels.
+        levels: usize,
+        /// Number of different indices of each level.
+        vocabulary: usize,
+        /// Frames per second.
+        rate: f64,
+    },
     /// A mel spectrogram for each row.
     Mel {
         /// The definition.

@@ -10,7 +10,7 @@
 //! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files. Where files
 //! of several splits differ in a speaker's embedding, the rows have a column `spk_embedding` and the table of speakers a column `split`.
 //!
-//! The recipe chooses the extractor, as long as it does not give tokens; the stage knows none of them. Where it gives other
+//! The recipe chooses the extractor, as long as it does not give tokens or codes; the stage knows none of them. Where it gives other
 //! columns than an embedding, the tables have these, and speakers have no mean.
 
 mod imported;
@@ -53,7 +53,8 @@ impl Extraction for Embeddings {
     const FITTED: &'static str = EXTRACTOR;
 
     fn takes(columns: &[Column]) -> bool {
-        !columns.iter().any(|column| matches!(column.values, ValueType::Tokens { .. }))
+        let is_discrete = |column: &Column| matches!(column.values, ValueType::Tokens { .. } | ValueType::Codes { .. });
+        !columns.iter().any(is_discrete)
     }
 
     fn write(path: &Path, columns: &[Column], rows: Vec<(&Utterance, Extracted)>) -> Result<Facts, StageError> {

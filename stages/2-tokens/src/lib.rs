@@ -10,7 +10,7 @@
 //! With `kind: import` nothing is measured or extracted: one part, `import`, looks up all rows and leaves the same files.
 //!
 //! The recipe chooses the extractor, as long as it does not give embeddings; the stage knows none of them. Where it gives other
-//! columns than tokens, the tables have these, and no units are counted.
+//! columns than tokens, the tables have these. The units of codes are counted level by level; those of other columns are not counted.
 
 mod imported;
 mod usage;
@@ -44,7 +44,8 @@ impl Extraction for Units {
     const VERSION: u32 = 4;
     const ABOUT: &'static str = "Settings of stage 2, `tokens`: the speech tokens.";
     const ABOUT_EXTRACTOR: &'static str = "The extractor of the tokens: `kmeans`, `dual-kmeans`, `s3-tokenizer`, \
-                                           `paraformer-units`, `step-audio-dual` or `import`, with its settings.";
+                                           `paraformer-units`, `step-audio-dual` or `import`, or a codec: \
+                                           `rvq-kmeans`, `encodec` or `dac`; with its settings.";
     const VALUES: &'static str = "tokens";
     const NEEDS: &'static str = "tokens";
     const READS: &'static [&'static str] = &["utt", "start", "end", "channel", "decoder"];
@@ -58,7 +59,9 @@ impl Extraction for Units {
 
     fn write(path: &Path, columns: &[Column], rows: Vec<(&Utterance, Extracted)>) -> Result<Facts, StageError> {
         let [Column { spec, values: ValueType::Tokens { .. } }] = columns else {
-            return write_table(path, columns, rows).map(|()| Facts::new());
+            let frames = codes_at(columns).map(|at| rows.iter().map(|(_, value)| frames(value, at)).sum::<usize>());
+            write_table(path, columns, rows)?;
+            return Ok(frames.map(|frames| ("frames".to_owned(), frames.into())).into_iter().collect());
         };
         let tokens: Vec<(String, Vec<i64>)> =
             rows.into_iter().filter_map(|(row, value)| Some((row.utt.clone(), value.as_tokens()?.to_vec()))).collect();
@@ -72,8 +75,8 @@ impl Extraction for Units {
     }
 
     fn summarize(section: &Section, context: &PlanContext) -> Result<Option<Phase>, StageError> {
-        let is_tokens = |column: &Column| matches!(column.values, ValueType::Tokens { .. });
-        let Some(column) = section.extractor.columns().into_iter().find(is_tokens) else { return Ok(None) };
+        let is_counted = |column: &Column| matches!(column.values, ValueType::Tokens { .. } | ValueType::Codes { .. });
+        let Some(column) = section.extractor.columns().into_iter().find(is_counted) else { return Ok(None) };
         let own = context.stage_dir(Self::NUMBER);
         let table = |part: Table| (part.split, own.join(format!("{}.parquet", part.key)));
         let tables: Vec<(String, PathBuf)> = prep::tables(context)?.into_iter().map(table).collect();
@@ -85,6 +88,16 @@ impl Extraction for Units {
     }
 }
 
+/// The place of the column of codes, if there is one.
+fn codes_at(columns: &[Column]) -> Option<usize> {
+    columns.iter().position(|column| matches!(column.values, ValueType::Codes { .. }))
+}
+
+/// The number of frames of a row's codes, which are the value at this place.
+fn frames(value: &Extracted, at: usize) -> usize {
+    value.arrays().get(at).and_then(|codes| codes.shape().last().copied()).unwrap_or(0)
+}
+
 /// Counts the units of all tables.
 fn count(work: &PartWork, column: &Column, tables: &[(String, PathBuf)]) -> Result<PartReport, StageError> {
     let mut counts = usage::Counts::new(column.values);
@@ -92,7 +105,7 @@ fn count(work: &PartWork, column: &Column, tables: &[(String, PathBuf)]) -> Resu
         let table = ShardReader::open_table(path).map_err(StageError::other)?;
         for row in table.iter(std::slice::from_ref(&column.spec)).map_err(StageError::other)? {
             let row = row.map_err(StageError::other)?;
-            counts.add(split, row.values(column.name()).map_err(StageError::other)?);
+            counts.add(split, row.column(column.name()).map_err(StageError::other)?).map_err(StageError::other)?;
         }
     }
     write_json(&work.output(USAGE)?, &counts.to_json())?;

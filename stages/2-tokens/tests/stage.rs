@@ -2,8 +2,12 @@
 
 mod support;
 
+use candle_core::Device;
+use flowmill_corpus::Row;
+use flowmill_corpus::shard::ShardReader;
 use flowmill_corpus::table::read_tokens;
 use flowmill_extract::extractors::registry;
+use flowmill_extract::{Column, State};
 use flowmill_stage_tokens::Tokens;
 use support::{Miniature, ROWS, tree};
 
@@ -30,6 +34,36 @@ fn every_utterance_has_its_units_or_a_reason() {
     assert!(usage["splits"]["train"]["perplexity"].as_f64().unwrap() > 32.0, "{usage}");
     let codebook: serde_json::Value = serde_json::from_str(&read("codebook.json")).unwrap();
     assert_eq!((&codebook["settings"]["k"], &codebook["fit"]["used"]), (&64.into(), &64.into()));
+}
+
+#[test]
+fn codes_have_a_row_per_level_and_their_levels_are_counted() {
+    let miniature = Miniature::new("tokens: {extractor: {kind: rvq-kmeans, k: 32, levels: 3, iterations: 5}}");
+    let outcome = miniature.run(stage(), &[], 2).unwrap().stages.remove(1);
+    assert_eq!((outcome.rows_in, outcome.rows_out, outcome.rejected), (ROWS, ROWS - 1, 1));
+    let table = ShardReader::open_table(&miniature.path("2-tokens/dev/part-00000.parquet")).unwrap();
+    let column = Column::codes(3, 32, 75.0).spec;
+    let rows: Vec<Row> = table.iter(std::slice::from_ref(&column)).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(rows.len(), 3);
+    for row in &rows {
+        // Two seconds at 75 Hz.
+        assert_eq!(row.column("codes").unwrap().shape(), [3, 150]);
+        assert!(row.values::<i32>("codes").unwrap().iter().all(|code| (0..32).contains(code)));
+    }
+    let usage = std::fs::read_to_string(miniature.path("2-tokens/usage.json")).unwrap();
+    let usage: serde_json::Value = serde_json::from_str(&usage).unwrap();
+    assert_eq!(
+        (&usage["vocabulary"], &usage["levels"], &usage["splits"]["dev"]["frames"]),
+        (&32.into(), &3.into(), &450.into())
+    );
+    let levels = usage["splits"]["train"]["levels"].as_array().unwrap();
+    assert!(levels.len() == 3 && levels.iter().all(|level| level["used"] == 32), "{usage}");
+    // The table, the fitted state and the codes suffice to make sound.
+    let state = State::load(&miniature.path("2-tokens/codebook.safetensors")).unwrap();
+    let codec = registry().codec(&state, &Device::Cpu).unwrap().unwrap();
+    let sound = codec.decode(rows[0].column("codes").unwrap()).unwrap();
+    assert_eq!((codec.sample_rate(), sound.len()), (24_000, 48_000));
+    assert!(miniature.ran(stage(), &[]).is_empty());
 }
 
 #[test]

@@ -45,6 +45,9 @@ fn extracted(extractor: &Chosen) -> Columns {
             ValueType::Tokens { vocabulary, rate } => {
                 Provided::Tokens { extractor: kind, vocabulary, rate, has_centers }
             }
+            ValueType::Codes { levels, vocabulary, rate } => {
+                Provided::Codes { extractor: kind, levels, vocabulary, rate }
+            }
             _ => Provided::Other { spec },
         };
         (name, provided)

@@ -5,6 +5,7 @@ pub mod dual_kmeans;
 pub mod import;
 pub mod kmeans;
 pub mod paraformer;
+pub mod rvq_kmeans;
 pub mod s3;
 pub mod statistics;
 pub mod step_audio;
@@ -22,4 +23,5 @@ pub fn registry() -> Registry {
         .with::<paraformer::ParaformerConfig>()
         .with::<step_audio::StepAudioConfig>()
         .with::<dual_kmeans::DualKmeansConfig>()
+        .with::<rvq_kmeans::RvqKmeansConfig>()
 }

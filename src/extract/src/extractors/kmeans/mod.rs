@@ -22,10 +22,7 @@
 //! not depend on the order or the parts), k-means++ seeding (Arthur and Vassilvitskii 2007), Lloyd's iterations. All
 //! draws are counter-based and all sums run in a fixed order.
 
-mod lloyd;
 mod measure;
-mod reservoir;
-mod seeding;
 mod usage;
 
 use std::path::Path;
@@ -36,8 +33,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::measure::Measure;
 pub use self::usage::Usage;
-use self::{lloyd::Clustering, measure::Measure, reservoir::Reservoir};
+use crate::clustering::{Clustering, Reservoir};
 use crate::{
     Accumulator, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Kind, Matrix, Media, Scope,
     State, StateError, nearest::Nearest,
@@ -212,7 +210,8 @@ impl KmeansFit {
             Scope::Part => self.config.max_frames_per_part,
             Scope::Whole => self.config.max_frames,
         };
-        Reservoir::new(&self.config, self.measure.dimensions(), capacity, self.rng_key.purpose("sample"))
+        let (settings, rng_key) = (self.config.measuring(), self.rng_key.purpose("sample"));
+        Reservoir::new(KIND, settings, self.measure.dimensions(), capacity, rng_key)
     }
 }
 

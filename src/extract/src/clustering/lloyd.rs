@@ -16,24 +16,24 @@ const TOLERANCE: f64 = 1e-4;
 const CHUNK: usize = 1024;
 
 /// The result of k-means.
-pub(super) struct Clustering {
+pub(crate) struct Clustering {
     /// The centers, `[unit][dimension]`.
-    pub(super) centres: Matrix,
+    pub(crate) centres: Matrix,
     /// The unit of every frame.
-    pub(super) assignment: Vec<u32>,
+    pub(crate) assignment: Vec<u32>,
     /// Iterations done.
-    pub(super) iterations: usize,
+    pub(crate) iterations: usize,
     /// True if the distortion settled.
-    pub(super) converged: bool,
+    pub(crate) converged: bool,
     /// Mean squared distance of a frame to its centre.
-    pub(super) distortion: f64,
+    pub(crate) distortion: f64,
     /// The part of the frames' variance that the centres explain.
-    pub(super) variance_explained: f64,
+    pub(crate) variance_explained: f64,
 }
 
 impl Clustering {
     /// Clusters the frames; at least one frame and one unit.
-    pub(super) fn fit(frames: &Matrix, k: usize, iterations: usize, rng_key: RngKey) -> Self {
+    pub(crate) fn fit(frames: &Matrix, k: usize, iterations: usize, rng_key: RngKey) -> Self {
         let chosen = seeding::choose(frames, k, rng_key);
         let seeds = chosen.into_iter().flat_map(|frame| frames.row(frame).iter().copied()).collect();
         let mut nearest = Nearest::new(Matrix::new(seeds, frames.columns()));

@@ -4,11 +4,11 @@ use std::collections::BinaryHeap;
 
 use flowmill_nn::random::RngKey;
 
-use super::{KIND, KmeansConfig};
 use crate::{Accumulator, Matrix, State, StateError};
 
 /// Keeps the frames with the smallest keys; a frame's key is a random number drawn for its utterance and position.
-pub(super) struct Reservoir {
+pub(crate) struct Reservoir {
+    kind: &'static str,
     settings: serde_json::Value,
     dimensions: usize,
     capacity: usize,
@@ -20,13 +20,19 @@ pub(super) struct Reservoir {
 }
 
 impl Reservoir {
-    pub(super) fn new(config: &KmeansConfig, dimensions: usize, capacity: usize, rng_key: RngKey) -> Self {
-        let settings = config.measuring();
-        Self { settings, dimensions, capacity, rng_key, seen: 0, frames: Vec::new(), keys: BinaryHeap::new() }
+    /// Creates a sample of at most `capacity` frames for an extractor of this kind; `settings` are those that measuring reads.
+    pub(crate) fn new(
+        kind: &'static str,
+        settings: serde_json::Value,
+        dimensions: usize,
+        capacity: usize,
+        rng_key: RngKey,
+    ) -> Self {
+        Self { kind, settings, dimensions, capacity, rng_key, seen: 0, frames: Vec::new(), keys: BinaryHeap::new() }
     }
 
     /// Returns the number of frames that were offered.
-    pub(super) fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> u64 {
         self.seen
     }
 
@@ -52,7 +58,7 @@ impl Reservoir {
     }
 
     /// The kept frames in the order of their keys.
-    pub(super) fn into_frames(self) -> Matrix {
+    pub(crate) fn into_frames(self) -> Matrix {
         let dimensions = self.dimensions;
         Matrix::new(self.into_sorted().1, dimensions)
     }
@@ -62,7 +68,7 @@ impl Accumulator for Reservoir {
     fn add(&mut self, id: &str, measured: &Matrix) -> Result<(), StateError> {
         if measured.columns() != self.dimensions {
             let reason = format!("a frame measures {} values, not {}", measured.columns(), self.dimensions);
-            return Err(StateError::NotEnough { kind: KIND, reason });
+            return Err(StateError::NotEnough { kind: self.kind, reason });
         }
         let rng_key = self.rng_key.purpose(id);
         for (position, frame) in (0..).zip(measured.iter()) {
@@ -74,7 +80,7 @@ impl Accumulator for Reservoir {
     }
 
     fn absorb(&mut self, state: &State) -> Result<(), StateError> {
-        state.expect_kind(KIND)?;
+        state.expect_kind(self.kind)?;
         let keys = state.u64("keys", &[None])?;
         let frames = state.f32("frames", &[Some(keys.len()), Some(self.dimensions)])?;
         self.seen = self.seen.saturating_add(state.u64("seen", &[Some(1)])?[0]);
@@ -86,7 +92,7 @@ impl Accumulator for Reservoir {
 
     fn into_state(self: Box<Self>) -> State {
         let (dimensions, seen) = (self.dimensions, self.seen);
-        let mut state = State::new(KIND, self.settings.clone());
+        let mut state = State::new(self.kind, self.settings.clone());
         let (keys, frames) = self.into_sorted();
         state.set_f32("frames", &[keys.len(), dimensions], frames);
         state.set_u64("keys", &[keys.len()], keys);
@@ -100,7 +106,11 @@ mod tests {
     use super::*;
 
     fn reservoir(capacity: usize) -> Reservoir {
-        Reservoir::new(&KmeansConfig::default(), 2, capacity, RngKey::new(3))
+        with_seed(capacity, 3)
+    }
+
+    fn with_seed(capacity: usize, seed: u64) -> Reservoir {
+        Reservoir::new("toy", serde_json::json!({}), 2, capacity, RngKey::new(seed))
     }
 
     fn rows(count: usize, offset: usize) -> Matrix {
@@ -131,7 +141,7 @@ mod tests {
     fn every_frame_has_the_same_chance() {
         let mut hits = [0u32; 20];
         for seed in 0..400 {
-            let mut reservoir = Reservoir::new(&KmeansConfig::default(), 2, 5, RngKey::new(seed));
+            let mut reservoir = with_seed(5, seed);
             reservoir.add("utterance", &rows(20, 0)).unwrap();
             for row in reservoir.into_frames().iter() {
                 hits[row[0] as usize / 2] += 1;

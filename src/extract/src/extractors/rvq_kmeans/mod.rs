@@ -1,0 +1,149 @@
+//! The `rvq-kmeans` codec: residual k-means on log-mel frames, which needs no downloaded weights and can be heard.
+//!
+//! A frame is a column of a log-mel spectrogram (24 kHz, hop 320: 75 frames a second). Level 0 is the nearest of `k` centers to the
+//! frame, each further level the nearest of `k` centers of its own to what the levels before it left (residual vector quantization,
+//! as in Zeghidour et al., "SoundStream", 2021). The centers are fitted level by level on a uniform sample of the training frames. Decoding
+//! adds up the centers of a frame's codes to its log-mel, and the Griffin-Lim algorithm gives the waveform.
+//!
+//! A recording of n samples has ⌈n / hop⌉ frames; silence fills the last one, as in EnCodec.
+
+mod config;
+mod fit;
+mod quantizer;
+
+use flowmill_audio::features::{Features, MelSpectrogram};
+use flowmill_audio::vocode::griffin_lim;
+use flowmill_corpus::Array;
+
+pub use self::config::RvqKmeansConfig;
+pub use self::fit::RvqKmeansFit;
+use self::quantizer::ResidualQuantizer;
+use crate::codec::{Codes, finite};
+use crate::{Codec, CodecError, Column, ExtractError, Extracted, Extractor, Kind, Matrix, Media, State, StateError};
+
+/// The extractor's kind.
+pub const KIND: &str = "rvq-kmeans";
+
+/// The length of codes that are decoded at a time, in seconds; it bounds the memory.
+const LONGEST: f64 = 600.0;
+
+/// Computes the frames of a recording that are quantized.
+struct Measure {
+    mel: MelSpectrogram,
+}
+
+impl Measure {
+    /// Creates the front end; the error of settings that contradict each other.
+    fn new(config: &RvqKmeansConfig) -> Result<Self, flowmill_audio::AudioError> {
+        Ok(Self { mel: MelSpectrogram::new(config.mel())? })
+    }
+
+    /// Returns the log-mel frames of a recording, `[frame][band]`, the last one filled with silence.
+    fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
+        let config = self.mel.config();
+        let audio = media.as_audio(KIND)?;
+        let mut samples = audio.mono_at(config.sample_rate)?;
+        let needed = config.n_fft;
+        if samples.len() < needed {
+            let seconds = |samples: usize| samples as f64 / f64::from(config.sample_rate);
+            let (seconds, needed) = (seconds(samples.len()), seconds(needed));
+            return Err(ExtractError::TooShort { extractor: KIND, seconds, needed });
+        }
+        samples.resize(samples.len().next_multiple_of(config.hop_length), 0.0);
+        let mel = self.mel.compute(&samples)?;
+        let frames = Matrix::new(mel.data, mel.bins);
+        if frames.is_finite() { Ok(frames) } else { Err(ExtractError::NotFinite { extractor: KIND }) }
+    }
+}
+
+/// The fitted codec, encoder and decoder.
+pub struct RvqKmeans {
+    config: RvqKmeansConfig,
+    measure: Measure,
+    quantizer: ResidualQuantizer,
+    /// The smallest and the largest value of the frames that it was fitted on.
+    range: [f32; 2],
+}
+
+impl RvqKmeans {
+    /// The codec that a fitted state describes.
+    ///
+    /// # Errors
+    /// When the state is of another kind or incomplete.
+    pub fn from_state(state: &State) -> Result<Self, StateError> {
+        let foreign = |reason: String| StateError::Foreign { wanted: KIND.to_owned(), found: reason };
+        let config: RvqKmeansConfig = state.settings_as(KIND)?;
+        config.check().map_err(|error| foreign(error.to_string()))?;
+        let measure = Measure::new(&config).map_err(|error| foreign(error.to_string()))?;
+        let RvqKmeansConfig { levels, k, n_mels, .. } = config;
+        let centers = state.f32(fit::CENTERS, &[Some(levels), Some(k), Some(n_mels)])?;
+        let quantizer = ResidualQuantizer::new(centers, [levels, k, n_mels]);
+        let &[low, high] = state.f32(fit::RANGE, &[Some(2)])? else {
+            return Err(foreign("a range that has not two ends".to_owned()));
+        };
+        Ok(Self { config, measure, quantizer, range: [low, high] })
+    }
+
+    /// Returns the log-mel frames of a recording, `[frame][band]`, as the codec quantizes them.
+    ///
+    /// # Errors
+    /// The reason why the recording cannot be used.
+    pub fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
+        self.measure.measure(media)
+    }
+
+    /// Returns the codes of measured frames, level by level.
+    pub fn quantize(&self, frames: &Matrix) -> Vec<Vec<u32>> {
+        self.quantizer.quantize(frames)
+    }
+
+    /// Returns the log-mel frames of codes, `[frame][band]`, within the range of the frames that the codec was fitted on.
+    ///
+    /// # Errors
+    /// When the codes are not the codec's.
+    pub fn log_mel(&self, codes: &Array) -> Result<Matrix, CodecError> {
+        let codes = Codes::check(codes, self, LONGEST)?;
+        let mut frames = self.quantizer.sum(codes);
+        let [low, high] = self.range;
+        frames.iter_mut().for_each(|value| *value = value.max(low).min(high));
+        Ok(Matrix::new(frames, self.config.n_mels))
+    }
+}
+
+impl Extractor for RvqKmeans {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        self.config.columns()
+    }
+
+    fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {
+        Extracted::codes(KIND, &self.quantize(&self.measure(media)?))
+    }
+}
+
+impl Codec for RvqKmeans {
+    fn levels(&self) -> usize {
+        self.config.levels
+    }
+
+    fn vocabulary(&self) -> usize {
+        self.config.k
+    }
+
+    fn frame_rate(&self) -> f64 {
+        self.config.mel().frame_rate()
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.config.sample_rate
+    }
+
+    fn decode(&self, codes: &Array) -> Result<Vec<f32>, CodecError> {
+        let frames = self.log_mel(codes)?;
+        let mel = Features::new(frames.as_slice().to_vec(), frames.rows(), frames.columns())?;
+        finite(griffin_lim(&mel, &self.config.mel(), self.config.griffin_lim_iterations)?)
+    }
+}
