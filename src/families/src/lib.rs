@@ -5,16 +5,22 @@
 //! | `cosyvoice2` | `cosyvoice2-flow` | CosyVoice 2's token-to-mel flow |
 //! | `step_audio` | `step-audio-flow` | Step-Audio's token-to-mel flow of two codebooks |
 //! | `sfm` | `sfm-flow` | CosyVoice 2's flow with shallow flow matching |
-//! | `token_to_mel` | | the common parts of the three |
+//! | `vall_e` | `vall-e` | VALL-E's codec language model |
+//! | `token_to_mel` | | the common parts of the three flows |
 
 pub mod cosyvoice2;
 pub mod sfm;
 pub mod step_audio;
 pub mod token_to_mel;
+pub mod vall_e;
 
 use flowmill_family::Registry;
 
 /// Returns the registry of all families; a recipe that names none takes the first.
 pub fn registry() -> Registry {
-    Registry::new().with::<cosyvoice2::CosyVoice2Flow>().with::<sfm::ShallowFlow>().with::<step_audio::StepAudioFlow>()
+    Registry::new()
+        .with::<cosyvoice2::CosyVoice2Flow>()
+        .with::<sfm::ShallowFlow>()
+        .with::<step_audio::StepAudioFlow>()
+        .with::<vall_e::VallE>()
 }

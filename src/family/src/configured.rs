@@ -95,6 +95,9 @@ pub trait AnyModel: Send + Sync {
     /// See [`Model::loss`]; also an error if the batch belongs to another family.
     fn loss(&self, context: &Context<'_>, batch: &Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
+    /// See [`Model::is_optional`].
+    fn is_optional(&self, parameter: &str) -> bool;
+
     /// See [`Model::preview`].
     ///
     /// # Errors
@@ -116,6 +119,10 @@ impl<F: Family> AnyModel for ModelOf<F> {
     fn loss(&self, context: &Context<'_>, batch: &Batch, rng_key: RngKey) -> Result<Loss, BoxError> {
         let batch = batch.0.downcast_ref().ok_or_else(|| foreign::<F>("batches"))?;
         self.0.loss(context, batch, rng_key)
+    }
+
+    fn is_optional(&self, parameter: &str) -> bool {
+        self.0.is_optional(parameter)
     }
 
     fn preview(

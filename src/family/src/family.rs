@@ -94,6 +94,8 @@ pub type Columns = BTreeMap<String, Provided>;
 /// Files of earlier stages that a training reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
+    /// The folder of the recipe, from which its relative paths start.
+    pub root: PathBuf,
     /// The folder of stage 3.
     pub packed: PathBuf,
     /// The fitted extractor of stage 1.
@@ -155,6 +157,12 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     const COST_UNIT: &'static str = "frames";
     /// The extractors that an exported model needs.
     const EXTRACTORS: &'static [FittedExtractor] = &[];
+
+    /// The family's own keys of the section `train` that hold paths, as [`StagePaths`](flowmill_runner::StagePaths)
+    /// writes them. They are relative to [`Artifacts::root`].
+    const PATHS: &'static [&'static str] = &[];
+    /// Words that may be in the place of a path.
+    const WORDS: &'static [&'static str] = &[];
 
     /// `train.model` without `family`. The default is the published model.
     type Config: Settings;
@@ -372,6 +380,12 @@ pub trait Model<F: Family>: Send + Sync + 'static {
     /// # Errors
     /// Returns an error if the batch does not match the model.
     fn loss(&self, context: &Context<'_>, batch: &F::Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
+
+    /// Returns whether batches may leave a parameter without a gradient, such as the embedding of something that not every batch has.
+    fn is_optional(&self, parameter: &str) -> bool {
+        let _ = parameter;
+        false
+    }
 
     /// Generates outputs for a few examples, given with their ids. The same weights give the same outputs. `extractors`
     /// are the files of [`Family::EXTRACTORS`].

@@ -84,7 +84,7 @@ where
         let began = Instant::now();
         let (pass, norms) = in_range(task, parameters, config, (step, batch), &mut scale, observer)?;
         if step == 1 {
-            coverage::check_first_step(parameters, &norms, observer)?;
+            coverage::check_first_step(parameters, &norms, &|name| task.is_optional(name), observer)?;
         }
         let (loss, rate) = (pass.means.loss, config.optim.lr);
         if !(loss.is_finite() && norms.total.is_finite()) {
@@ -109,7 +109,8 @@ where
     let after = digests(parameters)?;
     let changed = before.iter().zip(&after).zip(reached).map(|((before, after), reached)| reached && before != after);
     let names = parameters.trainable_ids().map(|id| parameters.name(id).to_owned());
-    let unchanged = names.zip(changed).filter(|(_, changed)| !changed).map(|(name, _)| name).collect();
+    let unchanged = names.zip(changed).filter(|(name, changed)| !changed && !task.is_optional(name));
+    let unchanged = unchanged.map(|(name, _)| name).collect();
     let (first, last) = ends(&losses, batches.len());
     Ok(Overfit {
         batches: batches.len(),

@@ -30,6 +30,13 @@ pub trait Task {
     /// Computes the loss of one batch. Every random number comes from `draw`, keyed by purpose and sample.
     fn loss(&self, context: &Context<'_>, batch: &Self::Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
+    /// Returns whether batches may leave a parameter without a gradient, such as the embedding of something that not every batch has. All
+    /// other parameters need one on the first step.
+    fn is_optional(&self, parameter: &str) -> bool {
+        let _ = parameter;
+        false
+    }
+
     /// Generates a few samples with these weights, always of the same items.
     fn samples(&self, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
         let _ = parameters;

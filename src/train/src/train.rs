@@ -216,7 +216,8 @@ where
         let overflowed =
             computed.overflowed(&mut self.state.loss_scale, self.config, self.parameters, self.observer)?;
         if self.optimizer.updates() == 0 && !overflowed {
-            coverage::check_first_step(self.parameters, &norms, self.observer)?;
+            let task = self.task;
+            coverage::check_first_step(self.parameters, &norms, &|name| task.is_optional(name), self.observer)?;
         }
         self.state.step += 1;
         if overflowed {

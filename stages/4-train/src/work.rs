@@ -103,7 +103,7 @@ impl Training {
         let train = mixture::corpora(&section.settings.mixture, &own, &|path| recipe.resolve(path));
         Self {
             data: DataPaths { train, validation: section.settings.validation_split.as_deref().map(index), own },
-            artifacts: artifacts(&section, folder),
+            artifacts: artifacts(&section, recipe.dir().to_owned(), folder),
             extractors: extractors(&section, folder),
             weights: section.settings.init_from.as_deref().map(|path| init_weights::weight_file(&recipe.resolve(path))),
             adapter: init_weights::adapter_files(&section, recipe),
@@ -274,14 +274,15 @@ impl Training {
 /// Returns the fitted extractors that belong to the model of a training, and their names in its folder; `folder`
 /// returns the folder of a stage's results.
 pub fn extractors(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Vec<(PathBuf, &'static str)> {
-    let Artifacts { embed, tokens, .. } = artifacts(section, folder);
+    let Artifacts { embed, tokens, .. } = artifacts(section, PathBuf::new(), folder);
     let path = |stage: u8| if stage == EMBED { embed.clone() } else { tokens.clone() };
     section.model.extractors().iter().map(|extractor| (path(extractor.stage), extractor.file)).collect()
 }
 
-/// Returns the files of earlier stages that a training reads.
-fn artifacts(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Artifacts {
+/// Returns the files of earlier stages that a training reads; `root` is the folder of the recipe.
+fn artifacts(section: &TrainSection, root: PathBuf, folder: &dyn Fn(u8) -> PathBuf) -> Artifacts {
     Artifacts {
+        root,
         packed: folder(PACK),
         embed: folder(EMBED).join(flowmill_stage_embed::EXTRACTOR),
         tokens: folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK),
