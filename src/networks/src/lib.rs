@@ -4,9 +4,11 @@
 //! recipes, stages or the training loop: a model here is a pure function of parameters, a batch and random draws.
 
 pub mod flow;
+pub mod llama;
 pub mod parity;
 pub mod sfm;
 pub mod token_lengths;
 mod token_to_mel;
+pub mod vall_e;
 
 pub use token_to_mel::TokenToMel;

@@ -79,6 +79,19 @@ impl Parameters {
         self.set_low_rank(id, adapter);
         Ok(adapter)
     }
+
+    /// Returns the weight of a linear layer with its adapter added, `W + scale · B A`: the weight itself if it has none.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn merged_weight(&self, id: ParameterId) -> Result<Tensor> {
+        match self.low_rank(id) {
+            Some(LowRank { down, up, settings }) => {
+                merged(self.tensor(id), self.tensor(down), self.tensor(up), settings.scale)
+            }
+            None => Ok(self.tensor(id).clone()),
+        }
+    }
 }
 
 /// Adds every adapter among `tensors` to its weight, `W + scale · B A`, and removes it. Returns the adapters' tensors.

@@ -3,7 +3,10 @@
 mod support;
 
 use flowmill_nn::objectives::{ShallowFlowMatching, ShallowPrediction};
-use flowmill_nn::ops::{Attention, Convolution, Modulation, Normalization, RelativePositions, concatenate};
+use flowmill_nn::ops::{
+    Attention, Convolution, EntrySums, Modulation, Normalization, RelativePositions, TableEntry, concatenate,
+    sum_embeddings,
+};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::testing::{check, check_at, check_large};
 use flowmill_nn::{Activation, AttentionMask, Ragged, Value};
@@ -188,6 +191,82 @@ fn memory_is_a_convolution_of_each_channel_of_each_item() {
 #[test]
 fn embedding() {
     check("embedding", &[&[5, 3]], |x| x[0].embed(&[4, 0, 4, 2, 1, 4], &[2, 3]).unwrap());
+}
+
+/// Two tables and a single vector; an entry is read twice, another never, and a row is empty.
+fn entry_sums() -> EntrySums {
+    let term = |(table, entry)| TableEntry { table, entry };
+    let mut sums = EntrySums::default();
+    for row in [&[(0, 2), (1, 1)][..], &[(2, 0)], &[], &[(0, 2), (0, 0), (1, 1), (1, 0)]] {
+        sums.push(row.iter().copied().map(term));
+    }
+    sums
+}
+
+#[test]
+fn sums_of_embeddings() {
+    check("sum of embeddings", &[&[4, 3], &[2, 3], &[3]], |x| {
+        sum_embeddings(&[&x[0], &x[1], &x[2]], entry_sums()).unwrap()
+    });
+    let tables = [value("a", &[4, 3]), value("b", &[2, 3]), value("c", &[3])];
+    let tables = tables.each_ref();
+    assert!(sum_embeddings(&tables[..2], entry_sums()).is_err(), "the third table is missing");
+    assert!(sum_embeddings(&[tables[1], tables[1], tables[2]], entry_sums()).is_err(), "entry 2 of two");
+    assert!(sum_embeddings(&[], EntrySums::default()).is_err());
+}
+
+#[test]
+fn rms_norm() {
+    check("RMS norm", &[&[3, 7], &[7]], |x| x[0].rms_norm(&x[1], 1e-6).unwrap());
+    check("RMS norm and residual", &[&[2, 2, 5], &[5]], |x| {
+        let normal = x[0].rms_norm(&x[1], 1e-6).unwrap();
+        normal.multiply(&normal).unwrap().add(&x[0]).unwrap()
+    });
+    assert!(value("x", &[3, 7]).rms_norm(&value("gain", &[6]), 1e-6).is_err());
+}
+
+#[test]
+fn gated_activations() {
+    for activation in smooth() {
+        check(&format!("gated {activation:?}"), &[&[3, 20], &[3, 20]], |x| x[0].gated(&x[1], activation).unwrap());
+    }
+    // A product with a weight reads the gated value again in its backward pass.
+    check("gated linear", &[&[3, 4], &[6, 4], &[6, 4], &[4, 6]], |x| {
+        let (gate, up) = (x[0].linear(&x[1], None).unwrap(), x[0].linear(&x[2], None).unwrap());
+        gate.gated(&up, Activation::Gelu).unwrap().linear(&x[3], None).unwrap()
+    });
+}
+
+#[test]
+fn cross_entropy() {
+    let (targets, weights) = ([2, 0, 4], [0.5, 1.5, 0.0]);
+    check("cross entropy", &[&[3, 5]], |x| x[0].cross_entropy(&targets, &weights).unwrap());
+    let logits = value("logits", &[3, 5]);
+    assert!(logits.cross_entropy(&targets[..2], &weights[..2]).is_err());
+    assert!(logits.cross_entropy(&[5, 0, 0], &weights).is_err());
+    let total: f32 = logits.target_scores(&targets).unwrap().iter().zip(weights).map(|(row, w)| row.loss * w).sum();
+    assert!((total - logits.cross_entropy(&targets, &weights).unwrap().scalar().unwrap()).abs() < 1e-5);
+}
+
+#[test]
+fn ranks_of_targets() {
+    let logits = Value::from_vec(vec![1.0, 3.0, 3.0, 2.0, f32::NAN, 0.0, 0.0, 0.0], &[2, 4]).unwrap();
+    let ranks =
+        |targets: &[u32]| -> Vec<usize> { logits.target_scores(targets).unwrap().iter().map(|row| row.rank).collect() };
+    assert_eq!(ranks(&[1, 1]), [0, 1], "among equal classes the first leads; NaN counts against the target");
+    assert_eq!(ranks(&[2, 0]), [1, 3]);
+    assert_eq!(ranks(&[0, 3]), [3, 3]);
+}
+
+#[test]
+fn selected_rows() {
+    check("select rows", &[&[5, 3]], |x| x[0].select_rows(&[4, 0, 2]).unwrap());
+    check("select rows twice", &[&[4, 3]], |x| {
+        x[0].select_rows(&[1, 3]).unwrap().add(&x[0].select_rows(&[3, 0]).unwrap()).unwrap()
+    });
+    let rows = value("rows", &[3, 2]);
+    assert!(rows.select_rows(&[3]).is_err() && rows.select_rows(&[1, 1]).is_err());
+    assert_eq!(rows.select_rows(&[]).unwrap().dims(), [0, 2]);
 }
 
 #[test]
@@ -376,6 +455,9 @@ fn smallest_shapes() {
         check("scale channels", &[&wide, &[3]], |x| x[0].scale_channels(&x[1]).unwrap());
         check("add channels", &[&wide, &[3]], |x| x[0].add_channels(&x[1]).unwrap());
         check("embedding", &[&[4, 3]], |x| x[0].embed(&[2][..rows], &[rows]).unwrap());
+        check("gated", &[&wide, &wide], |x| x[0].gated(&x[1], Activation::Gelu).unwrap());
+        check("cross entropy", &[&wide], |x| x[0].cross_entropy(&[1][..rows], &[0.5][..rows]).unwrap());
+        check("select rows", &[&[2, 3]], |x| x[0].select_rows(&[1][..rows]).unwrap());
         // One item with that number of rows, alone and after a longer item.
         for items in [Ragged::packed(&[rows]), Ragged::packed(&[2, rows])] {
             let (state, vectors) = ([items.total(), 3], [items.len(), 3]);
@@ -397,6 +479,7 @@ fn smallest_shapes() {
         }
     }
     check("norm of one channel", &[&[2, 1]], |x| x[0].layer_norm(None, None, Normalization::default()).unwrap());
+    check("RMS norm of one channel", &[&[2, 1], &[1]], |x| x[0].rms_norm(&x[1], 1e-2).unwrap());
     check("norm of one row", &[&[1, 5]], |x| x[0].layer_norm(None, None, Normalization::default()).unwrap());
     check("one frame, one tap", &[&[1, 1, 2], &[3, 2, 1], &[3]], |x| {
         x[0].conv1d(&x[1], Some(&x[2]), Convolution::default(), None).unwrap()
@@ -428,6 +511,17 @@ fn sizes_beyond_a_block_of_a_device() {
     });
     let indices: Vec<u32> = (0..300).map(|place| place * place % 47).collect();
     check_large("large embedding", &[&[50, 40]], |x| x[0].embed(&indices, &[300]).unwrap());
+    check_large("large RMS norm", &[&[300, 70], &[70]], |x| x[0].rms_norm(&x[1], 1e-6).unwrap());
+    check_large("large gate", &[&[3, 700], &[3, 700]], |x| x[0].gated(&x[1], Activation::Gelu).unwrap());
+    let weights: Vec<f32> = (0..300).map(|row| row as f32 / 300.0).collect();
+    check_large("large cross entropy", &[&[300, 50]], |x| x[0].cross_entropy(&indices, &weights).unwrap());
+    let mut sums = EntrySums::default();
+    for index in &indices {
+        sums.push([TableEntry { table: 0, entry: *index }, TableEntry { table: 1, entry: index % 7 }]);
+    }
+    check_large("large sum of embeddings", &[&[50, 40], &[7, 40]], |x| {
+        sum_embeddings(&[&x[0], &x[1]], sums.clone()).unwrap()
+    });
     let rows = Ragged::padded(&[150, 90], 160).unwrap();
     check_large("large modulation", &[&[320, 40], &[320, 40], &[2, 120]], |x| {
         let modulation = Modulation { vectors: &x[2], rows: &rows };

@@ -5,6 +5,7 @@ use flowmill_nn::{LoadReport, NnError};
 use flowmill_weights::WeightError;
 
 use crate::flow::FlowError;
+use crate::vall_e::VallEError;
 use flowmill_extract::extractors::campplus::CampplusError;
 use flowmill_extract::{ExtractError, UnusableWeights};
 
@@ -72,6 +73,9 @@ pub enum ParityError {
     /// The flow refused its configuration or batch.
     #[error(transparent)]
     Flow(#[from] FlowError),
+    /// VALL-E refused its configuration, a sample or a request.
+    #[error(transparent)]
+    VallE(#[from] VallEError),
     /// The weights are not those of a speaker encoder.
     #[error(transparent)]
     Campplus(#[from] CampplusError),

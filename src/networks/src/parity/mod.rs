@@ -20,6 +20,7 @@ mod sfm_flow;
 mod sfm_head;
 mod sfm_objective;
 mod step_audio_flow;
+mod vall_e;
 
 pub use error::ParityError;
 pub use golden_file::GoldenFile;
@@ -44,6 +45,8 @@ const MODELS: &[(&str, Check)] = &[
     ("speech_tokenizer_v2_25hz", s3_tokenizer::check_v2),
     ("speech_tokenizer_v3_25hz", s3_tokenizer::check_v3),
     ("step_audio_flow", step_audio_flow::check),
+    ("vall_e_generate", vall_e::check_generation),
+    ("vall_e_v5", vall_e::check_training),
 ];
 
 /// The names of the models that can be checked.

@@ -2,7 +2,7 @@
 //! model is loaded.
 //!
 //! Transformers have channels innermost, as everywhere in this crate: [`Linear`], [`Convolution1d`] and [`LayerNorm`] return the same
-//! results as the layers of the same names.
+//! results as the layers of the same names. [`KeyValueCache`] serves networks that continue a sequence row by row.
 //!
 //! Convolutional networks have time innermost and process one recording at a time. A signal is [`Rows`]: one row per channel (or per
 //! channel and frequency), time along the row, zeros around it. Every layer is then the same product: an output row is a weighted sum of
@@ -14,6 +14,7 @@ mod convolution1d;
 mod convolution2d;
 mod dot;
 mod filters;
+mod key_value_cache;
 mod lanes;
 mod layer_norm;
 mod linear;
@@ -26,6 +27,7 @@ pub use convolution1d::Convolution1d;
 pub use convolution2d::{Convolution2d, Plane};
 pub use dot::Dot;
 pub use filters::{Epilogue, Filters, TILE};
+pub use key_value_cache::KeyValueCache;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use normalize::{mean_and_deviation, normalize_tile, scale_rows, segment_sums, split_tile};

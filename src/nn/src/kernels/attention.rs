@@ -37,6 +37,9 @@ pub enum AttentionMask {
 }
 
 impl AttentionMask {
+    /// Keys up to the query's own position.
+    pub const CAUSAL: Self = Self::Chunk(1);
+
     /// The keys that the query at `position` sees, out of `keys`.
     #[inline]
     pub fn keys(self, position: usize, keys: usize) -> Range<usize> {

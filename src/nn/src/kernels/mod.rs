@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 pub mod convolution;
+pub mod cross_entropy;
 pub mod depthwise;
 pub mod dropout;
 pub mod elementwise;
@@ -13,5 +14,6 @@ mod gemm_bf16;
 pub mod item_tasks;
 pub mod norm;
 pub mod reduce;
+pub mod rms_norm;
 pub(crate) mod shared;
 pub(crate) mod vectorized;

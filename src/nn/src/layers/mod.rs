@@ -10,5 +10,5 @@ mod position;
 pub use conv::{Conv1d, ConvTranspose1d};
 pub use embedding::Embedding;
 pub use linear::{FeedForward, Linear};
-pub use norm::LayerNorm;
-pub use position::{relative_encodings, sinusoidal_time, timestep_encodings};
+pub use norm::{LayerNorm, RmsNorm};
+pub use position::{RotaryAngles, relative_encodings, sinusoidal_time, timestep_encodings};

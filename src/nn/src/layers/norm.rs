@@ -1,4 +1,4 @@
-//! Layer normalization with gain and bias.
+//! Layer normalization with gain and bias, and normalization by the root mean square with gain.
 
 use crate::init::{Builder, Init};
 use crate::ops::Normalization;
@@ -38,5 +38,36 @@ impl LayerNorm {
     pub fn forward_activated(&self, context: &Context, input: &Value, activation: Activation) -> Result<Value> {
         let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
         input.layer_norm(Some(&weight), Some(&bias), Normalization { epsilon: self.epsilon, activation })
+    }
+}
+
+/// Normalization by the root mean square over the innermost axis: parameter `weight` `[channel]`.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    weight: ParameterId,
+    epsilon: f32,
+}
+
+impl RmsNorm {
+    /// Creates the layer with gain 1.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn new(mut builder: Builder, channels: usize, epsilon: f32) -> Result<Self> {
+        let weight = builder.add("weight", &[channels], Init::Constant(1.0))?;
+        Ok(Self { weight, epsilon })
+    }
+
+    /// The gain `[channel]`.
+    pub fn weight(&self) -> ParameterId {
+        self.weight
+    }
+
+    /// Normalizes `[.., channel]`.
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward(&self, context: &Context, input: &Value) -> Result<Value> {
+        input.rms_norm(&context.parameter(self.weight), self.epsilon)
     }
 }

@@ -1,4 +1,4 @@
-//! Fixed sinusoidal encodings of positions, distances and times.
+//! Fixed sinusoidal encodings of positions, distances and times, and the angles of rotary positions.
 
 use crate::{NnError, Result, Value};
 
@@ -65,4 +65,40 @@ pub fn timestep_encodings(times: &[f32], channels: usize) -> Result<Value> {
         cosines.into_iter().chain(angles.into_iter().map(f32::sin)).collect::<Vec<_>>()
     };
     Value::from_vec(times.iter().flat_map(encode).collect(), &[times.len(), channels])
+}
+
+/// Angles of rotary positions (Su et al., arXiv 2104.09864), for [`Value::rotate`].
+#[derive(Debug, Clone)]
+pub struct RotaryAngles {
+    /// Cosines `[row, pair]`.
+    pub cosines: Value,
+    /// Sines `[row, pair]`.
+    pub sines: Value,
+}
+
+impl RotaryAngles {
+    /// The angles of rows at these positions, for heads of `2 pairs` channels: pair `p` turns by `base^(-p / pairs)` per position.
+    ///
+    /// # Errors
+    /// When there is no pair.
+    pub fn new(positions: &[u32], pairs: usize, base: f32) -> Result<Self> {
+        if pairs == 0 {
+            return Err(NnError::invalid("rotary positions", "a head needs at least two channels"));
+        }
+        let rate = |pair: usize| 1.0 / f64::from(base).powf(pair as f64 / pairs as f64);
+        // Rates and angles are rounded to single precision, like those that published models were trained with.
+        let rates: Vec<f32> = (0..pairs).map(|pair| rate(pair) as f32).collect();
+        let angles = positions.iter().flat_map(|position| rates.iter().map(move |rate| *position as f32 * rate));
+        let (cosines, sines): (Vec<f32>, Vec<f32>) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
+        let shape = [positions.len(), pairs];
+        Ok(Self { cosines: Value::from_vec(cosines, &shape)?, sines: Value::from_vec(sines, &shape)? })
+    }
+
+    /// Rotates queries or keys `[row, head x channel]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn rotate(&self, value: &Value) -> Result<Value> {
+        value.rotate(&self.cosines, &self.sines)
+    }
 }
