@@ -37,6 +37,7 @@ mod model_card;
 mod moved_data;
 mod optimization;
 mod parity;
+mod phonemes;
 mod precision;
 mod readers;
 mod reference;

@@ -86,6 +86,12 @@ pub(crate) struct Fields {
 /// A parsed JSON object whose fields have not been read yet.
 pub(crate) struct Object(Map<String, Value>);
 
+impl From<Map<String, Value>> for Object {
+    fn from(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+}
+
 impl Object {
     /// Parses a JSON object. `NaN` and `Infinity`, as Python writes them, count as missing. The problem follows the
     /// place's name.

@@ -13,7 +13,7 @@ pub(crate) trait Named {
 }
 
 /// Creates an id from a path below a source: `/` and white space of any kind are replaced by `-`.
-pub(crate) fn of_path(path: &str) -> String {
+pub fn of_path(path: &str) -> String {
     path.replace(|c: char| c == '/' || c.is_whitespace(), "-")
 }
 

@@ -20,11 +20,13 @@ pub enum Role {
     Video,
     /// The pictures, in order.
     Images,
+    /// The codes of the recording, as a neural codec gives them.
+    Codes,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 3] = [Self::Audio, Self::Video, Self::Images];
+    pub const ALL: [Self; 4] = [Self::Audio, Self::Video, Self::Images, Self::Codes];
 
     /// The name in manifests, tables and messages.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Role {
             Self::Audio => "audio",
             Self::Video => "video",
             Self::Images => "images",
+            Self::Codes => "codes",
         }
     }
 }

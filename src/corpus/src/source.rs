@@ -1,4 +1,4 @@
-//! The source of an utterance's `wav`: a file, a member of a tar file, or the output of a command.
+//! The source of an utterance's `wav` or of another medium: a file, a member of a tar file, a group of an HDF5 file, or the output of a command.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use flowmill_audio::program::{self, ProgramError};
 
 use crate::CorpusError;
+use crate::codes::Hdf5Group;
 
 /// The limits of a piped command, beyond which it is killed with all its children.
 pub type PipeLimits = program::ProgramLimits;
@@ -87,6 +88,8 @@ pub enum Source<'a> {
     File(&'a str),
     /// A member of a tar file.
     Member(TarMember<'a>),
+    /// The codes of an utterance in an HDF5 file.
+    Group(Hdf5Group<'a>),
     /// A shell command that writes audio to its standard output. It runs in the recipe's folder.
     Pipe(&'a str),
 }
@@ -96,7 +99,11 @@ impl<'a> Source<'a> {
     pub fn of(wav: &'a str) -> Self {
         match wav.strip_suffix('|') {
             Some(command) => Self::Pipe(command.trim_end()),
-            None => TarMember::parse(wav).map_or(Self::File(wav), Self::Member),
+            None => match (TarMember::parse(wav), Hdf5Group::parse(wav)) {
+                (Some(member), _) => Self::Member(member),
+                (None, Some(group)) => Self::Group(group),
+                (None, None) => Self::File(wav),
+            },
         }
     }
 
@@ -105,6 +112,7 @@ impl<'a> Source<'a> {
         match self {
             Self::File(path) => Some(root.join(path)),
             Self::Member(member) => Some(root.join(member.archive)),
+            Self::Group(group) => Some(root.join(group.file)),
             Self::Pipe(_) => None,
         }
     }
@@ -121,6 +129,7 @@ impl<'a> Source<'a> {
                 std::fs::read(&path).map_err(|e| CorpusError::io("read", &path, e))
             }
             Self::Member(member) => member.read(root),
+            Self::Group(group) => group.read(root),
             Self::Pipe(command) => run(command, root, limits)
                 .map_err(|problem| CorpusError::Pipe { command: (*command).to_owned(), problem }),
         }
@@ -173,6 +182,9 @@ mod tests {
     fn commands_are_told_from_paths() {
         assert_eq!(Source::of("a b.wav"), Source::File("a b.wav"));
         assert_eq!(Source::of("sox a.wav -t wav - |"), Source::Pipe("sox a.wav -t wav -"));
+        let group = Hdf5Group { file: "d/data.h5", group: "training/s/u" };
+        assert_eq!(Source::of("d/data.h5#training/s/u"), Source::Group(group));
+        assert_eq!(Source::of("d/data.h5"), Source::File("d/data.h5"));
     }
 
     #[test]

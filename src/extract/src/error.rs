@@ -23,6 +23,28 @@ pub enum ExtractError {
         /// The medium.
         wanted: Role,
     },
+    /// The row has no text, or none with a letter or a digit.
+    #[error("{extractor} reads text, and the row has none with a letter or a digit")]
+    NoText {
+        /// The extractor's kind.
+        extractor: &'static str,
+    },
+    /// The text is in a language that is unknown or that the extractor does not read.
+    #[error("{extractor} does not know the language of the text{}", named(language))]
+    Language {
+        /// The extractor's kind.
+        extractor: &'static str,
+        /// The language as the row or the settings name it; empty if they name none.
+        language: String,
+    },
+    /// The text has something that the extractor cannot read.
+    #[error("{extractor} cannot read the text: {problem}")]
+    Text {
+        /// The extractor's kind.
+        extractor: &'static str,
+        /// The fault, and what to do.
+        problem: String,
+    },
     /// The recording is shorter than the extractor's smallest unit.
     #[error("too short for {extractor}: {seconds:.3} s of audio, at least {needed:.3} s")]
     TooShort {
@@ -69,6 +91,14 @@ pub enum ExtractError {
         /// The extractor's kind.
         extractor: &'static str,
     },
+}
+
+/// Formats a language as the end of a message, with what to do.
+fn named(language: &str) -> String {
+    match language {
+        "" => ", which the row does not name: set `language`, such as `language: en`".to_owned(),
+        language => format!(", `{}`: correct it in the data, or set `language`", language.escape_debug()),
+    }
 }
 
 impl ExtractError {
@@ -165,6 +195,16 @@ pub enum StateError {
         kind: &'static str,
         /// The missing data.
         reason: String,
+    },
+    /// A program that the extractor runs is missing or cannot be used.
+    #[error("{kind} runs the program {program}: {problem}")]
+    Program {
+        /// The extractor's kind.
+        kind: &'static str,
+        /// The program's name or path.
+        program: String,
+        /// The fault, and what to do.
+        problem: String,
     },
     /// The result is not a number.
     #[error("fitting {kind} gave a value that is not finite")]

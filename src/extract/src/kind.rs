@@ -29,6 +29,8 @@ pub trait Kind:
     const WORDS: &'static [&'static str] = &[];
     /// The media of a row that it reads.
     const MEDIA: &'static [Role] = &[Role::Audio];
+    /// True if it reads the text of a row and its language, in addition to the media.
+    const TEXT: bool = false;
     /// True if it is a network, which a device computes.
     const NETWORK: bool = false;
 

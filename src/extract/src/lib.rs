@@ -13,7 +13,9 @@
 //! | `paraformer-units` | `speech_token` | Step-Audio's linguistic tokens at 16.7 Hz |
 //! | `step-audio-dual` | `speech_token` | Step-Audio's linguistic and semantic tokens, mixed |
 //! | `import` | either | what another tool extracted, by id; see [`extractors::import`] |
+//! | `import-codes` | `codes` | codes of a neural codec that another tool made, from the file of the row |
 //! | `s3-tokenizer` | `speech_token` | CosyVoice's supervised semantic tokens at 25 Hz, version 1 or 2 |
+//! | `phonemes` | `phonemes`, `language` | the row's text as phonemes or plain characters, and its language |
 //! | `dual-kmeans` | `speech_token` | such units of two codebooks, at 16.7 and 25 Hz, as a mixed sequence |
 //!
 //! A new kind is a folder in [`extractors`] with settings that implement [`Kind`], a type that implements [`Extractor`] (and [`Fit`], if it

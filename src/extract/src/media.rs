@@ -1,4 +1,4 @@
-//! The media of a row, as an extractor reads them.
+//! The media and the text of a row, as an extractor reads them.
 
 use std::sync::OnceLock;
 
@@ -9,23 +9,45 @@ use crate::ExtractError;
 
 type LoadFiles = dyn Fn(Role) -> Result<Vec<Vec<u8>>, MediaError> + Send + Sync;
 
-/// The media of one row, loaded when an extractor asks for them.
+/// The media of one row, loaded when an extractor asks for them, and its text for extractors that read it.
 #[derive(Default)]
 pub struct Media {
     audio: Option<LazyAudio>,
     files: Option<Box<LoadFiles>>,
+    text: Option<String>,
+    language: Option<String>,
 }
 
 impl Media {
     /// A recording that `load` decodes when an extractor first asks for it.
     pub fn audio<E: Into<MediaError>>(load: impl Fn() -> Result<Audio, E> + Send + Sync + 'static) -> Self {
-        Self { audio: Some(LazyAudio::new(load)), files: None }
+        Self { audio: Some(LazyAudio::new(load)), ..Self::default() }
     }
 
     /// Adds other media, whose files `load` reads: the video, or the pictures in their order; none that the row does not have.
     #[must_use]
     pub fn with_files(self, load: impl Fn(Role) -> Result<Vec<Vec<u8>>, MediaError> + Send + Sync + 'static) -> Self {
         Self { files: Some(Box::new(load)), ..self }
+    }
+
+    /// Adds the text of the row and its language, as the data name it; `None` if they name none.
+    #[must_use]
+    pub fn with_text(self, text: impl Into<String>, language: Option<String>) -> Self {
+        Self { text: Some(text.into()), language, ..self }
+    }
+
+    /// The text of a row, for an extractor that reads.
+    ///
+    /// # Errors
+    /// [`ExtractError::NoText`] if the row has none, or none with a letter or a digit.
+    pub fn text(&self, extractor: &'static str) -> Result<&str, ExtractError> {
+        let text = self.text.as_deref().filter(|text| text.contains(char::is_alphanumeric));
+        text.ok_or(ExtractError::NoText { extractor })
+    }
+
+    /// The language of the row's text, as the data name it.
+    pub fn language(&self) -> Option<&str> {
+        self.language.as_deref()
     }
 
     /// The recording of a row, for an extractor that listens.

@@ -181,6 +181,7 @@ pub struct Chosen(Arc<dyn Configured>);
 trait Configured: fmt::Debug + Send + Sync {
     fn kind(&self) -> &'static str;
     fn media(&self) -> &'static [Role];
+    fn reads_text(&self) -> bool;
     fn is_network(&self) -> bool;
     fn settings(&self) -> Value;
     fn columns(&self) -> Vec<Column>;
@@ -205,6 +206,10 @@ impl<K: Kind> Configured for Settings<K> {
 
     fn media(&self) -> &'static [Role] {
         K::MEDIA
+    }
+
+    fn reads_text(&self) -> bool {
+        K::TEXT
     }
 
     fn is_network(&self) -> bool {
@@ -271,6 +276,11 @@ impl Chosen {
     /// The media of a row that it reads.
     pub fn media(&self) -> &'static [Role] {
         self.0.media()
+    }
+
+    /// Returns true if it reads the text of a row and its language.
+    pub fn reads_text(&self) -> bool {
+        self.0.reads_text()
     }
 
     /// Returns true if it is a network, which a device computes.

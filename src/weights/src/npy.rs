@@ -13,6 +13,29 @@ const LONGEST_HEADER: u64 = 1 << 16;
 
 /// Reads the header; the array gets the name of the file.
 pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
+    let header = header(source)?;
+    let strides = if header.fortran { column_major(&header.shape)? } else { row_major(&header.shape)? };
+    let (element, big_endian) = element(&header.descr)?;
+    let view = TensorView::strided(element, header.shape, strides, source.position(), source.remaining())?;
+    if view.byte_count() != source.remaining() {
+        return Err(format!("its array takes {} bytes and {} follow", view.byte_count(), source.remaining()).into());
+    }
+    let view = if big_endian { view.big_endian() } else { view };
+    let name = source.path().file_stem().map_or("array".to_owned(), |name| name.to_string_lossy().into_owned());
+    Ok(Contents { tensors: vec![(name, view)], ..Contents::default() })
+}
+
+/// Reads the header of an array of Python objects; the pickle of the array follows it.
+pub(super) fn objects(source: &mut Source<'_>) -> Parsed<()> {
+    let header = header(source)?;
+    match header.descr.trim_start_matches('|') {
+        "O" => Ok(()),
+        _ => Err(Fault::not_weights("an array of numbers, not of Python objects")),
+    }
+}
+
+/// Reads the header up to its end.
+fn header(source: &mut Source<'_>) -> Parsed<Header> {
     source.skip(MAGIC.len() as u64)?;
     let [major, minor] = source.array()?;
     let length = match major {
@@ -24,16 +47,7 @@ pub(super) fn read(source: &mut Source<'_>) -> Parsed<Contents> {
         return Err(format!("an .npy header of {length} bytes").into());
     }
     let header = String::from_utf8(source.bytes(length)?).map_err(|_| "an .npy header that is not UTF-8".to_owned())?;
-    let header = Header::parse(&header)?;
-    let strides = if header.fortran { column_major(&header.shape)? } else { row_major(&header.shape)? };
-    let (element, big_endian) = element(&header.descr)?;
-    let view = TensorView::strided(element, header.shape, strides, source.position(), source.remaining())?;
-    if view.byte_count() != source.remaining() {
-        return Err(format!("its array takes {} bytes and {} follow", view.byte_count(), source.remaining()).into());
-    }
-    let view = if big_endian { view.big_endian() } else { view };
-    let name = source.path().file_stem().map_or("array".to_owned(), |name| name.to_string_lossy().into_owned());
-    Ok(Contents { tensors: vec![(name, view)], ..Contents::default() })
+    Header::parse(&header)
 }
 
 /// Returns the element type, and whether its first byte is the most significant.

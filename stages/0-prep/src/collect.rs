@@ -4,8 +4,8 @@ use std::path::Path;
 
 use flowmill_corpus::split::{Fractions, Lists};
 use flowmill_corpus::{
-    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, folder, hints, kaldi, ljspeech, manifest,
-    webdataset,
+    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, codes, folder, hints, kaldi, ljspeech,
+    manifest, webdataset,
 };
 use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
@@ -145,7 +145,7 @@ fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading
         Format::Kaldi => kaldi::ids(root, &source.dir),
         Format::Ljspeech => ljspeech::ids(root, &source.dir),
         Format::Webdataset => webdataset::loose(root, &source.dir).unwrap_or_default(),
-        Format::Folder | Format::Manifest => Vec::new(),
+        Format::Folder | Format::Manifest | Format::Codes => Vec::new(),
     };
     (Reading::unreadable(&problem, root, &source.dir, ids), problem.is_of_machine())
 }
@@ -173,6 +173,7 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         Format::Ljspeech => ljspeech::read_directory(root, &source.dir, &options),
         Format::Manifest => manifest::read_file(root, &source.dir, &options),
         Format::Webdataset => webdataset::read(root, &source.dir, &options),
+        Format::Codes => codes::read_source(root, &source.dir, &options),
     }
 }
 

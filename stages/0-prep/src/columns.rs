@@ -27,11 +27,12 @@ pub fn reference(name: &str) -> ColumnSpec {
     ColumnSpec::new(name, DType::Text).axis("row").optional().docs("ids of other rows")
 }
 
-/// The columns of the table of media.
+/// The columns of the table of media. That of codes is only there if a row has some.
 fn media_columns() -> Vec<ColumnSpec> {
     vec![
         ColumnSpec::new(Role::Video.name(), DType::Text).optional(),
         ColumnSpec::new(Role::Images.name(), DType::Text).axis("image").optional(),
+        ColumnSpec::new(Role::Codes.name(), DType::Text).optional(),
     ]
 }
 
@@ -88,8 +89,11 @@ pub fn write(work: &PartWork, output: &str, rows: &[ExtraRow<'_>], columns: &[Co
             };
             extra.media.iter().filter_map(paths).collect()
         };
+        let mut columns = media_columns();
+        let has_codes = rows.iter().any(|row| row.extra.media.contains_key(&Role::Codes));
+        columns.retain(|column| has_codes || column.name != Role::Codes.name());
         let rows = rows.iter().map(|own| row(own, media(own.extra)));
-        write_table(&work.output(&name(media_of(out)))?, media_columns(), rows)?;
+        write_table(&work.output(&name(media_of(out)))?, columns, rows)?;
     }
     let mut names: Vec<&String> = rows.iter().flat_map(|row| row.extra.references.keys()).collect();
     names.sort_unstable();
@@ -134,7 +138,7 @@ pub fn read_media(rows: &Path) -> Result<BTreeMap<String, Media>, StageError> {
             let paths = row.values::<String>(role.name()).ok()?;
             Some((role, paths.iter().cloned().map(MediaRef).collect()))
         };
-        (row.id.clone(), [Role::Video, Role::Images].into_iter().filter_map(of).collect())
+        (row.id.clone(), [Role::Video, Role::Images, Role::Codes].into_iter().filter_map(of).collect())
     };
     let read = table.iter(&media_columns()).map_err(StageError::other)?;
     read.map(|row| row.map(media).map_err(StageError::other)).collect()

@@ -5,7 +5,7 @@ use std::fmt;
 
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::{ColumnSpec, Ids, Role, hints, webdataset};
+use flowmill_corpus::{ColumnSpec, Ids, Role, codes, hints, webdataset};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -32,7 +32,12 @@ pub fn train_split(recipe: &Recipe) -> Result<String, RecipeError> {
 /// # Errors
 /// The key of the section `prep` that is wrong.
 pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
-    Ok(!recipe.gives(SECTION) || PrepConfig::of(recipe)?.media.iter().any(|role| roles.contains(role)))
+    if !recipe.gives(SECTION) {
+        return Ok(true);
+    }
+    let config = PrepConfig::of(recipe)?;
+    let of_codes = config.has_codes().then_some(Role::Codes);
+    Ok(config.media.iter().chain(&of_codes).any(|role| roles.contains(role)))
 }
 
 /// Returns the training device (`train.device`). Networks of earlier stages run there too, unless their sections name
@@ -104,7 +109,7 @@ pub struct PrepConfig {
     pub max_text: usize,
     /// Number of utterances per part, the unit of reruns in stages 0 to 3.
     pub part_size: usize,
-    /// The media that rows of a manifest have, from `audio`, `video` and `images`. A row needs one of them, or a
+    /// The media that rows of a manifest have, from `audio`, `video`, `images` and `codes`. A row needs one of them, or a
     /// reference.
     #[serde(skip_serializing_if = "is_audio")]
     pub media: Vec<Role>,
@@ -170,6 +175,9 @@ pub enum Format {
     Manifest,
     /// Tar files in which the members with one key are an utterance.
     Webdataset,
+    /// Codes of a neural codec without recordings, as the public VALL-E trainer keeps them: a folder of `.enc` or
+    /// `.dac` files, an HDF5 file (`data.h5`), or a group in one (`data.h5#training`).
+    Codes,
 }
 
 impl Format {
@@ -181,6 +189,7 @@ impl Format {
             Self::Ljspeech => "ljspeech",
             Self::Manifest => "manifest",
             Self::Webdataset => "webdataset",
+            Self::Codes => "codes",
         }
     }
 
@@ -190,6 +199,7 @@ impl Format {
             Self::Kaldi | Self::Folder | Self::Ljspeech => "directory",
             Self::Manifest => "manifest",
             Self::Webdataset => "tar file",
+            Self::Codes => "folder or HDF5 file",
         }
     }
 }
@@ -328,7 +338,7 @@ impl PrepConfig {
             let problem = format!("the `prefix` of {} must be 1 to 100 bytes without blanks", source.dir);
             return Some(("data", problem));
         }
-        let names_speakers = |s: &Source| self.format_of(s) == Format::Folder;
+        let names_speakers = |s: &Source| matches!(self.format_of(s), Format::Folder | Format::Codes);
         if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
             let (dir, format) = (&source.dir, json!(self.format_of(source)));
             let problem =
@@ -357,16 +367,27 @@ impl PrepConfig {
 
     /// Returns whether rows may have more than utterances have.
     pub(crate) fn has_extras(&self) -> bool {
+        self.asks_for_extras() || self.has_codes()
+    }
+
+    /// Returns whether the recipe asks for more than utterances have.
+    fn asks_for_extras(&self) -> bool {
         !is_audio(&self.media) || !self.references.is_empty() || !self.columns.is_empty()
+    }
+
+    /// Returns whether a source has codes instead of recordings.
+    fn has_codes(&self) -> bool {
+        self.data.iter().any(|source| self.format_of(source) == Format::Codes)
     }
 
     /// Returns the first problem of media, references and columns.
     fn columns_problem(&self) -> Option<(&'static str, String)> {
         if self.media.is_empty() {
-            return Some(("media", "name at least one of audio, video, images".into()));
+            return Some(("media", "name at least one of audio, video, images, codes".into()));
         }
-        if self.has_extras()
-            && let Some(source) = self.data.iter().find(|source| self.format_of(source) != Format::Manifest)
+        let has_them = |source: &&Source| matches!(self.format_of(source), Format::Manifest | Format::Codes);
+        if self.asks_for_extras()
+            && let Some(source) = self.data.iter().find(|source| !has_them(source))
         {
             let problem =
                 format!("media, references and columns need `format: manifest`; {} is not a manifest", source.dir);
@@ -375,7 +396,7 @@ impl PrepConfig {
         let reserved: Vec<String> = speech::columns(MelStore::Float32).into_iter().map(|column| column.name).collect();
         let is_plain = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         let is_taken = |name: &str| {
-            let media = [Role::Video.name(), Role::Images.name()].into_iter();
+            let media = [Role::Video.name(), Role::Images.name(), Role::Codes.name()].into_iter();
             let bytes = crate::columns::MEDIA_BYTES.into_iter().map(|(_, name)| name);
             reserved.iter().any(|own| own == name) || media.chain(bytes).any(|own| own == name)
         };
@@ -454,6 +475,7 @@ impl PrepConfig {
                 Format::Webdataset => {
                     webdataset::shards(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string())
                 }
+                Format::Codes => codes::list(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string()),
                 Format::Manifest if path.is_file() => Ok(()),
                 Format::Kaldi | Format::Folder | Format::Ljspeech if path.is_dir() => Ok(()),
                 _ => {
@@ -475,6 +497,7 @@ impl PrepConfig {
             // Data of another kind are detected when they are read, with their rows.
             let there = match self.format_of(source) {
                 Format::Webdataset => webdataset::check_paths(recipe.dir(), &source.dir).map_err(|e| e.to_string()),
+                Format::Codes if recipe.resolve(codes::place(&source.dir)).exists() => Ok(()),
                 _ if recipe.resolve(&source.dir).exists() => Ok(()),
                 format => Err(format!(
                     "there is no {} {}; relative paths start from the folder of the recipe that contains them",

@@ -56,6 +56,16 @@ impl Contents {
         Ok(())
     }
 
+    /// Adds the given columns of all rows of a table, as far as the table has them, without the recordings.
+    ///
+    /// # Errors
+    /// Returns an error if the table cannot be read.
+    pub fn add_columns(&mut self, table: &Path, columns: &[&str]) -> Result<(), StageError> {
+        let read = RowColumns::read(table, columns).map_err(StageError::other)?;
+        self.rows += read.len();
+        read.hash(0..read.len(), &mut self.hasher).map_err(StageError::other)
+    }
+
     /// Adds the media of a table's rows except their recordings.
     ///
     /// # Errors
@@ -94,6 +104,10 @@ impl Contents {
                 self.hasher.update(&member.offset.to_le_bytes());
                 self.hasher.update(&member.length.to_le_bytes());
                 member.name
+            }
+            Source::Group(group) => {
+                self.text(group.group);
+                ""
             }
             _ => wav,
         };
@@ -173,6 +187,22 @@ mod tests {
         assert_ne!(of(&[("a", "s", "x/1.wav"), ("b", "s", "x/1.wav"), ("c", "s", "x/2.flac")]).0, here);
         assert_ne!(of(&[("a", "s", "x/1.wav"), ("b", "s", "x/1.wav"), ("d", "s", "x/2.wav")]).0, here);
         assert_eq!(of(&[("a", "t", "x/1.wav"), ("b", "s", "x/1.wav"), ("c", "s", "x/2.wav")]).0, here, "not read");
+    }
+
+    #[test]
+    fn columns_alone_do_not_depend_on_recordings() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |wav: &str, text: &str| {
+            let path = folder.path().join("t.parquet");
+            let (utt, text, wav) = ("a".to_owned(), text.to_owned(), wav.to_owned());
+            table::write_utterances(&path, &[Utterance { utt, text, wav, ..Utterance::default() }]).unwrap();
+            let mut contents = Contents::new(Path::new("/recipe"));
+            contents.add_columns(&path, &["utt", "text"]).unwrap();
+            assert!(contents.files.is_empty());
+            contents.digest()
+        };
+        assert_eq!(of("x/1.wav", "one"), of("y/2.flac", "one"));
+        assert_ne!(of("x/1.wav", "one"), of("x/1.wav", "two"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flowmill_corpus::{CorpusError, folder, kaldi, webdataset};
+use flowmill_corpus::{CorpusError, codes, folder, kaldi, webdataset};
 use flowmill_runner::{PlanContext, StageError};
 use serde_json::{Value, json};
 
@@ -44,6 +44,12 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
             }
             Format::Webdataset => webdataset_dependencies(source, context, &mut files)?,
             Format::Folder => folder_dependencies(source, context, &mut files)?,
+            Format::Codes => {
+                // Every file holds the text of its row; a file that comes or goes changes the list of inputs.
+                let found = unless_unreadable(codes::list(context.recipe_dir(), &source.dir))?;
+                files.extend(found.into_iter().flat_map(|listing| listing.files));
+                Value::Null
+            }
         });
     }
     if config.split.by == SplitBy::List {

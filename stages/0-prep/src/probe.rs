@@ -223,7 +223,7 @@ impl Probing {
         };
         let info = match &source {
             Source::File(path) => decoder.probe(self.root.join(path)),
-            Source::Member(_) | Source::Pipe(_) => {
+            Source::Member(_) | Source::Group(_) | Source::Pipe(_) => {
                 let bytes = source.read(&self.root, &PipeLimits::default()).map_err(|e| match source {
                     Source::Pipe(_) => RejectionReason::machine(format!("command failed: {e}")),
                     _ => unreadable(&e, e.is_of_machine()),
@@ -278,7 +278,7 @@ fn stand_in(source: &Source<'_>, root: &Path) -> Option<StandIn> {
     let (path, offset, length) = match source {
         Source::File(path) => (root.join(path), 0, HEAD_BYTES as u64),
         Source::Member(member) => (root.join(member.archive), member.offset, member.length.min(HEAD_BYTES as u64)),
-        Source::Pipe(_) => return None,
+        Source::Group(_) | Source::Pipe(_) => return None,
     };
     let mut head = Vec::new();
     let mut file = File::open(path).ok()?;

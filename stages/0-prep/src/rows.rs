@@ -67,17 +67,31 @@ pub fn tables_of(context: &PlanContext, split: &str, key: &str) -> Result<Vec<Ta
     Ok(tables.into_iter().filter(|table| table.split == split).collect())
 }
 
-/// Returns tables with their content, in order; `columns` are those that the stage reads.
+/// Returns tables with their content, in order; `columns` are those that the stage reads. Without `with_recordings` the
+/// recordings are neither content nor read.
 ///
 /// # Errors
 /// Returns an error if a table cannot be read.
-pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Result<Vec<PrepPart>, StageError> {
+pub fn parts(
+    context: &PlanContext,
+    tables: Vec<Table>,
+    columns: &[&str],
+    with_recordings: bool,
+) -> Result<Vec<PrepPart>, StageError> {
     let rows: Vec<Vec<RecordingRow>> = tables
         .par_iter()
         .map(|table| table::read_recordings(&table.path).map_err(StageError::other))
         .collect::<Result<_, _>>()?;
-    let contents = contents(context, &tables, columns)?;
-    let recordings = recordings_of_parts(context, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let contents = match with_recordings {
+        true => contents(context, &tables, columns)?,
+        false => contents_of(&tables, |table| {
+            let mut contents = Contents::new(context.recipe_dir());
+            contents.add_columns(&table.path, columns)?;
+            Ok(contents)
+        })?,
+    };
+    let read = rows.iter().map(|rows| if with_recordings { rows.as_slice() } else { &[] });
+    let recordings = recordings_of_parts(context, &read.collect::<Vec<_>>());
     let counts = rows.iter().map(|rows| rows.len() as u64);
     let whole = tables.into_iter().zip(counts).zip(contents).zip(recordings);
     Ok(whole.map(|(((table, rows), contents), recordings)| PrepPart { table, rows, contents, recordings }).collect())
@@ -88,11 +102,18 @@ pub fn parts(context: &PlanContext, tables: Vec<Table>, columns: &[&str]) -> Res
 /// # Errors
 /// Returns an error if a table cannot be read.
 pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Result<Vec<Contents>, StageError> {
-    let of = |table: &Table| {
+    contents_of(tables, |table| {
         let mut contents = Contents::new(context.recipe_dir());
         contents.add(&table.path, columns, None)?;
         Ok(contents)
-    };
+    })
+}
+
+/// Returns what `of` returns of each table.
+fn contents_of(
+    tables: &[Table],
+    of: impl Fn(&Table) -> Result<Contents, StageError> + Sync,
+) -> Result<Vec<Contents>, StageError> {
     tables.par_iter().map(of).collect()
 }
 

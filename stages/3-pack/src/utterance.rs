@@ -112,7 +112,7 @@ impl RowMaker<'_> {
             let bytes = media.iter().map(read).collect::<Result<Vec<_>, _>>()?;
             let array = match role {
                 Role::Images => Some(Array::vector(bytes)),
-                Role::Audio | Role::Video => bytes.into_iter().next().map(Array::scalar),
+                Role::Audio | Role::Video | Role::Codes => bytes.into_iter().next().map(Array::scalar),
             };
             columns.extend(array.map(|array| (name.to_owned(), array)));
         }

@@ -143,7 +143,8 @@ impl<S: Extraction> Stage for ExtractStage<S> {
 
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
         let section = Self::section(&self.extractors, context.recipe())?;
-        if !flowmill_stage_prep::has_media(context.recipe(), section.extractor.media())? {
+        let extractor = &section.extractor;
+        if !extractor.reads_text() && !flowmill_stage_prep::has_media(context.recipe(), extractor.media())? {
             return Ok(None);
         }
         phases::plan::<S>(&self.extractors, &section, phase, context)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowmill_corpus::{Role, Utterance};
+use flowmill_corpus::Utterance;
 use flowmill_extract::extractors::import::ImportConfig;
 use flowmill_extract::{Extractor, Fit, Registry};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
@@ -12,7 +12,7 @@ use flowmill_stage_prep::recordings::PartRecordings;
 use flowmill_stage_prep::rows::{self as prep, PrepPart, Table};
 use serde_json::{Map, Value, json};
 
-use crate::rows::{Events, PartRows, SharedExtractor, id, reads_files, stage_error};
+use crate::rows::{Events, PartRows, Reads, SharedExtractor, id, stage_error};
 use crate::{Extraction, Section, import};
 
 /// The role of an extractor's weights among the inputs.
@@ -55,8 +55,9 @@ impl Planned<'_> {
 
     /// The tables with what the extractor reads of their rows.
     fn parts<S: Extraction>(&self, tables: Vec<Table>) -> Result<Vec<PrepPart>, StageError> {
-        let mut parts = prep::parts(self.context, tables, S::READS)?;
-        if reads_files(self.section.extractor.media()) {
+        let reads = Reads::of(&self.section.extractor);
+        let mut parts = prep::parts(self.context, tables, &reads.columns(S::READS), reads.recordings)?;
+        if reads.files {
             parts.iter_mut().try_for_each(|part| part.contents.add_media(&part.table.path))?;
         }
         Ok(parts)
@@ -69,12 +70,12 @@ impl Planned<'_> {
         let fit_on = &self.section.own.fit_on;
         let tables = prep::tables_of(self.context, fit_on, &format!("{}.fit_on", S::NAME))?;
         let fit: Arc<dyn Fit> = self.fitter()?.into();
-        let (media, root) = (self.section.extractor.media(), self.context.recipe_dir());
+        let (reads, root) = (Reads::of(&self.section.extractor), self.context.recipe_dir());
         let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
             let (fit, root) = (Arc::clone(&fit), root.to_owned());
             let config = json!({"extractor": learning, "seed": self.seed(), "utterances": contents.digest()});
             let part = Part::new(format!("measure/{}", table.key)).config(config).rows(rows);
-            contents.declare(part.work(move |work| measure_part(work, &*fit, &recordings, &table, media, &root)))
+            contents.declare(part.work(move |work| measure_part(work, &*fit, &recordings, &table, reads, &root)))
         };
         let parts = self.parts::<S>(tables)?.into_iter().map(part).collect();
         Ok(Phase::new(format!("measuring {fit_on}"), parts))
@@ -102,13 +103,13 @@ impl Planned<'_> {
     fn extract<S: Extraction>(&self, extractors: &Registry) -> Result<Phase, StageError> {
         let fitted = self.context.stage_dir(S::NUMBER).join(S::FITTED);
         let extractor = Arc::new(SharedExtractor::new(extractors.clone(), &fitted, self.section.own.device));
-        let (media, root) = (self.section.extractor.media(), self.context.recipe_dir());
+        let (reads, root) = (Reads::of(&self.section.extractor), self.context.recipe_dir());
         let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
             let (extractor, root) = (Arc::clone(&extractor), root.to_owned());
             let config = json!({ "utterances": contents.digest() });
             let part = Part::new(table.key.clone()).config(config).input(&fitted).rows(rows);
             contents.declare(part.work(move |work| {
-                let rows = PartRows::read(&table, &recordings, media, &root)?;
+                let rows = PartRows::read(&table, &recordings, reads, &root)?;
                 extract_part::<S>(work, &*extractor.get()?, &rows, &table)
             }))
         };
@@ -134,10 +135,10 @@ fn measure_part(
     fit: &dyn Fit,
     recordings: &PartRecordings,
     table: &Table,
-    media: &[Role],
+    reads: Reads,
     root: &Path,
 ) -> Result<PartReport, StageError> {
-    let rows = PartRows::read(table, recordings, media, root)?;
+    let rows = PartRows::read(table, recordings, reads, root)?;
     let events = Events { work, count_rejected: false };
     let media = |row: &Utterance| rows.media(row);
     let (state, used) = flowmill_extract::fit_rows(fit, &rows.rows, &events, id, media).map_err(stage_error)?;

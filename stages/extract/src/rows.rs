@@ -6,12 +6,46 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_corpus::{Role, Utterance};
-use flowmill_extract::{ExtractError, Extractor, Media, MediaError, Registry, RowEvents, RowWork, State};
+use flowmill_extract::{Chosen, ExtractError, Extractor, Media, MediaError, Registry, RowEvents, RowWork, State};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{PartWork, RejectionReason, StageError};
 use flowmill_stage_prep::columns;
 use flowmill_stage_prep::recordings::PartRecordings;
 use flowmill_stage_prep::rows::{Table, utterances};
+
+/// The data of rows that an extractor reads. Parts depend on these and on nothing else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reads {
+    /// Recordings.
+    pub recordings: bool,
+    /// Videos, pictures and other files.
+    pub files: bool,
+    /// The text and its language.
+    pub text: bool,
+}
+
+/// The columns of stage 0's tables that say which samples of a recording belong to a row.
+const OF_RECORDINGS: [&str; 4] = ["start", "end", "channel", "decoder"];
+/// The columns of a row's text.
+const OF_TEXT: [&str; 2] = ["text", "lang"];
+
+impl Reads {
+    /// The data that an extractor reads.
+    pub fn of(extractor: &Chosen) -> Self {
+        let media = extractor.media();
+        Self {
+            recordings: media.contains(&Role::Audio),
+            files: media.iter().any(|role| *role != Role::Audio),
+            text: extractor.reads_text(),
+        }
+    }
+
+    /// The columns of stage 0's tables that an extractor reads in a stage that reads `columns` of rows with recordings.
+    pub fn columns(self, columns: &[&'static str]) -> Vec<&'static str> {
+        let own = columns.iter().copied().filter(|column| self.recordings || !OF_RECORDINGS.contains(column));
+        own.chain(OF_TEXT.into_iter().filter(|_| self.text)).collect()
+    }
+}
 
 /// The rows of a part.
 pub(crate) struct PartRows<'r> {
@@ -20,35 +54,28 @@ pub(crate) struct PartRows<'r> {
     recordings: &'r PartRecordings,
     /// The videos and pictures of rows that have some, if the extractor reads them.
     others: BTreeMap<String, columns::Media>,
+    reads: Reads,
     root: PathBuf,
 }
 
-/// Returns whether an extractor of these media reads videos or pictures.
-pub(crate) fn reads_files(media: &[Role]) -> bool {
-    media.iter().any(|role| *role != Role::Audio)
-}
-
 impl<'r> PartRows<'r> {
-    /// Reads the rows of a part for an extractor of these media; `root` is the recipe's folder.
-    pub fn read(
-        table: &Table,
-        recordings: &'r PartRecordings,
-        media: &[Role],
-        root: &Path,
-    ) -> Result<Self, StageError> {
-        let others = if reads_files(media) { columns::read_media(&table.path)? } else { BTreeMap::new() };
-        Ok(Self { rows: utterances(table)?, recordings, others, root: root.to_owned() })
+    /// Reads the rows of a part for an extractor; `root` is the recipe's folder.
+    pub fn read(table: &Table, recordings: &'r PartRecordings, reads: Reads, root: &Path) -> Result<Self, StageError> {
+        let others = if reads.files { columns::read_media(&table.path)? } else { BTreeMap::new() };
+        Ok(Self { rows: utterances(table)?, recordings, others, reads, root: root.to_owned() })
     }
 
-    /// The media of a row, loaded when an extractor asks for them.
+    /// The media of a row, loaded when an extractor asks for them, and its text for an extractor that reads it.
     pub fn media(&self, row: &Utterance) -> Media {
-        let media = match row.wav.is_empty() {
-            true => Media::default(),
-            false => {
+        let media = match self.reads.recordings && !row.wav.is_empty() {
+            false => Media::default(),
+            true => {
                 let recording = self.recordings.row(row);
                 Media::audio(move || recording.audio().map_err(|error| MediaError::new(&error, error.is_of_machine())))
             }
         };
+        // An extractor that does not declare that it reads the text must not see it: its parts do not depend on it.
+        let media = if self.reads.text { media.with_text(&row.text, row.lang.clone()) } else { media };
         let Some(others) = self.others.get(&row.utt).cloned() else { return media };
         let root = self.root.clone();
         media.with_files(move |role| {

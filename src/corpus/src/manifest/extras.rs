@@ -1,5 +1,7 @@
 //! Parts of a manifest's row beyond an utterance: videos and pictures, references to other rows, and columns that the recipe names.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::fields::{Object, kind};
@@ -31,16 +33,23 @@ pub(super) fn read(object: &Object, prefix: &str, options: &ReadOptions<'_>) -> 
         let ids = object.get(name).map(|value| references(name, value)).transpose()?;
         extra.references.extend(ids.map(|ids| (name.clone(), ids)));
     }
+    extra.columns = columns(object, options)?;
+    Ok((extra != Extra::default()).then_some(extra))
+}
+
+/// Reads the columns of one row that `options` request. The problem follows the place's name.
+pub(crate) fn columns(object: &Object, options: &ReadOptions<'_>) -> Result<BTreeMap<String, Array>, String> {
+    let mut columns = BTreeMap::new();
     for column in options.columns {
         match object.get(&column.name) {
-            Some(value) => drop(extra.columns.insert(column.name.clone(), array(column, value)?)),
+            Some(value) => drop(columns.insert(column.name.clone(), array(column, value)?)),
             None if column.required => {
                 return Err(format!("has no column `{}`, which prep.columns names", column.name));
             }
             None => {}
         }
     }
-    Ok((extra != Extra::default()).then_some(extra))
+    Ok(columns)
 }
 
 /// Returns the paths of a medium: one, or a list for pictures. Each may be an object with a `path`.

@@ -23,6 +23,7 @@ use crate::samples::{extension, stem};
 use crate::utterances::Extra;
 use crate::values::BadPath;
 use crate::{CorpusError, ReadOptions, Reading, Role, ids, values};
+pub(crate) use extras::columns;
 use layout::Layout;
 
 /// Reads a manifest. Relative paths of recordings are relative to the manifest's folder. A row without an id is named

@@ -5,6 +5,7 @@ pub mod dual_kmeans;
 pub mod import;
 pub mod kmeans;
 pub mod paraformer;
+pub mod phonemes;
 pub mod rvq_kmeans;
 pub mod s3;
 pub mod statistics;
@@ -18,10 +19,12 @@ pub fn registry() -> Registry {
         .with::<statistics::StatisticsConfig>()
         .with::<kmeans::KmeansConfig>()
         .with::<import::ImportConfig>()
+        .with::<import::ImportCodesConfig>()
         .with::<campplus::CampplusConfig>()
         .with::<s3::S3Config>()
         .with::<paraformer::ParaformerConfig>()
         .with::<step_audio::StepAudioConfig>()
         .with::<dual_kmeans::DualKmeansConfig>()
+        .with::<phonemes::PhonemesConfig>()
         .with::<rvq_kmeans::RvqKmeansConfig>()
 }

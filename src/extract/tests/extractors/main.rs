@@ -2,6 +2,7 @@
 
 mod dual_kmeans;
 mod kmeans;
+mod phonemes;
 mod rvq_kmeans;
 mod speech;
 mod statistics;

@@ -30,7 +30,8 @@ pub fn card(config: &VallEConfig, description: &Description, scores: &Scores) ->
 
 /// Formats the scores as a Markdown section.
 fn scores_section(scores: &Scores) -> String {
-    let mut section = format!("## Scores on `{}` ({} utterances)\n\n| score | |\n|---|---|\n", scores.split, scores.utterances);
+    let mut section =
+        format!("## Scores on `{}` ({} utterances)\n\n| score | |\n|---|---|\n", scores.split, scores.utterances);
     for (name, value) in rows(scores) {
         // Writing to a String cannot fail.
         let _ = writeln!(section, "| {name} | {value} |");
@@ -40,8 +41,13 @@ fn scores_section(scores: &Scores) -> String {
 
 /// Formats the scores as lines for a terminal.
 pub fn lines(scores: &Scores) -> Vec<String> {
-    let title = format!("scores on {} ({} utterances, spoken in voices of training recordings)", scores.split, scores.utterances);
-    std::iter::once(title).chain(rows(scores).into_iter().map(|(name, value)| format!("  {name:<56} {value}"))).collect()
+    let title = format!(
+        "scores on {} ({} utterances, spoken in voices of training recordings)",
+        scores.split, scores.utterances
+    );
+    std::iter::once(title)
+        .chain(rows(scores).into_iter().map(|(name, value)| format!("  {name:<56} {value}")))
+        .collect()
 }
 
 fn rows(scores: &Scores) -> Vec<(String, String)> {
@@ -60,7 +66,10 @@ fn rows(scores: &Scores) -> Vec<(String, String)> {
             format!("{own:.3} / {others:.3}, the right one is nearest: {}", percent(nearest))
         };
         rows.extend([
-            ("voice: similarity to the right speaker / to others".to_owned(), three(voice.own, voice.others, voice.nearest)),
+            (
+                "voice: similarity to the right speaker / to others".to_owned(),
+                three(voice.own, voice.others, voice.nearest),
+            ),
             ("  of the real recordings".to_owned(), three(voice.real_own, voice.real_others, voice.real_nearest)),
         ]);
     }

@@ -6,10 +6,10 @@ use flowmill_networks::vall_e::{Batch, Codes, DrawConfig, Sample, Task, VallECon
 use flowmill_nn::random::RngKey;
 
 use super::options::TrainOptions;
+use super::prompts::PromptRule;
 use super::rows::{self, RowFault, Symbols};
 use super::tokenizer::PhonemeTokenizer;
 use super::voices::Voices;
-use super::prompts::PromptRule;
 
 /// Everything that turns the rows of a split into examples.
 pub struct Reader {
@@ -52,10 +52,8 @@ impl Reader {
         rng_key: RngKey,
     ) -> Result<Example, BoxError> {
         let about = |fault: RowFault| format!("utterance {}: {fault}", row.id);
-        let (codes, symbols) = (
-            rows::codes(row).map_err(about)?,
-            Symbols::of(row, &self.tokenizer, &options.languages).map_err(about)?,
-        );
+        let (codes, symbols) =
+            (rows::codes(row).map_err(about)?, Symbols::of(row, &self.tokenizer, &options.languages).map_err(about)?);
         if codes.levels() != levels {
             return Err(about(RowFault::Levels { found: codes.levels(), levels }).into());
         }

@@ -117,7 +117,8 @@ impl Family for VallE {
         options.similarities = options.similarities.as_deref().map(resolved);
         let symbols = description::tokenizer(options)?.size();
         if symbols > settings.config.phoneme_tokens {
-            let reason = format!("{} is less than the {symbols} symbols of train.tokenizer", settings.config.phoneme_tokens);
+            let reason =
+                format!("{} is less than the {symbols} symbols of train.tokenizer", settings.config.phoneme_tokens);
             return Err(KeyError::new("train.model.phoneme_tokens", reason).into());
         }
         Ok(())
@@ -167,12 +168,7 @@ impl Family for VallE {
         Ok((Network(network), parameters))
     }
 
-    fn initialize(
-        settings: &Settings,
-        parameters: &mut Parameters,
-        _: &Artifacts,
-        _: u64,
-    ) -> Result<(), BoxError> {
+    fn initialize(settings: &Settings, parameters: &mut Parameters, _: &Artifacts, _: u64) -> Result<(), BoxError> {
         training::freeze_unused(parameters, &settings.config, &settings.options);
         Ok(())
     }

@@ -51,7 +51,11 @@ impl Model<VallE> for Network {
         let spoken = speak(&speaker, lines, &SpeakOptions { max_frames, ..options }, &rng_key)?;
         let mut made = Vec::new();
         for ((id, example), output) in examples.iter().zip(&spoken) {
-            let parts = [("prompt", example.sample.prompt.as_ref()), ("output", Some(output)), ("target", Some(&example.sample.response))];
+            let parts = [
+                ("prompt", example.sample.prompt.as_ref()),
+                ("output", Some(output)),
+                ("target", Some(&example.sample.response)),
+            ];
             for (part, codes) in parts {
                 made.extend(heard(&decoder, id, part, codes)?);
             }

@@ -135,7 +135,10 @@ impl TrainOptions {
                 return wrong(&format!("tasks.{task}"), format!("{weight} is not a weight: 0 or more"));
             }
             if weight > 0.0 && matches!(task, Task::NoiseSuppression | Task::SpeechRemoval) {
-                return wrong(&format!("tasks.{task}"), "needs codes of noisy recordings, which no stage makes: set 0".into());
+                return wrong(
+                    &format!("tasks.{task}"),
+                    "needs codes of noisy recordings, which no stage makes: set 0".into(),
+                );
             }
         }
         if self.tasks.weights().iter().all(|(_, weight)| *weight == 0.0) {

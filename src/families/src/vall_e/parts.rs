@@ -59,7 +59,8 @@ pub fn of(loss: &TrainLoss, levels: usize) -> Vec<(&'static str, f64)> {
         ("accuracy", share(audio().map(|sums| sums.top1).sum(), outputs)),
         ("top10", share(audio().map(|sums| sums.top10).sum(), outputs)),
     ];
-    for (_, (names, sums)) in NAMES.iter().zip(&groups).enumerate().filter(|(at, _)| *at < levels || *at >= MOST_LEVELS) {
+    for (_, (names, sums)) in NAMES.iter().zip(&groups).enumerate().filter(|(at, _)| *at < levels || *at >= MOST_LEVELS)
+    {
         parts.push((names.loss, share(sums.loss, sums.outputs)));
         parts.push((names.top1, share(sums.top1, sums.outputs)));
         parts.push((names.top10, share(sums.top10, sums.outputs)));
@@ -79,7 +80,9 @@ mod tests {
         let accuracy = |top1, top10, outputs| Accuracy { top1, top10, outputs };
         let loss = TrainLoss {
             total: Value::from_vec(vec![1.0], &[]).unwrap(),
-            parts: [("len", 3.0), ("tts-c.1", 4.0), ("tts.1", 1.0), ("tts.nar-len", 2.0)].map(|(l, v)| (l.into(), v)).into(),
+            parts: [("len", 3.0), ("tts-c.1", 4.0), ("tts.1", 1.0), ("tts.nar-len", 2.0)]
+                .map(|(l, v)| (l.into(), v))
+                .into(),
             accuracies: vec![
                 ("len".into(), accuracy(0.0, 1.0, 4)),
                 ("tts-c.1".into(), accuracy(0.0, 0.5, 10)),

@@ -102,10 +102,8 @@ impl Symbols {
         languages: &[String],
     ) -> Result<Self, RowFault> {
         let number = languages.iter().position(|own| own == language);
-        let number = number.ok_or_else(|| RowFault::Language {
-            language: language.to_owned(),
-            known: languages.join(", "),
-        })?;
+        let number =
+            number.ok_or_else(|| RowFault::Language { language: language.to_owned(), known: languages.join(", ") })?;
         // A model has at most 2^20 languages.
         Ok(Self { phonemes: tokenizer.encode(phonemes)?, language: number as u32 })
     }

@@ -128,10 +128,13 @@ impl SpeechScorer {
         let heard = |audio: Option<&Audio>| audio.map(|audio| self.listener.hear(audio)).transpose();
         let (of_real, of_codec) = (heard(Some(&real))?.flatten(), heard(Some(&after_codec))?.flatten());
         let of_generated = heard(generated.as_ref())?.flatten();
-        let (text_of, voice_of) = (|heard: &Option<Heard>| heard.as_ref()?.text.clone(), |heard: &Option<Heard>| {
-            let Similarity { own, others, is_nearest } = self.listener.similarity(&row.group, heard.as_ref()?)?;
-            Some((own, others, is_nearest))
-        });
+        let (text_of, voice_of) = (
+            |heard: &Option<Heard>| heard.as_ref()?.text.clone(),
+            |heard: &Option<Heard>| {
+                let Similarity { own, others, is_nearest } = self.listener.similarity(&row.group, heard.as_ref()?)?;
+                Some((own, others, is_nearest))
+            },
+        );
         let to_real = self.listener.log_mel(&real)?;
         let distance = |audio: &Audio| -> Result<Option<f64>, BoxError> {
             Ok(self.listener.distance(&to_real, &self.listener.log_mel(audio)?))
@@ -148,7 +151,11 @@ impl SpeechScorer {
             real_frames: real_codes.frames(),
             voice: voice_of(&of_generated),
             real_voice: voice_of(&of_real),
-            distance_db: near.zip(limit).zip(trivial).map(|((generated, codec), prompt)| Distances { generated, codec, prompt }),
+            distance_db: near.zip(limit).zip(trivial).map(|((generated, codec), prompt)| Distances {
+                generated,
+                codec,
+                prompt,
+            }),
         };
         let made = |name: String, audio| {
             let title = format!("{name}: {text} ({})", row.group);
@@ -240,7 +247,13 @@ struct Heard {
 
 impl Listener {
     fn new() -> Result<Self, BoxError> {
-        let mel = MelConfig { sample_rate: 16_000, n_fft: 1024, win_length: 1024, hop_length: 256, ..MelConfig::cosyvoice2() };
+        let mel = MelConfig {
+            sample_rate: 16_000,
+            n_fft: 1024,
+            win_length: 1024,
+            hop_length: 256,
+            ..MelConfig::cosyvoice2()
+        };
         Ok(Self {
             cepstra: Cepstra::new()?,
             mel: MelSpectrogram::new(mel)?,

@@ -11,8 +11,8 @@ use flowmill_extract::extractors::registry;
 use flowmill_extract::{Extractor, Media, State};
 use flowmill_family::{BoxError, Input, Loaded, Made, Output, Request, Synthesis, Synthesizer};
 use flowmill_networks::vall_e::{
-    Codes, FirstLevel, Guidance, MaskedOptions, SamplingOptions, SpeakOptions, SpeakRequest, Speaker, TranscribeRequest,
-    VallEConfig,
+    Codes, FirstLevel, Guidance, MaskedOptions, SamplingOptions, SpeakOptions, SpeakRequest, Speaker,
+    TranscribeRequest, VallEConfig,
 };
 use flowmill_nn::random::RngKey;
 use schemars::JsonSchema;
@@ -224,11 +224,7 @@ impl Synthesizer for SpeechSynthesizer {
         self.run_observed(request, &mut |_, _| {})
     }
 
-    fn run_observed(
-        &self,
-        request: &Request,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Synthesis, BoxError> {
+    fn run_observed(&self, request: &Request, progress: &mut dyn FnMut(usize, usize)) -> Result<Synthesis, BoxError> {
         match request.inputs.as_slice() {
             [Input::Text(text)] => self.speak(text, None, &request.name, progress),
             [Input::Text(text), Input::Audio(prompt)] => self.speak(text, Some(prompt), &request.name, progress),
@@ -279,8 +275,12 @@ mod tests {
         let FirstLevel::Autoregressive { sampling, guidance } = options.first_level else { panic!("{options:?}") };
         assert_eq!((sampling.temperature, sampling.top_p, options.max_frames), (0.5, 1.0, 150));
         assert_eq!(guidance.map(|guidance| guidance.strength), Some(2.0));
-        let masked =
-            SynthOptions { path: Some(FirstLevelPath::NarLen), steps: Some(7), guidance: Some(1.0), ..SynthOptions::default() };
+        let masked = SynthOptions {
+            path: Some(FirstLevelPath::NarLen),
+            steps: Some(7),
+            guidance: Some(1.0),
+            ..SynthOptions::default()
+        };
         let FirstLevel::Masked(masked) = applied(masked).unwrap().first_level else { panic!("not masked") };
         assert_eq!((masked.steps, masked.guidance), (7, None));
         for bad in [

@@ -27,7 +27,8 @@ impl Decoder {
     pub fn open(path: &Path, device: &Device) -> Result<Self, BoxError> {
         let state = State::load(path)?;
         let codec = registry().codec(&state, device)?;
-        let codec = codec.ok_or_else(|| format!("{}: `{}` cannot turn codes into sound", path.display(), state.kind()))?;
+        let codec =
+            codec.ok_or_else(|| format!("{}: `{}` cannot turn codes into sound", path.display(), state.kind()))?;
         Ok(Self(codec))
     }
 
@@ -66,7 +67,12 @@ pub struct Line {
 ///
 /// # Errors
 /// Returns an error for a line that does not match the model.
-pub fn speak(speaker: &Speaker, lines: Vec<Line>, options: &SpeakOptions, rng_key: &RngKey) -> NetworkResult<Vec<Codes>> {
+pub fn speak(
+    speaker: &Speaker,
+    lines: Vec<Line>,
+    options: &SpeakOptions,
+    rng_key: &RngKey,
+) -> NetworkResult<Vec<Codes>> {
     let request = |Line { symbols: Symbols { phonemes, language }, prompt, sample }| SpeakRequest {
         phonemes,
         language,

@@ -37,6 +37,14 @@ impl List {
         }
     }
 
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Ints(items) => items.len(),
+            Self::Floats(items) => items.len(),
+            Self::Mixed(items) => items.len(),
+        }
+    }
+
     /// Returns the size of its items in bytes.
     pub fn held(&self) -> usize {
         match self {

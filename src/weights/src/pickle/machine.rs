@@ -53,6 +53,8 @@ pub(super) enum Node {
     Dtype(Dtype),
     /// A NumPy array; `None` until it is filled.
     Array(Option<Box<TensorView>>),
+    /// A NumPy array of Python objects, in row order.
+    Objects(Vec<Item>),
     /// An object of which only the name of its class is read.
     Object(Arc<str>),
 }
@@ -65,7 +67,7 @@ impl Node {
             Self::Text(text) => 2 * ALLOCATION + text.len(),
             Self::Bytes(bytes) => 2 * ALLOCATION + bytes.len(),
             Self::List(list) => list.held(),
-            Self::Tuple(items) | Self::Set(items) => held(items),
+            Self::Tuple(items) | Self::Set(items) | Self::Objects(items) => held(items),
             Self::Dict(pairs) => held(pairs),
             Self::Storage(_) | Self::Dtype(_) => 0,
             Self::Global(_, name) | Self::Unread(name) | Self::Object(name) => 2 * ALLOCATION + name.len(),

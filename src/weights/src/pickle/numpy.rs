@@ -207,6 +207,20 @@ impl Machine<'_, '_> {
             let name = format!("numpy array of {why}, {:?}", shape.iter().take(8).collect::<Vec<_>>());
             Ok(Node::Object(name.chars().take(2 * SHOWN).collect::<String>().into()))
         };
+        let objects = match self.node(data) {
+            Some(Node::List(list)) if dtype.kind == Kind::Object && (shape.len() < 2 || !column_order) => {
+                Some(list.len())
+            }
+            _ => None,
+        };
+        if let Some(length) = objects {
+            if shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size)) != Some(length) {
+                return Err(damaged(self));
+            }
+            self.charge(length)?;
+            let Some(Node::List(list)) = self.node(data) else { return Err(damaged(self)) };
+            return Ok(Node::Objects(list.to_items()));
+        }
         let (Kind::Element(_) | Kind::Unsigned(_)) = dtype.kind else { return not_read(dtype.described()) };
         let bytes = self.numpy_bytes(data).ok_or_else(|| damaged(self))?;
         if matches!(self.node(data), Some(Node::Text(_))) {

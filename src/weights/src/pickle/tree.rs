@@ -95,6 +95,11 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
                 self.source.hold(if last { 0 } else { held(&items) })?;
                 PickleValue::Tuple(self.values(items, depth)?)
             }
+            Node::Objects(items) => {
+                let items = if last { std::mem::take(items) } else { items.clone() };
+                self.source.hold(if last { 0 } else { held(&items) })?;
+                PickleValue::Objects(self.values(items, depth)?)
+            }
             Node::Set(items) => {
                 let items = if last { std::mem::take(items) } else { items.clone() };
                 self.source.hold(if last { 0 } else { held(&items) })?;
@@ -155,7 +160,9 @@ fn count_holders(pickle: &Pickle) -> Vec<u32> {
     hold(&pickle.root);
     for node in &pickle.nodes {
         match node {
-            Node::List(List::Mixed(list)) | Node::Tuple(list) | Node::Set(list) => list.iter().for_each(&mut hold),
+            Node::List(List::Mixed(list)) | Node::Tuple(list) | Node::Set(list) | Node::Objects(list) => {
+                list.iter().for_each(&mut hold);
+            }
             Node::Dict(pairs) => pairs.iter().for_each(|(key, value)| {
                 hold(key);
                 hold(value);

@@ -36,6 +36,8 @@ pub enum PickleValue {
     Tensor(Box<TensorView>),
     /// A tensor that cannot be read: a description of what it has instead of plain elements.
     Unreadable(Arc<str>),
+    /// A NumPy array of Python objects, in row order.
+    Objects(Vec<PickleValue>),
     /// The name of an object, a class or a function. Nothing of it is read or executed.
     Object(Arc<str>),
 }
@@ -111,6 +113,7 @@ impl PickleValue {
             Self::Dict(items) => format!("dict of {}", items.len()),
             Self::Tensor(tensor) => format!("tensor {} {:?}", tensor.element(), tensor.shape()),
             Self::Unreadable(problem) => format!("tensor of {problem}"),
+            Self::Objects(items) => format!("numpy array of Python objects, [{}]", items.len()),
             Self::Object(name) => name.to_string(),
         }
     }

@@ -6,7 +6,7 @@ mod zip;
 
 use super::pickle::PickleValue;
 use super::source::Source;
-use super::{Parsed, RawTensor, Result, TensorView, file_error};
+use super::{Parsed, RawTensor, Result, TensorView, file_error, npy};
 use crate::fault::Fault;
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(crate) const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 /// First byte of a pickle of protocol 2 or later.
 pub(crate) const PICKLE_MAGIC: u8 = 0x80;
 
-/// The values of a file of `torch.save` or `pickle.dump`. Tensors are read on demand.
+/// The values of a file of `torch.save`, `pickle.dump`, or `numpy.save` with Python objects. Tensors are read on demand.
 pub struct PickleFile<'a> {
     /// The saved value.
     pub value: PickleValue,
@@ -47,6 +47,10 @@ impl<'a> PickleFile<'a> {
         let value = match head[..] {
             [PICKLE_MAGIC, ..] => legacy::read(&mut source)?,
             _ if head.starts_with(ZIP_MAGIC) => zip::read(&mut source)?,
+            _ if npy::MAGIC.starts_with(&head) && !head.is_empty() => {
+                npy::objects(&mut source)?;
+                legacy::read(&mut source)?
+            }
             _ => {
                 return Err(Fault::not_weights("neither a zip archive nor a pickle, so nothing that torch.save wrote"));
             }

@@ -4,7 +4,10 @@
 //! floats), `utt2speech_token.pt` (id to list of integers; Step-Audio's has `vq02`, `vq06` and their mixed sequence `vq0206` under
 //! each id), one file per split. Nothing is fitted and nothing listened to: a stage looks its rows up. The state that stands for the extractor says
 //! only where values came from, and an exported model that is asked about a new recording says that it cannot tell.
+//!
+//! Codes of a neural codec are read by an extractor of their own, `import-codes`: they are in a file for each row, not in one for all.
 
+mod codes;
 mod file;
 mod files;
 mod speakers;
@@ -16,6 +19,7 @@ use candle_core::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use codes::{ImportCodes, ImportCodesConfig};
 pub use file::{ImportError, read_embeddings, read_tokens};
 pub use files::Files;
 pub use speakers::{Choice, SpeakerFiles};

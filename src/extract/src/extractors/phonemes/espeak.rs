@@ -1,0 +1,172 @@
+//! The program espeak-ng: its version, its languages, and the phonemes of many pieces of text in one run.
+//!
+//! Without words among its arguments the program reads its input line by line and writes the phonemes of each clause on a line. How many clauses it
+//! finds in a line is its own decision, so a line of phoneme mnemonics follows every piece, whose output ends the piece's.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use flowmill_audio::program::{self, ProgramError, ProgramLimits};
+
+/// The program's name.
+pub const PROGRAM: &str = "espeak-ng";
+
+/// The line between pieces: mnemonics of phonemes that no voice gives for words.
+const SEPARATOR: &str = "[[ppppp]]";
+/// The longest line in bytes. The program reads lines in pieces of 1,000 bytes and would split a longer one anywhere.
+const LONGEST_LINE: usize = 900;
+
+/// The installed program.
+#[derive(Debug)]
+pub struct Espeak {
+    program: String,
+    /// The version, such as `1.51`.
+    version: String,
+    languages: BTreeSet<String>,
+}
+
+impl Espeak {
+    /// Asks the program of this name or path for its version and its languages.
+    ///
+    /// # Errors
+    /// [`ProgramError::Missing`] if there is no such program; others if it does not answer.
+    pub fn find(program: &str) -> Result<Self, ProgramError> {
+        let ask = |argument: &str| {
+            let mut command = Command::new(program);
+            program::run(command.arg(argument).stdin(Stdio::null()), &ProgramLimits::default())
+        };
+        let (about, voices) = (ask("--version")?, ask("--voices")?);
+        let about = String::from_utf8_lossy(&about.bytes).into_owned();
+        // "eSpeak NG text-to-speech: 1.51  Data at: …"
+        let version = about.split(':').nth(1).and_then(|rest| rest.split_whitespace().next());
+        let version = version.unwrap_or_else(|| about.trim()).to_owned();
+        // A line for each voice: priority, language, age and gender, name, …
+        let voices = String::from_utf8_lossy(&voices.bytes).into_owned();
+        let languages = voices.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
+        Ok(Self { program: program.to_owned(), version, languages: languages.map(str::to_lowercase).collect() })
+    }
+
+    /// The version, such as `1.51`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Returns whether there is a voice of this name.
+    pub fn has(&self, voice: &str) -> bool {
+        self.languages.contains(voice)
+    }
+
+    /// Returns the phonemes of pieces of text in the order of the pieces: IPA with stress, words separated by blanks, without the marks of words
+    /// in other languages. The pieces have no punctuation and no control characters.
+    ///
+    /// # Errors
+    /// When the program fails, or writes something else than phonemes for every piece.
+    pub fn phonemes(&self, voice: &str, pieces: &[&str]) -> Result<Vec<String>, ProgramError> {
+        let mut input = format!("{SEPARATOR}\n");
+        for piece in pieces {
+            lines(piece).for_each(|line| {
+                input.push_str(line);
+                input.push('\n');
+            });
+            input.push_str(SEPARATOR);
+            input.push('\n');
+        }
+        let output = self.run(voice, input)?;
+        let mut lines = output.lines().map(str::trim);
+        let separator = lines.next().unwrap_or_default();
+        let mut found = Vec::with_capacity(pieces.len());
+        let mut piece = String::new();
+        for line in lines {
+            if line == separator {
+                found.push(without_switches(&std::mem::take(&mut piece)));
+            } else if !line.is_empty() {
+                if !piece.is_empty() {
+                    piece.push(' ');
+                }
+                piece.push_str(line);
+            }
+        }
+        if separator.is_empty() || found.len() != pieces.len() || !piece.is_empty() {
+            let problem = format!("wrote phonemes of {} texts instead of {}", found.len(), pieces.len());
+            return Err(ProgramError::Io(std::io::Error::other(problem)));
+        }
+        Ok(found)
+    }
+
+    /// Runs the program on its input.
+    fn run(&self, voice: &str, input: String) -> Result<String, ProgramError> {
+        let (reader, mut writer) = std::io::pipe().map_err(ProgramError::Io)?;
+        let mut command = Command::new(&self.program);
+        command.args(["-q", "--ipa", "-b", "1", "-v", voice]).stdin(reader);
+        let output = std::thread::scope(|scope| {
+            // A program that ends early breaks the pipe; its exit status says why.
+            scope.spawn(move || drop(writer.write_all(input.as_bytes())));
+            let output = program::run(&mut command, &ProgramLimits::default());
+            // The command holds the reading end: a writer that still waits would wait forever.
+            drop(command);
+            output
+        })?;
+        Ok(String::from_utf8_lossy(&output.bytes).into_owned())
+    }
+}
+
+/// Returns a piece as lines that the program reads as a whole, split at a blank where there is one.
+fn lines(piece: &str) -> impl Iterator<Item = &str> {
+    let mut rest = piece;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let limit = (0..=LONGEST_LINE.min(rest.len())).rev().find(|at| rest.is_char_boundary(*at))?;
+        let at = match limit == rest.len() {
+            true => limit,
+            false => rest[..limit].rfind(' ').filter(|at| *at > 0).unwrap_or(limit),
+        };
+        let (line, later) = rest.split_at(at);
+        rest = later.trim_start();
+        Some(line)
+    })
+}
+
+/// Removes the marks of words in another language: `(en)ˈʌpdeɪt(de)`.
+fn without_switches(phonemes: &str) -> String {
+    let mut kept = String::with_capacity(phonemes.len());
+    let mut rest = phonemes;
+    while let Some((before, after)) = rest.split_once('(') {
+        kept.push_str(before);
+        match after.split_once(')') {
+            Some((name, later)) if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') => rest = later,
+            _ => {
+                kept.push('(');
+                rest = after;
+            }
+        }
+    }
+    kept.push_str(rest);
+    // A mark between two blanks leaves both.
+    kept.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_other_languages_are_removed() {
+        assert_eq!(without_switches("zˈɔnənkˌystə (en)ˈʌpdeɪt(de)"), "zˈɔnənkˌystə ˈʌpdeɪt");
+        assert_eq!(without_switches("(en)ˈɛ5ksə5lə5nt(cmn) a"), "ˈɛ5ksə5lə5nt a");
+        assert_eq!(without_switches("a (1) b("), "a (1) b(");
+    }
+
+    #[test]
+    fn long_pieces_are_split_at_blanks() {
+        let long = "word ".repeat(400);
+        let parts: Vec<&str> = lines(long.trim_end()).collect();
+        assert!(parts.len() > 2 && parts.iter().all(|part| part.len() <= LONGEST_LINE));
+        assert_eq!(parts.join(" "), long.trim_end());
+        let unbroken = "語".repeat(700);
+        assert_eq!(lines(&unbroken).collect::<String>(), unbroken);
+        assert_eq!(lines("").count(), 0);
+    }
+}
