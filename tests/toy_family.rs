@@ -78,6 +78,7 @@ fn pixel(name: &str, number: f32) -> Made {
 impl Family for Toy {
     const NAME: &'static str = "toy-linear";
     const COST_UNIT: &'static str = "rows";
+    const SHARD_COLUMNS: Option<&'static [&'static str]> = Some(&[speech::UTT_EMBEDDING]);
     const EXTRACTORS: &'static [FittedExtractor] = &[FittedExtractor { stage: 1, file: "embedding.safetensors" }];
 
     type Config = ToyConfig;
@@ -270,7 +271,7 @@ fn stages() -> Vec<Box<dyn Stage>> {
         Box::new(flowmill_stage_prep::Prep),
         Box::new(flowmill_stage_embed::Embed::new(extractors::registry())),
         Box::new(flowmill_stage_tokens::Tokens::new(extractors::registry())),
-        Box::new(flowmill_stage_pack::Pack::new(extractors::registry())),
+        Box::new(flowmill_stage_pack::Pack::new(extractors::registry()).with_families(registry())),
         Box::new(TrainStage::new(registry())),
         Box::new(flowmill_stage_average::AverageStage),
         Box::new(Export::new(registry())),

@@ -27,7 +27,7 @@ pub fn all() -> Vec<Box<dyn Stage>> {
         Box::new(Prep),
         Box::new(Embed::new(extractors.clone())),
         Box::new(Tokens::new(extractors.clone())),
-        Box::new(Pack::new(extractors.clone())),
+        Box::new(Pack::new(extractors.clone()).with_families(families.clone())),
         Box::new(TrainStage::new(families.clone()).with_extractors(extractors)),
         Box::new(AverageStage),
         Box::new(Export::new(families)),

@@ -8,6 +8,7 @@
 //! | step | functions of [`Family`] |
 //! |---|---|
 //! | the recipe is read and checked | `check`, `check_columns`, `check_initial_weights`, `check_export` |
+//! | stage 3 packs shards | [`Family::SHARD_COLUMNS`] |
 //! | stage 4 opens shards | `columns`, `reader`, `cost`, `example`, `collate` |
 //! | stage 4 trains | `complete`, `build`, `initialize`; [`Model::loss`], [`Model::preview`], `describe` |
 //! | stage 6 exports, samples and scores | `sampling`, `export`, `scorer`, `card` |

@@ -29,6 +29,9 @@ pub trait Registered: Send + Sync {
     /// The family's name.
     fn name(&self) -> &'static str;
 
+    /// See [`Family::SHARD_COLUMNS`].
+    fn shard_columns(&self) -> Option<&'static [&'static str]>;
+
     /// The family's own keys of the section `train`.
     fn train_keys(&self) -> &'static [&'static str];
 
@@ -71,6 +74,10 @@ struct Entry<F>(PhantomData<fn() -> F>);
 impl<F: Family> Registered for Entry<F> {
     fn name(&self) -> &'static str {
         F::NAME
+    }
+
+    fn shard_columns(&self) -> Option<&'static [&'static str]> {
+        F::SHARD_COLUMNS
     }
 
     fn train_keys(&self) -> &'static [&'static str] {

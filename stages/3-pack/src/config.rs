@@ -21,8 +21,8 @@ pub struct PackConfig {
     pub utterances_per_shard: usize,
     /// The zstd level of Parquet shards, 1 to 22.
     pub compression_level: i32,
-    /// The columns of shards, from those that stages 0 to 2 provide. By default those of the speech flows, and those
-    /// in `prep.columns` and `prep.references`.
+    /// The columns of shards, from those that stages 0 to 2 provide. By default those that the model's family needs, and
+    /// those in `prep.columns` and `prep.references`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
     /// Minimum number of tokens of an utterance; utterances with fewer are rejected. With two codebooks, the ids of

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use flowmill_corpus::file_checksum;
 use flowmill_corpus::shard::{
-    ListPaths, MadeBy, MelStore, ShardEntry, ShardIndex, SplitContent, speech, write_data_list, write_row_lists,
+    ListPaths, MadeBy, ShardEntry, ShardIndex, SplitContent, speech, write_data_list, write_row_lists,
     write_shard_lists,
 };
 use flowmill_extract::State;
@@ -19,7 +19,7 @@ use crate::wanted::Wanted;
 use crate::{Container, ListStyle, PackConfig};
 
 /// Plans an index per split and the statistics.
-pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageError> {
+pub fn phase(config: &PackConfig, needed: Option<&[&str]>, context: &PlanContext) -> Result<Phase, StageError> {
     // No later stage cuts rows from recordings.
     context.of_run::<RunRecordings>().clear();
     let own = context.stage_dir(3);
@@ -31,12 +31,13 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
             records.entry(split).or_default().push(path);
         }
     }
-    let extractors = extractors(config, context)?;
+    let wanted = Wanted::of(config, needed, context)?;
+    let extractors = extractors(&wanted, context)?;
     let part =
         |(split, records): (&String, &Vec<PathBuf>)| index_part(config, &own, split, records.clone(), &extractors);
     let mut parts: Vec<Part> = records.iter().map(part).collect();
     let train_split = flowmill_stage_prep::train_split(context.recipe())?;
-    if let Some(train) = records.get(&train_split).filter(|_| config.mel.store != MelStore::None) {
+    if let Some(train) = records.get(&train_split).filter(|_| wanted.has(speech::MEL)) {
         parts.push(statistics_part(config, train_split, train.clone()));
     }
     Ok(Phase::new("index", parts))
@@ -46,9 +47,8 @@ pub fn phase(config: &PackConfig, context: &PlanContext) -> Result<Phase, StageE
 type Extractor = (Vec<String>, PathBuf);
 
 /// Returns the extractors of stages 1 and 2, each with its file in its stage's folder.
-fn extractors(config: &PackConfig, context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
+fn extractors(wanted: &Wanted, context: &PlanContext) -> Result<Vec<Extractor>, StageError> {
     let mut found = Vec::new();
-    let wanted = Wanted::of(config, context)?;
     for stage in [1, 2] {
         // Embeddings of speakers are means of those of utterances.
         let mut columns = wanted.given_by(stage);

@@ -28,12 +28,25 @@ pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
 /// The stage.
 pub struct Pack {
     extractors: Registry,
+    families: flowmill_family::Registry,
 }
 
 impl Pack {
-    /// The stage with the extractors that a recipe can name for stages 1 and 2.
+    /// Creates the stage with the extractors that a recipe can name for stages 1 and 2. Shards have the columns of the speech flows.
     pub fn new(extractors: Registry) -> Self {
-        Self { extractors }
+        Self { extractors, families: flowmill_family::Registry::new() }
+    }
+
+    /// Adds the families that a recipe can name. Shards have the columns that the family needs.
+    #[must_use]
+    pub fn with_families(self, families: flowmill_family::Registry) -> Self {
+        Self { families, ..self }
+    }
+
+    /// Returns the names of the columns that the recipe's family needs; `None` for those of the speech flows.
+    fn needed(&self, recipe: &Recipe) -> Result<Option<&'static [&'static str]>, RecipeError> {
+        let is_known = self.families.names().next().is_some();
+        Ok(if is_known { self.families.of_recipe(recipe)?.shard_columns() } else { None })
     }
 }
 
@@ -72,9 +85,10 @@ impl Stage for Pack {
 
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
         let config = PackConfig::of(context.recipe())?;
+        let needed = self.needed(context.recipe())?;
         match phase {
-            0 => pack::phase(&config, &self.extractors, context).map(Some),
-            1 => index::phase(&config, context).map(Some),
+            0 => pack::phase(&config, &self.extractors, needed, context).map(Some),
+            1 => index::phase(&config, needed, context).map(Some),
             _ => Ok(None),
         }
     }

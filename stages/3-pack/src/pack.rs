@@ -24,8 +24,13 @@ use crate::{Container, PackConfig};
 const ROWS_PER_THREAD: usize = 16;
 
 /// Plans the shards.
-pub fn phase(config: &PackConfig, extractors: &Registry, context: &PlanContext) -> Result<Phase, StageError> {
-    let wanted = Wanted::of(config, context)?;
+pub fn phase(
+    config: &PackConfig,
+    extractors: &Registry,
+    needed: Option<&[&str]>,
+    context: &PlanContext,
+) -> Result<Phase, StageError> {
+    let wanted = Wanted::of(config, needed, context)?;
     for stage in [1, 2].into_iter().filter(|stage| wanted.needs(*stage)) {
         context.receipts(stage)?;
     }
@@ -75,7 +80,7 @@ fn part(
             columns: &columns,
             root: &root,
             recordings: &recordings,
-            mel: mel(&config)?,
+            mel: if wanted.has(speech::MEL) { mel(&config)? } else { None },
             mel_config: config.mel.config(),
             lengths,
             completed: AtomicU64::new(0),

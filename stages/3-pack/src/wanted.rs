@@ -30,24 +30,24 @@ fn has(columns: &[ColumnSpec], name: &str) -> bool {
 }
 
 impl Wanted {
-    /// Returns the columns in `pack.columns`; by default those of the speech flows, and those in `prep.columns`.
+    /// Returns the columns in `pack.columns`; by default those that the family needs, or those of the speech flows, and
+    /// those in `prep.columns`.
     ///
     /// # Errors
     /// Returns an error about the key `pack.columns` for a column that no stage provides, or if a table of stages 1
     /// and 2 cannot be read.
-    pub fn of(config: &PackConfig, context: &PlanContext) -> Result<Self, StageError> {
+    pub fn of(config: &PackConfig, needed: Option<&[&str]>, context: &PlanContext) -> Result<Self, StageError> {
         let recipe = context.recipe();
         let of_data = of_data(recipe)?;
         let of_speech = speech::columns(config.mel.store);
         let mut wanted = Self { columns: Vec::new(), stages: BTreeMap::new() };
-        let Some(names) = &config.columns else {
-            of_speech.into_iter().for_each(|column| wanted.add_of_speech(column));
-            of_data.into_iter().for_each(|column| wanted.add(column, Some(0)));
-            return Ok(wanted);
-        };
-        of_speech.iter().filter(|column| names.contains(&column.name)).for_each(|c| wanted.add_of_speech(c.clone()));
-        for name in names.iter().filter(|name| !has(&of_speech, name)) {
-            if let Some((role, _)) = MEDIA_BYTES.iter().find(|(_, column)| column == name) {
+        let own = config.columns.as_ref().map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
+        let of_speech_only = own.is_none() && needed.is_none();
+        let names = own.as_deref().or(needed).unwrap_or_default();
+        let is_wanted = |column: &&ColumnSpec| of_speech_only || names.contains(&column.name.as_str());
+        of_speech.iter().filter(is_wanted).for_each(|column| wanted.add_of_speech(column.clone()));
+        for &name in names.iter().filter(|name| !has(&of_speech, name)) {
+            if let Some((role, _)) = MEDIA_BYTES.iter().find(|(_, column)| *column == name) {
                 wanted.add(columns::bytes_of(*role), None);
             } else if let Some(column) = of_data.iter().find(|column| column.name == *name) {
                 wanted.add(column.clone(), Some(0));
@@ -56,6 +56,9 @@ impl Wanted {
                     extracted(name, context)?.ok_or_else(|| no_such_column(recipe, name, &of_speech, &of_data))?;
                 wanted.add(column, Some(stage));
             }
+        }
+        if config.columns.is_none() {
+            of_data.into_iter().for_each(|column| wanted.add(column, Some(0)));
         }
         Ok(wanted)
     }
