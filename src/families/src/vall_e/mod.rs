@@ -33,8 +33,10 @@ mod voices;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use flowmill_corpus::shard::{RowSizes, ShardIndex};
+use flowmill_corpus::shard::{RowSizes, ShardIndex, speech};
 use flowmill_corpus::{ColumnSpec, Row};
+use flowmill_extract::CODES;
+use flowmill_extract::extractors::phonemes;
 use flowmill_family::{
     Artifacts, BoxError, Card, Columns, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, Scorer, Synthesizer,
     TrainSettings,
@@ -67,6 +69,16 @@ type Settings = TrainSettings<VallE>;
 
 impl Family for VallE {
     const NAME: &'static str = "vall-e";
+    const SHARD_COLUMNS: Option<&'static [&'static str]> = Some(&[
+        speech::WAV,
+        speech::AUDIO_DATA,
+        speech::TEXT,
+        speech::DURATION,
+        speech::SAMPLE_RATE,
+        CODES,
+        phonemes::PHONEMES,
+        phonemes::LANGUAGE,
+    ]);
     const EXTRACTORS: &'static [FittedExtractor] =
         &[FittedExtractor { stage: 1, file: PHONEMES }, FittedExtractor { stage: 2, file: CODEC }];
     const PATHS: &'static [&'static str] = &["tokenizer", "similarities"];
