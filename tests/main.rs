@@ -39,6 +39,7 @@ mod optimization;
 mod parity;
 mod phonemes;
 mod precision;
+mod prepared_codes;
 mod readers;
 mod reference;
 mod replacement;

@@ -85,6 +85,7 @@ pub enum Command {
     Reference(ReferenceArgs),
     Inspect(InspectArgs),
     Convert(ConvertArgs),
+    ConvertConfig(ConvertConfigArgs),
     Clean(CleanArgs),
     Doctor(DoctorArgs),
     Synth(SynthArgs),
@@ -558,6 +559,24 @@ pub struct ConvertArgs {
     /// Write only tensors whose names begin with this prefix, and remove it; other tensors are listed as left out
     #[arg(long, value_name = "PREFIX")]
     pub strip_prefix: Option<String>,
+}
+
+/// Writes a recipe from the configuration of the public VALL-E trainer.
+///
+/// Keys of the configuration that have no counterpart are listed, and stand as comments at the end of the recipe. Its
+/// paths start from the folder of the configuration, where the trainer has `data/` or `data.h5`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill convert-config training/config.yaml               writes training/recipe.yaml
+  flowmill convert-config training/config.yaml valle.yaml")]
+pub struct ConvertConfigArgs {
+    /// The configuration of the trainer
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// The recipe to write [default: recipe.yaml in the folder of CONFIG]
+    #[arg(value_name = "OUT")]
+    pub output: Option<PathBuf>,
 }
 
 /// Deletes results of stages, so that they run again. Recipes and data are never deleted.

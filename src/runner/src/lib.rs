@@ -79,4 +79,4 @@ pub use stage::{Stage, StagePaths};
 pub use status::{StageState, StageStatus, status};
 pub use whole_file::WholeFile;
 pub use work::{PartReport, PartWork};
-pub use yaml::to_yaml;
+pub use yaml::{from_yaml, to_yaml};

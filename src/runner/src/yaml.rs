@@ -1,6 +1,19 @@
-//! YAML output of a resolved recipe.
+//! YAML input and output of values without a schema.
+
+use std::sync::Arc;
 
 use serde_json::{Number, Value};
+
+use crate::recipe::{RecipeError, parsed};
+
+/// Reads one YAML document of another program; `origin` names it in messages. Memory is bounded for any text, and nothing in the text is
+/// executed.
+///
+/// # Errors
+/// Returns an error for YAML that is broken, nested too deeply or too large, with its line.
+pub fn from_yaml(text: &str, origin: &str) -> Result<Value, RecipeError> {
+    parsed(text, &Arc::from(origin))
+}
 
 /// Formats a value as YAML that can be read as a recipe again.
 pub fn to_yaml(value: &Value) -> String {

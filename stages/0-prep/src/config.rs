@@ -36,8 +36,11 @@ pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
         return Ok(true);
     }
     let config = PrepConfig::of(recipe)?;
-    let of_codes = config.has_codes().then_some(Role::Codes);
-    Ok(config.media.iter().chain(&of_codes).any(|role| roles.contains(role)))
+    let has_codes = |source: &Source| config.format_of(source) == Format::Codes;
+    // Prepared codes have no recordings.
+    let only_codes = is_audio(&config.media) && config.data.iter().all(has_codes);
+    let media = config.media.iter().filter(|_| !only_codes);
+    Ok(media.chain(&config.has_codes().then_some(Role::Codes)).any(|role| roles.contains(role)))
 }
 
 /// Returns the training device (`train.device`). Networks of earlier stages run there too, unless their sections name

@@ -28,7 +28,7 @@ save("dac/carla/four.dac", codes(9, 80)[None], text="Four", language="auto", dur
 save("dac/carla/five.nem", codes(9, 80), text="Five", language="en", duration=0.93)
 text = {"text": "Bad", "language": "en", "duration": 1.0}
 save("bad/s/zeros.enc", np.zeros((1, 8, 75), np.uint16), **text)
-save("bad/s/beyond.enc", codes(8, 75)[None] + 1, **text)
+save("bad/s/beyond.enc", codes(8, 75)[None] + 1000, **text)
 save("bad/s/levels.enc", codes(9, 75)[None], **text)
 save("bad/s/floats.enc", codes(8, 75)[None].astype(np.float32), **text)
 save("bad/s/batch.enc", np.stack([codes(8, 75)] * 2), **text)

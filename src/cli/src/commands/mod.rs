@@ -3,6 +3,7 @@
 mod clean;
 mod completions;
 mod convert;
+mod convert_config;
 mod ctl;
 mod doctor;
 mod inspect;
@@ -42,6 +43,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Inspect(arguments) => inspect::run(arguments, out),
         Command::Clean(arguments) => clean::run(arguments, out),
         Command::Convert(arguments) => convert::run(arguments, out),
+        Command::ConvertConfig(arguments) => convert_config::run(arguments, out),
         Command::Doctor(arguments) => doctor::run(arguments, out),
         Command::Completions(arguments) => completions::run(arguments, out),
         Command::Parity(arguments) => parity::run(arguments, out),

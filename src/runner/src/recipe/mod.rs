@@ -23,6 +23,11 @@ pub use schema::{joined_schema, schema, tagged_schema};
 
 use crate::{Stage, StagePaths};
 
+/// Parses one YAML document as a value.
+pub(crate) fn parsed(text: &str, origin: &Arc<str>) -> Result<serde_json::Value, RecipeError> {
+    de::from_node(&parse::parse(text, origin)?, "")
+}
+
 /// The size above which a recipe file is refused.
 const MAX_BYTES: u64 = 1 << 20;
 /// The number of stacked recipes above which they are refused.

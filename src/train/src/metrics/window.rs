@@ -80,7 +80,7 @@ impl Window {
             return None;
         }
         let mean = |sum: &Exact| sum.0 / self.weight.0;
-        let absent = |name| self.absent.get(name).map_or(0.0, |weight| weight.0);
+        let absent = |name: &String| self.absent.get(name).map_or(0.0, |weight| weight.0);
         let part = |(name, sum): &(String, Exact)| (name.clone(), sum.0 / (self.weight.0 - absent(name)));
         let parts = self.parts.iter().map(part).collect();
         let measured = Measured { loss: mean(&self.loss), parts, weight: self.weight.0, ..Measured::default() };

@@ -1,0 +1,79 @@
+//! Prepared codes without recordings go through stages 0 to 3: rows, phonemes, codes, shards.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use flowmill_corpus::shard::ShardReader;
+use flowmill_corpus::{ColumnSpec, DType};
+
+use crate::support::corpus::Corpus;
+use crate::support::mini::repository;
+use crate::support::{Outcome, flowmill};
+
+/// A recipe's folder with the prepared data of the tests.
+fn prepared(source: &str, more: &str) -> Corpus {
+    let corpus = Corpus::new();
+    let data = repository().join("tests/data/codes");
+    assert!(Command::new("cp").arg("-r").arg(data).arg(corpus.path("codes")).status().unwrap().success());
+    let recipe = format!(
+        "name: c\nprep:\n  data: [{source}]\n  format: codes\n  split: {{by: fraction, fractions: {{}}}}\n  columns: {{phonemes: \
+         text (optional)}}\nembed:\n  extractor: {{kind: phonemes, language: en}}\ntokens:\n  extractor: {{kind: \
+         import-codes{more}}}\npack:\n  columns: [text, codes, phonemes, language]\n"
+    );
+    corpus.write("recipe.yaml", recipe);
+    corpus
+}
+
+fn run(corpus: &Corpus) -> Outcome {
+    flowmill(corpus.folder.path(), &["run", ".", "--stop-stage", "pack"])
+}
+
+/// The rows of the shard: id, phonemes, and the shape of the codes.
+fn packed(corpus: &Corpus) -> Vec<(String, String, Vec<usize>)> {
+    let shard = ShardReader::open(&corpus.path("exp/c/3-pack/train/shard-00000.parquet")).unwrap();
+    let columns = [
+        ColumnSpec::new("codes", DType::I32).axis("level").axis("frame"),
+        ColumnSpec::new("phonemes", DType::Text),
+        ColumnSpec::new("language", DType::Text),
+    ];
+    let row = |row: flowmill_corpus::Row| {
+        assert_eq!(row.text("language").unwrap(), "en");
+        (row.id.clone(), row.text("phonemes").unwrap().to_owned(), row.column("codes").unwrap().shape().to_vec())
+    };
+    shard.iter(&columns).unwrap().map(|read| row(read.unwrap())).collect()
+}
+
+#[test]
+fn a_prepared_folder_is_packed_as_it_lies() {
+    let corpus = prepared("codes/good", "");
+    // A row without text has no phonemes.
+    run(&corpus).expect_code(0).expect_rows(3, 2, 1);
+    let rows = packed(&corpus);
+    let shapes: Vec<_> = rows.iter().map(|(id, _, shape)| (id.as_str(), shape.as_slice())).collect();
+    assert_eq!(shapes, [("anna-one", &[8, 150][..]), ("anna-two", &[8, 5])]);
+    run(&corpus).expect_code(0).expect_nothing_to_do();
+    fs::remove_file(corpus.path("codes/good/anna/two.enc")).unwrap();
+    run(&corpus).expect_code(0);
+    assert_eq!(packed(&corpus).len(), 1);
+}
+
+#[test]
+fn an_hdf5_file_is_packed_as_it_lies() {
+    let corpus = prepared("\"codes/data.h5#training\"", "");
+    run(&corpus).expect_code(0).expect_rows(3, 3, 0);
+    let shapes: Vec<_> = packed(&corpus).into_iter().map(|(_, _, shape)| shape).collect();
+    assert_eq!(shapes, [[8, 3000], [8, 5], [8, 90]]);
+}
+
+#[test]
+fn codes_of_another_codec_and_damaged_files_are_rejected_rows() {
+    let corpus = prepared("codes/bad", ", levels: 8");
+    let outcome = run(&corpus).expect_code(1);
+    outcome.expect_words(&["levels instead of 8", "is not below 1024", "all codes are zero"]);
+    let corpus = prepared("codes/dac", ", levels: 9, rate: 86.1328125");
+    run(&corpus).expect_code(0).expect_rows(2, 2, 0);
+    let ids: Vec<_> = packed(&corpus).into_iter().map(|(id, ..)| id).collect();
+    assert_eq!(ids, ["carla-five", "carla-four"]);
+    assert!(Path::new(&corpus.path("exp/c/2-tokens/usage.json")).is_file());
+}
