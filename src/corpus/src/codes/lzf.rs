@@ -7,20 +7,20 @@
 pub fn decompress(block: &[u8], limit: usize) -> Result<Vec<u8>, String> {
     let damaged = || "a damaged LZF block".to_owned();
     let mut out = Vec::with_capacity(limit.min(block.len().saturating_mul(4)));
-    let mut bytes = block.iter().copied();
+    let mut bytes = block.iter();
     while let Some(control) = bytes.next() {
-        let control = usize::from(control);
+        let control = usize::from(*control);
         if control < 32 {
             // One literal more than the number says.
             let literals = bytes.as_slice().get(..=control).ok_or_else(damaged)?;
             out.extend_from_slice(literals);
-            bytes = bytes.as_slice()[control + 1..].iter().copied();
+            bytes = bytes.as_slice()[control + 1..].iter();
         } else {
             let mut length = control >> 5;
             if length == 7 {
-                length += usize::from(bytes.next().ok_or_else(damaged)?);
+                length += usize::from(*bytes.next().ok_or_else(damaged)?);
             }
-            let distance = ((control & 31) << 8) + usize::from(bytes.next().ok_or_else(damaged)?) + 1;
+            let distance = ((control & 31) << 8) + usize::from(*bytes.next().ok_or_else(damaged)?) + 1;
             let start = out.len().checked_sub(distance).ok_or_else(damaged)?;
             // Two bytes more than the number says; a copy may overlap what it writes.
             for at in start..start + length + 2 {
