@@ -112,7 +112,7 @@ pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Re
 /// Returns what `of` returns of each table.
 fn contents_of(
     tables: &[Table],
-    of: impl Fn(&Table) -> Result<Contents, StageError> + Sync,
+    of: impl Fn(&Table) -> Result<Contents, StageError> + Send + Sync,
 ) -> Result<Vec<Contents>, StageError> {
     tables.par_iter().map(of).collect()
 }
