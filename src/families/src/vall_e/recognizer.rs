@@ -4,8 +4,7 @@
 use std::collections::BTreeSet;
 
 use flowmill_audio::features::{CepstrumConfig, Features, MelConfig, MelSpectrogram, deltas, mfcc};
-use flowmill_audio::trim::{TrimConfig, trim_silence};
-use flowmill_audio::{AudioError, resample};
+use flowmill_audio::{AudioError, TrimConfig, resample, trim_silence};
 use flowmill_family::Audio;
 
 /// Texts of a closed set at most.

@@ -49,7 +49,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     for name in ["out.commitment_loss", "out.codebook_loss"] {
         report.output(name, &loss, file.tensor(name)?)?;
     }
-    let decoded = given_codes(file, levels)?.iter().map(|codes| Ok(decoder.decode(&quantizer.vectors(codes)?)?));
+    let decoded = given_codes(file, levels)?.into_iter().map(|codes| Ok(decoder.decode(&quantizer.vectors(&codes)?)?));
     let decoded = decoded.collect::<Result<Vec<_>>>()?;
     report.output("out.decoded_codes", &audio(&decoded, usize::MAX)?, file.tensor("out.decoded_codes")?)?;
     Ok(report)
