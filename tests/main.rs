@@ -60,6 +60,7 @@ mod toy_extractor;
 mod toy_family;
 mod train;
 mod training_faults;
+mod vall_e;
 mod webdataset;
 mod weight_external;
 mod weight_files;

@@ -10,8 +10,9 @@ use flowmill_corpus::shard::{RowSizes, ShardIndex, speech};
 use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_extract::{Media, State, extractors};
 use flowmill_family::{
-    BoxError, Card, Columns, Family, FittedExtractor, Image, Input, KeyError, Loaded, Loss, Made, Model, NoOptions,
-    Output, Provided, Registry, Report, Request, Scored, Scorer, Synthesis, Synthesizer, TrainSettings,
+    BoxError, Card, Columns, ExtractorFiles, Family, FittedExtractor, Image, Input, KeyError, Loaded, Loss, Made,
+    Model, NoOptions, Output, Provided, Registry, Report, Request, Scored, Scorer, Synthesis, Synthesizer,
+    TrainSettings,
 };
 use flowmill_nn::init::Builder;
 use flowmill_nn::layers::Linear;
@@ -114,7 +115,7 @@ impl Family for Toy {
         Ok(vec![speech::utt_embedding()])
     }
 
-    fn reader(_: &TrainSettings<Self>, _: &ShardIndex) -> Result<(), BoxError> {
+    fn reader(_: &TrainSettings<Self>, _: &Path, _: &ShardIndex) -> Result<(), BoxError> {
         Ok(())
     }
 
@@ -122,7 +123,13 @@ impl Family for Toy {
         1
     }
 
-    fn example(settings: &TrainSettings<Self>, (): &(), row: &Row, _: u64) -> Result<(Vec<f32>, f32), BoxError> {
+    fn example(
+        settings: &TrainSettings<Self>,
+        (): &(),
+        row: &Row,
+        _: u64,
+        _: RngKey,
+    ) -> Result<(Vec<f32>, f32), BoxError> {
         let embedding = row.values::<f32>(speech::UTT_EMBEDDING)?;
         Ok((embedding[..settings.config.width].to_vec(), target(embedding)))
     }
@@ -185,6 +192,7 @@ impl Model<Toy> for ToyModel {
         context: &Context<'_>,
         examples: &[(String, (Vec<f32>, f32))],
         _: &ToyDescription,
+        _: &ExtractorFiles,
         _: RngKey,
     ) -> Result<Vec<Made>, BoxError> {
         examples.iter().map(|(id, (inputs, _))| Ok(pixel(id, self.predict(context.parameters(), inputs)?))).collect()

@@ -51,6 +51,7 @@ Examples:
   flowmill inspect recipes/demo/exp/demo/3-pack/train/shard-00000.parquet
   flowmill ctl recipes/demo status
   flowmill synth --model recipes/demo/exp/demo/6-export --wav speech.wav
+  flowmill speak --model recipes/vall-e/exp/vall-e-smoke/6-export --text seven --prompt voice.wav
 
 Exit codes:
   0    done, or nothing to do
@@ -88,6 +89,7 @@ pub enum Command {
     Clean(CleanArgs),
     Doctor(DoctorArgs),
     Synth(SynthArgs),
+    Speak(SpeakArgs),
     Parity(ParityArgs),
     Completions(CompletionsArgs),
     /// Prints the version and how this binary was built
@@ -653,6 +655,111 @@ pub struct SynthArgs {
     /// The device.
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+/// Speaks a text in the voice of a recording, through an exported model of the family vall-e.
+///
+/// The recording is the prompt: a few seconds of one speaker. A longer one is cut to the longest prompt of the training.
+/// The length of the speech, the number of frames and the real-time factor (the time taken divided by the length) are
+/// printed. With --lines many texts are spoken, and the model is loaded once.
+///
+/// --task stt prints the phonemes that are spoken in the recording of --prompt, if the model was trained for that.
+#[derive(Debug, Args)]
+#[command(
+    group = clap::ArgGroup::new("text_or_lines").args(["text", "lines"]),
+    after_long_help = "\
+Examples:
+  flowmill speak --model exp/vall-e/6-export --text \"Once again, excellent work.\" --prompt voice.wav --out speech.wav
+  flowmill speak --model exp/vall-e/6-export --text seven --prompt voice.wav --path nar-len --steps 20
+  flowmill speak --model exp/vall-e/6-export --lines lines.tsv --prompt voice.wav --out spoken
+  flowmill speak --model exp/vall-e/6-export --task stt --prompt speech.wav"
+)]
+pub struct SpeakArgs {
+    /// The exported model: a folder with model.safetensors and config.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The text to speak
+    #[arg(long, value_name = "TEXT")]
+    pub text: Option<String>,
+    /// A file of texts: a line NAME<TAB>TEXT, or NAME<TAB>TEXT<TAB>RECORDING with a prompt of its own
+    #[arg(long, value_name = "FILE")]
+    pub lines: Option<PathBuf>,
+    /// The recording of the voice, or with --task stt the recording to transcribe
+    #[arg(long, value_name = "REF")]
+    pub prompt: Option<PathBuf>,
+    /// The sound file; with --lines the folder for NAME.wav
+    #[arg(long, value_name = "OUT", default_value = "speech.wav")]
+    pub out: PathBuf,
+    /// What to do with text and recording
+    #[arg(long, value_enum, default_value_t = SpeakTask::Tts)]
+    pub task: SpeakTask,
+    /// Language of the texts, such as en, if the model's phonemes do not fix it
+    #[arg(long, value_name = "CODE")]
+    pub language: Option<String>,
+    /// The way to the first level of codes: code by code, or all at once in a few steps [default: the model's own]
+    #[arg(long, value_enum)]
+    pub path: Option<SpeakPath>,
+    /// Number of steps of --path nar-len [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Temperature of the first level; 0 for the most probable codes [default: the model's own]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Sample from the N most probable codes; 0 for all [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub top_k: Option<usize>,
+    /// Sample from the most probable codes that together have this probability [default: the model's own]
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Sample from codes with at least this share of the largest probability [default: the model's own]
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// Divisor of the logits of codes that were generated before; 1 for none [default: the model's own]
+    #[arg(long, value_name = "R")]
+    pub repetition_penalty: Option<f32>,
+    /// Decay of this penalty with the distance [default: the model's own]
+    #[arg(long, value_name = "D")]
+    pub repetition_decay: Option<f32>,
+    /// Longest speech, in seconds [default: the model's own]
+    #[arg(long, value_name = "SECONDS")]
+    pub max_seconds: Option<f64>,
+    /// Strength of classifier-free guidance; 1 for none [default: the model's own]
+    #[arg(long, value_name = "S")]
+    pub guidance: Option<f32>,
+    /// Seed of the random draws; another seed gives another sample
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// The tasks of `speak`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpeakTask {
+    /// Speech from a text
+    Tts,
+    /// Phonemes from a recording
+    Stt,
+}
+
+/// The ways to the first level of codes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SpeakPath {
+    /// Code by code
+    Ar,
+    /// All at once, in a few steps
+    NarLen,
+}
+
+impl SpeakPath {
+    /// Returns the name in options of models.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ar => "ar",
+            Self::NarLen => "nar-len",
+        }
+    }
 }
 
 /// Compares models with their public implementations by means of golden files.

@@ -5,8 +5,8 @@
 //! | `cosyvoice2` | `cosyvoice2-flow` | CosyVoice 2's token-to-mel flow |
 //! | `step_audio` | `step-audio-flow` | Step-Audio's token-to-mel flow of two codebooks |
 //! | `sfm` | `sfm-flow` | CosyVoice 2's flow with shallow flow matching |
-//! | `vall_e` | | VALL-E, a language model over the codes of an audio codec |
-//! | `token_to_mel` | | the common parts of the three |
+//! | `vall_e` | `vall-e` | VALL-E's codec language model |
+//! | `token_to_mel` | | the common parts of the three flows |
 
 pub mod cosyvoice2;
 pub mod sfm;
@@ -18,5 +18,9 @@ use flowmill_family::Registry;
 
 /// Returns the registry of all families; a recipe that names none takes the first.
 pub fn registry() -> Registry {
-    Registry::new().with::<cosyvoice2::CosyVoice2Flow>().with::<sfm::ShallowFlow>().with::<step_audio::StepAudioFlow>()
+    Registry::new()
+        .with::<cosyvoice2::CosyVoice2Flow>()
+        .with::<sfm::ShallowFlow>()
+        .with::<step_audio::StepAudioFlow>()
+        .with::<vall_e::VallE>()
 }

@@ -15,8 +15,8 @@ use flowmill_train::{BoxError, Loss};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    AnyExported, Artifacts, Columns, Derived, Family, FamilyError, FittedExtractor, KeyError, Loaded, Made, Model,
-    TrainSettings,
+    AnyExported, Artifacts, Columns, Derived, ExtractorFiles, Family, FamilyError, FittedExtractor, KeyError, Loaded,
+    Made, Model, TrainSettings,
 };
 
 /// A batch of some family.
@@ -37,6 +37,8 @@ pub struct ReaderRow<'a> {
     pub reader: &'a Reader,
     /// Number that identifies it in random draws.
     pub sample: u64,
+    /// The random choices of its example.
+    pub rng_key: RngKey,
 }
 
 /// A family with the settings of a recipe or of an exported model. See [`Family`] for what the functions do; errors are the family's, or
@@ -62,7 +64,8 @@ pub trait Configured: Debug + Send + Sync {
     fn columns(&self, index: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError>;
     fn derived(&self, index: &ShardIndex) -> Option<Derived>;
     fn check_splits(&self, splits: &[(&Path, &ShardIndex)]) -> Result<(), BoxError>;
-    fn reader(&self, index: &ShardIndex) -> Result<Reader, BoxError>;
+    fn reader(&self, path: &Path, index: &ShardIndex) -> Result<Reader, BoxError>;
+    fn notes(&self, reader: &Reader) -> Vec<String>;
     fn cost(&self, sizes: &RowSizes<'_>) -> u32;
     fn cost_unit(&self) -> &'static str;
     fn elements_per_cost(&self) -> usize;
@@ -92,6 +95,9 @@ pub trait AnyModel: Send + Sync {
     /// See [`Model::loss`]; also an error if the batch belongs to another family.
     fn loss(&self, context: &Context<'_>, batch: &Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
+    /// See [`Model::is_optional`].
+    fn is_optional(&self, parameter: &str) -> bool;
+
     /// See [`Model::preview`].
     ///
     /// # Errors
@@ -101,6 +107,7 @@ pub trait AnyModel: Send + Sync {
         context: &Context<'_>,
         examples: &Examples,
         description: &Value,
+        extractors: &ExtractorFiles,
         rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError>;
 }
@@ -114,16 +121,21 @@ impl<F: Family> AnyModel for ModelOf<F> {
         self.0.loss(context, batch, rng_key)
     }
 
+    fn is_optional(&self, parameter: &str) -> bool {
+        self.0.is_optional(parameter)
+    }
+
     fn preview(
         &self,
         context: &Context<'_>,
         examples: &Examples,
         description: &Value,
+        extractors: &ExtractorFiles,
         rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError> {
         let examples: &Vec<_> = examples.0.downcast_ref().ok_or_else(|| foreign::<F>("examples"))?;
         let description = serde_json::from_value(description.clone()).map_err(FamilyError::Settings)?;
-        self.0.preview(context, examples, &description, rng_key)
+        self.0.preview(context, examples, &description, extractors, rng_key)
     }
 }
 
@@ -134,7 +146,7 @@ fn foreign<F: Family>(what: &'static str) -> FamilyError {
 impl<F: Family> TrainSettings<F> {
     fn example(&self, row: &ReaderRow<'_>) -> Result<F::Example, BoxError> {
         let reader = row.reader.0.downcast_ref().ok_or_else(|| foreign::<F>("readers"))?;
-        F::example(self, reader, row.row, row.sample)
+        F::example(self, reader, row.row, row.sample, row.rng_key)
     }
 }
 
@@ -208,8 +220,12 @@ impl<F: Family> Configured for TrainSettings<F> {
         F::check_splits(self, splits)
     }
 
-    fn reader(&self, index: &ShardIndex) -> Result<Reader, BoxError> {
-        Ok(Reader(Box::new(F::reader(self, index)?)))
+    fn reader(&self, path: &Path, index: &ShardIndex) -> Result<Reader, BoxError> {
+        Ok(Reader(Box::new(F::reader(self, path, index)?)))
+    }
+
+    fn notes(&self, reader: &Reader) -> Vec<String> {
+        reader.0.downcast_ref().map_or_else(Vec::new, |reader| F::notes(self, reader))
     }
 
     fn cost(&self, sizes: &RowSizes<'_>) -> u32 {

@@ -1,6 +1,6 @@
 //! An exported model and its uses.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -63,6 +63,25 @@ pub trait Synthesizer: Send + Sync {
     /// # Errors
     /// Returns an error if an input is missing or cannot be read, or the model fails.
     fn run(&self, request: &Request) -> Result<Synthesis, BoxError>;
+
+    /// Does one request like [`run`](Self::run), and calls `progress` with the numbers of steps that are done and of
+    /// those there are at most. A model whose work has no steps does not call it.
+    ///
+    /// # Errors
+    /// See [`run`](Self::run).
+    fn run_observed(&self, request: &Request, progress: &mut dyn FnMut(usize, usize)) -> Result<Synthesis, BoxError> {
+        let _ = progress;
+        self.run(request)
+    }
+
+    /// Returns the text, or its phonemes, that is spoken in a recording.
+    ///
+    /// # Errors
+    /// Returns an error if the recording cannot be read, or the model does not transcribe.
+    fn transcribe(&self, recording: &Path) -> Result<String, BoxError> {
+        let _ = recording;
+        Err("this model does not transcribe recordings".into())
+    }
 }
 
 /// The result of a row: outputs, or the reason of its rejection.

@@ -94,6 +94,8 @@ pub type Columns = BTreeMap<String, Provided>;
 /// Files of earlier stages that a training reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Artifacts {
+    /// The folder of the recipe, from which its relative paths start.
+    pub root: PathBuf,
     /// The folder of stage 3.
     pub packed: PathBuf,
     /// The fitted extractor of stage 1.
@@ -111,6 +113,31 @@ pub struct FittedExtractor {
     pub stage: u8,
     /// The file in the folder of the model.
     pub file: &'static str,
+}
+
+/// The files of a training's fitted extractors, by their name in an exported folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExtractorFiles(Vec<(PathBuf, &'static str)>);
+
+impl ExtractorFiles {
+    /// Creates a list of files, each with its name in an exported folder.
+    pub fn new(files: Vec<(PathBuf, &'static str)>) -> Self {
+        Self(files)
+    }
+
+    /// Iterates over the files and their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &'static str)> {
+        self.0.iter().map(|(path, name)| (path.as_path(), *name))
+    }
+
+    /// Returns the path of the file with this name.
+    ///
+    /// # Errors
+    /// Returns an error if the family has no such extractor.
+    pub fn path(&self, name: &str) -> Result<&Path, BoxError> {
+        let found = self.iter().find(|(_, own)| *own == name);
+        Ok(found.ok_or_else(|| format!("no fitted extractor is called {name}"))?.0)
+    }
 }
 
 /// A part of examples that is computed during training instead of being read, with everything that determines it.
@@ -132,6 +159,12 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     const SHARD_COLUMNS: Option<&'static [&'static str]> = None;
     /// The extractors that an exported model needs.
     const EXTRACTORS: &'static [FittedExtractor] = &[];
+
+    /// The family's own keys of the section `train` that hold paths, as [`StagePaths`](flowmill_runner::StagePaths)
+    /// writes them. They are relative to [`Artifacts::root`].
+    const PATHS: &'static [&'static str] = &[];
+    /// Words that may be in the place of a path.
+    const WORDS: &'static [&'static str] = &[];
 
     /// `train.model` without `family`. The default is the published model.
     type Config: Settings;
@@ -215,11 +248,18 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         Ok(())
     }
 
-    /// Prepares reading a split.
+    /// Prepares reading the split whose index is in the file `path`. The reader may read other rows of the split, such
+    /// as a recording of the same speaker.
     ///
     /// # Errors
     /// Returns an error if its index does not describe everything that the family needs.
-    fn reader(settings: &TrainSettings<Self>, index: &ShardIndex) -> Result<Self::Reader, BoxError>;
+    fn reader(settings: &TrainSettings<Self>, path: &Path, index: &ShardIndex) -> Result<Self::Reader, BoxError>;
+
+    /// Returns what a person should know about a split before training, such as the number of rows with a shortcoming.
+    fn notes(settings: &TrainSettings<Self>, reader: &Self::Reader) -> Vec<String> {
+        let _ = (settings, reader);
+        Vec::new()
+    }
 
     /// Returns the cost of a row with these sizes, in [`Family::COST_UNIT`]s. The cost of a batch is that of its most
     /// expensive row times its number of rows, at most `train.batch.max_frames_in_batch`.
@@ -234,7 +274,8 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         1
     }
 
-    /// Makes the example of a row; `sample` identifies it in random draws.
+    /// Makes the example of a row. `sample` identifies it in random draws of the loss. Random choices of the example
+    /// itself come from `rng_key`, which is a function of the seed, the epoch, the batch and the sample.
     ///
     /// # Errors
     /// Returns a problem with the row, with its id.
@@ -243,6 +284,7 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         reader: &Self::Reader,
         row: &Row,
         sample: u64,
+        rng_key: RngKey,
     ) -> Result<Self::Example, BoxError>;
 
     /// Makes a batch of examples. Tensors may be on the CPU: they move to the device of the parameters at the first
@@ -341,7 +383,14 @@ pub trait Model<F: Family>: Send + Sync + 'static {
     /// Returns an error if the batch does not match the model.
     fn loss(&self, context: &Context<'_>, batch: &F::Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
-    /// Generates outputs for a few examples, given with their ids. The same weights give the same outputs.
+    /// Returns whether batches may leave a parameter without a gradient, such as the embedding of something that not every batch has.
+    fn is_optional(&self, parameter: &str) -> bool {
+        let _ = parameter;
+        false
+    }
+
+    /// Generates outputs for a few examples, given with their ids. The same weights give the same outputs. `extractors`
+    /// are the files of [`Family::EXTRACTORS`].
     ///
     /// # Errors
     /// Returns an error if the model fails or outputs a value that is not finite.
@@ -350,6 +399,7 @@ pub trait Model<F: Family>: Send + Sync + 'static {
         context: &Context<'_>,
         examples: &[(String, F::Example)],
         description: &F::Description,
+        extractors: &ExtractorFiles,
         rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError>;
 }

@@ -28,7 +28,8 @@ pub use exported::{
     AnyExported, Card, ExplainedScore, Input, Loaded, Report, Request, Scored, Scorer, Synthesis, Synthesizer,
 };
 pub use family::{
-    Artifacts, Columns, Derived, Family, FittedExtractor, Model, NoOptions, Provided, Settings, TrainSettings,
+    Artifacts, Columns, Derived, ExtractorFiles, Family, FittedExtractor, Model, NoOptions, Provided, Settings,
+    TrainSettings,
 };
 pub use flowmill_train::{BoxError, Loss};
 pub use output::{Audio, Image, Made, MelOutput, Output};

@@ -35,6 +35,9 @@ pub trait Registered: Send + Sync {
     /// The family's own keys of the section `train`.
     fn train_keys(&self) -> &'static [&'static str];
 
+    /// Returns the keys of [`train_keys`](Self::train_keys) that hold paths, and the words that may be in their place.
+    fn train_paths(&self) -> (&'static [&'static str], &'static [&'static str]);
+
     /// Returns the schema of `train.model`, without the family's name.
     fn model_schema(&self, generator: &mut SchemaGenerator) -> Schema;
 
@@ -79,6 +82,10 @@ impl<F: Family> Registered for Entry<F> {
 
     fn train_keys(&self) -> &'static [&'static str] {
         keys_of::<F::TrainOptions>()
+    }
+
+    fn train_paths(&self) -> (&'static [&'static str], &'static [&'static str]) {
+        (F::PATHS, F::WORDS)
     }
 
     fn model_schema(&self, generator: &mut SchemaGenerator) -> Schema {

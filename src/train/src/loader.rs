@@ -10,7 +10,12 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
+use flowmill_nn::random::RngKey;
+
 use crate::{DataSource, TrainError};
+
+/// The purpose of the random numbers of loading.
+pub(crate) const DATA: &str = "data";
 
 /// A batch and its place in the order.
 pub(crate) struct Loaded<B> {
@@ -51,10 +56,11 @@ pub(crate) struct Loader<B> {
 
 impl<B: Send> Loader<B> {
     /// Starts loading at batch `position` of `epoch`; ends before epoch number `epochs`, if it is set. Batches before `position` are not
-    /// read.
+    /// read. Random choices come from `seed`.
     pub(crate) fn start<'scope, 'env, D>(
         scope: &'scope Scope<'scope, 'env>,
         data: &'env D,
+        seed: u64,
         from: (u64, u64),
         epochs: Option<u64>,
         ahead: Ahead,
@@ -69,7 +75,7 @@ impl<B: Send> Loader<B> {
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..ahead.workers.clamp(1, ahead.prefetch + 1) {
             let queue = Arc::clone(&queue);
-            scope.spawn(move || work(data, &queue));
+            scope.spawn(move || work(data, seed, &queue));
         }
         Self { tickets }
     }
@@ -126,14 +132,14 @@ fn plan_ahead<D: DataSource>(
 }
 
 /// Loads batches from the queue until it is closed.
-fn work<D: DataSource>(data: &D, queue: &Mutex<Receiver<Job<D::Batch>>>) {
+fn work<D: DataSource>(data: &D, seed: u64, queue: &Mutex<Receiver<Job<D::Batch>>>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { epoch, index, count, items, fill }) = next else {
             return;
         };
         let what = || described(data, epoch, index, &items);
-        let loaded = catch_unwind(AssertUnwindSafe(|| load(data, epoch, index, count, items.clone())));
+        let loaded = catch_unwind(AssertUnwindSafe(|| load(data, seed, (epoch, index), count, items.clone())));
         let loaded = loaded.unwrap_or_else(|payload| {
             Err(TrainError::Data { what: what(), source: format!("this is a bug: {}", said(payload.as_ref())).into() })
         });
@@ -155,15 +161,16 @@ pub(crate) fn plan<D: DataSource>(data: &D, epoch: u64) -> Result<Vec<Vec<u32>>,
     if batches.is_empty() { Err(TrainError::NoData { epoch }) } else { Ok(batches) }
 }
 
-/// Reads a batch of an epoch with `count` batches.
+/// Reads a batch, given by its epoch and its number there, of an epoch with `count` batches.
 pub(crate) fn load<D: DataSource>(
     data: &D,
-    epoch: u64,
-    index: u64,
+    seed: u64,
+    (epoch, index): (u64, u64),
     count: u64,
     items: Vec<u32>,
 ) -> Result<Loaded<D::Batch>, TrainError> {
-    let batch = data.load(&items);
+    let rng_key = RngKey::new(seed).purpose(DATA).epoch(epoch).step(index);
+    let batch = data.load(&items, rng_key);
     let batch = batch.map_err(|source| TrainError::Data { what: described(data, epoch, index, &items), source })?;
     Ok(Loaded { epoch, index, last: index + 1 == count, items, batch })
 }
@@ -203,7 +210,7 @@ mod tests {
             Ok((0..10).map(|index| vec![epoch as u32 * 10 + index]).collect())
         }
 
-        fn load(&self, items: &[u32]) -> Result<u32, BoxError> {
+        fn load(&self, items: &[u32], _: RngKey) -> Result<u32, BoxError> {
             let ahead =
                 (self.started.fetch_add(1, Ordering::SeqCst) + 1).saturating_sub(self.asked.load(Ordering::SeqCst));
             self.most_ahead.fetch_max(ahead, Ordering::SeqCst);
@@ -224,7 +231,7 @@ mod tests {
     /// Returns the batches of the loader from a position, up to the first error.
     fn loaded(source: &Source, from: (u64, u64), ahead: Ahead) -> (Vec<u32>, Option<TrainError>) {
         std::thread::scope(|scope| {
-            let loader = Loader::start(scope, source, from, Some(3), ahead);
+            let loader = Loader::start(scope, source, 0, from, Some(3), ahead);
             let mut batches = Vec::new();
             loop {
                 source.asked.fetch_add(1, Ordering::SeqCst);

@@ -71,7 +71,7 @@ where
     config.check()?;
     freeze(&config.optim, parameters)?;
     own_weights(parameters)?;
-    let batches = first_batches(data, options.batches)?;
+    let batches = first_batches(data, config.seed, options.batches)?;
     let mut optimizer = config.optim.build(parameters)?;
     let before = digests(parameters)?;
     let mut reached = vec![false; before.len()];
@@ -84,7 +84,7 @@ where
         let began = Instant::now();
         let (pass, norms) = in_range(task, parameters, config, (step, batch), &mut scale, observer)?;
         if step == 1 {
-            coverage::check_first_step(parameters, &norms, observer)?;
+            coverage::check_first_step(parameters, &norms, &|name| task.is_optional(name), observer)?;
         }
         let (loss, rate) = (pass.means.loss, config.optim.lr);
         if !(loss.is_finite() && norms.total.is_finite()) {
@@ -109,7 +109,8 @@ where
     let after = digests(parameters)?;
     let changed = before.iter().zip(&after).zip(reached).map(|((before, after), reached)| reached && before != after);
     let names = parameters.trainable_ids().map(|id| parameters.name(id).to_owned());
-    let unchanged = names.zip(changed).filter(|(_, changed)| !changed).map(|(name, _)| name).collect();
+    let unchanged = names.zip(changed).filter(|(name, changed)| !changed && !task.is_optional(name));
+    let unchanged = unchanged.map(|(name, _)| name).collect();
     let (first, last) = ends(&losses, batches.len());
     Ok(Overfit {
         batches: batches.len(),
@@ -144,11 +145,11 @@ fn in_range<T: Task>(
 }
 
 /// Returns the first batches of the first epoch.
-fn first_batches<D: DataSource>(data: &D, count: usize) -> Result<Vec<Loaded<D::Batch>>, TrainError> {
+fn first_batches<D: DataSource>(data: &D, seed: u64, count: usize) -> Result<Vec<Loaded<D::Batch>>, TrainError> {
     let plan = loader::plan(data, 0)?;
     let total = plan.len() as u64;
     let chosen = plan.into_iter().take(count.max(1)).enumerate();
-    chosen.map(|(index, items)| loader::load(data, 0, index as u64, total, items)).collect()
+    chosen.map(|(index, items)| loader::load(data, seed, (0, index as u64), total, items)).collect()
 }
 
 /// Returns a digest of every trainable parameter, which takes less memory than a copy.

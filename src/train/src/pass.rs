@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape};
 
-use crate::loader::Loaded;
+use crate::loader::{DATA, Loaded};
 use crate::metrics::Measured;
 use crate::{DataSource, Loss, Task, TrainConfig, TrainError};
 
@@ -89,8 +89,9 @@ where
     D: DataSource<Batch = T::Batch>,
 {
     let what = || format!("validating on batch {index}");
-    let batch = data.load(items).map_err(|source| TrainError::Data { what: what(), source })?;
     let rng_key = RngKey::new(seed).purpose("validation").step(index as u64);
+    let batch = data.load(items, rng_key.purpose(DATA));
+    let batch = batch.map_err(|source| TrainError::Data { what: what(), source })?;
     let loss = task.loss(&Context::inference(parameters), &batch, rng_key);
     weigh(&loss.map_err(|source| TrainError::Task { what: what(), source })?, means, what).map(drop)
 }

@@ -177,7 +177,8 @@ where
 {
     let plan = loader::plan(data, batch.epoch)?;
     let items = &plan[batch.index as usize];
-    let load = |items: &[u32]| loader::load(data, batch.epoch, batch.index, batch.index + 1, items.to_vec());
+    let load =
+        |items: &[u32]| loader::load(data, config.seed, (batch.epoch, batch.index), batch.index + 1, items.to_vec());
     let part = load(part(data, &plan, items))?;
     // As many as exist at a time: the waiting ones, the one on its way into the queue, and those of the step itself.
     let waiting = (0..=config.prefetch).map(|_| load(items)).collect::<Result<Vec<_>, _>>()?;
@@ -251,7 +252,7 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<(), TrainError> {
         thread::scope(|scope| {
             let ahead = Ahead { prefetch: self.config.prefetch, workers: self.config.num_workers };
-            let loader = Loader::start(scope, data, (batch.epoch, batch.index), None, ahead);
+            let loader = Loader::start(scope, data, self.config.seed, (batch.epoch, batch.index), None, ahead);
             for _ in 0..REHEARSED {
                 let group = loader.group(self.config.accum_grad)?;
                 self.step(parameters, &group)?;

@@ -63,7 +63,7 @@ where
             let fault = DumpFault::OtherUtterances { index: wanted.index, epoch: dump.epoch };
             return Err(TrainError::Dump { path: path.to_owned(), fault });
         }
-        batches.push(loader::load(data, dump.epoch, wanted.index, plan.len() as u64, items)?);
+        batches.push(loader::load(data, dump.seed, (dump.epoch, wanted.index), plan.len() as u64, items)?);
     }
     let as_then = TrainConfig { seed: dump.seed, ..config.clone() };
     let pass = pass::forward_backward(task, parameters, &as_then, dump.loss_scale, &batches)?;

@@ -16,7 +16,7 @@ use crate::{BatchCost, BoxError, Freeable, TrainError};
 pub struct Loss {
     /// The scalar that is minimized: a mean.
     pub total: Value,
-    /// The parts for the metrics, as names and means.
+    /// The parts for the metrics, as names and means: always the same names, NaN for a part that this batch does not have.
     pub parts: Vec<(&'static str, f64)>,
     /// Weight of the mean, such as valid frames x bins: batches are averaged by it.
     pub weight: f64,
@@ -29,6 +29,13 @@ pub trait Task {
 
     /// Computes the loss of one batch. Every random number comes from `draw`, keyed by purpose and sample.
     fn loss(&self, context: &Context<'_>, batch: &Self::Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
+
+    /// Returns whether batches may leave a parameter without a gradient, such as the embedding of something that not every batch has. All
+    /// other parameters need one on the first step.
+    fn is_optional(&self, parameter: &str) -> bool {
+        let _ = parameter;
+        false
+    }
 
     /// Generates a few samples with these weights, always of the same items.
     fn samples(&self, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
@@ -51,8 +58,9 @@ pub trait DataSource: Sync {
     /// Returns the batches of an epoch in order, each a list of items. Pure: a resumed run calls it again and skips what is done.
     fn batches(&self, epoch: u64) -> Result<Vec<Vec<u32>>, BoxError>;
 
-    /// Reads the items of one batch. Called on a background thread, ahead of use.
-    fn load(&self, items: &[u32]) -> Result<Self::Batch, BoxError>;
+    /// Reads the items of one batch. Called on a background thread, ahead of use. Random choices, such as a part of an item, come from
+    /// `rng_key`, a function of the seed, the epoch and the batch's number in it, so that they do not depend on threads.
+    fn load(&self, items: &[u32], rng_key: RngKey) -> Result<Self::Batch, BoxError>;
 
     /// Returns the batches to validate on, always the same; empty for no validation.
     fn validation(&self) -> Vec<Vec<u32>>;
@@ -128,7 +136,7 @@ pub struct Progress {
 impl Progress {
     /// Creates a report of a step's measurements, without its place in the run and its times.
     pub(crate) fn measured(means: &Measured, norms: &GradientNorms) -> Self {
-        let Measured { loss, parts, weight } = means;
+        let Measured { loss, parts, weight, .. } = means;
         Self { loss: *loss, parts: parts.clone(), grad_norm: norms.total, weight: *weight, ..Self::default() }
     }
 }

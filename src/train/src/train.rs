@@ -52,7 +52,7 @@ where
     thread::scope(|scope| {
         let from = (run.state.epoch, run.state.position);
         let ahead = Ahead { prefetch: config.prefetch, workers: config.num_workers };
-        let loader = Loader::start(scope, data, from, config.max_epochs, ahead);
+        let loader = Loader::start(scope, data, config.seed, from, config.max_epochs, ahead);
         while !run.finished() && !interrupted {
             let started = Instant::now();
             let batches = loader.group(config.accum_grad)?;
@@ -216,7 +216,8 @@ where
         let overflowed =
             computed.overflowed(&mut self.state.loss_scale, self.config, self.parameters, self.observer)?;
         if self.optimizer.updates() == 0 && !overflowed {
-            coverage::check_first_step(self.parameters, &norms, self.observer)?;
+            let task = self.task;
+            coverage::check_first_step(self.parameters, &norms, &|name| task.is_optional(name), self.observer)?;
         }
         self.state.step += 1;
         if overflowed {

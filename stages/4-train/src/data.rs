@@ -8,6 +8,7 @@ use flowmill_corpus::Row;
 use flowmill_corpus::sampling::{BatchPlan, Corpus, Part, SamplingOptions};
 use flowmill_corpus::shard::{GROUP, ID, ShardIndex, Shards};
 use flowmill_family::{Batch, Configured, Examples, Reader, ReaderRow};
+use flowmill_nn::random::RngKey;
 use flowmill_runner::StageError;
 use flowmill_train::{BatchCost, BoxError, DataSource};
 
@@ -159,20 +160,30 @@ impl TrainingData {
         self.costs.len() - self.train_len
     }
 
-    /// Returns the examples of the first `count` validation utterances; none without validation data.
+    /// Returns the examples of the first `count` validation utterances, with random choices from `rng_key`; none
+    /// without validation data.
     ///
     /// # Errors
     /// Returns an error if one cannot be read or does not match the model.
-    pub fn examples(&self, count: usize) -> Result<Option<Examples>, StageError> {
+    pub fn examples(&self, count: usize, rng_key: RngKey) -> Result<Option<Examples>, StageError> {
         let numbers: Vec<u32> = (self.train_len as u32..).take(count.min(self.validation_len())).collect();
         if numbers.is_empty() {
             return Ok(None);
         }
         let rows = self.rows(&numbers).map_err(StageError::other)?;
-        let rows = rows.iter().zip(&numbers);
+        let numbers = numbers.into_iter().map(u64::from);
         let rows: Vec<ReaderRow<'_>> =
-            rows.map(|((row, reader), &number)| ReaderRow { row, reader, sample: u64::from(number) }).collect();
+            rows.iter().zip(numbers).map(|(row, number)| reader_row(row, number, rng_key)).collect();
         self.model.examples(&rows).map(Some).map_err(StageError::other)
+    }
+
+    /// Returns what the family has to say about the splits, each note with the split's name.
+    pub fn notes(&self) -> Vec<String> {
+        let notes = |split: &Split| {
+            let name = split.shards.index().split.clone();
+            self.model.notes(&split.reader).into_iter().map(move |note| format!("{name}: {note}"))
+        };
+        self.splits.iter().flat_map(notes).collect()
     }
 
     /// Returns the training utterances that cost more than the limit of a batch. Each is in a batch of its own.
@@ -235,11 +246,10 @@ impl DataSource for TrainingData {
         Ok(batches)
     }
 
-    fn load(&self, items: &[u32]) -> Result<Batch, BoxError> {
+    fn load(&self, items: &[u32], rng_key: RngKey) -> Result<Batch, BoxError> {
         let rows = self.rows(items)?;
         let rows = rows.iter().enumerate();
-        let rows: Vec<ReaderRow<'_>> =
-            rows.map(|(at, (row, reader))| ReaderRow { row, reader, sample: sample(items, at) }).collect();
+        let rows: Vec<ReaderRow<'_>> = rows.map(|(at, row)| reader_row(row, sample(items, at), rng_key)).collect();
         self.model.batch(&rows, &self.device)
     }
 
@@ -267,6 +277,11 @@ impl DataSource for TrainingData {
     }
 }
 
+/// Returns a row with its reader and its random numbers; `rng_key` is that of its batch.
+fn reader_row<'a>((row, reader): &'a (Arc<Row>, &Reader), sample: u64, rng_key: RngKey) -> ReaderRow<'a> {
+    ReaderRow { row, reader, sample, rng_key: rng_key.sample(sample) }
+}
+
 /// Returns the key of an item's random draws: its number, distinguished if a batch contains it several times.
 fn sample(items: &[u32], at: usize) -> u64 {
     let before = items[..at].iter().filter(|&&item| item == items[at]).count() as u64;
@@ -277,7 +292,7 @@ impl Split {
     fn open(path: &Path, model: &dyn Configured, cache_bytes: usize) -> Result<Self, StageError> {
         let index = ShardIndex::read(path).map_err(StageError::other)?;
         let about = |error: BoxError| StageError::new(format!("{}: {error}", path.display()));
-        let (columns, reader) = (model.columns(&index).map_err(about)?, model.reader(&index).map_err(about)?);
+        let (columns, reader) = (model.columns(&index).map_err(about)?, model.reader(path, &index).map_err(about)?);
         let shards = Shards::with_index(path, index, &columns, cache_bytes).map_err(StageError::other)?;
         Ok(Self { shards, reader })
     }

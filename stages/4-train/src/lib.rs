@@ -110,7 +110,12 @@ impl Stage for TrainStage {
     }
 
     fn paths(&self) -> StagePaths {
-        StagePaths::of(&["init_from", "lora.init_from", "mixture.[].index"])
+        let mut paths = StagePaths::of(&["init_from", "lora.init_from", "mixture.[].index"]);
+        for (keys, words) in self.registry.families().map(|family| family.train_paths()) {
+            paths.keys.extend(keys.iter().map(|&key| key.to_owned()));
+            paths.words.extend(words);
+        }
+        paths
     }
 
     fn logs(&self) -> &'static [&'static str] {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use flowmill_family::{AnyModel, Examples};
+use flowmill_family::{AnyModel, Examples, ExtractorFiles};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters, low_rank};
 use flowmill_train::checkpoint::MODEL_FILE;
@@ -25,7 +25,7 @@ pub struct Preview {
     /// The scale of the adapters in the weights, if any.
     pub adapter_scale: Option<f32>,
     /// The fitted extractors that belong to the model, and their names in its folder.
-    pub extractors: Vec<(PathBuf, &'static str)>,
+    pub extractors: ExtractorFiles,
 }
 
 impl Preview {
@@ -33,7 +33,7 @@ impl Preview {
     pub fn samples(&self, model: &dyn AnyModel, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
         let examples = self.examples.as_ref().ok_or("there is no validation split with utterances to sample")?;
         let (context, rng_key) = (Context::inference(parameters), RngKey::new(self.seed).purpose("samples"));
-        let made = model.preview(&context, examples, &self.description, rng_key)?;
+        let made = model.preview(&context, examples, &self.description, &self.extractors, rng_key)?;
         let files = made.par_iter().map(|made| made.files(&file_name(&made.name)));
         Ok(files.collect::<Result<Vec<_>, BoxError>>()?.into_iter().flatten().collect())
     }
@@ -47,7 +47,7 @@ impl Preview {
         let merged: Vec<_> = tensors.into_iter().collect();
         flowmill_weights::write(&folder.join(MODEL_FILE), &merged, &Default::default())?;
         fs::write(folder.join(CONFIG_FILE), format!("{:#}\n", self.description))?;
-        for (source, name) in &self.extractors {
+        for (source, name) in self.extractors.iter() {
             flowmill_runner::copy_bytes(source, &folder.join(name))?;
         }
         Ok(())

@@ -24,6 +24,10 @@ impl Task for FamilyTask {
         self.model.loss(context, batch, rng_key)
     }
 
+    fn is_optional(&self, parameter: &str) -> bool {
+        self.model.is_optional(parameter)
+    }
+
     fn samples(&self, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
         self.preview.samples(self.model.as_ref(), parameters)
     }

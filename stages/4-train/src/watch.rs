@@ -14,6 +14,8 @@ use crate::totals::Totals;
 /// The folder of the experiment for files made by command: they are not results of a stage.
 pub const ASIDE: &str = "on-command";
 
+/// Number of parts of the loss in a line; metrics and report have all of them.
+const SHOWN_PARTS: usize = 6;
 /// The time between two lines of figures, if they are printed below each other.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// The time between two updates of figures that are shown in one place.
@@ -69,12 +71,14 @@ impl<'a> Watch<'a> {
 
     /// Formats the means since the last line.
     fn means(&self, progress: &Progress) -> String {
-        let Totals { steps, loss, parts, .. } = &self.since;
+        let Totals { steps, loss, .. } = &self.since;
+        let parts = self.since.part_means();
         let count = (*steps).max(1) as f64;
         let mut text = format!("loss {:.4}", loss / count);
         // A single part is the loss itself.
         if parts.len() > 1 {
-            let parts: Vec<String> = parts.iter().map(|(name, sum)| format!("{name} {:.4}", sum / count)).collect();
+            let parts = parts.iter().take(SHOWN_PARTS);
+            let parts: Vec<String> = parts.map(|(name, mean)| format!("{name} {mean:.4}")).collect();
             text += &format!(" ({})", parts.join(", "));
         }
         text + &format!(" · lr {:.2e} · gradient {:.2}", progress.rate, progress.grad_norm)

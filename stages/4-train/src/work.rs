@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowmill_family::{Artifacts, Configured};
+use flowmill_family::{Artifacts, Configured, ExtractorFiles};
 use flowmill_nn::Parameters;
 use flowmill_nn::device::{self, name_of};
+use flowmill_nn::random::RngKey;
 use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
 use flowmill_train::checkpoint::{self, step_of};
 use flowmill_train::device::{in_words, place};
@@ -102,7 +103,7 @@ impl Training {
         let train = mixture::corpora(&section.settings.mixture, &own, &|path| recipe.resolve(path));
         Self {
             data: DataPaths { train, validation: section.settings.validation_split.as_deref().map(index), own },
-            artifacts: artifacts(&section, folder),
+            artifacts: artifacts(&section, recipe.dir().to_owned(), folder),
             extractors: extractors(&section, folder),
             weights: section.settings.init_from.as_deref().map(|path| init_weights::weight_file(&recipe.resolve(path))),
             adapter: init_weights::adapter_files(&section, recipe),
@@ -149,6 +150,7 @@ impl Training {
         data.check_corpora(&self.data, tell)?;
         splits::warn_of_scores(&self.scored, &self.data, tell)?;
         announce(tell, &data);
+        data.notes().into_iter().for_each(tell);
         let seed = section.run.seed;
         let (model, mut parameters) = config.build(seed).map_err(StageError::other)?;
         config.initialize(&mut parameters, artifacts, seed).map_err(StageError::other)?;
@@ -171,11 +173,11 @@ impl Training {
         let tf32 = if section.settings.tf32 && !device.is_cpu() { ", products in TF32" } else { "" };
         tell(format!("computing on {}{tf32}", in_words(name_of(&device))));
         let preview = Preview {
-            examples: data.examples(section.settings.sample_count)?,
+            examples: data.examples(section.settings.sample_count, RngKey::new(seed).purpose("preview"))?,
             seed,
             description: self.describe(config.as_ref())?,
             adapter_scale: section.settings.lora.as_ref().map(LoraConfig::scale),
-            extractors: self.extractors.clone(),
+            extractors: ExtractorFiles::new(self.extractors.clone()),
         };
         Ok(Prepared { config, data, task: FamilyTask { model, preview }, parameters })
     }
@@ -272,14 +274,15 @@ impl Training {
 /// Returns the fitted extractors that belong to the model of a training, and their names in its folder; `folder`
 /// returns the folder of a stage's results.
 pub fn extractors(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Vec<(PathBuf, &'static str)> {
-    let Artifacts { embed, tokens, .. } = artifacts(section, folder);
+    let Artifacts { embed, tokens, .. } = artifacts(section, PathBuf::new(), folder);
     let path = |stage: u8| if stage == EMBED { embed.clone() } else { tokens.clone() };
     section.model.extractors().iter().map(|extractor| (path(extractor.stage), extractor.file)).collect()
 }
 
-/// Returns the files of earlier stages that a training reads.
-fn artifacts(section: &TrainSection, folder: &dyn Fn(u8) -> PathBuf) -> Artifacts {
+/// Returns the files of earlier stages that a training reads; `root` is the folder of the recipe.
+fn artifacts(section: &TrainSection, root: PathBuf, folder: &dyn Fn(u8) -> PathBuf) -> Artifacts {
     Artifacts {
+        root,
         packed: folder(PACK),
         embed: folder(EMBED).join(flowmill_stage_embed::EXTRACTOR),
         tokens: folder(TOKENS).join(flowmill_stage_tokens::CODEBOOK),

@@ -51,7 +51,21 @@ impl Synth {
     /// # Errors
     /// [`ExportError::Model`] if an input cannot be read or the model fails; [`ExportError::File`].
     pub fn run(&self, request: &Request, folder: &Path) -> Result<Synthesized, ExportError> {
-        let Synthesis { made, figures } = self.0.run(request).map_err(ExportError::Model)?;
+        self.run_observed(request, folder, &mut |_, _| {})
+    }
+
+    /// Runs a request like [`run`](Self::run), and calls `progress` with the numbers of steps that are done and of those
+    /// there are at most.
+    ///
+    /// # Errors
+    /// See [`run`](Self::run).
+    pub fn run_observed(
+        &self,
+        request: &Request,
+        folder: &Path,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Synthesized, ExportError> {
+        let Synthesis { made, figures } = self.0.run_observed(request, progress).map_err(ExportError::Model)?;
         let mut files = Vec::new();
         for file in made.files(&request.name).map_err(ExportError::Model)? {
             let path = folder.join(file.file_name());
@@ -59,6 +73,14 @@ impl Synth {
             files.push(path);
         }
         Ok(Synthesized { files, figures })
+    }
+
+    /// Returns what is spoken in a recording, as phonemes.
+    ///
+    /// # Errors
+    /// [`ExportError::Model`] if it cannot be read, or the model does not transcribe.
+    pub fn transcribe(&self, recording: &Path) -> Result<String, ExportError> {
+        self.0.transcribe(recording).map_err(ExportError::Model)
     }
 }
 

@@ -14,6 +14,7 @@ mod reference;
 mod report;
 mod run;
 mod run_part;
+mod speak;
 mod status;
 mod synth;
 mod train;
@@ -47,6 +48,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Completions(arguments) => completions::run(arguments, out),
         Command::Parity(arguments) => parity::run(arguments, out),
         Command::Synth(arguments) => synth::run(arguments, out),
+        Command::Speak(arguments) => speak::run(arguments, out),
         Command::Version => version::run(out),
     }
 }

@@ -62,7 +62,7 @@ fn options(arguments: &SynthArgs) -> Value {
 }
 
 /// Returns an error for a model in an experiment whose files changed since it was exported.
-fn refuse_damaged(model: &Path) -> Result<(), Failure> {
+pub(super) fn refuse_damaged(model: &Path) -> Result<(), Failure> {
     let files = std::fs::read_dir(model).into_iter().flatten().flatten().map(|entry| entry.path());
     match files.filter(|file| file.is_file()).find_map(|file| flowmill_runner::damage(&file)) {
         Some(damage) => {

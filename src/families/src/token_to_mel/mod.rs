@@ -33,6 +33,7 @@ use flowmill_family::{
 };
 use flowmill_networks::flow::{FlowBatch, FlowItem};
 use flowmill_nn::Parameters;
+use flowmill_nn::random::RngKey;
 use flowmill_weights::{Archive, Target, write_archive};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -161,7 +162,7 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
         example::check_mels(splits, &K::flow(&settings.config))
     }
 
-    fn reader(_: &FlowSettings<K>, index: &ShardIndex) -> Result<example::Mels, BoxError> {
+    fn reader(_: &FlowSettings<K>, _: &Path, index: &ShardIndex) -> Result<example::Mels, BoxError> {
         example::Mels::of(index)
     }
 
@@ -169,7 +170,13 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
         K::flow(&settings.config).output_size
     }
 
-    fn example(settings: &FlowSettings<K>, mels: &example::Mels, row: &Row, sample: u64) -> Result<FlowItem, BoxError> {
+    fn example(
+        settings: &FlowSettings<K>,
+        mels: &example::Mels,
+        row: &Row,
+        sample: u64,
+        _: RngKey,
+    ) -> Result<FlowItem, BoxError> {
         let flow = K::flow(&settings.config);
         Ok(example::item(row, sample, &flow, settings.options.speaker_embedding, mels)?)
     }

@@ -1,7 +1,7 @@
 //! The network of a token-to-mel flow, for training and previews.
 
 use flowmill_audio::features::Features;
-use flowmill_family::{BoxError, Loss, Made, Model, Output};
+use flowmill_family::{BoxError, ExtractorFiles, Loss, Made, Model, Output};
 use flowmill_networks::TokenToMel;
 use flowmill_networks::flow::{FlowBatch, FlowDraws, FlowItem, GenerationRequest};
 use flowmill_nn::Context;
@@ -27,6 +27,7 @@ impl<K: Kind> Model<TokenToMelFamily<K>> for Network {
         context: &Context<'_>,
         examples: &[(String, FlowItem)],
         description: &Description,
+        _: &ExtractorFiles,
         rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError> {
         let request = |(_, item): &(String, FlowItem)| GenerationRequest {

@@ -11,15 +11,20 @@ use crate::{Observer, TrainError};
 /// Number of names shown of a longer list.
 const SHOWN: usize = 8;
 
-/// Fails with the names of trainable parameters that have no gradient or one that is not finite. Returns the names of those whose
-/// gradient is zero in every element, which is right for some (below a zero-initialized layer) and a defect for others. The first halves
-/// of adapters, whose second halves always start at zero, are not among them.
-pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<String>, TrainError> {
+/// Fails with the names of trainable parameters that have no gradient or one that is not finite; those that are `optional` may have none.
+/// Returns the names of those whose gradient is zero in every element, which is right for some (below a zero-initialized layer) and a
+/// defect for others. The first halves of adapters, whose second halves always start at zero, are not among them.
+pub fn check(
+    parameters: &Parameters,
+    norms: &GradientNorms,
+    optional: &dyn Fn(&str) -> bool,
+) -> Result<Vec<String>, TrainError> {
     let name = |id: &ParameterId| parameters.name(*id).to_owned();
     let select = |wanted: fn(Option<f64>) -> bool| -> Vec<String> {
         norms.each.iter().filter(|(_, norm)| wanted(*norm)).map(|(id, _)| name(id)).collect()
     };
-    let missing = select(|norm| norm.is_none());
+    let mut missing = select(|norm| norm.is_none());
+    missing.retain(|name| !optional(name));
     let non_finite = norms.not_finite(parameters);
     if !missing.is_empty() || !non_finite.is_empty() {
         return Err(TrainError::Coverage { missing, non_finite });
@@ -31,9 +36,10 @@ pub fn check(parameters: &Parameters, norms: &GradientNorms) -> Result<Vec<Strin
 pub(crate) fn check_first_step(
     parameters: &Parameters,
     norms: &GradientNorms,
+    optional: &dyn Fn(&str) -> bool,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
-    let zero = check(parameters, norms)?;
+    let zero = check(parameters, norms, optional)?;
     if !zero.is_empty() {
         let (count, names) = (zero.len(), shorten(&zero));
         observer.message(&format!(

@@ -1,5 +1,7 @@
 //! Means over the steps since the last metrics line, stored bit for bit in checkpoints.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Sums since the last metrics line.
@@ -12,6 +14,9 @@ pub struct Window {
     loss: Exact,
     grad_norm: Exact,
     parts: Vec<(String, Exact)>,
+    /// The weight of the steps without a part, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    absent: BTreeMap<String, Exact>,
 }
 
 /// Measurements of one step or of a validation: means over its batches.
@@ -19,10 +24,12 @@ pub struct Window {
 pub struct Measured {
     /// The loss.
     pub loss: f64,
-    /// The parts.
+    /// The parts; NaN for one that no batch has.
     pub parts: Vec<(String, f64)>,
     /// Sum of the batches' weights.
     pub weight: f64,
+    /// The weight of the batches that have a part, in the order of the parts.
+    present: Vec<f64>,
 }
 
 impl Measured {
@@ -32,10 +39,16 @@ impl Measured {
         let share = weight / self.weight;
         self.loss += share * (loss - self.loss);
         if self.parts.is_empty() {
-            self.parts = parts.iter().map(|(name, _)| ((*name).to_owned(), 0.0)).collect();
+            self.parts = parts.iter().map(|(name, _)| ((*name).to_owned(), f64::NAN)).collect();
+            self.present = vec![0.0; parts.len()];
         }
-        for (mean, (_, part)) in self.parts.iter_mut().zip(parts) {
-            mean.1 += share * (part - mean.1);
+        for (((_, mean), present), (_, part)) in self.parts.iter_mut().zip(&mut self.present).zip(parts) {
+            if part.is_nan() {
+                continue;
+            }
+            *present += weight;
+            let before = if mean.is_nan() { 0.0 } else { *mean };
+            *mean = before + weight / *present * (part - before);
         }
     }
 }
@@ -50,8 +63,14 @@ impl Window {
         if self.parts.is_empty() {
             self.parts = step.parts.iter().map(|(name, _)| (name.clone(), Exact(0.0))).collect();
         }
-        for ((_, sum), (_, part)) in self.parts.iter_mut().zip(&step.parts) {
-            sum.0 += part * step.weight;
+        for (at, ((name, sum), (_, part))) in self.parts.iter_mut().zip(&step.parts).enumerate() {
+            let present = step.present.get(at).copied().unwrap_or(step.weight);
+            if !part.is_nan() {
+                sum.0 += part * present;
+            }
+            if present < step.weight {
+                self.absent.entry(name.clone()).or_default().0 += step.weight - present;
+            }
         }
     }
 
@@ -61,8 +80,10 @@ impl Window {
             return None;
         }
         let mean = |sum: &Exact| sum.0 / self.weight.0;
-        let parts = self.parts.iter().map(|(name, sum)| (name.clone(), mean(sum))).collect();
-        let measured = Measured { loss: mean(&self.loss), parts, weight: self.weight.0 };
+        let absent = |name: &String| self.absent.get(name).map_or(0.0, |weight| weight.0);
+        let part = |(name, sum): &(String, Exact)| (name.clone(), sum.0 / (self.weight.0 - absent(name)));
+        let parts = self.parts.iter().map(part).collect();
+        let measured = Measured { loss: mean(&self.loss), parts, weight: self.weight.0, ..Measured::default() };
         Some((measured, self.grad_norm.0 / self.steps as f64))
     }
 }

@@ -110,7 +110,7 @@ impl DataSource for Samples {
         Ok(batches)
     }
 
-    fn load(&self, items: &[u32]) -> Result<Rows, BoxError> {
+    fn load(&self, items: &[u32], _: RngKey) -> Result<Rows, BoxError> {
         std::thread::sleep(self.delay);
         let draw = |item: u32| RngKey::keyed(3, "sample", 0, 0, u64::from(item)).normals(INPUTS);
         let inputs: Vec<f32> = items.iter().flat_map(|&item| draw(item)).collect();
