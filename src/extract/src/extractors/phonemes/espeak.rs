@@ -2,6 +2,9 @@
 //!
 //! Without words among its arguments the program reads its input line by line and writes the phonemes of each clause on a line. How many clauses it
 //! finds in a line is its own decision, so a line of phoneme mnemonics follows every piece, whose output ends the piece's.
+//!
+//! The program speaks silently, and a clause without a stressed word gets a stress on one (`this is` is `ðɪs ˈɪz`). The function
+//! `espeak_TextToPhonemes` of its library, which `phonemizer` calls, leaves it out (`ðɪs ɪz`). Of the pieces of 743 English sentences one differed.
 
 use std::collections::BTreeSet;
 use std::io::Write;
