@@ -37,3 +37,41 @@ pub fn freeze_unused(parameters: &mut Parameters, config: &VallEConfig, options:
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use flowmill_networks::vall_e::{DrawConfig, VallE};
+
+    use super::*;
+    use crate::vall_e::TaskWeights;
+
+    /// The names of frozen parameters without their endings.
+    fn frozen(options: &TrainOptions) -> BTreeSet<String> {
+        let config = VallEConfig { dim: 8, heads: 2, layers: 1, levels: 3, audio_tokens: 4, ..VallEConfig::default() };
+        let (_, mut parameters) = VallE::new(&config, 0).unwrap();
+        freeze_unused(&mut parameters, &config, options);
+        let trained: BTreeSet<String> =
+            parameters.trainable_ids().map(|id| parameters.name(id).to_owned()).collect();
+        let all = parameters.named_tensors().into_iter().map(|(name, _)| name);
+        let names = all.filter(|name| !trained.contains(name));
+        names.map(|name| name.trim_end_matches(".weight").trim_end_matches(".bias").to_owned()).collect()
+    }
+
+    #[test]
+    fn what_no_sample_has_is_frozen() {
+        // Never read by any task: the network freezes these.
+        let unread = ["dropout_token", "proms_emb.embeddings.2"];
+        let set = |names: &[&str]| unread.iter().chain(names).map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let classifier = |number: usize| format!("classifiers.proj.{number}");
+        assert_eq!(frozen(&TrainOptions::default()), set(&["tones_emb", "tasks_emb", &classifier(4)]));
+        let tasks = TaskWeights { len: 0.0, ..TaskWeights::default() };
+        let draws = DrawConfig { masked_rate: 0.0, level_weights: vec![1.0, 0.0, 1.0], ..DrawConfig::default() };
+        let options = TrainOptions { tasks, draws, ..TrainOptions::default() };
+        let (one, three, four, five) = (classifier(1), classifier(3), classifier(4), classifier(5));
+        let expected =
+            ["tones_emb", "tasks_emb", "len_emb", "resps_emb.embeddings.3", &one, &three, &four, &five];
+        assert_eq!(frozen(&options), set(&expected));
+    }
+}
