@@ -3,14 +3,17 @@
 //! Without words among its arguments the program reads its input line by line and writes the phonemes of each clause on a line. How many clauses it
 //! finds in a line is its own decision, so a line of phoneme mnemonics follows every piece, whose output ends the piece's.
 //!
-//! The program speaks silently, and a clause without a stressed word gets a stress on one (`this is` is `ðɪs ˈɪz`). The function
-//! `espeak_TextToPhonemes` of its library, which `phonemizer` calls, leaves it out (`ðɪs ɪz`). Of the pieces of 743 English sentences one differed.
+//!
+//! Its library is used instead where it is installed, as `phonemizer` does: it does not speak, and so gives no stress to a clause without a
+//! stressed word (`this is` is `ðɪs ɪz`, of the program `ðɪs ˈɪz`). Of the pieces of 743 English sentences one differed; in Chinese, more.
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use flowmill_audio::program::{self, ProgramError, ProgramLimits};
+
+use super::espeak_library::{self, Library};
 
 /// The program's name.
 pub const PROGRAM: &str = "espeak-ng";
@@ -20,21 +23,31 @@ const SEPARATOR: &str = "[[ppppp]]";
 /// The longest line in bytes. The program reads lines in pieces of 1,000 bytes and would split a longer one anywhere.
 const LONGEST_LINE: usize = 900;
 
-/// The installed program.
-#[derive(Debug)]
+/// The installed library or program.
 pub struct Espeak {
-    program: String,
+    form: Form,
     /// The version, such as `1.51`.
     version: String,
-    languages: BTreeSet<String>,
+}
+
+enum Form {
+    Library(&'static Library),
+    Program {
+        /// Its name or path.
+        program: String,
+        languages: BTreeSet<String>,
+    },
 }
 
 impl Espeak {
-    /// Asks the program of this name or path for its version and its languages.
+    /// Loads the library, or asks the program for its version and its languages: the program of this name or path if it is not the default one.
     ///
     /// # Errors
-    /// [`ProgramError::Missing`] if there is no such program; others if it does not answer.
+    /// [`ProgramError::Missing`] if there is neither; others if the program does not answer.
     pub fn find(program: &str) -> Result<Self, ProgramError> {
+        if let Some(library) = (program == PROGRAM).then(espeak_library::installed).flatten() {
+            return Ok(Self { version: library.version().to_owned(), form: Form::Library(library) });
+        }
         let ask = |argument: &str| {
             let mut command = Command::new(program);
             program::run(command.arg(argument).stdin(Stdio::null()), &ProgramLimits::default())
@@ -47,7 +60,8 @@ impl Espeak {
         // A line for each voice: priority, language, age and gender, name, …
         let voices = String::from_utf8_lossy(&voices.bytes).into_owned();
         let languages = voices.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1));
-        Ok(Self { program: program.to_owned(), version, languages: languages.map(str::to_lowercase).collect() })
+        let languages = languages.map(str::to_lowercase).collect();
+        Ok(Self { form: Form::Program { program: program.to_owned(), languages }, version })
     }
 
     /// The version, such as `1.51`.
@@ -55,9 +69,20 @@ impl Espeak {
         &self.version
     }
 
+    /// Returns whether it is the library or the program, whose phonemes differ in places.
+    pub fn form(&self) -> &'static str {
+        match self.form {
+            Form::Library(_) => "library",
+            Form::Program { .. } => "program",
+        }
+    }
+
     /// Returns whether there is a voice of this name.
     pub fn has(&self, voice: &str) -> bool {
-        self.languages.contains(voice)
+        match &self.form {
+            Form::Library(library) => library.has(voice),
+            Form::Program { languages, .. } => languages.contains(voice),
+        }
     }
 
     /// Returns the phonemes of pieces of text in the order of the pieces: IPA with stress, words separated by blanks, without the marks of words
@@ -66,6 +91,14 @@ impl Espeak {
     /// # Errors
     /// When the program fails, or writes something else than phonemes for every piece.
     pub fn phonemes(&self, voice: &str, pieces: &[&str]) -> Result<Vec<String>, ProgramError> {
+        let program = match &self.form {
+            Form::Library(library) => {
+                let found =
+                    library.phonemes(voice, pieces).map_err(|error| ProgramError::Io(std::io::Error::other(error)))?;
+                return Ok(found.iter().map(|phonemes| without_switches(phonemes)).collect());
+            }
+            Form::Program { program, .. } => program,
+        };
         let mut input = format!("{SEPARATOR}\n");
         for piece in pieces {
             lines(piece).for_each(|line| {
@@ -75,7 +108,7 @@ impl Espeak {
             input.push_str(SEPARATOR);
             input.push('\n');
         }
-        let output = self.run(voice, input)?;
+        let output = run(program, voice, input)?;
         let mut lines = output.lines().map(str::trim);
         let separator = lines.next().unwrap_or_default();
         let mut found = Vec::with_capacity(pieces.len());
@@ -96,22 +129,22 @@ impl Espeak {
         }
         Ok(found)
     }
+}
 
-    /// Runs the program on its input.
-    fn run(&self, voice: &str, input: String) -> Result<String, ProgramError> {
-        let (reader, mut writer) = std::io::pipe().map_err(ProgramError::Io)?;
-        let mut command = Command::new(&self.program);
-        command.args(["-q", "--ipa", "-b", "1", "-v", voice]).stdin(reader);
-        let output = std::thread::scope(|scope| {
-            // A program that ends early breaks the pipe; its exit status says why.
-            scope.spawn(move || drop(writer.write_all(input.as_bytes())));
-            let output = program::run(&mut command, &ProgramLimits::default());
-            // The command holds the reading end: a writer that still waits would wait forever.
-            drop(command);
-            output
-        })?;
-        Ok(String::from_utf8_lossy(&output.bytes).into_owned())
-    }
+/// Runs the program on its input.
+fn run(program: &str, voice: &str, input: String) -> Result<String, ProgramError> {
+    let (reader, mut writer) = std::io::pipe().map_err(ProgramError::Io)?;
+    let mut command = Command::new(program);
+    command.args(["-q", "--ipa", "-b", "1", "-v", voice]).stdin(reader);
+    let output = std::thread::scope(|scope| {
+        // A program that ends early breaks the pipe; its exit status says why.
+        scope.spawn(move || drop(writer.write_all(input.as_bytes())));
+        let output = program::run(&mut command, &ProgramLimits::default());
+        // The command holds the reading end: a writer that still waits would wait forever.
+        drop(command);
+        output
+    })?;
+    Ok(String::from_utf8_lossy(&output.bytes).into_owned())
 }
 
 /// Returns a piece as lines that the program reads as a whole, split at a blank where there is one.

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `characters` | the text itself: Unicode NFC, lower case, one blank between words |
 //! | `given` | the text as it is: it is phonemes already |
-//! | `espeak-ng` | IPA of the program espeak-ng with stress; punctuation stays in its place |
+//! | `espeak-ng` | IPA of espeak-ng, its library or its program, with stress; punctuation stays in its place |
 //!
 //! The form of `espeak-ng` is that of the public VALL-E trainer (`vall_e/emb/g2p.py`, the library `phonemizer` with `preserve_punctuation` and
 //! `with_stress`, marks of other languages removed). Its version is in the fitted state, because phonemes of two versions differ.
 
 mod espeak;
+mod espeak_library;
 mod language;
 mod punctuation;
 
@@ -39,8 +40,10 @@ pub const PHONEMES: &str = "phonemes";
 /// The column of the language, without its variety: `en`, also for `en-gb`.
 pub const LANGUAGE: &str = "language";
 
-/// The key of the program's version in the state.
+/// The key of espeak-ng's version in the state.
 const VERSION: &str = "version";
+/// The key of its form, library or program, in the state.
+const FORM: &str = "form";
 
 /// Rows that one run of the program phonemizes. Its start takes as long as some ten rows.
 const ROWS_PER_RUN: usize = 128;
@@ -56,7 +59,7 @@ pub enum Backend {
     Characters,
     /// The text, which is phonemes already.
     Given,
-    /// The program espeak-ng.
+    /// The library of espeak-ng, or else its program.
     EspeakNg,
 }
 
@@ -69,7 +72,7 @@ pub struct PhonemesConfig {
     /// The language of all texts, such as `en`, `en-gb` or `de`; `auto` for the language that each row names, or else the one that
     /// its script shows (Japanese, Chinese, Korean, Greek and others, not Latin).
     pub language: String,
-    /// The program espeak-ng: its name, or its absolute path.
+    /// The absolute path of a program espeak-ng to use; by default the installed library, or else the installed program.
     #[serde(skip_serializing_if = "is_default_program")]
     pub program: String,
 }
@@ -151,6 +154,7 @@ impl Kind for PhonemesConfig {
             if config.backend == Backend::EspeakNg {
                 let program = config.find_program()?;
                 settings[VERSION] = json!(program.version());
+                settings[FORM] = json!(program.form());
                 facts.push((espeak::PROGRAM.to_owned(), json!(program.version())));
             }
             Ok(Fitted { state: State::new(KIND, settings), facts })
@@ -172,16 +176,21 @@ impl Phonemes {
     pub fn from_state(state: &State) -> Result<Self, StateError> {
         state.expect_kind(KIND)?;
         let mut settings = state.settings().clone();
-        let version = settings.as_object_mut().and_then(|settings| settings.remove(VERSION));
+        let mut take = |key: &str| {
+            let value = settings.as_object_mut().and_then(|settings| settings.remove(key));
+            value.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+        };
+        let (version, form) = (take(VERSION), take(FORM));
         let config: PhonemesConfig = State::new(KIND, settings).settings_as(KIND)?;
         if config.backend != Backend::EspeakNg {
             return Ok(Self { config, program: None });
         }
         let program = config.find_program()?;
-        let fitted = version.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
-        if fitted != program.version() {
-            let installed = program.version();
-            tracing::warn!("espeak-ng {installed} is installed, and phonemes so far are of {fitted}; some may differ");
+        if (version.as_str(), form.as_str()) != (program.version(), program.form()) {
+            let (installed, own) = (program.version(), program.form());
+            tracing::warn!(
+                "espeak-ng {installed} ({own}) is used, phonemes so far are of {version} ({form}); some may differ"
+            );
         }
         Ok(Self { config, program: Some(program) })
     }
