@@ -181,8 +181,11 @@ impl Scorer for SpeechScorer {
         }
         if self.heard < MOST_HEARD {
             self.heard += 1;
-            let audio = self.recording(row)?;
-            self.listener.learn(&row.group, row.text(speech::TEXT).ok(), &audio)?;
+            let (audio, text) = (self.recording(row)?, row.text(speech::TEXT).ok());
+            self.listener.learn(&row.group, text, &audio)?;
+            // The codec changes a sound, but neither its text nor its voice.
+            let after_codec = self.decoder.sound(&rows::codes(row)?)?;
+            self.listener.learn(&row.group, text, &after_codec)?;
         }
         Ok(())
     }
