@@ -72,6 +72,7 @@ impl SpeechScorer {
     /// Returns an error if the folder lacks the codec, or a weight cannot be read.
     pub fn new(loaded: Loaded<VallE>, options: ExportOptions, seed: u64) -> Result<Self, BoxError> {
         let Loaded { config, description, model, parameters, folder, device } = loaded;
+        description.check(&options.speech)?;
         Ok(Self {
             speaker: Speaker::new(&model.0, &parameters)?,
             decoder: Decoder::open(&folder.join(CODEC), &device)?,
