@@ -55,8 +55,11 @@ fn a_codec_language_model_goes_through_all_stages_and_speaks() {
     let mini = mini();
     mini.run(&[]).expect_code(0);
     let lines = metrics(&mini.exp("4-train/metrics.jsonl"));
-    let names: Vec<String> = lines.iter().flat_map(|line| line["parts"].as_object()).flatten().map(|(name, _)| name.clone()).collect();
-    for name in ["accuracy", "top10", "loss.0", "accuracy.0", "top10.0", "loss.2", "loss.nar-len", "loss.stt", "loss.len"] {
+    let names: Vec<String> =
+        lines.iter().flat_map(|line| line["parts"].as_object()).flatten().map(|(name, _)| name.clone()).collect();
+    for name in
+        ["accuracy", "top10", "loss.0", "accuracy.0", "top10.0", "loss.2", "loss.nar-len", "loss.stt", "loss.len"]
+    {
         assert!(names.iter().any(|own| own == name), "{name} in {names:?}");
     }
     for line in lines.iter().filter(|line| line["parts"].is_object()) {
@@ -65,12 +68,16 @@ fn a_codec_language_model_goes_through_all_stages_and_speaks() {
         assert!(parts["accuracy"].as_f64() <= parts["top10"].as_f64(), "{line}");
     }
     let samples: Vec<_> = mini.files_ending(".wav").into_iter().map(|path| path.display().to_string()).collect();
-    for part in ["prompt", "target"] {
-        let wanted = format!("4-train/samples/step-000012/");
-        assert!(samples.iter().any(|path| path.starts_with(&wanted) && path.contains(part)), "{part}: {samples:?}");
+    for part in ["output", "target"] {
+        // Each speaker has a single utterance in the validation split, so there is no prompt.
+        let wanted = |path: &String| path.starts_with("4-train/samples/step-000012/") && path.contains(part);
+        assert!(samples.iter().any(wanted), "{part}: {samples:?}");
     }
     let scores = json(&mini.exp("6-export/scores.json"));
-    assert!(scores["utterances"].as_u64() > Some(0) && scores["recognition"].is_null(), "sentences are no closed set: {scores}");
+    assert!(
+        scores["utterances"].as_u64() > Some(0) && scores["recognition"].is_null(),
+        "sentences are no closed set: {scores}"
+    );
     assert!(scores["voice"]["own"].is_number() && scores["distance_db"]["codec"].is_number(), "{scores}");
     let config = json(&mini.exp("6-export/config.json"));
     assert_eq!((&config["family"], &config["tokenizer"]), (&"vall-e".into(), &"bytes".into()));
@@ -80,7 +87,8 @@ fn a_codec_language_model_goes_through_all_stages_and_speaks() {
 
     let prompt = mini.recording("1688-142285-0002").display().to_string();
     let model = model.display().to_string();
-    let speak = |more: &[&str]| flowmill(mini.folder(), &[&["speak", "--model", &model, "--prompt", &prompt], more].concat());
+    let speak =
+        |more: &[&str]| flowmill(mini.folder(), &[&["speak", "--model", &model, "--prompt", &prompt], more].concat());
     let wav = |name: &str| fs::read(mini.path(name)).unwrap();
     speak(&["--text", "good morning", "--out", "a.wav"]).expect_code(0).expect_words(&["real-time factor"]);
     speak(&["--text", "good morning", "--out", "b.wav"]).expect_code(0);
@@ -108,7 +116,16 @@ fn bad_input(mini: &Mini, speak: &dyn Fn(&[&str]) -> Outcome) {
     let size = |extra: u32| (samples.len() as u32 + extra).to_le_bytes();
     let rate = |rate: u32| rate.to_le_bytes();
     let header: [&[u8]; 10] = [
-        b"RIFF", &size(36), b"WAVEfmt ", &rate(16), &[1, 0, 1, 0], &rate(8000), &rate(16_000), &[2, 0, 16, 0], b"data", &size(0),
+        b"RIFF",
+        &size(36),
+        b"WAVEfmt ",
+        &rate(16),
+        &[1, 0, 1, 0],
+        &rate(8000),
+        &rate(16_000),
+        &[2, 0, 16, 0],
+        b"data",
+        &size(0),
     ];
     fs::write(&silent, [&header.concat(), &samples[..]].concat()).unwrap();
     let model = mini.exp("6-export").display().to_string();
@@ -124,7 +141,8 @@ fn a_training_does_not_depend_on_loader_threads_and_resumes() {
     let mini = mini();
     let train = |name: &str, more: &[&str]| {
         let name = format!("name={name}");
-        mini.run(&[&["--set", &name, "--stop-stage", "train", "--set", "train.sample_every=0"], more].concat()).expect_code(0);
+        mini.run(&[&["--set", &name, "--stop-stage", "train", "--set", "train.sample_every=0"], more].concat())
+            .expect_code(0);
     };
     train("one", &["--set", "train.num_workers=1", "--set", "train.prefetch=0"]);
     train("many", &["--set", "train.num_workers=4", "--set", "train.prefetch=8"]);

@@ -106,7 +106,7 @@ fn work(arguments: &SpeakArgs) -> Result<Work, Failure> {
 /// Reads a line of a file of texts.
 fn parsed(line: &str, number: usize, arguments: &SpeakArgs) -> Result<Line, Failure> {
     let wrong =
-        |problem: &str| Failure::usage(&format!("--lines, line {number}: {problem}: NAME<TAB>TEXT[<TAB>RECORDING]"));
+        |problem: &str| Failure::usage(format!("--lines, line {number}: {problem}: NAME<TAB>TEXT[<TAB>RECORDING]"));
     let fields: Vec<&str> = line.split('\t').map(str::trim).collect();
     let (name, text, prompt) = match fields.as_slice() {
         [name, text] => (name, text, arguments.prompt.clone()),

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use flowmill_family::BoxError;
-use flowmill_networks::vall_e::SpeakOptions;
+use flowmill_networks::vall_e::{FirstLevel, SpeakOptions, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::options::{BYTES, TrainOptions};
+use super::options::{BYTES, TaskWeights, TrainOptions};
 use super::prompts::PromptRule;
 use super::tokenizer::PhonemeTokenizer;
 
@@ -22,6 +22,10 @@ pub struct Description {
     pub prompt_seconds: [f64; 2],
     /// Most utterances of a prompt.
     pub prompt_utterances: usize,
+    /// The weights of the tasks that the model was trained for.
+    pub tasks: TaskWeights,
+    /// Share of the samples of level 0 that were masked; without any, the model cannot generate masked codes (NAR-len).
+    pub masked_rate: f32,
     /// The settings of generation; absent in trainings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<SpeakOptions>,
@@ -47,6 +51,8 @@ impl Description {
             languages: options.languages.clone(),
             prompt_seconds: options.prompt_seconds,
             prompt_utterances: options.prompt_utterances,
+            tasks: options.tasks.clone(),
+            masked_rate: options.draws.masked_rate,
             sampling: None,
         })
     }
@@ -60,6 +66,19 @@ impl Description {
             return Ok(PhonemeTokenizer::bytes());
         }
         Ok(PhonemeTokenizer::from_json(self.tokenizer.to_string().as_bytes(), Path::new("config.json: tokenizer"))?)
+    }
+
+    /// Checks that the model was trained for what these options need.
+    ///
+    /// # Errors
+    /// Returns the task that was not trained.
+    pub fn check(&self, options: &SpeakOptions) -> Result<(), BoxError> {
+        let masked = matches!(options.first_level, FirstLevel::Masked(_));
+        if masked && !(self.masked_rate > 0.0 && self.tasks.has(Task::Length)) {
+            let reason = "this model was not trained for nar-len, which needs train.draws.masked_rate and train.tasks.len above 0";
+            return Err(reason.into());
+        }
+        Ok(())
     }
 
     /// Returns the rule by which prompts are drawn.

@@ -18,7 +18,7 @@ pub fn of(scores: &Scores) -> Vec<ExplainedScore> {
             line(
                 "recognized",
                 percent(recognition.generated),
-                "How many of the spoken texts a simple recognizer finds: the text of the training recording whose cepstra are nearest. \
+                "How many of the spoken texts a simple recognizer finds: that of the training recordings whose cepstra are nearest. \
                  Higher is better; the recognizer's own limit is below.",
             ),
             line("recognized, real recordings", percent(recognition.real), "The same for the real recordings of these texts: the recognizer's limit."),

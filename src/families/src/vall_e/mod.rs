@@ -101,10 +101,12 @@ impl Family for VallE {
             let reason = format!("{} is more than {}", config.levels, parts::MOST_LEVELS);
             return Err(KeyError::new("train.model.levels", reason));
         }
-        settings.options.check(config.levels, config.languages)
+        Ok(())
     }
 
     fn check_columns(settings: &Settings, columns: &Columns) -> Result<(), KeyError> {
+        // Options belong to recipes: an exported model is checked without them.
+        settings.options.check(settings.config.levels, settings.config.languages)?;
         columns::check(settings, columns)
     }
 

@@ -1,7 +1,7 @@
-//! A recognizer of a closed set of texts: the nearest recording by dynamic time warping of cepstra. It needs no weights,
+//! A recognizer of a closed set of texts: the nearest recordings by dynamic time warping of cepstra. It needs no weights,
 //! so that generated speech can be scored by what is heard in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowmill_audio::features::{CepstrumConfig, Features, MelConfig, MelSpectrogram, deltas, mfcc};
 use flowmill_audio::{AudioError, TrimConfig, resample, trim_silence};
@@ -11,6 +11,8 @@ use flowmill_family::Audio;
 const MOST_TEXTS: usize = 100;
 /// Recordings of each text that are needed on average.
 const RECORDINGS_PER_TEXT: usize = 2;
+/// Recordings of a text whose distances count.
+const NEAREST: usize = 5;
 /// Frames to each side for the slopes of cepstra.
 const REACH: usize = 2;
 
@@ -98,10 +100,21 @@ impl Recognizer {
         self.texts.contains(text)
     }
 
-    /// Returns the text of the nearest recording.
+    /// Returns the text whose nearest recordings are nearest: the mean distance of [`NEAREST`] recordings counts, because a
+    /// single one may be near by accident.
     pub fn recognize(&self, cepstra: &Features) -> Option<&str> {
-        let distances = self.recordings.iter().filter_map(|(text, own)| Some((text, warped_distance(own, cepstra)?)));
-        distances.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(text, _)| text.as_str())
+        let mut distances: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+        for (text, own) in &self.recordings {
+            distances.entry(text).or_default().extend(warped_distance(own, cepstra));
+        }
+        let mean = |mut distances: Vec<f64>| {
+            distances.sort_by(f64::total_cmp);
+            distances.truncate(NEAREST);
+            distances.iter().sum::<f64>() / distances.len() as f64
+        };
+        let means = distances.into_iter().filter(|(_, distances)| !distances.is_empty());
+        let means = means.map(|(text, distances)| (text, mean(distances)));
+        means.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(text, _)| text)
     }
 }
 

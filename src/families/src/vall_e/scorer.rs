@@ -72,6 +72,7 @@ impl SpeechScorer {
     /// Returns an error if the folder lacks the codec, or a weight cannot be read.
     pub fn new(loaded: Loaded<VallE>, options: ExportOptions, seed: u64) -> Result<Self, BoxError> {
         let Loaded { config, description, model, parameters, folder, device } = loaded;
+        description.check(&options.speech)?;
         Ok(Self {
             speaker: Speaker::new(&model.0, &parameters)?,
             decoder: Decoder::open(&folder.join(CODEC), &device)?,
@@ -181,8 +182,11 @@ impl Scorer for SpeechScorer {
         }
         if self.heard < MOST_HEARD {
             self.heard += 1;
-            let audio = self.recording(row)?;
-            self.listener.learn(&row.group, row.text(speech::TEXT).ok(), &audio)?;
+            let (audio, text) = (self.recording(row)?, row.text(speech::TEXT).ok());
+            self.listener.learn(&row.group, text, &audio)?;
+            // The codec changes a sound, but neither its text nor its voice.
+            let after_codec = self.decoder.sound(&rows::codes(row)?)?;
+            self.listener.learn(&row.group, text, &after_codec)?;
         }
         Ok(())
     }

@@ -140,9 +140,11 @@ impl SpeechSynthesizer {
         let Loaded { config, description, model, parameters, folder, device } = loaded;
         let decoder = Decoder::open(&folder.join(CODEC), &device)?;
         let own = description.sampling.unwrap_or_default();
+        let applied = options.applied(own, decoder.rate(), &config)?;
+        description.check(&applied)?;
         Ok(Self {
             speaker: Speaker::new(&model.0, &parameters)?,
-            options: options.applied(own, decoder.rate(), &config)?,
+            options: applied,
             language: options.language,
             codec: open(&folder.join(CODEC), &device)?,
             phonemes: open(&folder.join(PHONEMES), &device)?,
@@ -233,6 +235,9 @@ impl Synthesizer for SpeechSynthesizer {
     }
 
     fn transcribe(&self, recording: &Path) -> Result<String, BoxError> {
+        if !self.description.tasks.has(Task::Transcription) {
+            return Err("this model was not trained to transcribe, which needs train.tasks.stt above 0".into());
+        }
         let speech = self.codes(recording)?;
         let seconds = speech.frames() as f64 / self.decoder.rate();
         let most = (seconds * PHONEMES_PER_SECOND) as usize + MORE_PHONEMES;

@@ -52,8 +52,7 @@ mod tests {
         let config = VallEConfig { dim: 8, heads: 2, layers: 1, levels: 3, audio_tokens: 4, ..VallEConfig::default() };
         let (_, mut parameters) = VallE::new(&config, 0).unwrap();
         freeze_unused(&mut parameters, &config, options);
-        let trained: BTreeSet<String> =
-            parameters.trainable_ids().map(|id| parameters.name(id).to_owned()).collect();
+        let trained: BTreeSet<String> = parameters.trainable_ids().map(|id| parameters.name(id).to_owned()).collect();
         let all = parameters.named_tensors().into_iter().map(|(name, _)| name);
         let names = all.filter(|name| !trained.contains(name));
         names.map(|name| name.trim_end_matches(".weight").trim_end_matches(".bias").to_owned()).collect()
@@ -70,8 +69,7 @@ mod tests {
         let draws = DrawConfig { masked_rate: 0.0, level_weights: vec![1.0, 0.0, 1.0], ..DrawConfig::default() };
         let options = TrainOptions { tasks, draws, ..TrainOptions::default() };
         let (one, three, four, five) = (classifier(1), classifier(3), classifier(4), classifier(5));
-        let expected =
-            ["tones_emb", "tasks_emb", "len_emb", "resps_emb.embeddings.3", &one, &three, &four, &five];
+        let expected = ["tones_emb", "tasks_emb", "len_emb", "resps_emb.embeddings.3", &one, &three, &four, &five];
         assert_eq!(frozen(&options), set(&expected));
     }
 }
