@@ -11,7 +11,7 @@ use flowmill_extract::extractors::registry;
 use flowmill_extract::{Extractor, Media, State};
 use flowmill_family::{BoxError, Input, Loaded, Made, Output, Request, Synthesis, Synthesizer};
 use flowmill_networks::vall_e::{
-    Codes, FirstLevel, Guidance, MaskedOptions, SamplingOptions, SpeakOptions, SpeakRequest, Speaker,
+    Codes, FirstLevel, Guidance, MaskedOptions, SamplingOptions, SpeakOptions, SpeakRequest, Speaker, Task,
     TranscribeRequest, VallEConfig,
 };
 use flowmill_nn::random::RngKey;
