@@ -35,6 +35,7 @@ mod long_recordings;
 mod lora;
 mod model_card;
 mod moved_data;
+mod neural_codecs;
 mod optimization;
 mod parity;
 mod phonemes;

@@ -22,6 +22,7 @@ mod wav_writer;
 pub mod decode;
 pub mod features;
 pub mod ffmpeg;
+pub mod loudness;
 pub mod measure;
 pub mod media;
 pub mod pitch;

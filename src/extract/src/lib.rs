@@ -17,6 +17,11 @@
 //! | `s3-tokenizer` | `speech_token` | CosyVoice's supervised semantic tokens at 25 Hz, version 1 or 2 |
 //! | `phonemes` | `phonemes`, `language` | the row's text as phonemes or plain characters, and its language |
 //! | `dual-kmeans` | `speech_token` | such units of two codebooks, at 16.7 and 25 Hz, as a mixed sequence |
+//! | `rvq-kmeans` | `codes` | residual k-means on log-mel at 75 Hz, 8 levels; decoded by Griffin-Lim |
+//! | `encodec` | `codes` | EnCodec's codes of 24 kHz sound at 75 Hz, 8 of 32 levels |
+//! | `dac` | `codes` | DAC's codes of 44.1 kHz sound at 86.13 Hz, 9 levels |
+//!
+//! Extractors of codes also have a decoder, a [`Codec`], which [`Registry::codec`] opens.
 //!
 //! A new kind is a folder in [`extractors`] with settings that implement [`Kind`], a type that implements [`Extractor`] (and [`Fit`], if it
 //! learns from the corpus), and one line in [`extractors::registry`]. The stages need no change.
@@ -36,10 +41,12 @@ mod matrix;
 mod media;
 mod nearest;
 mod registry;
+mod residual_quantizer;
 mod rows;
 mod sinusoids;
 mod state;
 mod tensors;
+mod waveform;
 mod weights;
 
 pub use codec::{Codec, CodecError};

@@ -1,7 +1,9 @@
 //! The extractors that a recipe can name, one folder each, and the registry with a line for each.
 
 pub mod campplus;
+pub mod dac;
 pub mod dual_kmeans;
+pub mod encodec;
 pub mod import;
 pub mod kmeans;
 pub mod paraformer;
@@ -27,4 +29,6 @@ pub fn registry() -> Registry {
         .with::<dual_kmeans::DualKmeansConfig>()
         .with::<phonemes::PhonemesConfig>()
         .with::<rvq_kmeans::RvqKmeansConfig>()
+        .with::<encodec::EncodecConfig>()
+        .with::<dac::DacConfig>()
 }

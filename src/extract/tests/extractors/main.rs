@@ -1,5 +1,6 @@
 //! The extractors on real speech.
 
+mod codecs;
 mod dual_kmeans;
 mod kmeans;
 mod phonemes;

@@ -61,9 +61,9 @@ fn more_levels_are_closer_to_unseen_speech_and_what_is_decoded_sounds_like_it() 
         let energy = correlation(&contours[0], &contours[1]).unwrap();
         println!("{}: levels {distances:.2?} dB, heard {heard:.2} dB, energy {energy:.3}", recording.utt);
         assert!(distances.is_sorted_by(|a, b| a > b), "{distances:?}");
-        assert!(distances[3] < 5.5, "{distances:?}");
-        assert!(heard < 8.0, "{heard} dB");
-        assert!(energy > 0.9, "{energy}");
+        assert!(distances[3] < 6.5, "{distances:?}");
+        assert!(heard < 7.0, "{heard} dB");
+        assert!(energy > 0.8, "{energy}");
     }
 }
 

@@ -6,7 +6,7 @@ use flowmill_weights::WeightError;
 
 use crate::flow::FlowError;
 use flowmill_extract::extractors::campplus::CampplusError;
-use flowmill_extract::{ExtractError, UnusableWeights};
+use flowmill_extract::{CodecError, ExtractError, UnusableWeights};
 
 /// The reason why a golden file cannot be checked. The caller adds the file's name.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,9 @@ pub enum ParityError {
     /// An extractor refused its input.
     #[error(transparent)]
     Extract(#[from] ExtractError),
+    /// A codec refused its codes.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
     /// The flow refused its configuration or batch.
     #[error(transparent)]
     Flow(#[from] FlowError),

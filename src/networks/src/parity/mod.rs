@@ -9,6 +9,8 @@
 
 mod campplus;
 mod cosyvoice2_flow;
+mod dac;
+mod encodec;
 mod error;
 mod features;
 mod flow;
@@ -35,6 +37,8 @@ type Check = fn(&GoldenFile) -> Result<Report>;
 const MODELS: &[(&str, Check)] = &[
     ("campplus", campplus::check),
     ("cosyvoice2_flow", cosyvoice2_flow::check),
+    ("dac", dac::check),
+    ("encodec", encodec::check),
     ("features", features::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),
     ("sfm_flow", sfm_flow::check),

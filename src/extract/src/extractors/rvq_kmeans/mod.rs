@@ -9,7 +9,6 @@
 
 mod config;
 mod fit;
-mod quantizer;
 
 use flowmill_audio::features::{Features, MelSpectrogram};
 use flowmill_audio::vocode::griffin_lim;
@@ -17,8 +16,8 @@ use flowmill_corpus::Array;
 
 pub use self::config::RvqKmeansConfig;
 pub use self::fit::RvqKmeansFit;
-use self::quantizer::ResidualQuantizer;
 use crate::codec::{Codes, finite};
+use crate::residual_quantizer::ResidualQuantizer;
 use crate::{Codec, CodecError, Column, ExtractError, Extracted, Extractor, Kind, Matrix, Media, State, StateError};
 
 /// The extractor's kind.

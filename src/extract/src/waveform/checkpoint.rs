@@ -1,0 +1,116 @@
+//! The weights of a codec on their way from a file into a state and from there into a network.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use flowmill_nn::host;
+use flowmill_nn::ops::Convolution as Settings;
+use flowmill_nn::random::RngKey;
+
+use super::{Convolution, Upsampling};
+use crate::{State, UnusableWeights};
+
+/// Tensors by name, weight norms folded.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkpoint {
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Checkpoint {
+    /// Takes the tensors of these names and shapes.
+    ///
+    /// # Errors
+    /// The tensor that is missing, of another shape, or not expected.
+    pub(crate) fn of(
+        mut tensors: BTreeMap<String, Tensor>,
+        shapes: &[(String, Vec<usize>)],
+    ) -> Result<Self, UnusableWeights> {
+        let mut taken = BTreeMap::new();
+        for (name, shape) in shapes {
+            let tensor = tensors.remove(name);
+            let tensor = tensor.ok_or_else(|| UnusableWeights(format!("there is no tensor `{name}`")))?;
+            if tensor.dims() != shape {
+                let reason = format!("`{name}` has the shape {:?}, expected {shape:?}", tensor.dims());
+                return Err(UnusableWeights(reason));
+            }
+            taken.insert(name.clone(), tensor);
+        }
+        match tensors.keys().next() {
+            Some(first) => Err(UnusableWeights(format!(
+                "{} tensors belong to no part of the network, the first is `{first}`",
+                tensors.len()
+            ))),
+            None => Ok(Self { tensors: taken }),
+        }
+    }
+
+    /// Draws weights of these names and shapes, of a size that keeps the power of a signal; for runs that only try the machinery.
+    ///
+    /// # Errors
+    /// When they do not fit into memory.
+    pub(crate) fn random(shapes: &[(String, Vec<usize>)], rng_key: RngKey) -> Result<Self, UnusableWeights> {
+        let draw = |(name, shape): &(String, Vec<usize>)| {
+            let count = shape.iter().product::<usize>();
+            let scale = (shape.first().copied().unwrap_or(1) as f32 / count.max(1) as f32).sqrt();
+            let scale = if name.ends_with("bias") { 0.0 } else { scale };
+            let values = rng_key.purpose(name).normals(count).into_iter().map(|value| scale * value).collect();
+            Ok((name.clone(), host::tensor(values, shape)?))
+        };
+        Ok(Self { tensors: shapes.iter().map(draw).collect::<Result<_, UnusableWeights>>()? })
+    }
+
+    /// Adds the tensors to a state, under their names.
+    ///
+    /// # Errors
+    /// When they cannot be copied.
+    pub(crate) fn keep(&self, state: &mut State) -> Result<(), UnusableWeights> {
+        for (name, tensor) in &self.tensors {
+            state.set_f32(name, tensor.dims(), host::read(tensor)?);
+        }
+        Ok(())
+    }
+
+    /// The tensor of this name.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub(crate) fn tensor(&self, name: &str) -> Result<&Tensor, UnusableWeights> {
+        self.tensors.get(name).ok_or_else(|| UnusableWeights(format!("there is no tensor `{name}`")))
+    }
+
+    /// The elements of the tensor of this name.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub(crate) fn elements(&self, name: &str) -> Result<Vec<f32>, UnusableWeights> {
+        Ok(host::read(self.tensor(name)?)?)
+    }
+
+    /// The convolution of `NAME.weight` and `NAME.bias`.
+    ///
+    /// # Errors
+    /// When one is missing or they do not fit.
+    pub(crate) fn convolution(
+        &self,
+        name: &str,
+        settings: Settings,
+        device: &Device,
+    ) -> Result<Convolution, UnusableWeights> {
+        let (weight, bias) = (self.tensor(&format!("{name}.weight"))?, self.tensor(&format!("{name}.bias"))?);
+        Ok(Convolution::new(weight, bias, settings, device)?)
+    }
+
+    /// The transposed convolution of `NAME.weight` and `NAME.bias`.
+    ///
+    /// # Errors
+    /// When one is missing or they do not fit.
+    pub(crate) fn upsampling(&self, name: &str, device: &Device) -> Result<Upsampling, UnusableWeights> {
+        let (weight, bias) = (self.tensor(&format!("{name}.weight"))?, self.tensor(&format!("{name}.bias"))?);
+        Ok(Upsampling::new(weight, bias, device)?)
+    }
+}
+
+/// Returns an axis of a tensor; 0 if there is none.
+pub(crate) fn axis(tensors: &BTreeMap<String, Tensor>, name: &str, axis: usize) -> usize {
+    tensors.get(name).and_then(|tensor| tensor.dims().get(axis).copied()).unwrap_or(0)
+}
