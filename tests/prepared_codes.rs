@@ -9,7 +9,7 @@ use flowmill_corpus::{ColumnSpec, DType};
 
 use crate::support::corpus::Corpus;
 use crate::support::mini::repository;
-use crate::support::{Outcome, flowmill};
+use crate::support::{Outcome, flowmill, parquet};
 
 /// A recipe's folder with the prepared data of the tests.
 fn prepared(source: &str, more: &str) -> Corpus {
@@ -17,8 +17,8 @@ fn prepared(source: &str, more: &str) -> Corpus {
     let data = repository().join("tests/data/codes");
     assert!(Command::new("cp").arg("-r").arg(data).arg(corpus.path("codes")).status().unwrap().success());
     let recipe = format!(
-        "name: c\nprep:\n  data: [{source}]\n  format: codes\n  split: {{by: fraction, fractions: {{}}}}\n  columns: {{phonemes: \
-         text (optional)}}\nembed:\n  extractor: {{kind: phonemes, language: en}}\ntokens:\n  extractor: {{kind: \
+        "name: c\nmax_rejected: 1\nprep:\n  data: [{source}]\n  format: codes\n  split: {{by: fraction, fractions: \
+         {{}}}}\nembed:\n  extractor: {{kind: phonemes, language: en}}\ntokens:\n  extractor: {{kind: \
          import-codes{more}}}\npack:\n  columns: [text, codes, phonemes, language]\n"
     );
     corpus.write("recipe.yaml", recipe);
@@ -50,8 +50,8 @@ fn a_prepared_folder_is_packed_as_it_lies() {
     // A row without text has no phonemes.
     run(&corpus).expect_code(0).expect_rows(3, 2, 1);
     let rows = packed(&corpus);
-    let shapes: Vec<_> = rows.iter().map(|(id, _, shape)| (id.as_str(), shape.as_slice())).collect();
-    assert_eq!(shapes, [("anna-one", &[8, 150][..]), ("anna-two", &[8, 5])]);
+    let rows: Vec<_> = rows.iter().map(|(id, text, shape)| (id.as_str(), text.as_str(), shape.as_slice())).collect();
+    assert_eq!(rows, [("anna-one", "one, two.", &[8, 150][..]), ("anna-two", "two", &[8, 5])]);
     run(&corpus).expect_code(0).expect_nothing_to_do();
     fs::remove_file(corpus.path("codes/good/anna/two.enc")).unwrap();
     run(&corpus).expect_code(0);
@@ -69,8 +69,11 @@ fn an_hdf5_file_is_packed_as_it_lies() {
 #[test]
 fn codes_of_another_codec_and_damaged_files_are_rejected_rows() {
     let corpus = prepared("codes/bad", ", levels: 8");
-    let outcome = run(&corpus).expect_code(1);
-    outcome.expect_words(&["levels instead of 8", "is not below 1024", "all codes are zero"]);
+    run(&corpus).expect_code(1);
+    let rejected = parquet::texts(&corpus.path("exp/c/2-tokens/rejected.parquet"), "reason").join("\n");
+    for words in ["9 levels instead of 8", "is not below 1024", "all codes are zero", "[2, 8, 75]"] {
+        assert!(rejected.contains(words), "{words}: {rejected}");
+    }
     let corpus = prepared("codes/dac", ", levels: 9, rate: 86.1328125");
     run(&corpus).expect_code(0).expect_rows(2, 2, 0);
     let ids: Vec<_> = packed(&corpus).into_iter().map(|(id, ..)| id).collect();

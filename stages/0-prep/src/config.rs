@@ -399,7 +399,7 @@ impl PrepConfig {
         let reserved: Vec<String> = speech::columns(MelStore::Float32).into_iter().map(|column| column.name).collect();
         let is_plain = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         let is_taken = |name: &str| {
-            let media = [Role::Video.name(), Role::Images.name(), Role::Codes.name()].into_iter();
+            let media = [Role::Video.name(), Role::Images.name()].into_iter();
             let bytes = crate::columns::MEDIA_BYTES.into_iter().map(|(_, name)| name);
             reserved.iter().any(|own| own == name) || media.chain(bytes).any(|own| own == name)
         };
