@@ -59,7 +59,7 @@ const TABLE: &[(&str, To)] = &[
     ("dataset.validate", Always("utterances outside of the durations are always rejected")),
     ("dataset.strict_validate", Always("damaged utterances are always rejected")),
     ("dataset.retokenize_text", Always("phonemes become symbols when they are read")),
-    ("model.name", Key("name")),
+    ("model.name", By("name", name)),
     ("model.size", Combined),
     ("model.size.*", Combined),
     ("model.resp_levels", Combined),
@@ -390,6 +390,13 @@ fn dimensions(size: &Value) -> Vec<(&'static str, u64)> {
     }
 }
 
+/// The name of a model with the characters that the name of an experiment may have.
+fn name(name: &Value) -> Option<Value> {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = name.as_str()?.trim().chars().map(plain).collect();
+    (!name.is_empty()).then(|| json!(name))
+}
+
 fn device(name: &Value) -> Option<Value> {
     match name.as_str()? {
         "cuda" => Some(json!("auto")),
@@ -529,7 +536,7 @@ dataset:
             {"dir": "data.h5#validation/LibriTTS-R/7", "split": "dev", "prefix": "LibriTTS-R-7-"},
         ]);
         for (key, value) in [
-            ("name", json!("ar+nar")),
+            ("name", json!("ar-nar")),
             ("prep.data", data),
             ("prep.min_duration", json!(3.0)),
             ("tokens.extractor.levels", json!(9)),
