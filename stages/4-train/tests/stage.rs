@@ -127,7 +127,7 @@ fn recipes_that_cannot_be_are_refused_before_anything_runs() {
         ("train.model.estimator.num_head=2", "train.model.estimator.num_head"),
         ("train.model.vocab_size=many", "train.model.vocab_size"),
         ("train.model.vocabulary=10", "train.model.vocabulary"),
-        ("train.model.family=vall-e", "train.model.family"),
+        ("train.model.family=tacotron", "train.model.family"),
         ("train.schedule.name=sawtooth", "train.schedule.name"),
         ("train.optim.learning_rate=1", "train.optim.learning_rate"),
         ("train.batch.batch_size=0", "train.batch.batch_size"),

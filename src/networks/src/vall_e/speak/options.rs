@@ -1,8 +1,9 @@
 //! Requests and options of generation.
 
 use crate::vall_e::{Codes, Result, Task, VallEConfig, VallEError};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// A request to generate speech.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -164,6 +165,7 @@ impl Default for MaskedOptions {
 /// The way in which level 0 is generated.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(transform = describe_keys)]
 pub enum FirstLevel {
     /// Code by code, until the model predicts the end.
     Autoregressive {
@@ -174,6 +176,18 @@ pub enum FirstLevel {
     },
     /// All frames at once, in a few steps that unmask the most certain ones.
     Masked(MaskedOptions),
+}
+
+/// Gives the key of each variant the variant's description, so that editors show it.
+fn describe_keys(schema: &mut Schema) {
+    let variants = schema.get_mut("oneOf").and_then(Value::as_array_mut);
+    for variant in variants.into_iter().flatten() {
+        let Some(description) = variant.get("description").cloned() else { continue };
+        let keys = variant.get_mut("properties").and_then(Value::as_object_mut);
+        for key in keys.into_iter().flat_map(Map::values_mut).filter_map(Value::as_object_mut) {
+            key.entry("description").or_insert_with(|| description.clone());
+        }
+    }
 }
 
 impl Default for FirstLevel {
