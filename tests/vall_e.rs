@@ -107,6 +107,7 @@ fn bad_input(mini: &Mini, speak: &dyn Fn(&[&str]) -> Outcome) {
     speak(&["--text", " "]).expect_code(2);
     speak(&["--text", "!?"]).expect_code(1);
     speak(&["--text", "one", "--steps", "3"]).expect_code(1).expect_words(&["nar-len"]);
+    speak(&["--text", "one", "--language", "xx"]).expect_code(1).expect_words(&["language", "xx"]);
     speak(&["--text", "one", "--top-p", "0"]).expect_code(1).expect_words(&["top_p"]);
     speak(&["--text", "one", "--out", "a.mp3"]).expect_code(2);
     fs::write(mini.path("bad.tsv"), "one\n").unwrap();

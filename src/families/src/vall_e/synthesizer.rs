@@ -155,8 +155,20 @@ impl SpeechSynthesizer {
         })
     }
 
+    /// Returns the model's number of a language, such as `en`; for `en-gb` that of `en` if the model has no other.
+    fn language_number(&self, language: &str) -> Result<usize, BoxError> {
+        let languages = &self.description.languages;
+        let number_of = |name: &str| languages.iter().position(|own| own == name);
+        let base = language.split('-').next().unwrap_or(language);
+        let number = number_of(language).or_else(|| number_of(base));
+        Ok(number.ok_or_else(|| format!("language: the model has {}, not `{language}`", languages.join(", ")))?)
+    }
+
     /// Returns the symbols of a text.
     fn symbols(&self, text: &str) -> Result<Symbols, BoxError> {
+        if let Some(language) = &self.language {
+            self.language_number(language)?;
+        }
         let media = Media::default().with_text(text, self.language.clone());
         let extracted = self.phonemes.extract(&media).map_err(|error| format!("the text: {error}"))?;
         let [phonemes, language] = extracted.arrays() else { return Err("the extractor gives no phonemes".into()) };
@@ -243,12 +255,7 @@ impl Synthesizer for SpeechSynthesizer {
         let most = (seconds * PHONEMES_PER_SECOND) as usize + MORE_PHONEMES;
         let language = match &self.language {
             None => 0,
-            Some(language) => {
-                let number = self.description.languages.iter().position(|own| own == language);
-                number.ok_or_else(|| {
-                    format!("language: the model has {}, not `{language}`", self.description.languages.join(", "))
-                })?
-            }
+            Some(language) => self.language_number(language)?,
         };
         let request = TranscribeRequest { speech, language: language as u32, sample: 0 };
         let sampling = SamplingOptions::greedy();
