@@ -1,12 +1,11 @@
 //! The best step that is reported has a checkpoint, and all that report it agree.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
 use crate::support::training::{ENDLESS, Training, metrics};
-use crate::support::{Mini, flowmill};
+use crate::support::{Mini, flowmill, json};
 
 /// Validated often, saved seldom, at a rate that lets the loss go up and down.
 const NOISY: [&str; 10] = [
@@ -21,10 +20,6 @@ const NOISY: [&str; 10] = [
     "--set",
     "average={which: best, count: 1}",
 ];
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))).unwrap()
-}
 
 /// The step and loss of the lowest validation.
 fn lowest(mini: &Mini) -> (u64, f64) {

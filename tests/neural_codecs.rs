@@ -6,7 +6,7 @@ use flowmill_corpus::shard::ShardReader;
 use flowmill_extract::extractors::registry;
 use flowmill_extract::{Column, State};
 
-use crate::support::{Mini, flowmill};
+use crate::support::{Mini, flowmill, json};
 
 const CODEC: [&str; 4] = [
     "--set",
@@ -36,8 +36,7 @@ fn codes_are_packed_and_the_state_of_stage_2_decodes_them() {
         assert_eq!(codes.shape(), [3, samples.div_ceil(320)], "{}", row.id);
         assert_eq!(codec.decode(codes).unwrap().len(), codes.shape()[1] * 320);
     }
-    let index = std::fs::read_to_string(mini.exp("3-pack/train/index.json")).unwrap();
-    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let index = json(&mini.exp("3-pack/train/index.json"));
     assert_eq!(index["extractors"]["codes"]["kind"], "rvq-kmeans");
 }
 

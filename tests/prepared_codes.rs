@@ -1,21 +1,18 @@
 //! Prepared codes without recordings go through stages 0 to 3: rows, phonemes, codes, shards.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use flowmill_corpus::shard::ShardReader;
-use flowmill_corpus::{ColumnSpec, DType};
+use flowmill_corpus::{ColumnSpec, DType, Row};
 
 use crate::support::corpus::Corpus;
-use crate::support::mini::repository;
+use crate::support::mini::{copy_tree, repository};
 use crate::support::{Outcome, flowmill, parquet};
 
-/// A recipe's folder with the prepared data of the tests.
+/// Creates a recipe's folder with the prepared data of the tests.
 fn prepared(source: &str, more: &str) -> Corpus {
     let corpus = Corpus::new();
-    let data = repository().join("tests/data/codes");
-    assert!(Command::new("cp").arg("-r").arg(data).arg(corpus.path("codes")).status().unwrap().success());
+    copy_tree(&repository().join("tests/data/codes"), &corpus.path("codes"));
     let recipe = format!(
         "name: c\nmax_rejected: 1\nprep:\n  data: [{source}]\n  format: codes\n  split: {{by: fraction, fractions: \
          {{}}}}\nembed:\n  extractor: {{kind: phonemes, language: en}}\ntokens:\n  extractor: {{kind: \
@@ -29,7 +26,7 @@ fn run(corpus: &Corpus) -> Outcome {
     flowmill(corpus.folder.path(), &["run", ".", "--stop-stage", "pack"])
 }
 
-/// The rows of the shard: id, phonemes, and the shape of the codes.
+/// Reads the rows of the shard: id, phonemes, and the shape of the codes.
 fn packed(corpus: &Corpus) -> Vec<(String, String, Vec<usize>)> {
     let shard = ShardReader::open(&corpus.path("exp/c/3-pack/train/shard-00000.parquet")).unwrap();
     let columns = [
@@ -37,7 +34,7 @@ fn packed(corpus: &Corpus) -> Vec<(String, String, Vec<usize>)> {
         ColumnSpec::new("phonemes", DType::Text),
         ColumnSpec::new("language", DType::Text),
     ];
-    let row = |row: flowmill_corpus::Row| {
+    let row = |row: Row| {
         assert_eq!(row.text("language").unwrap(), "en");
         (row.id.clone(), row.text("phonemes").unwrap().to_owned(), row.column("codes").unwrap().shape().to_vec())
     };
@@ -78,5 +75,5 @@ fn codes_of_another_codec_and_damaged_files_are_rejected_rows() {
     run(&corpus).expect_code(0).expect_rows(2, 2, 0);
     let ids: Vec<_> = packed(&corpus).into_iter().map(|(id, ..)| id).collect();
     assert_eq!(ids, ["carla-five", "carla-four"]);
-    assert!(Path::new(&corpus.path("exp/c/2-tokens/usage.json")).is_file());
+    assert!(corpus.path("exp/c/2-tokens/usage.json").is_file());
 }

@@ -4,12 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Mini, flowmill};
-
-fn json(mini: &Mini, path: &str) -> Value {
-    let text = fs::read_to_string(mini.exp(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    serde_json::from_str(&text).unwrap()
-}
+use crate::support::{Mini, flowmill, json};
 
 /// The mini recipe with other names for its splits.
 const RENAMED: &str = "\
@@ -35,14 +30,14 @@ fn a_training_split_of_another_name_gives_the_same_model_and_scores() {
     let expected = Mini::finished();
     let mini = renamed();
     mini.run(&[]).expect_code(0);
-    let statistics = |mini: &Mini| json(mini, "3-pack/mel_statistics.json");
+    let statistics = |mini: &Mini| json(&mini.exp("3-pack/mel_statistics.json"));
     let (ours, theirs) = (statistics(&mini), statistics(&expected));
     assert_eq!((&ours["split"], &theirs["split"]), (&"learn".into(), &"train".into()));
     assert_eq!((&ours["mean"], &ours["std"]), (&theirs["mean"], &theirs["std"]));
     for file in ["5-average/model.safetensors", "6-export/config.json", "2-tokens/codebook.safetensors"] {
         assert!(fs::read(mini.exp(file)).unwrap() == fs::read(expected.exp(file)).unwrap(), "{file}");
     }
-    let (ours, theirs) = (json(&mini, "6-export/scores.json"), json(&expected, "6-export/scores.json"));
+    let (ours, theirs) = (json(&mini.exp("6-export/scores.json")), json(&expected.exp("6-export/scores.json")));
     assert_eq!((&ours["split"], &theirs["split"]), (&"held".into(), &"dev".into()));
     assert_eq!(ours["distance_db"], theirs["distance_db"]);
     assert!(ours["distance_db"]["unit_mean"].as_f64().unwrap() > 0.0);
@@ -56,8 +51,8 @@ fn statistics_and_trivial_answers_are_of_the_split_that_is_trained_on_where_trai
     let splits = ["--set", swapped, "--set", "train.train_split=more", "--set", "train.validation_split=train"];
     mini.run(&splits).expect_code(0);
     let expected = Mini::finished();
-    assert_eq!(json(&mini, "3-pack/mel_statistics.json")["split"], "more");
-    let distances = |mini: &Mini| json(mini, "6-export/scores.json")["distance_db"].clone();
+    assert_eq!(json(&mini.exp("3-pack/mel_statistics.json"))["split"], "more");
+    let distances = |mini: &Mini| json(&mini.exp("6-export/scores.json"))["distance_db"].clone();
     assert_eq!(distances(&mini), distances(&expected));
 }
 
@@ -84,15 +79,15 @@ fn without_a_validation_split_the_training_split_is_scored_and_that_is_said_at_t
     let ran = mini.run(&nothing_held_out).expect_code(0);
     let first = ran.stderr.lines().next().unwrap_or_default();
     assert!(first.starts_with("WARNING: export.split: ") && first.contains("`train`"), "{}", ran.stderr);
-    let scores = json(&mini, "6-export/scores.json");
+    let scores = json(&mini.exp("6-export/scores.json"));
     assert_eq!(scores["split"], "train");
     let train = fs::read_to_string(mini.path("lists/train")).unwrap();
     assert_eq!(scores["utterances"].as_u64().unwrap() as usize, train.lines().count());
-    assert_eq!(json(&mini, "5-average/average.json")["which"], "last");
+    assert_eq!(json(&mini.exp("5-average/average.json"))["which"], "last");
     // Named, it is scored as any other; only what was trained on is warned of.
     let named = mini.run(&[&nothing_held_out[..], &["--set", "export.split=dev"]].concat()).expect_code(0);
     assert!(!named.text().contains("WARNING"), "{}", named.text());
-    assert_eq!(json(&mini, "6-export/scores.json")["split"], "dev");
+    assert_eq!(json(&mini.exp("6-export/scores.json"))["split"], "dev");
 }
 
 #[test]
@@ -112,7 +107,7 @@ fn shards_without_mels_are_scored_as_those_with_them() {
         let mini = Mini::new();
         let store = format!("pack.mel.store={store}");
         mini.run(&[&raw[..3], &[&store]].concat()).expect_code(0);
-        json(&mini, "6-export/scores.json")["distance_db"].clone()
+        json(&mini.exp("6-export/scores.json"))["distance_db"].clone()
     };
     let (computed, stored) = (scores("none"), scores("float32"));
     for trivial in ["corpus_mean", "unit_mean", "unit_and_speaker_mean"] {

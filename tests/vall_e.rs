@@ -1,13 +1,11 @@
 //! VALL-E through the binary: training with prompts, export, scores, speaking, and the recipes of `recipes/vall-e`.
 
 use std::fs;
-use std::path::Path;
 
-use serde_json::Value;
-
-use crate::support::flowmill::{Outcome, flowmill};
-use crate::support::mini::{Mini, repository};
+use crate::support::mini::repository;
+use crate::support::muxers;
 use crate::support::training::metrics;
+use crate::support::{Mini, Outcome, flowmill, json};
 
 const RECIPE: &str = "
 name: mini
@@ -39,15 +37,11 @@ average: {count: 2}
 export: {speech: {max_frames: 20}}
 ";
 
-/// The miniature corpus with a recipe of this family.
+/// Copies the miniature corpus and gives it a recipe of this family.
 fn mini() -> Mini {
     let mini = Mini::new();
     fs::write(mini.path("recipe.yaml"), RECIPE).unwrap();
     mini
-}
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 #[test]
@@ -102,7 +96,7 @@ fn a_codec_language_model_goes_through_all_stages_and_speaks() {
     bad_input(&mini, &speak);
 }
 
-/// Bad input is one clear error.
+/// Checks that bad input ends in one clear error.
 fn bad_input(mini: &Mini, speak: &dyn Fn(&[&str]) -> Outcome) {
     speak(&["--text", " "]).expect_code(2);
     speak(&["--text", "!?"]).expect_code(1);
@@ -113,22 +107,7 @@ fn bad_input(mini: &Mini, speak: &dyn Fn(&[&str]) -> Outcome) {
     fs::write(mini.path("bad.tsv"), "one\n").unwrap();
     speak(&["--lines", "bad.tsv"]).expect_code(2).expect_words(&["line 1"]);
     let silent = mini.path("silent.wav");
-    let samples = [0u8; 32_000];
-    let size = |extra: u32| (samples.len() as u32 + extra).to_le_bytes();
-    let rate = |rate: u32| rate.to_le_bytes();
-    let header: [&[u8]; 10] = [
-        b"RIFF",
-        &size(36),
-        b"WAVEfmt ",
-        &rate(16),
-        &[1, 0, 1, 0],
-        &rate(8000),
-        &rate(16_000),
-        &[2, 0, 16, 0],
-        b"data",
-        &size(0),
-    ];
-    fs::write(&silent, [&header.concat(), &samples[..]].concat()).unwrap();
+    fs::write(&silent, muxers::wav(1, 1, 8000, 2, 16, &[(b"data", vec![0; 32_000])])).unwrap();
     let model = mini.exp("6-export").display().to_string();
     let silent = silent.display().to_string();
     let silence = ["speak", "--model", &model, "--text", "one", "--prompt", &silent];
@@ -157,7 +136,7 @@ fn a_training_does_not_depend_on_loader_threads_and_resumes() {
 }
 
 #[test]
-fn a_speaker_with_one_utterance_is_told() {
+fn a_speaker_with_one_utterance_gives_a_warning() {
     let mini = mini();
     let train = fs::read_to_string(mini.path("lists/train")).unwrap();
     let single = train.lines().find(|id| id.starts_with("367-")).unwrap();
@@ -168,7 +147,7 @@ fn a_speaker_with_one_utterance_is_told() {
 }
 
 #[test]
-fn what_cannot_be_is_said() {
+fn settings_that_cannot_work_are_refused_by_their_key() {
     let mini = mini();
     for (set, key) in [
         ("train.model.levels=4", "train.model.levels"),

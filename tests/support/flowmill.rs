@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The result of a run of the binary.
@@ -139,14 +139,14 @@ pub fn flowmill<S: AsRef<OsStr>>(folder: &Path, arguments: &[S]) -> Outcome {
 }
 
 /// Waits for the end of a process.
-pub fn finish(process: std::process::Child) -> Outcome {
-    let start = std::time::Instant::now();
+pub fn finish(process: Child) -> Outcome {
+    let start = Instant::now();
     outcome(process.wait_with_output().unwrap(), start.elapsed())
 }
 
 /// Returns the name of this machine.
 pub fn host() -> String {
-    let printed = std::process::Command::new("uname").arg("-n").output().unwrap().stdout;
+    let printed = Command::new("uname").arg("-n").output().unwrap().stdout;
     String::from_utf8(printed).unwrap().trim().to_owned()
 }
 

@@ -36,6 +36,11 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
+/// Copies a folder with all that is below it; `to` must not exist.
+pub fn copy_tree(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
 impl Mini {
     /// Copies the recipe, its lists, and its twelve recordings to `data/audio/ID.flac`.
     pub fn new() -> Self {
@@ -88,7 +93,7 @@ impl Mini {
     pub fn copy_experiment(&self, from: &str, to: &str) -> PathBuf {
         let (from, to) = (self.path("exp").join(from), self.path("exp").join(to));
         let _not_there = fs::remove_dir_all(&to);
-        assert!(Command::new("cp").arg("-a").arg(from).arg(&to).status().unwrap().success());
+        copy_tree(&from, &to);
         to
     }
 

@@ -4,6 +4,7 @@ pub mod corpus;
 pub mod disturbance;
 pub mod errno;
 pub mod flowmill;
+pub mod json;
 pub mod json_schema;
 pub mod mini;
 pub mod muxers;
@@ -15,6 +16,7 @@ pub mod tree;
 pub mod yaml;
 
 pub use flowmill::{Outcome, Verdict, flowmill};
+pub use json::json;
 pub use mini::Mini;
 pub use tar::Tar;
 pub use tree::Tree;

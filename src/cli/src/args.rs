@@ -690,7 +690,7 @@ pub struct SpeakArgs {
     /// The sound file; with --lines the folder for NAME.wav
     #[arg(long, value_name = "OUT", default_value = "speech.wav")]
     pub out: PathBuf,
-    /// What to do with text and recording
+    /// The task: to speak a text, or to transcribe a recording
     #[arg(long, value_enum, default_value_t = SpeakTask::Tts)]
     pub task: SpeakTask,
     /// Language of the texts, such as en, if the model's phonemes do not fix it

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -15,6 +15,21 @@ use crate::codes::Hdf5Group;
 
 /// The limits of a piped command, beyond which it is killed with all its children.
 pub type PipeLimits = program::ProgramLimits;
+
+/// The identity of a file's content: it differs after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl FileStamp {
+    /// Creates the stamp of a file from its metadata.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self { inode: metadata.ino(), size: metadata.size(), changed: (metadata.ctime(), metadata.ctime_nsec()) }
+    }
+}
 
 /// The largest member of a tar file that is read.
 pub const MAX_MEMBER_BYTES: u64 = 1 << 30;

@@ -150,6 +150,14 @@ impl ConfigError {
     }
 }
 
+/// Fails unless the value of a setting is from `least` to `most`.
+pub(crate) fn within(field: &'static str, value: usize, least: usize, most: usize) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, format!("{value} is not within {least} to {most}")))
+}
+
 /// A fitted state, or a part of one, that cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -43,7 +43,7 @@ pub trait Kind:
     /// When the state is of another kind or incomplete.
     fn open(state: &State, device: &Device) -> Result<Box<dyn Extractor>, StateError>;
 
-    /// The decoder of its codes, which turns them into sound, that a fitted state describes; none if its values are not
+    /// Opens the decoder that a fitted state describes, which turns codes into sound; none if the extractor's values are not
     /// [codes](crate::ValueType::Codes). Networks run on the device.
     ///
     /// # Errors

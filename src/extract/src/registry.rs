@@ -147,8 +147,8 @@ impl Registry {
         self.find(state.kind()).ok_or_else(|| self.foreign(state.kind()))?.open(state, device)
     }
 
-    /// The decoder of the codes of the extractor that a fitted state describes, whatever its kind; none if its values are not codes. The
-    /// state alone is enough. Networks run on the device.
+    /// Opens the decoder of codes that a fitted state describes, whatever the extractor's kind; none if its values are not codes. The state
+    /// alone is enough. Networks run on the device.
     ///
     /// # Errors
     /// When the state is of no known kind, or incomplete.

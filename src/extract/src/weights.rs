@@ -79,6 +79,11 @@ pub(super) fn unusable(path: &Path, error: UnusableWeights) -> StateError {
     StateError::Format { path: path.to_owned(), reason: error.0 }
 }
 
+/// Returns the conversion of an error about the weights in a state into that of a state which is not one of `kind`.
+pub(super) fn foreign(kind: &'static str) -> impl Fn(UnusableWeights) -> StateError {
+    move |error| StateError::Foreign { wanted: kind.to_owned(), found: error.to_string() }
+}
+
 /// Adds a model's parameters to a state, under their names behind `prefix`.
 pub(super) fn keep(state: &mut State, prefix: &str, parameters: &Parameters) -> Result<(), UnusableWeights> {
     for id in parameters.ids() {

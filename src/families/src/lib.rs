@@ -16,6 +16,9 @@ pub mod vall_e;
 
 use flowmill_family::Registry;
 
+/// Decibels per natural-log unit of magnitude: 20 / ln 10.
+const DECIBELS_PER_NEPER: f64 = 20.0 / std::f64::consts::LN_10;
+
 /// Returns the registry of all families; a recipe that names none takes the first.
 pub fn registry() -> Registry {
     Registry::new()

@@ -20,7 +20,7 @@ use crate::{StageError, checksummed_json, files, store};
 
 /// The receipt of prepared work, inside its staging folder.
 const RECEIPT: &str = "receipt.json";
-/// So often a rename is tried again whose folder is gone.
+/// Number of further attempts of a rename whose folder is gone.
 const RENAMES: usize = 10;
 /// The identity of resumable work, inside its staging folder.
 const FINGERPRINT: &str = "fingerprint.json";

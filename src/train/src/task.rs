@@ -27,7 +27,7 @@ pub trait Task {
     /// The data that a loss is computed from.
     type Batch: Send;
 
-    /// Computes the loss of one batch. Every random number comes from `draw`, keyed by purpose and sample.
+    /// Computes the loss of one batch. Every random number comes from `rng_key`, keyed by purpose and sample.
     fn loss(&self, context: &Context<'_>, batch: &Self::Batch, rng_key: RngKey) -> Result<Loss, BoxError>;
 
     /// Returns whether batches may leave a parameter without a gradient, such as the embedding of something that not every batch has. All

@@ -27,7 +27,7 @@ pub fn reference(name: &str) -> ColumnSpec {
     ColumnSpec::new(name, DType::Text).axis("row").optional().docs("ids of other rows")
 }
 
-/// The columns of the table of media. That of codes is only there if a row has some.
+/// The columns of the table of media. The column of codes is written only if a row has some.
 fn media_columns() -> Vec<ColumnSpec> {
     vec![
         ColumnSpec::new(Role::Video.name(), DType::Text).optional(),
@@ -59,7 +59,7 @@ pub struct ExtraRow<'a> {
     pub id: &'a str,
     /// The row's group.
     pub group: &'a str,
-    /// The parts.
+    /// The parts beyond those of an utterance.
     pub extra: &'a Extra,
 }
 

@@ -10,14 +10,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use flowmill_audio::{Audio, Decoder, segment_frames};
 use flowmill_corpus::Utterance;
-use flowmill_corpus::source::{PipeLimits, Source};
+use flowmill_corpus::source::{FileStamp, PipeLimits, Source};
 use flowmill_corpus::table::RecordingRow;
 use flowmill_runner::PlanContext;
 
@@ -43,31 +43,15 @@ pub struct RunRecordings {
 #[derive(Default)]
 struct Waiting {
     bytes: u64,
-    recordings: HashMap<Form, (Stamp, Audio)>,
+    recordings: HashMap<Form, (FileStamp, Audio)>,
 }
 
 /// A recording as it was decoded: its `wav`, the name of its decoder, and what of it; `None`: all channels.
 type Form = (String, Option<String>, Option<Key>);
 
-/// The identity of a file's content: it differs after a change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// The stamp of the file that holds a recording; none of a command's output, which is made anew each time.
-    fn of(wav: &str, root: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(Source::of(wav).file(root)?).ok()?;
-        Some(Self { inode: metadata.ino(), size: metadata.size(), changed: (metadata.ctime(), metadata.ctime_nsec()) })
-    }
-}
-
 impl RunRecordings {
     /// Takes a recording that an earlier phase left, if its file still is what it was.
-    fn take(&self, form: &Form, stamp: Option<Stamp>) -> Option<Audio> {
+    fn take(&self, form: &Form, stamp: Option<FileStamp>) -> Option<Audio> {
         let mut waiting = lock(&self.waiting);
         let (had, audio) = waiting.recordings.remove(form)?;
         waiting.bytes -= bytes_of(&audio);
@@ -75,7 +59,7 @@ impl RunRecordings {
     }
 
     /// Leaves a recording whose file had this stamp before it was decoded, if there is room.
-    fn leave(&self, form: Form, stamp: Option<Stamp>, bytes: u64, audio: impl FnOnce() -> Audio) {
+    fn leave(&self, form: Form, stamp: Option<FileStamp>, bytes: u64, audio: impl FnOnce() -> Audio) {
         let Some(stamp) = stamp else { return };
         let mut waiting = lock(&self.waiting);
         if waiting.bytes + bytes <= RUN_BYTES && !waiting.recordings.contains_key(&form) {
@@ -125,7 +109,7 @@ enum Decoded {
     InMemory {
         audio: Audio,
         form: Form,
-        stamp: Option<Stamp>,
+        stamp: Option<FileStamp>,
         _reserved: Reserved,
     },
     InFile {
@@ -308,15 +292,17 @@ impl RowRecording {
         (self.key.0.clone(), self.decoder_name.clone(), of)
     }
 
-    fn stamp(&self) -> Option<Stamp> {
-        Stamp::of(&self.key.0, &self.recordings.root)
+    /// Returns the stamp of the file that holds the recording; none of a command's output, which is made anew each time.
+    fn stamp(&self) -> Option<FileStamp> {
+        let file = Source::of(&self.key.0).file(&self.recordings.root)?;
+        Some(FileStamp::of(&std::fs::metadata(file).ok()?))
     }
 
     /// The recording that an earlier phase left, or else the decoded one.
     fn take_or(
         &self,
         form: &Form,
-        stamp: Option<Stamp>,
+        stamp: Option<FileStamp>,
         decode: impl FnOnce() -> Result<Audio, RecordingError>,
     ) -> Result<Audio, RecordingError> {
         self.recordings.run.take(form, stamp).map_or_else(decode, Ok)
@@ -360,7 +346,7 @@ impl Recording {
 
 impl Recordings {
     /// Keeps a decoded recording where there is room for it.
-    fn keep(&self, audio: Audio, form: Form, stamp: Option<Stamp>) -> Decoded {
+    fn keep(&self, audio: Audio, form: Form, stamp: Option<FileStamp>) -> Decoded {
         let bytes = (audio.frames() * size_of::<f32>()) as u64;
         if let Some(reserved) = self.memory.reserve(bytes, self.memory.kept_bytes) {
             return Decoded::InMemory { audio, form, stamp, _reserved: reserved };

@@ -82,14 +82,10 @@ pub fn parts(
         .par_iter()
         .map(|table| table::read_recordings(&table.path).map_err(StageError::other))
         .collect::<Result<_, _>>()?;
-    let contents = match with_recordings {
-        true => contents(context, &tables, columns)?,
-        false => contents_of(&tables, |table| {
-            let mut contents = Contents::new(context.recipe_dir());
-            contents.add_columns(&table.path, columns)?;
-            Ok(contents)
-        })?,
-    };
+    let contents = contents_of(context, &tables, |contents, table| match with_recordings {
+        true => contents.add(table, columns, None),
+        false => contents.add_columns(table, columns),
+    })?;
     let read = rows.iter().map(|rows| if with_recordings { rows.as_slice() } else { &[] });
     let recordings = recordings_of_parts(context, &read.collect::<Vec<_>>());
     let counts = rows.iter().map(|rows| rows.len() as u64);
@@ -102,18 +98,20 @@ pub fn parts(
 /// # Errors
 /// Returns an error if a table cannot be read.
 pub fn contents(context: &PlanContext, tables: &[Table], columns: &[&str]) -> Result<Vec<Contents>, StageError> {
-    contents_of(tables, |table| {
-        let mut contents = Contents::new(context.recipe_dir());
-        contents.add(&table.path, columns, None)?;
-        Ok(contents)
-    })
+    contents_of(context, tables, |contents, table| contents.add(table, columns, None))
 }
 
-/// Returns what `of` returns of each table.
+/// Returns the content of each table, which `add` reads from its file.
 fn contents_of(
+    context: &PlanContext,
     tables: &[Table],
-    of: impl Fn(&Table) -> Result<Contents, StageError> + Sync + Send,
+    add: impl Fn(&mut Contents, &Path) -> Result<(), StageError> + Sync,
 ) -> Result<Vec<Contents>, StageError> {
+    let of = |table: &Table| {
+        let mut contents = Contents::new(context.recipe_dir());
+        add(&mut contents, &table.path)?;
+        Ok(contents)
+    };
     tables.par_iter().map(of).collect()
 }
 

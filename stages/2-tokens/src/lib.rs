@@ -28,7 +28,7 @@ use flowmill_stage_prep::rows::{self as prep, Table};
 /// The fitted extractor, relative to the stage's folder.
 pub const CODEBOOK: &str = "codebook.safetensors";
 
-/// The use of the units.
+/// The file with the figures about the use of the units, relative to the stage's folder.
 const USAGE: &str = "usage.json";
 
 /// The stage.

@@ -13,7 +13,7 @@ use flowmill_stage_prep::columns;
 use flowmill_stage_prep::recordings::PartRecordings;
 use flowmill_stage_prep::rows::{Table, utterances};
 
-/// The data of rows that an extractor reads. Parts depend on these and on nothing else.
+/// The data of rows that an extractor reads. Parts depend only on these.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reads {
     /// Recordings.

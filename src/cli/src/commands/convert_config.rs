@@ -7,9 +7,10 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use flowmill_runner::{WholeFile, from_yaml, to_yaml};
+use flowmill_runner::{from_yaml, to_yaml};
 use serde_json::{Map, Value, json};
 
+use super::report::write;
 use crate::args::ConvertConfigArgs;
 use crate::failure::Failure;
 
@@ -22,13 +23,15 @@ enum To {
     Key(&'static str),
     /// This key of the recipe has the value that the function returns.
     By(&'static str, fn(&Value) -> Option<Value>),
+    /// The key has no counterpart; its value must be one for which the function returns true.
+    Only(fn(&Value) -> bool),
     /// The key is read together with others; see [`combine`].
     Combined,
     /// Nothing is to be set, for this reason.
     Always(&'static str),
 }
 
-use To::{Always, By, Combined, Key};
+use To::{Always, By, Combined, Key, Only};
 
 /// The counterparts of the trainer's keys; `model` is the model that is trained, `lora` the adapter. A name that ends in `*` stands for all keys that
 /// begin like it.
@@ -67,8 +70,8 @@ const TABLE: &[(&str, To)] = &[
     ("model.tones", Key("train.model.tones")),
     ("model.tasks", Key("train.model.tasks")),
     ("model.dropout", Key("train.model.attention_dropout")),
-    ("model.version", By("", |version| (version == 5).then_some(Value::Null))),
-    ("model.arch_type", By("", |kind| (kind == "llama").then_some(Value::Null))),
+    ("model.version", Only(|version| version == 5)),
+    ("model.arch_type", Only(|kind| kind == "llama")),
     ("model.training", Combined),
     ("model.attention", Always("the fastest attention of the device is used")),
     ("model.path", Key("train.init_from")),
@@ -78,9 +81,9 @@ const TABLE: &[(&str, To)] = &[
     ("model.experimental.cfg_cond_dropout_p", Key("train.draws.condition_dropout")),
     ("model.experimental.cfg_prom_dropout_p", Key("train.draws.prompt_dropout")),
     ("model.experimental.rvq_levels_p", By("train.draws.level_weights", level_weights)),
-    ("model.experimental.audio_embedding_sums", By("", always_true)),
-    ("model.experimental.unified_position_ids", By("", always_false)),
-    ("model.experimental.split_classifiers", By("", always_true)),
+    ("model.experimental.audio_embedding_sums", Only(|on| on == true)),
+    ("model.experimental.unified_position_ids", Only(|on| on == false)),
+    ("model.experimental.split_classifiers", Only(|on| on == true)),
     ("lora.name", Always("an adapter has the name of its experiment")),
     ("lora.rank", Combined),
     ("lora.alpha", Combined),
@@ -92,7 +95,7 @@ const TABLE: &[(&str, To)] = &[
     ("hyperparameters.optimizer", By("train.optim.name", optimizer)),
     ("hyperparameters.learning_rate", Key("train.optim.lr")),
     ("hyperparameters.warmup_steps", Combined),
-    ("hyperparameters.scheduler", By("", |name| (name == "").then_some(Value::Null))),
+    ("hyperparameters.scheduler", Only(|name| name == "")),
     ("hyperparameters.torch_optimizer", Always("optimizers are Flowmill's own")),
     ("hyperparameters.torch_scheduler", Always("schedules are Flowmill's own")),
     ("hyperparameters.optimizer_params.weight_decay", Key("train.optim.weight_decay")),
@@ -151,7 +154,7 @@ const TABLE: &[(&str, To)] = &[
     ("optimizations.*", Always("the layers are Flowmill's own")),
 ];
 
-/// A recipe and what the configuration has beyond it.
+/// A recipe, and the keys of the configuration that are not in it.
 struct Converted {
     recipe: Value,
     /// Keys of the configuration without a counterpart, each with its value.
@@ -196,7 +199,7 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         "# Made from {name} of the public VALL-E trainer by `flowmill convert-config`.\n{}{rest}",
         to_yaml(&recipe)
     );
-    write(&output, &text).map_err(Failure::Failed)?;
+    write(&output, text.as_bytes()).map_err(Failure::Failed)?;
     writeln!(out, "{}", output.display())?;
     for (key, reason) in &not_needed {
         writeln!(out, "  not needed: {key}: {reason}")?;
@@ -205,13 +208,6 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         writeln!(out, "  no counterpart: {key}: {value}")?;
     }
     Ok(())
-}
-
-fn write(output: &Path, text: &str) -> anyhow::Result<()> {
-    let cannot = || format!("cannot write {}", output.display());
-    let file = WholeFile::beside(output).with_context(cannot)?;
-    fs::write(file.path(), text).with_context(cannot)?;
-    file.put().with_context(cannot)
 }
 
 /// Converts a configuration; `below` comes before its paths.
@@ -246,12 +242,13 @@ fn convert(mut config: Map<String, Value>, below: &str) -> Converted {
         let converted = match TABLE.iter().find(|(name, _)| fits(name)).map(|(_, to)| to) {
             Some(Key(to)) => Some((*to, value.clone())),
             Some(By(to, convert)) => convert(&value).map(|value| (*to, value)),
+            Some(Only(is_right)) if is_right(&value) => continue,
             Some(Combined) => continue,
             Some(Always(reason)) => {
                 not_needed.push((key, *reason));
                 continue;
             }
-            None => None,
+            Some(Only(_)) | None => None,
         };
         match converted {
             Some((to, value)) => set(&mut recipe, to, value),
@@ -412,7 +409,7 @@ fn optimizer(name: &Value) -> Option<Value> {
         "adamw" => "adamw",
         "sgd" => "sgd",
         "adafactor" => "adafactor",
-        "prodigy" | "prodigy_opt" | "prodigyopt" => "prodigy",
+        "prodigy" => "prodigy",
         "muon" => "muon",
         _ => return None,
     };
@@ -437,14 +434,6 @@ fn level_weights(weights: &Value) -> Option<Value> {
     if weights == "auto" { Some(json!([])) } else { weights.is_array().then(|| weights.clone()) }
 }
 
-fn always_true(value: &Value) -> Option<Value> {
-    (value == true).then_some(Value::Null)
-}
-
-fn always_false(value: &Value) -> Option<Value> {
-    (value == false).then_some(Value::Null)
-}
-
 /// Turns texts such as `1_000_000` into numbers: YAML 1.1, which the trainer reads, has them.
 fn with_plain_numbers(value: Value) -> Value {
     match value {
@@ -461,7 +450,7 @@ fn with_plain_numbers(value: Value) -> Value {
     }
 }
 
-/// Collects the values of a tree by the paths of their keys. Empty mappings and nothing are left out.
+/// Collects the values of a tree by the paths of their keys. Empty mappings and null are left out.
 fn flatten(prefix: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {
     match value {
         Value::Object(entries) => {
@@ -475,11 +464,8 @@ fn flatten(prefix: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {
     }
 }
 
-/// Sets a key of the recipe, given as a path; nothing for an empty path.
+/// Sets a key of the recipe, given as a path.
 fn set(recipe: &mut Value, path: &str, value: Value) {
-    if path.is_empty() {
-        return;
-    }
     let mut place = recipe;
     for key in path.split('.') {
         if !place.is_object() {

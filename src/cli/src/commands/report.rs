@@ -24,7 +24,7 @@ pub fn run(arguments: &ReportArgs, out: &mut dyn Write) -> Result<(), Failure> {
 }
 
 /// Writes a file in one step, so that no reader sees an incomplete one.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let written = WholeFile::beside(path).and_then(|file| {
         std::fs::write(file.path(), bytes)?;
         file.put()

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use flowmill_family::{Input, Request};
-use flowmill_nn::device;
-use flowmill_stage_export::{Synth, SynthOptions, Synthesized, file_name};
-use serde_json::{Map, Value, json};
+use flowmill_stage_export::{ExportError, Synth, Synthesized, file_name};
+use serde_json::{Value, json};
 
-use super::synth::refuse_damaged;
+use super::synth::open;
 use crate::args::{SpeakArgs, SpeakTask};
 use crate::failure::Failure;
-use crate::stages;
 
 /// Codes or steps between two lines of progress.
 const BETWEEN_LINES: usize = 25;
@@ -29,15 +27,7 @@ struct Line {
 /// spoken.
 pub fn run(arguments: &SpeakArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let work = work(arguments)?;
-    let options = SynthOptions {
-        options: options(arguments),
-        seed: arguments.seed,
-        device: arguments.device.device.unwrap_or_default(),
-    };
-    device::open(options.device).map_err(|error| Failure::Usage(error.into()))?;
-    let synth = Synth::open(&stages::families(), &arguments.model, options);
-    let synth = synth.map_err(|error| Failure::Failed(error.into()))?;
-    refuse_damaged(&arguments.model)?;
+    let synth = open(&arguments.model, &given(arguments), arguments.seed, arguments.device)?;
     let lines = match work {
         Work::Transcribe(recording) => {
             let phonemes = synth.transcribe(&recording).map_err(|error| Failure::Failed(error.into()))?;
@@ -61,7 +51,7 @@ pub fn run(arguments: &SpeakArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if failed { Err(Failure::Told) } else { Ok(()) }
 }
 
-/// What a command line asks for.
+/// The work of one command: texts to speak, or a recording to transcribe.
 enum Work {
     Speak(Vec<Line>),
     Transcribe(PathBuf),
@@ -121,7 +111,7 @@ fn parsed(line: &str, number: usize, arguments: &SpeakArgs) -> Result<Line, Fail
 }
 
 /// Speaks a line; progress is shown on a terminal.
-fn speak(synth: &Synth, line: &Line) -> Result<Synthesized, flowmill_stage_export::ExportError> {
+fn speak(synth: &Synth, line: &Line) -> Result<Synthesized, ExportError> {
     let prompt = line.prompt.iter().map(|prompt| Input::Audio(prompt.clone()));
     let inputs = std::iter::once(Input::Text(line.text.clone())).chain(prompt).collect();
     let request = Request { inputs, name: line.name.clone() };
@@ -141,9 +131,9 @@ fn speak(synth: &Synth, line: &Line) -> Result<Synthesized, flowmill_stage_expor
     made
 }
 
-/// Returns the options of the model's family that were given.
-fn options(arguments: &SpeakArgs) -> Value {
-    let given = [
+/// Returns the options of the model's family, each with its value if it was given.
+fn given(arguments: &SpeakArgs) -> [(&'static str, Option<Value>); 11] {
+    [
         ("path", arguments.path.map(|path| json!(path.name()))),
         ("steps", arguments.steps.map(|steps| json!(steps))),
         ("temperature", arguments.temperature.map(|temperature| json!(temperature))),
@@ -155,8 +145,7 @@ fn options(arguments: &SpeakArgs) -> Value {
         ("max_seconds", arguments.max_seconds.map(|seconds| json!(seconds))),
         ("guidance", arguments.guidance.map(|strength| json!(strength))),
         ("language", arguments.language.as_ref().map(|language| json!(language))),
-    ];
-    given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+    ]
 }
 
 /// Prints the result for one text.

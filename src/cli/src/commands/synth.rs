@@ -10,7 +10,7 @@ use flowmill_nn::device;
 use flowmill_stage_export::{Synth, SynthOptions, Synthesized, file_name};
 use serde_json::{Map, Value, json};
 
-use crate::args::SynthArgs;
+use crate::args::{DeviceArgs, SynthArgs};
 use crate::failure::Failure;
 use crate::stages;
 
@@ -22,15 +22,7 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if arguments.strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
         return Err(Failure::usage("--strength must be above 0 and at most 100"));
     }
-    let options = SynthOptions {
-        options: options(arguments),
-        seed: arguments.seed,
-        device: arguments.device.device.unwrap_or_default(),
-    };
-    device::open(options.device).map_err(|error| Failure::Usage(error.into()))?;
-    let synth = Synth::open(&stages::families(), &arguments.model, options);
-    let synth = synth.map_err(|error| Failure::Failed(error.into()))?;
-    refuse_damaged(&arguments.model)?;
+    let synth = open(&arguments.model, &given(arguments), arguments.seed, arguments.device)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot create the folder {}", arguments.out.display()))
         .map_err(Failure::Failed)?;
@@ -50,19 +42,34 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if failed { Err(Failure::Told) } else { Ok(()) }
 }
 
-/// Returns the options of the model's family that were given.
-fn options(arguments: &SynthArgs) -> Value {
-    let given = [
+/// Returns the options of the model's family, each with its value if it was given.
+fn given(arguments: &SynthArgs) -> [(&'static str, Option<Value>); 4] {
+    [
         ("solver", arguments.solver.map(|solver| json!(solver.name()))),
         ("steps", arguments.steps.map(|steps| json!(steps))),
         ("strength", arguments.strength.map(|strength| json!(strength))),
         ("guidance", arguments.guidance.map(|guidance| json!(guidance))),
-    ];
-    given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect::<Map<_, _>>().into()
+    ]
+}
+
+/// Opens an exported model with the given ones of the options of its family. Fails if its files are damaged.
+pub(super) fn open(
+    model: &Path,
+    options: &[(&str, Option<Value>)],
+    seed: u64,
+    device: DeviceArgs,
+) -> Result<Synth, Failure> {
+    let given = options.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
+    let device = device.device.unwrap_or_default();
+    device::open(device).map_err(|error| Failure::Usage(error.into()))?;
+    let options = SynthOptions { options: given.collect::<Map<_, _>>().into(), seed, device };
+    let synth = Synth::open(&stages::families(), model, options).map_err(|error| Failure::Failed(error.into()))?;
+    refuse_damaged(model)?;
+    Ok(synth)
 }
 
 /// Returns an error for a model in an experiment whose files changed since it was exported.
-pub(super) fn refuse_damaged(model: &Path) -> Result<(), Failure> {
+fn refuse_damaged(model: &Path) -> Result<(), Failure> {
     let files = std::fs::read_dir(model).into_iter().flatten().flatten().map(|entry| entry.path());
     match files.filter(|file| file.is_file()).find_map(|file| flowmill_runner::damage(&file)) {
         Some(damage) => {

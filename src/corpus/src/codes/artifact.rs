@@ -11,7 +11,7 @@ const LARGEST: u64 = 4096;
 /// The deepest value of the metadata.
 const DEEPEST: usize = 8;
 
-/// Codes of one utterance with everything that is known of it.
+/// The codes of one utterance and their metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Artifact {
     /// The codes in their stored shape, such as `[1, level, frame]`.
@@ -39,9 +39,11 @@ impl Artifact {
     /// The fault of the file.
     pub fn of(bytes: &[u8], path: &Path) -> Result<Self, String> {
         if let Ok(mut archive) = Archive::from_bytes(bytes, path) {
-            let tensor =
-                if archive.tensors.len() == 1 { archive.load(0) } else { return Err(no_codes("several arrays")) };
-            let (shape, codes) = integers(&tensor.map_err(|error| fault(&error))?)?;
+            if archive.tensors.len() != 1 {
+                return Err(no_codes("several arrays"));
+            }
+            let tensor = archive.load(0).map_err(|error| fault(&error))?;
+            let (shape, codes) = integers(&tensor)?;
             return Ok(Self { shape, codes, metadata: Map::new() });
         }
         let mut file = PickleFile::from_bytes(bytes, path).map_err(|error| fault(&error))?;

@@ -2,7 +2,6 @@
 //! transcript and the rest as attributes (`create_dataset_hdf5` in `vall_e/data.py`). h5py compresses with LZF.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +17,7 @@ use serde_json::{Map, Value};
 
 use super::lzf;
 use crate::CorpusError;
+use crate::source::FileStamp;
 
 /// First bytes of a file.
 pub const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -26,7 +26,7 @@ pub const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
 const AUDIO: &str = "audio";
 /// The number of the LZF filter.
 const LZF: u16 = 32_000;
-/// The largest chunk and the largest dataset that are read, in bytes.
+/// The size of the largest chunk and of the largest dataset that are read, in bytes.
 const LARGEST_CHUNK: usize = 64 << 20;
 /// The deepest group.
 const DEEPEST: usize = 16;
@@ -38,7 +38,7 @@ const REOPEN_AFTER: usize = 10_000;
 pub struct Entry {
     /// The path of its group below the first, with `/` between the parts.
     pub key: String,
-    /// Its attributes, or the reason why they cannot be read.
+    /// Attributes of the utterance's group; an error says why they cannot be read.
     pub metadata: Result<Map<String, Value>, String>,
 }
 
@@ -49,7 +49,7 @@ pub struct Entry {
 pub fn entries(path: &Path, group: &str) -> Result<Vec<Entry>, CorpusError> {
     let (mut entries, mut waiting) = (Vec::new(), vec![(String::new(), 0)]);
     while let Some((key, depth)) = waiting.pop() {
-        let found = open(path)?.group(&joined(group, &key)).and_then(|group| {
+        let found = open(path)?.group(&format!("{group}/{key}")).and_then(|group| {
             let (groups, datasets) = group.member_names()?;
             let is_utterance = datasets.iter().any(|name| name == AUDIO);
             Ok((groups, is_utterance.then(|| group.attributes())))
@@ -117,11 +117,6 @@ fn integers(dataset: &Dataset) -> Result<Vec<i64>, Error> {
     }
 }
 
-/// The path of a group.
-fn joined(group: &str, key: &str) -> String {
-    format!("{group}/{key}")
-}
-
 /// Returns an attribute as JSON; `None` for types that JSON does not have.
 fn value(attribute: &Attribute) -> Option<(String, Value)> {
     let number = |number: f64| match number.fract() == 0.0 && number.abs() < 9e15 {
@@ -146,24 +141,15 @@ static LAST: Mutex<Option<Opened>> = Mutex::new(None);
 
 struct Opened {
     path: PathBuf,
-    stamp: Stamp,
+    stamp: FileStamp,
     file: Arc<Hdf5File>,
     uses: usize,
-}
-
-/// The identity of a file's content.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    size: u64,
-    changed: (i64, i64),
 }
 
 /// Opens a file, or takes the one that is open.
 fn open(path: &Path) -> Result<Arc<Hdf5File>, CorpusError> {
     let io = |source| CorpusError::io("read", path, source);
-    let about = std::fs::metadata(path).map_err(io)?;
-    let stamp = Stamp { inode: about.ino(), size: about.size(), changed: (about.ctime(), about.ctime_nsec()) };
+    let stamp = FileStamp::of(&std::fs::metadata(path).map_err(io)?);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(opened) = last.as_mut().filter(|opened| opened.path == path && opened.stamp == stamp) {
         opened.uses += 1;

@@ -76,7 +76,7 @@ pub fn is_codes(head: &[u8]) -> bool {
 pub struct Listing {
     /// Paths of files of codes below the folder; the HDF5 file itself of a source that is one.
     pub files: Vec<PathBuf>,
-    /// The same as text.
+    /// The paths of files in a folder as text, relative to the folder.
     paths: Vec<String>,
     /// Files whose names make them unusable, each with the reason.
     unusable: Vec<(String, String)>,
@@ -213,7 +213,7 @@ fn row((medium, key, metadata): Found, own_name: &str, options: &ReadOptions<'_>
     })
 }
 
-/// Brings phonemes to the form in which the trainer reads them: one text, without marks of words in other languages.
+/// Converts phonemes to the form in which the trainer reads them: one text, without marks of words in other languages.
 fn clean_phonemes(metadata: &mut Map<String, Value>) {
     let Some(phonemes) = metadata.get_mut("phonemes") else { return };
     let joined = match &*phonemes {

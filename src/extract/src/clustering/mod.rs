@@ -7,3 +7,8 @@ mod seeding;
 
 pub(crate) use lloyd::Clustering;
 pub(crate) use reservoir::Reservoir;
+
+/// Rounds a figure about a fit, which is for people, to four decimal places.
+pub(crate) fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use flowmill_nn::kernels::{elementwise, functions};
 use flowmill_nn::{NnError, Result, Value, device, host};
 
-/// Keeps the reciprocal of a channel's frequency finite, as the public implementation of Snake does.
+/// The addend to a channel's frequency that keeps its reciprocal finite, as in the public implementation of Snake.
 const TINY: f32 = 1e-9;
 
 /// Exponential linear unit: x where positive, e^x - 1 elsewhere.

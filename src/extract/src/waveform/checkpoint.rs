@@ -1,4 +1,4 @@
-//! The weights of a codec on their way from a file into a state and from there into a network.
+//! The weights of a codec: taken from a file, kept in a state, and loaded into a network.
 
 use std::collections::BTreeMap;
 
@@ -10,53 +10,76 @@ use flowmill_nn::random::RngKey;
 use super::{Convolution, Upsampling};
 use crate::{State, UnusableWeights};
 
-/// Tensors by name, weight norms folded.
+/// The sizes of a codec's network.
+pub trait Sizes: Sized {
+    /// The extractor's kind.
+    const KIND: &'static str;
+
+    /// Reads the sizes from the shapes of plain weights.
+    ///
+    /// # Errors
+    /// When there is a size without which there is nothing to compute.
+    fn of(tensors: &BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights>;
+
+    /// Returns the names and shapes of all weights.
+    fn shapes(&self) -> Vec<(String, Vec<usize>)>;
+}
+
+/// The weights of a codec's network with the sizes `D`, weight norms folded.
 #[derive(Debug, Clone)]
-pub(crate) struct Checkpoint {
+pub struct Checkpoint<D> {
+    dimensions: D,
     tensors: BTreeMap<String, Tensor>,
 }
 
-impl Checkpoint {
-    /// Takes the tensors of these names and shapes.
+impl<D: Sizes> Checkpoint<D> {
+    /// Takes plain weights, which are those of the network and no others.
     ///
     /// # Errors
-    /// The tensor that is missing, of another shape, or not expected.
-    pub(crate) fn of(
-        mut tensors: BTreeMap<String, Tensor>,
-        shapes: &[(String, Vec<usize>)],
-    ) -> Result<Self, UnusableWeights> {
+    /// When a size or a tensor is missing, or a tensor is of another shape or not expected.
+    pub(crate) fn of_plain(mut tensors: BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights> {
+        let dimensions = D::of(&tensors)?;
         let mut taken = BTreeMap::new();
-        for (name, shape) in shapes {
-            let tensor = tensors.remove(name);
+        for (name, shape) in dimensions.shapes() {
+            let tensor = tensors.remove(&name);
             let tensor = tensor.ok_or_else(|| UnusableWeights(format!("there is no tensor `{name}`")))?;
             if tensor.dims() != shape {
                 let reason = format!("`{name}` has the shape {:?}, expected {shape:?}", tensor.dims());
                 return Err(UnusableWeights(reason));
             }
-            taken.insert(name.clone(), tensor);
+            taken.insert(name, tensor);
         }
         match tensors.keys().next() {
             Some(first) => Err(UnusableWeights(format!(
                 "{} tensors belong to no part of the network, the first is `{first}`",
                 tensors.len()
             ))),
-            None => Ok(Self { tensors: taken }),
+            None => Ok(Self { dimensions, tensors: taken }),
         }
     }
 
-    /// Draws weights of these names and shapes, of a size that keeps the power of a signal; for runs that only try the machinery.
+    /// Draws weights of a magnitude that keeps the power of a signal, for runs that only try the machinery.
     ///
     /// # Errors
     /// When they do not fit into memory.
-    pub(crate) fn random(shapes: &[(String, Vec<usize>)], rng_key: RngKey) -> Result<Self, UnusableWeights> {
-        let draw = |(name, shape): &(String, Vec<usize>)| {
+    pub fn random(dimensions: D, seed: u64) -> Result<Self, UnusableWeights> {
+        let rng_key = RngKey::new(seed).purpose(D::KIND);
+        let draw = |(name, shape): (String, Vec<usize>)| {
             let count = shape.iter().product::<usize>();
             let scale = (shape.first().copied().unwrap_or(1) as f32 / count.max(1) as f32).sqrt();
             let scale = if name.ends_with("bias") { 0.0 } else { scale };
-            let values = rng_key.purpose(name).normals(count).into_iter().map(|value| scale * value).collect();
-            Ok((name.clone(), host::tensor(values, shape)?))
+            let values = rng_key.purpose(&name).normals(count).into_iter().map(|value| scale * value).collect();
+            Ok((name, host::tensor(values, &shape)?))
         };
-        Ok(Self { tensors: shapes.iter().map(draw).collect::<Result<_, UnusableWeights>>()? })
+        let tensors = dimensions.shapes().into_iter().map(draw).collect::<Result<_, UnusableWeights>>()?;
+        Ok(Self { dimensions, tensors })
+    }
+}
+
+impl<D> Checkpoint<D> {
+    /// The sizes.
+    pub fn dimensions(&self) -> &D {
+        &self.dimensions
     }
 
     /// Adds the tensors to a state, under their names.

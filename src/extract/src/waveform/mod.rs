@@ -10,7 +10,7 @@ mod upsampling;
 mod weight_norm;
 
 pub(crate) use activation::{elu, snake};
-pub(crate) use checkpoint::{Checkpoint, axis};
+pub(crate) use checkpoint::{Checkpoint, Sizes, axis};
 pub(crate) use convolution::Convolution;
 pub(crate) use recording::recording;
 pub(crate) use tiles::in_tiles;

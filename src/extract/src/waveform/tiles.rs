@@ -1,14 +1,14 @@
-//! Layers of a signal piece by piece.
+//! Computation of layers over a signal, piece by piece.
 
 use flowmill_nn::{NnError, Result, Value, device, host};
 use rayon::prelude::*;
 
-/// Frames of a piece: what lies between its layers stays in the processor's cache.
+/// The number of frames of a piece. Values between the layers of a piece stay in the processor's cache.
 const TILE: usize = 1024;
 
 /// Computes layers that keep the shape of a signal and see `reach` frames to either side of each frame. `work` gets some frames with
 /// `reach` more before and after them, zeros beyond the ends of the signal, and returns the result for these frames. On the CPU a piece
-/// is computed at a time, so memory for what lies between the layers is needed for pieces only; on devices the whole signal.
+/// is computed at a time, so that values between the layers need memory for pieces only. On devices the whole signal is computed at once.
 ///
 /// # Errors
 /// When the signal has not two axes or the result another shape; those of `work`.

@@ -5,8 +5,7 @@
 use flowmill_audio::features::Features;
 use flowmill_audio::measure::correlation;
 
-/// Decibels per natural-log unit of magnitude: 20 / ln 10.
-const DECIBELS_PER_NEPER: f64 = 8.685_889_638_065_035;
+use crate::DECIBELS_PER_NEPER;
 
 fn row(features: &Features, frame: usize) -> &[f32] {
     &features.data[frame * features.bins..(frame + 1) * features.bins]

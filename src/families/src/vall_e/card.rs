@@ -50,8 +50,12 @@ pub fn lines(scores: &Scores) -> Vec<String> {
         .collect()
 }
 
+/// Formats a share.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
 fn rows(scores: &Scores) -> Vec<(String, String)> {
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let mut rows = Vec::new();
     if let Some(recognition) = &scores.recognition {
         rows.extend([

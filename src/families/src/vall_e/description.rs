@@ -83,7 +83,7 @@ impl Description {
 
     /// Returns the rule by which prompts are drawn.
     pub fn prompt_rule(&self) -> PromptRule {
-        PromptRule { seconds: self.prompt_seconds, utterances: self.prompt_utterances, ..PromptRule::default() }
+        PromptRule::new(self.prompt_seconds, self.prompt_utterances)
     }
 }
 

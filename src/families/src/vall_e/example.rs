@@ -6,7 +6,6 @@ use flowmill_networks::vall_e::{Batch, Codes, DrawConfig, Sample, Task, VallECon
 use flowmill_nn::random::RngKey;
 
 use super::options::TrainOptions;
-use super::prompts::PromptRule;
 use super::rows::{self, RowFault, Symbols};
 use super::tokenizer::PhonemeTokenizer;
 use super::voices::Voices;
@@ -17,8 +16,6 @@ pub struct Reader {
     pub voices: Voices,
     /// The symbols of phonemes.
     pub tokenizer: PhonemeTokenizer,
-    /// The rule by which prompts are drawn.
-    pub rule: PromptRule,
 }
 
 /// A row with its prompt, before the random choices of its level and mask.
@@ -62,7 +59,7 @@ impl Reader {
         }
         let task = options.tasks.task_at(rng_key.purpose("task").uniform_at(0));
         let (prompt, response) = match task {
-            Task::Continuation => continued(&codes, self.rule.seconds, self.voices.rate(), &rng_key),
+            Task::Continuation => continued(&codes, options.prompt_seconds, self.voices.rate(), &rng_key),
             Task::Transcription => (None, codes),
             _ => (self.voices.prompt(row, rng_key)?, codes),
         };

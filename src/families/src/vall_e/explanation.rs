@@ -2,6 +2,7 @@
 
 use flowmill_family::ExplainedScore;
 
+use super::card::percent;
 use super::scores::Scores;
 
 /// Explains the scores, the most important one first.
@@ -11,7 +12,6 @@ pub fn of(scores: &Scores) -> Vec<ExplainedScore> {
         value,
         meaning: meaning.to_owned(),
     };
-    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let mut lines = Vec::new();
     if let Some(recognition) = &scores.recognition {
         lines.extend([

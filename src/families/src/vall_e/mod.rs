@@ -5,7 +5,7 @@
 //! | [`tokenizer`] | phonemes as the numbers of symbols |
 //! | [`prompts`] | the choice of the utterances that show the network a speaker's voice |
 //! | `rows`, `voices`, `example` | from the columns of a row to the sample of a task |
-//! | `options`, `description` | the keys of a recipe, and the description of a model |
+//! | `options`, `description`, `file_error` | the keys of a recipe and errors of its files, and the description of a model |
 //! | `network`, `parts`, `training` | loss, metrics and previews |
 //! | `voice`, `synthesizer` | the use of a model |
 //! | `recognizer`, `speaker`, `scores`, `scorer`, `card`, `explanation` | the scores |
@@ -15,6 +15,7 @@ mod columns;
 mod description;
 mod example;
 mod explanation;
+mod file_error;
 mod network;
 mod options;
 mod parts;
@@ -48,6 +49,7 @@ use serde_json::Value;
 
 pub use description::Description;
 pub use example::{Example, ExampleBatch, Reader};
+pub use file_error::FileError;
 pub use network::Network;
 pub use options::{ExportOptions, TaskWeights, TrainOptions};
 use prompts::{Similarities, WithoutPrompt};
@@ -146,9 +148,9 @@ impl Family for VallE {
         let options = &settings.options;
         let similarities = options.similarities.as_deref().map(|path| Similarities::read(Path::new(path)));
         let similarities = similarities.transpose().map_err(|error| format!("train.similarities: {error}"))?;
-        let (rule, codes) = (options.prompt_rule(), rows::codes_column(settings.config.levels));
-        let voices = Voices::open(path, index, codes, rule.clone(), similarities.as_ref())?;
-        Ok(Reader { voices, tokenizer: description::tokenizer(options)?, rule })
+        let codes = rows::codes_column(settings.config.levels);
+        let voices = Voices::open(path, index, codes, options.prompt_rule(), similarities.as_ref())?;
+        Ok(Reader { voices, tokenizer: description::tokenizer(options)? })
     }
 
     fn notes(settings: &Settings, reader: &Reader) -> Vec<String> {

@@ -48,11 +48,12 @@ pub struct TrainOptions {
 
 impl Default for TrainOptions {
     fn default() -> Self {
+        let PromptRule { seconds, utterances, .. } = PromptRule::default();
         Self {
             tasks: TaskWeights::default(),
             draws: DrawConfig::default(),
-            prompt_seconds: [3.0, 6.0],
-            prompt_utterances: 3,
+            prompt_seconds: seconds,
+            prompt_utterances: utterances,
             similarities: None,
             tokenizer: BYTES.to_owned(),
             languages: ["en", "ja", "de", "fr"].map(str::to_owned).to_vec(),
@@ -121,7 +122,7 @@ impl TaskWeights {
 impl TrainOptions {
     /// Returns the rule by which prompts are drawn.
     pub fn prompt_rule(&self) -> PromptRule {
-        PromptRule { seconds: self.prompt_seconds, utterances: self.prompt_utterances, ..PromptRule::default() }
+        PromptRule::new(self.prompt_seconds, self.prompt_utterances)
     }
 
     /// Checks the options for a model of `levels` levels and `languages` languages.
@@ -196,7 +197,7 @@ impl TrainOptions {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExportOptions {
-    /// How speech is generated for the scores. These settings are also the defaults of `speak` and `synth`.
+    /// Settings of the generated speech that is scored. They are also the defaults of `speak` and `synth`.
     pub speech: SpeakOptions,
 }
 

@@ -5,11 +5,13 @@
 //! probability 0.75 if similarities are known, and otherwise any. A speaker with one utterance has no prompt.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flowmill_corpus::id_of_path;
 use flowmill_nn::random::RngKey;
 use serde_json::Value;
+
+use super::file_error::FileError;
 
 /// Random numbers of a prompt's length.
 const OF_LENGTH: u64 = 1;
@@ -31,8 +33,15 @@ pub struct PromptRule {
     pub similar_after: usize,
 }
 
+impl PromptRule {
+    /// Creates a rule with the public trainer's preference of similar utterances.
+    pub fn new(seconds: [f64; 2], utterances: usize) -> Self {
+        Self { seconds, utterances, ..Self::default() }
+    }
+}
+
 impl Default for PromptRule {
-    /// The public trainer's.
+    /// Returns the public trainer's rule.
     fn default() -> Self {
         Self { seconds: [3.0, 6.0], utterances: 3, similar: 0.75, similar_among: 1, similar_after: 0 }
     }
@@ -43,8 +52,8 @@ impl Default for PromptRule {
 pub struct PromptRow<'r> {
     /// The id.
     pub id: &'r str,
-    /// The speaker.
-    pub speaker: &'r str,
+    /// The number of the speaker, counted from 0 in the order of their first rows.
+    pub speaker: u32,
     /// The number of frames of its codes.
     pub frames: usize,
 }
@@ -77,7 +86,7 @@ struct Row {
     frames: usize,
 }
 
-/// Speakers and rows without a prompt.
+/// The number of speakers without a prompt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WithoutPrompt {
     /// Speakers with one utterance, which are as many rows.
@@ -87,22 +96,20 @@ pub struct WithoutPrompt {
 }
 
 impl Prompts {
-    /// The prompts of these rows, with `rate` frames per second.
+    /// Creates the prompts of these rows, with `rate` frames per second.
     pub fn new<'r>(
         rows: impl IntoIterator<Item = PromptRow<'r>>,
         rate: f64,
         rule: PromptRule,
         similarities: Option<&Similarities>,
     ) -> Self {
-        let (mut numbers, mut places) = (BTreeMap::new(), BTreeMap::new());
+        let mut places = BTreeMap::new();
         let (mut own, mut speakers): (Vec<Row>, Vec<Vec<u32>>) = (Vec::new(), Vec::new());
         for PromptRow { id, speaker, frames } in rows {
             let place = own.len() as u32;
-            let speaker = *numbers.entry(speaker).or_insert_with(|| {
-                speakers.push(Vec::new());
-                speakers.len() as u32 - 1
-            });
-            speakers[speaker as usize].push(place);
+            let number = speaker as usize;
+            speakers.resize(speakers.len().max(number + 1), Vec::new());
+            speakers[number].push(place);
             own.push(Row { speaker, frames });
             if similarities.is_some() {
                 places.insert(id, place);
@@ -186,35 +193,13 @@ fn another(speaker: &[u32], row: usize, rng_key: RngKey, at: u64) -> usize {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Similarities(BTreeMap<String, Vec<String>>);
 
-/// The reason why similarities cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SimilarityError {
-    /// The file or the folder cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or the folder.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// The file is of another form.
-    #[error("{}: {problem}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// The fault.
-        problem: String,
-    },
-}
-
 impl Similarities {
     /// Reads a file whose names are ids of rows, or a folder `metadata` as the trainer has it: `GROUP/SPEAKER.json`. The ids of rows are then
     /// those of the format `codes`: `GROUP-SPEAKER-NAME`.
     ///
     /// # Errors
-    /// [`SimilarityError`].
-    pub fn read(path: &Path) -> Result<Self, SimilarityError> {
+    /// [`FileError`].
+    pub fn read(path: &Path) -> Result<Self, FileError> {
         let mut all = BTreeMap::new();
         if path.is_dir() {
             read_folder(path, "", &mut all)?;
@@ -223,21 +208,11 @@ impl Similarities {
         }
         Ok(Self(all))
     }
-
-    /// The number of utterances with similar ones.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// Reads the files below a folder; `prefix` is the path of the folder below the first, with a slash at its end.
-fn read_folder(folder: &Path, prefix: &str, all: &mut BTreeMap<String, Vec<String>>) -> Result<(), SimilarityError> {
-    let io = |source| SimilarityError::Io { path: folder.to_owned(), source };
+fn read_folder(folder: &Path, prefix: &str, all: &mut BTreeMap<String, Vec<String>>) -> Result<(), FileError> {
+    let io = |source| FileError::Io { path: folder.to_owned(), source };
     let mut entries: Vec<_> = std::fs::read_dir(folder).map_err(io)?.collect::<Result<_, _>>().map_err(io)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
@@ -253,9 +228,9 @@ fn read_folder(folder: &Path, prefix: &str, all: &mut BTreeMap<String, Vec<Strin
 }
 
 /// Reads a file; `prefix` comes before its names.
-fn read_file(path: &Path, prefix: &str, all: &mut BTreeMap<String, Vec<String>>) -> Result<(), SimilarityError> {
-    let text = std::fs::read(path).map_err(|source| SimilarityError::Io { path: path.to_owned(), source })?;
-    let format = |problem: String| SimilarityError::Format { path: path.to_owned(), problem };
+fn read_file(path: &Path, prefix: &str, all: &mut BTreeMap<String, Vec<String>>) -> Result<(), FileError> {
+    let text = std::fs::read(path).map_err(|source| FileError::Io { path: path.to_owned(), source })?;
+    let format = |problem: String| FileError::Format { path: path.to_owned(), problem };
     let entries: serde_json::Map<String, Value> =
         serde_json::from_slice(&text).map_err(|error| format(format!("no dictionary of utterances: {error}")))?;
     let names: Vec<&str> = entries.keys().map(String::as_str).collect();
@@ -298,12 +273,12 @@ mod tests {
     fn rows() -> Vec<PromptRow<'static>> {
         let row = |id, speaker, frames| PromptRow { id, speaker, frames };
         vec![
-            row("a-1", "a", 600),
-            row("b-1", "b", 600),
-            row("a-2", "a", 600),
-            row("a-3", "a", 100),
-            row("c-1", "c", 80),
-            row("c-2", "c", 80),
+            row("a-1", 0, 600),
+            row("b-1", 1, 600),
+            row("a-2", 0, 600),
+            row("a-3", 0, 100),
+            row("c-1", 2, 80),
+            row("c-2", 2, 80),
         ]
     }
 
@@ -366,7 +341,7 @@ mod tests {
         );
         let similarities = Similarities::read(&folder.path().join("metadata")).unwrap();
         let prompts = prompts(Some(&similarities));
-        assert_eq!((similarities.len(), prompts.with_similar()), (1, 1));
+        assert_eq!((similarities.0.len(), prompts.with_similar()), (1, 1));
         let first = |sample| prompts.draw(0, key(sample))[0].row;
         let near = (0..400).filter(|sample| first(*sample) == 2).count();
         // 0.75, and half of the rest: 350 of 400.
@@ -377,8 +352,8 @@ mod tests {
             ["[]", r#"{"a": 1}"#, r#"{"a": {"similar": 1}}"#, r#"{"a": {"similar": [1]}}"#, r#"{"a": [[0]]}"#, "{"]
         {
             let error = Similarities::read(&write("bad.json", bad)).unwrap_err();
-            assert!(matches!(error, SimilarityError::Format { .. }), "{bad}");
+            assert!(matches!(error, FileError::Format { .. }), "{bad}");
         }
-        assert!(matches!(Similarities::read(Path::new("/no/such")), Err(SimilarityError::Io { .. })));
+        assert!(matches!(Similarities::read(Path::new("/no/such")), Err(FileError::Io { .. })));
     }
 }

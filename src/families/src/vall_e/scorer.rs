@@ -23,13 +23,12 @@ use super::tokenizer::PhonemeTokenizer;
 use super::voice::{Decoder, Line, speak};
 use super::voices::prompt_from;
 use super::{CODEC, ExportOptions, VallE, card};
+use crate::DECIBELS_PER_NEPER;
 
 /// Training recordings that are listened to, for texts and voices; more are not needed to tell them apart.
 const MOST_HEARD: usize = 2000;
 /// Training recordings of each speaker that prompts are made of.
 const MOST_PROMPTS: usize = 50;
-/// Decibels per unit of a natural-log magnitude.
-const DECIBELS_PER_NEPER: f64 = 20.0 / std::f64::consts::LN_10;
 
 /// Speaks held-out rows and scores them.
 pub struct SpeechScorer {
@@ -89,15 +88,15 @@ impl SpeechScorer {
         })
     }
 
-    /// Returns the recording of a row; without one, the sound of its codes.
-    fn recording(&self, row: &Row) -> Result<Audio, BoxError> {
+    /// Returns the recording of a row, if it has one. The sound of its codes takes its place otherwise.
+    fn recording(row: &Row) -> Result<Option<Audio>, BoxError> {
         if !row.columns.contains_key(speech::AUDIO_DATA) {
-            return self.decoder.sound(&rows::codes(row)?);
+            return Ok(None);
         }
         let name = row.text(speech::WAV).unwrap_or(&row.id);
         let audio = decode_bytes(row.bytes(speech::AUDIO_DATA)?, name)?;
         let sample_rate = audio.sample_rate;
-        Ok(Audio { samples: audio.into_mono(), sample_rate })
+        Ok(Some(Audio { samples: audio.into_mono(), sample_rate }))
     }
 
     /// Returns the line of a row, and the codes of its recording; `others` are rows that may be prompts.
@@ -121,13 +120,14 @@ impl SpeechScorer {
     /// Compares what was spoken with the real recording. Returns the sounds too, the generated one first.
     fn compare(&self, spoken: &Spoken) -> Result<(UtteranceScores, Vec<Made>), BoxError> {
         let Spoken { row, text, real_codes, prompt, codes } = spoken;
-        let real = self.recording(row)?;
+        let recording = Self::recording(row)?;
         let after_codec = self.decoder.sound(real_codes)?;
+        let real = recording.as_ref().unwrap_or(&after_codec);
         let sound = |codes: &Codes| self.decoder.sound(codes);
         let generated = (codes.frames() > 0).then(|| sound(codes)).transpose()?;
         let prompt = prompt.as_ref().map(sound).transpose()?;
         let heard = |audio: Option<&Audio>| audio.map(|audio| self.listener.hear(audio)).transpose();
-        let (of_real, of_codec) = (heard(Some(&real))?.flatten(), heard(Some(&after_codec))?.flatten());
+        let (of_real, of_codec) = (heard(Some(real))?.flatten(), heard(Some(&after_codec))?.flatten());
         let of_generated = heard(generated.as_ref())?.flatten();
         let (text_of, voice_of) = (
             |heard: &Option<Heard>| heard.as_ref()?.text.clone(),
@@ -136,7 +136,7 @@ impl SpeechScorer {
                 Some((own, others, is_nearest))
             },
         );
-        let to_real = self.listener.log_mel(&real)?;
+        let to_real = self.listener.log_mel(real)?;
         let distance = |audio: &Audio| -> Result<Option<f64>, BoxError> {
             Ok(self.listener.distance(&to_real, &self.listener.log_mel(audio)?))
         };
@@ -182,10 +182,10 @@ impl Scorer for SpeechScorer {
         }
         if self.heard < MOST_HEARD {
             self.heard += 1;
-            let (audio, text) = (self.recording(row)?, row.text(speech::TEXT).ok());
-            self.listener.learn(&row.group, text, &audio)?;
-            // The codec changes a sound, but neither its text nor its voice.
+            let (recording, text) = (Self::recording(row)?, row.text(speech::TEXT).ok());
             let after_codec = self.decoder.sound(&rows::codes(row)?)?;
+            self.listener.learn(&row.group, text, recording.as_ref().unwrap_or(&after_codec))?;
+            // The codec changes a sound, but neither its text nor its voice.
             self.listener.learn(&row.group, text, &after_codec)?;
         }
         Ok(())

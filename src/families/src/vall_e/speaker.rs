@@ -45,10 +45,7 @@ pub struct Similarity {
 impl Speakers {
     /// Adds a recording of a speaker.
     pub fn add(&mut self, speaker: &str, voice: Voiceprint) {
-        match self.0.get_mut(speaker) {
-            Some(voices) => voices.push(voice),
-            None => drop(self.0.insert(speaker.to_owned(), vec![voice])),
-        }
+        self.0.entry(speaker.to_owned()).or_default().push(voice);
     }
 
     /// Returns the mean voices; `None` if there are fewer than two speakers.

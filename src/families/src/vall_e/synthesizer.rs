@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Device;
 use flowmill_audio::Decoder as AudioDecoder;
 use flowmill_extract::extractors::registry;
 use flowmill_extract::{Extractor, Media, State};
@@ -138,7 +137,9 @@ impl SpeechSynthesizer {
     /// Returns an error if its folder lacks an extractor, or an option cannot be used.
     pub fn new(loaded: Loaded<VallE>, options: SynthOptions, seed: u64) -> Result<Self, BoxError> {
         let Loaded { config, description, model, parameters, folder, device } = loaded;
-        let decoder = Decoder::open(&folder.join(CODEC), &device)?;
+        let path = folder.join(CODEC);
+        let state = State::load(&path)?;
+        let decoder = Decoder::of(&state, &path, &device)?;
         let own = description.sampling.unwrap_or_default();
         let applied = options.applied(own, decoder.rate(), &config)?;
         description.check(&applied)?;
@@ -146,8 +147,8 @@ impl SpeechSynthesizer {
             speaker: Speaker::new(&model.0, &parameters)?,
             options: applied,
             language: options.language,
-            codec: open(&folder.join(CODEC), &device)?,
-            phonemes: open(&folder.join(PHONEMES), &device)?,
+            codec: registry().open(&state, &device)?,
+            phonemes: registry().open(&State::load(&folder.join(PHONEMES))?, &device)?,
             tokenizer: description.tokenizer()?,
             description,
             decoder,
@@ -262,11 +263,6 @@ impl Synthesizer for SpeechSynthesizer {
         let transcripts = self.speaker.transcribe(&[request], &sampling, most, &self.rng_key)?;
         Ok(self.tokenizer.decode(transcripts.first().map_or(&[][..], Vec::as_slice)))
     }
-}
-
-/// Opens the extractor that is fitted in a file.
-fn open(path: &Path, device: &Device) -> Result<Box<dyn Extractor>, BoxError> {
-    Ok(registry().open(&State::load(path)?, device)?)
 }
 
 #[cfg(test)]

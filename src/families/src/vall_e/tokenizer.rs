@@ -9,10 +9,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+
+use super::file_error::FileError;
 
 /// The number before a text of bytes. Neither it nor [`BYTES_END`] is a byte of text.
 const BYTES_BEGIN: u32 = 1;
@@ -21,26 +23,10 @@ const BYTES_END: u32 = 2;
 /// The largest file that is read: a hundred times the public one.
 const LARGEST_FILE: u64 = 8 << 20;
 
-/// The reason why a vocabulary or a text cannot be used.
+/// The reason why a text has no numbers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenizerError {
-    /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// The file is no vocabulary of this form.
-    #[error("{}: {problem}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// The fault.
-        problem: String,
-    },
     /// The text has a character without a symbol, and the vocabulary has no symbol for unknown ones.
     #[error("the vocabulary has no symbol for `{}`, and none for unknown ones", symbol.escape_debug())]
     Unknown {
@@ -76,13 +62,13 @@ impl PhonemeTokenizer {
     /// Reads the vocabulary of a file of Hugging Face's `tokenizers`.
     ///
     /// # Errors
-    /// [`TokenizerError::Io`]; [`TokenizerError::Format`] also for settings that are not those of a plain byte-pair encoding.
-    pub fn open(path: &Path) -> Result<Self, TokenizerError> {
-        let io = |source| TokenizerError::Io { path: path.to_owned(), source };
+    /// [`FileError::Io`]; [`FileError::Format`] also for settings that are not those of a plain byte-pair encoding.
+    pub fn open(path: &Path) -> Result<Self, FileError> {
+        let io = |source| FileError::Io { path: path.to_owned(), source };
         let size = std::fs::metadata(path).map_err(io)?.len();
         if size > LARGEST_FILE {
             let problem = format!("a vocabulary of {size} bytes; at most {LARGEST_FILE} are read");
-            return Err(TokenizerError::Format { path: path.to_owned(), problem });
+            return Err(FileError::Format { path: path.to_owned(), problem });
         }
         Self::from_json(&std::fs::read(path).map_err(io)?, path)
     }
@@ -90,9 +76,9 @@ impl PhonemeTokenizer {
     /// Like [`open`](Self::open), from memory; `path` is used in messages.
     ///
     /// # Errors
-    /// [`TokenizerError::Format`].
-    pub fn from_json(json: &[u8], path: &Path) -> Result<Self, TokenizerError> {
-        let format = |problem: String| TokenizerError::Format { path: path.to_owned(), problem };
+    /// [`FileError::Format`].
+    pub fn from_json(json: &[u8], path: &Path) -> Result<Self, FileError> {
+        let format = |problem: String| FileError::Format { path: path.to_owned(), problem };
         let file: File = serde_json::from_slice(json)
             .map_err(|error| format(format!("no vocabulary of Hugging Face's tokenizers: {error}")))?;
         Pairs::of(file).map(|pairs| Self(Form::Pairs(Box::new(pairs)))).map_err(format)
@@ -137,7 +123,7 @@ impl PhonemeTokenizer {
         }
     }
 
-    /// The size of the vocabulary: every number is below it.
+    /// Returns the size of the vocabulary: every number is below it.
     pub fn size(&self) -> usize {
         match &self.0 {
             Form::Bytes => 256,
@@ -461,7 +447,7 @@ mod tests {
         })
     }
 
-    fn read(json: &Value) -> Result<PhonemeTokenizer, TokenizerError> {
+    fn read(json: &Value) -> Result<PhonemeTokenizer, FileError> {
         PhonemeTokenizer::from_json(json.to_string().as_bytes(), Path::new("tokenizer.json"))
     }
 
@@ -481,7 +467,7 @@ mod tests {
         assert_eq!(tokenizer.encode("語語ᵝn").unwrap(), [1, 0, 0, 4, 28, 2]);
         assert_eq!(tokenizer.unknown("k語n"), BTreeSet::from(['語']));
         assert_eq!(tokenizer.encode("n</eos>k<mask>s").unwrap(), [1, 28, 2, 25, 3, 33, 2]);
-        // What a token parts is not joined.
+        // Symbols on different sides of a token are not joined.
         assert_eq!(tokenizer.encode("k<unk>s").unwrap(), [1, 25, 0, 33, 2]);
         let mut without = vocabulary();
         without["model"]["unk_token"] = Value::Null;
@@ -531,8 +517,8 @@ mod tests {
             with("/model/vocab/k", json!(1u64 << 40)),
             with("/added_tokens/0/lstrip", json!(true)),
         ] {
-            assert!(matches!(read(&bad), Err(TokenizerError::Format { .. })), "{bad}");
+            assert!(matches!(read(&bad), Err(FileError::Format { .. })), "{bad}");
         }
-        assert!(matches!(PhonemeTokenizer::open(Path::new("/no/such/file")), Err(TokenizerError::Io { .. })));
+        assert!(matches!(PhonemeTokenizer::open(Path::new("/no/such/file")), Err(FileError::Io { .. })));
     }
 }

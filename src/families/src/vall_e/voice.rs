@@ -25,8 +25,15 @@ impl Decoder {
     /// # Errors
     /// Returns an error if the file cannot be read, or is that of an extractor without a decoder.
     pub fn open(path: &Path, device: &Device) -> Result<Self, BoxError> {
-        let state = State::load(path)?;
-        let codec = registry().codec(&state, device)?;
+        Self::of(&State::load(path)?, path, device)
+    }
+
+    /// Opens the decoder of an extractor with the fitted `state`; `path` is used in messages.
+    ///
+    /// # Errors
+    /// Returns an error if the extractor has no decoder.
+    pub fn of(state: &State, path: &Path, device: &Device) -> Result<Self, BoxError> {
+        let codec = registry().codec(state, device)?;
         let codec =
             codec.ok_or_else(|| format!("{}: `{}` cannot turn codes into sound", path.display(), state.kind()))?;
         Ok(Self(codec))

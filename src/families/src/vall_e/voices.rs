@@ -14,8 +14,6 @@ use super::rows;
 
 /// Memory for the codes of prompts: those of a small corpus as a whole, of a large one the latest.
 const CACHE_BYTES: usize = 128 << 20;
-/// Rows that are read at a time to learn their speakers.
-const ROWS_AT_ONCE: usize = 4096;
 
 /// The rows of a split by speaker, with access to their codes.
 pub struct Voices {
@@ -40,10 +38,10 @@ impl Voices {
     ) -> Result<Self, BoxError> {
         let rate = rate_of(index)?;
         let shards = Shards::with_index(path, index.clone(), &[codes], CACHE_BYTES)?;
-        let speakers = speakers(path, index)?;
+        let speakers = shards.groups()?;
         let sizes = shards.sizes().map(|sizes| sizes.axis(rows::FRAME).unwrap_or(0) as usize);
         let of_rows = (0..).zip(speakers.iter().zip(sizes));
-        let of_rows = of_rows.map(|(at, (speaker, frames))| PromptRow { id: shards.id(at), speaker, frames });
+        let of_rows = of_rows.map(|(at, (&speaker, frames))| PromptRow { id: shards.id(at), speaker, frames });
         let prompts = Prompts::new(of_rows, rate, rule, similarities);
         let places = (0..speakers.len()).map(|at| (shards.id(at as u32).to_owned(), at)).collect();
         Ok(Self { shards, prompts, places, rate })
@@ -70,13 +68,12 @@ impl Voices {
     /// Returns an error if a row cannot be read or is damaged.
     pub fn prompt(&self, row: &Row, rng_key: RngKey) -> Result<Option<Codes>, BoxError> {
         let Some(&place) = self.places.get(&row.id) else { return Ok(None) };
+        let excerpts = self.prompts.draw(place, rng_key);
+        let numbers = excerpts.iter().map(|excerpt| u32::try_from(excerpt.row)).collect::<Result<Vec<u32>, _>>()?;
         let mut pieces = Vec::new();
-        for Excerpt { row, frames } in self.prompts.draw(place, rng_key) {
-            let number = u32::try_from(row)?;
-            for row in self.shards.fetch(&[number])? {
-                let codes = rows::codes(&row).map_err(|fault| format!("utterance {}: {fault}", row.id))?;
-                pieces.push(codes.cut(0..frames));
-            }
+        for (row, Excerpt { frames, .. }) in self.shards.fetch(&numbers)?.iter().zip(excerpts) {
+            let codes = rows::codes(row).map_err(|fault| format!("utterance {}: {fault}", row.id))?;
+            pieces.push(codes.cut(0..frames));
         }
         Ok(joined(pieces)?)
     }
@@ -102,21 +99,10 @@ pub fn prompt_from(
     rule: &PromptRule,
     rng_key: RngKey,
 ) -> flowmill_networks::vall_e::Result<Option<Codes>> {
-    let row = |frames| PromptRow { id: "", speaker: "", frames };
+    let row = |frames| PromptRow { id: "", speaker: 0, frames };
     let rows = recordings.iter().map(|codes| row(codes.frames())).chain([row(0)]);
     let excerpts = Prompts::new(rows, rate, rule.clone(), None).draw(recordings.len(), rng_key);
     joined(excerpts.into_iter().map(|Excerpt { row, frames }| recordings[row].cut(0..frames)).collect())
-}
-
-/// Returns the speaker of every row.
-fn speakers(path: &Path, index: &ShardIndex) -> Result<Vec<String>, BoxError> {
-    let keys = Shards::with_index(path, index.clone(), &[], 0)?;
-    let numbers: Vec<u32> = (0..u32::try_from(keys.len())?).collect();
-    let mut speakers = Vec::with_capacity(numbers.len());
-    for numbers in numbers.chunks(ROWS_AT_ONCE) {
-        speakers.extend(keys.fetch(numbers)?.into_iter().map(|row| row.group.clone()));
-    }
-    Ok(speakers)
 }
 
 /// Returns the frames of codes per second of a split.

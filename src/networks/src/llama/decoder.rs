@@ -1,7 +1,7 @@
 //! The transformer without a tape: weights are packed once, and sequences can be continued.
 
-use super::Llama;
 use super::block::Block;
+use super::{Llama, LlamaConfig};
 use flowmill_nn::inference::{KeyValueCache, Linear};
 use flowmill_nn::kernels::rms_norm;
 use flowmill_nn::layers::{self, RotaryAngles};
@@ -13,11 +13,7 @@ use std::ops::Range;
 pub struct LlamaDecoder {
     blocks: Vec<DecoderBlock>,
     norm: Norm,
-    layers: usize,
-    heads: usize,
-    head_width: usize,
-    rotary_base: f32,
-    activation: Activation,
+    config: LlamaConfig,
 }
 
 /// The weights of one block.
@@ -84,17 +80,13 @@ impl LlamaDecoder {
         Ok(Self {
             blocks: llama.blocks.iter().map(block).collect::<Result<_>>()?,
             norm: Norm::new(parameters, llama.norm.weight(), config.epsilon)?,
-            layers: config.layers,
-            heads: config.heads,
-            head_width: config.head_width(),
-            rotary_base: config.rotary_base,
-            activation: config.activation,
+            config: config.clone(),
         })
     }
 
     /// Returns an empty cache for a sequence.
     pub fn cache(&self) -> KeyValueCache {
-        KeyValueCache::new(self.layers, self.heads, self.head_width)
+        KeyValueCache::new(self.config.layers, self.config.heads, self.config.head_width())
     }
 
     /// Returns the residual stream of rows `[row, channel]`, before the last normalization. With caches, one per item, the rows of
@@ -109,7 +101,7 @@ impl LlamaDecoder {
         items: &Ragged,
         mut caches: Option<&mut [&mut KeyValueCache]>,
     ) -> Result<Value> {
-        let angles = RotaryAngles::new(positions, self.head_width / 2, self.rotary_base)?;
+        let angles = RotaryAngles::new(positions, self.config.head_width() / 2, self.config.rotary_base)?;
         let mut state = embeddings.clone();
         for (number, block) in self.blocks.iter().enumerate() {
             let normal = block.attention_norm.forward(&state)?;
@@ -122,7 +114,7 @@ impl LlamaDecoder {
             };
             state = block.output.forward_onto(&attended, &state)?;
             let normal = block.feed_forward_norm.forward(&state)?;
-            let gate = block.gate.forward(&normal, self.activation)?;
+            let gate = block.gate.forward(&normal, self.config.activation)?;
             let inner = gate.multiply(&block.up.forward(&normal, Activation::Identity)?)?;
             state = block.down.forward_onto(&inner, &state)?;
         }
@@ -139,7 +131,7 @@ impl LlamaDecoder {
 
     fn attend(&self, [query, key, value]: [&Value; 3], items: &Ragged) -> Result<Value> {
         let attention = Attention {
-            heads: self.heads,
+            heads: self.config.heads,
             attention_mask: AttentionMask::CAUSAL,
             queries: items,
             keys: items,
@@ -162,7 +154,7 @@ impl LlamaDecoder {
                 format!("{} caches for {} items", caches.len(), items.len()),
             ));
         }
-        let width = self.heads * self.head_width;
+        let width = self.config.heads * self.config.head_width();
         let fresh = caches.iter().all(|cache| cache.rows(block) == 0);
         let [queries, keys, values] = [query, key, value].map(|value| host::slice("cached attention", value.tensor()));
         let (queries, keys, values) = (queries?, keys?, values?);

@@ -5,6 +5,7 @@ use flowmill_corpus::Array;
 use flowmill_extract::Codec;
 use flowmill_extract::extractors::encodec::{Checkpoint, EncodecDecoder, EncodecExtractor};
 
+use super::dac::transposed;
 use super::{GoldenFile, ParityError, Report, Result};
 
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
@@ -18,8 +19,7 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     let samples: Vec<f32> = file.floats("in.wav", 1)?.to_vec1()?;
     let encoded = encoder.encode(&samples)?;
     let mut report = Report::default();
-    let found = Tensor::from_vec(encoded.as_slice().to_vec(), (encoded.rows(), encoded.columns()), &Device::Cpu)?;
-    report.output("out.encoder", &found.t()?.contiguous()?, file.floats("out.encoder", 2)?)?;
+    report.output("out.encoder", &transposed(&encoded)?, file.floats("out.encoder", 2)?)?;
     let found: Vec<i64> = encoder.quantize(&encoded).into_iter().flatten().map(i64::from).collect();
     let expected = file.integers("out.codes")?;
     report.exact("out.codes", &found, &expected);
@@ -37,16 +37,10 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
 /// Compares the configuration with the weights.
 fn refuse_lies(file: &GoldenFile, checkpoint: &Checkpoint) -> Result<()> {
     let found = checkpoint.dimensions();
-    for (key, found) in [
+    file.expect_sizes(&[
         ("num_filters", found.filters),
         ("hidden_size", found.hidden),
         ("codebook_size", found.codes),
         ("codebook_dim", found.hidden),
-    ] {
-        let wanted = file.size(&[key])?;
-        if wanted != found {
-            return Err(ParityError::config(&[key], format!("is {wanted}, but the weights are those of {found}")));
-        }
-    }
-    Ok(())
+    ])
 }

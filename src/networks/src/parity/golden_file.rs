@@ -221,6 +221,20 @@ impl GoldenFile {
         Err(ParityError::tensor(&name, described(found), format!("{shape:?} by its `config`")))
     }
 
+    /// Compares sizes of the configuration with those of the weights.
+    ///
+    /// # Errors
+    /// Returns an error for the first size that is missing or differs.
+    pub fn expect_sizes(&self, sizes: &[(&str, usize)]) -> Result<()> {
+        for &(key, found) in sizes {
+            let wanted = self.size(&[key])?;
+            if wanted != found {
+                return Err(ParityError::config(&[key], format!("is {wanted}, but the weights are those of {found}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Returns an error for weights that the model does not have, for models that are not loaded with
     /// [`load`](Self::load).
     ///

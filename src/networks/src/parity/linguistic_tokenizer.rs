@@ -31,17 +31,12 @@ fn tokenizer(file: &GoldenFile) -> Result<LinguisticTokenizer> {
     let checkpoint = checkpoint.to_device(file.device())?;
     let encoder = Encoder::new(checkpoint, chunking(file)?)?;
     let found = encoder.dimensions();
-    for (key, found) in [
+    file.expect_sizes(&[
         ("output_size", found.outputs),
         ("linear_units", found.units),
         ("num_blocks", found.blocks),
         ("kernel_size", found.taps),
-    ] {
-        let wanted = file.size(&[key])?;
-        if wanted != found {
-            return Err(ParityError::config(&[key], format!("is {wanted}, but the weights are those of {found}")));
-        }
-    }
+    ])?;
     let centres = file.floats("in.kmeans", 2)?;
     expect_notes(file, centres.dim(0)?)?;
     let centres = Matrix::new(centres.flatten_all()?.to_vec1()?, centres.dim(1)?);

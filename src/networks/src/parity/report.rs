@@ -109,12 +109,7 @@ impl Report {
     pub fn gradients(&mut self, file: &GoldenFile, parameters: &Parameters, gradients: &Gradients) -> Result<()> {
         for parameter in file.gradient_names() {
             let name = format!("grad.{parameter}");
-            let unknown = || ParityError::Unchecked { name: name.clone(), model: file.model().to_owned() };
-            let id = parameters.find(parameter).ok_or_else(unknown)?;
-            let found = match gradients.get(id) {
-                Some(gradient) => gradient.clone(),
-                None => parameters.tensor(id).zeros_like()?,
-            };
+            let found = gradient_of(file, &name, parameter, parameters, gradients)?;
             let expected = file.tensor(&name)?;
             self.gradient(&name, &found, expected)?;
             if self.0.last().is_some_and(Comparison::passes) {
@@ -159,6 +154,25 @@ impl Report {
     /// Returns whether every error is within its tolerance.
     pub fn passes(&self) -> bool {
         self.0.iter().all(Comparison::passes)
+    }
+}
+
+/// Returns the gradient of a parameter, whose name in the file is `name`. It is zero if the loss does not depend on the parameter.
+///
+/// # Errors
+/// [`ParityError::Unchecked`] if there is no such parameter.
+pub(super) fn gradient_of(
+    file: &GoldenFile,
+    name: &str,
+    parameter: &str,
+    parameters: &Parameters,
+    gradients: &Gradients,
+) -> Result<Tensor> {
+    let unknown = || ParityError::Unchecked { name: name.to_owned(), model: file.model().to_owned() };
+    let id = parameters.find(parameter).ok_or_else(unknown)?;
+    match gradients.get(id) {
+        Some(gradient) => Ok(gradient.clone()),
+        None => Ok(parameters.tensor(id).zeros_like()?),
     }
 }
 

@@ -9,6 +9,7 @@ use flowmill_nn::layers::Linear;
 use flowmill_nn::ops::{EntrySums, sum_embeddings};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, ParameterId, Parameters, Ragged, Value};
+use std::ops::Range;
 
 /// VALL-E without its weights, which are in the [`Parameters`] that were created with it.
 #[derive(Debug, Clone)]
@@ -84,20 +85,29 @@ impl VallE {
 
     /// Returns the residual stream `[row, channel]` of the sequences of a batch, before the last normalization, and the rows of each.
     pub(super) fn states(&self, context: &Context, sequences: &[Sequence]) -> Result<(Value, Ragged)> {
-        let mut entries = EntrySums::default();
-        let mut positions = Vec::new();
-        for sequence in sequences {
-            entries.extend(&sequence.entries);
-            positions.extend_from_slice(&sequence.positions);
-        }
-        let embeddings = self.embed(context, entries)?;
-        let items = Ragged::packed(&sequences.iter().map(Sequence::len).collect::<Vec<_>>());
+        let whole: Vec<_> = sequences.iter().map(|sequence| (sequence, 0..sequence.len())).collect();
+        let (embeddings, positions, items) = self.embed(context, &whole)?;
         let states = self.transformer.forward(context, &embeddings, &positions, &items)?;
         Ok((states, items))
     }
 
-    /// Returns the embeddings `[row, channel]` of rows given as table entries.
-    pub(super) fn embed(&self, context: &Context, mut entries: EntrySums) -> Result<Value> {
+    /// Returns the embeddings `[row, channel]` and the positions of some rows of sequences, and the rows of each.
+    pub(super) fn embed(
+        &self,
+        context: &Context,
+        sequences: &[(&Sequence, Range<usize>)],
+    ) -> Result<(Value, Vec<u32>, Ragged)> {
+        let (mut entries, mut positions) = (EntrySums::default(), Vec::new());
+        for (sequence, rows) in sequences {
+            entries.extend(&sequence.entries, rows.clone());
+            positions.extend_from_slice(&sequence.positions[rows.clone()]);
+        }
+        let items = Ragged::packed(&sequences.iter().map(|(_, rows)| rows.len()).collect::<Vec<_>>());
+        Ok((self.sum_entries(context, entries)?, positions, items))
+    }
+
+    /// Returns the sums `[row, channel]` of table entries.
+    fn sum_entries(&self, context: &Context, mut entries: EntrySums) -> Result<Value> {
         // Only tables that are read take part, so that the others have no gradient, as in PyTorch.
         let mut place = vec![None; self.tables.len()];
         let mut read = Vec::new();
@@ -118,7 +128,7 @@ impl VallE {
     pub fn logits(&self, context: &Context, batch: &Batch) -> Result<Vec<Value>> {
         let (states, items) = self.states(context, &batch.sequences)?;
         let states = self.transformer.normalize(context, &states)?;
-        let of = |(sequence, rows): (&Sequence, &std::ops::Range<usize>)| {
+        let of = |(sequence, rows): (&Sequence, &Range<usize>)| {
             let rows: Vec<usize> = rows.clone().collect();
             let classifier = &self.classifiers[sequence.classifier.number(self.config.levels)];
             Ok(classifier.forward(context, &states.select_rows(&rows)?)?)

@@ -3,9 +3,8 @@
 use super::config::LENGTH_TOKENS;
 use super::{Codes, Sample, Task, VallEConfig};
 use flowmill_nn::ops::{EntrySums, TableEntry};
-use std::ops::Range;
 
-/// Digits of the longest length.
+/// Number of digits of the longest length.
 pub(super) const LONGEST_LENGTH: usize = 10;
 /// The token that ends a length.
 pub(super) const LENGTH_END: u32 = LENGTH_TOKENS as u32 - 1;
@@ -30,7 +29,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    /// Tables before those of the prompt.
+    /// Number of tables before those of the prompt.
     pub(super) const FIRST: usize = 7;
 
     /// Returns the number of a table of a model with this many levels.
@@ -140,7 +139,7 @@ impl Sequence {
     }
 
     /// Adds everything before the response, for the prediction of a level.
-    pub(super) fn push_conditions(&mut self, conditions: &Conditions, level: usize) {
+    fn push_conditions(&mut self, conditions: &Conditions, level: usize) {
         self.part(Table::Phonemes, conditions.phonemes);
         self.part(Table::Languages, &[conditions.language]);
         self.part(Table::Levels, &[level as u32]);
@@ -277,13 +276,6 @@ impl Sequence {
         let mut sequence = Self::new(levels, Classifier::Phonemes);
         sequence.push_speech(response, language);
         sequence
-    }
-
-    /// Returns some rows as a sequence of their own, for inputs that continue a sequence.
-    pub(super) fn rows(&self, rows: Range<usize>) -> (EntrySums, Vec<u32>) {
-        let mut entries = EntrySums::default();
-        rows.clone().for_each(|row| entries.push(self.entries.row(row).iter().copied()));
-        (entries, self.positions[rows].to_vec())
     }
 }
 

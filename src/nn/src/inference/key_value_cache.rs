@@ -1,17 +1,17 @@
 //! Keys and values of a sequence, for attention of the rows that continue it.
 
-use crate::kernels::functions::exp;
+use crate::kernels::attention::softmax_row;
 use crate::kernels::gemm::{Matrix, Target, multiply_into, multiply_on_one_thread};
-use crate::kernels::reduce::{maximum, sum_of, sum_of_pairs};
+use crate::kernels::reduce::sum_of_pairs;
 use crate::kernels::shared::Shared;
 use crate::kernels::vectorized::vectorized;
 use crate::{NnError, Result};
 use rayon::prelude::*;
 
-/// Multiplications below which one thread computes the attention of all rows.
+/// Number of multiplications below which one thread computes the attention of all rows.
 const SERIAL: usize = 1 << 16;
 
-/// Queries from which on the attention of a head is computed by products of matrices.
+/// Number of queries from which on the attention of a head is computed by products of matrices.
 const FEWEST_QUERIES: usize = 8;
 
 /// Queries per product.
@@ -116,7 +116,7 @@ impl KeyValueCache {
             multiply_on_one_thread(scores, seen, query, keys.transposed(), false);
             for (row, scores) in scores.chunks_exact_mut(seen).enumerate() {
                 let (own, unseen) = scores.split_at_mut(rows - count + start + row + 1);
-                softmax(own, 1.0 / (head_width as f32).sqrt());
+                softmax_row(own, 1.0 / (head_width as f32).sqrt());
                 unseen.fill(0.0);
             }
             let target = Target { buffer, offset, row_stride: width };
@@ -136,33 +136,18 @@ impl KeyValueCache {
 }
 
 vectorized! {
-    /// The attention of one query of a head over keys and values `[row, channel]`.
+    /// Computes the attention of one query of a head over keys and values `[row, channel]`.
     fn attend_head(out: &mut [f32], query: &[f32], keys: &[f32], values: &[f32]) {
         let width = query.len();
         let scale = 1.0 / (width as f32).sqrt();
         let mut weights: Vec<f32> =
             keys.chunks_exact(width).map(|key| sum_of_pairs(query, key, |q, k| q * k)).collect();
-        softmax_in_place(&mut weights, scale);
+        softmax_row(&mut weights, scale);
         out.fill(0.0);
         for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
             out.iter_mut().zip(value).for_each(|(out, value)| *out = value.mul_add(*weight, *out));
         }
     }
-}
-
-vectorized! {
-    /// Turns scores into weights.
-    fn softmax(scores: &mut [f32], scale: f32) {
-        softmax_in_place(scores, scale);
-    }
-}
-
-#[inline(always)]
-fn softmax_in_place(scores: &mut [f32], scale: f32) {
-    let largest = maximum(scores) * scale;
-    scores.iter_mut().for_each(|score| *score = exp(score.mul_add(scale, -largest)));
-    let inverse = 1.0 / sum_of(scores, |weight| weight);
-    scores.iter_mut().for_each(|weight| *weight *= inverse);
 }
 
 #[cfg(test)]

@@ -519,7 +519,7 @@ vectorized! {
 
 vectorized! {
     /// Turns scores into weights; returns the logarithm of the sum of their exponentials.
-    fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
+    pub(crate) fn softmax_row(scores: &mut [f32], scale: f32) -> f32 {
         let largest = maximum(scores) * scale;
         for score in scores.iter_mut() {
             *score = exp(score.mul_add(scale, -largest));

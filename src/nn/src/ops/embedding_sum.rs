@@ -8,6 +8,7 @@ use crate::tape::record;
 use crate::{NnError, Result, Value, host};
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// One entry of one of several tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,11 +34,9 @@ impl EntrySums {
         self.ends.push(self.terms.len());
     }
 
-    /// Adds all rows of another list.
-    pub fn extend(&mut self, other: &Self) {
-        let first = self.terms.len();
-        self.terms.extend_from_slice(&other.terms);
-        self.ends.extend(other.ends.iter().map(|end| first + end));
+    /// Adds some rows of another list.
+    pub fn extend(&mut self, other: &Self, rows: Range<usize>) {
+        rows.for_each(|row| self.push(other.row(row).iter().copied()));
     }
 
     /// Number of rows.
@@ -56,7 +55,7 @@ impl EntrySums {
     }
 
     /// The terms of a row.
-    pub fn row(&self, row: usize) -> &[TableEntry] {
+    fn row(&self, row: usize) -> &[TableEntry] {
         let start = row.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.terms[start..self.ends[row]]
     }

@@ -1,6 +1,7 @@
 //! Rows of a matrix by their numbers.
 
 use crate::gradients::{Flow, Gradient};
+use crate::kernels::elementwise::add_assign_serial;
 use crate::ops::operation::{Operation, apply};
 use crate::ops::row_map::RowMap;
 use crate::tape::record;
@@ -58,7 +59,7 @@ impl Operation for SelectRows {
                 let dy = host::slice("select rows", gradient.tensor())?;
                 flow.add_to(0, &shape, |dx| {
                     for (dy, row) in dy.chunks_exact(width.max(1)).zip(&rows) {
-                        crate::kernels::elementwise::add_assign_serial(&mut dx[row * width..(row + 1) * width], dy);
+                        add_assign_serial(&mut dx[row * width..(row + 1) * width], dy);
                     }
                 })
             }

@@ -214,10 +214,9 @@ fn add_measured(line: &mut Value, scalars: &mut Vec<(String, f32)>, prefix: &str
         return;
     }
     // A part that no batch had is left out, so that curves have no holes.
-    let present = || means.parts.iter().filter(|(_, part)| !part.is_nan());
-    let parts: Map<String, Value> = present().map(|(name, part)| (name.clone(), number(*part))).collect();
+    let parts: Map<String, Value> = means.present_parts().map(|(name, part)| (name.to_owned(), number(part))).collect();
     line["parts"] = Value::Object(parts);
-    scalars.extend(present().map(|(name, part)| (format!("{prefix}/{name}"), *part as f32)));
+    scalars.extend(means.present_parts().map(|(name, part)| (format!("{prefix}/{name}"), part as f32)));
 }
 
 /// Converts a measured number to JSON with the digits that an f32 needs; null if it is not finite.

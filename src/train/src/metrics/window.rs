@@ -51,6 +51,11 @@ impl Measured {
             *mean = before + weight / *present * (part - before);
         }
     }
+
+    /// Returns the parts that at least one batch has, with their means.
+    pub fn present_parts(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.parts.iter().filter(|(_, mean)| !mean.is_nan()).map(|(name, mean)| (name.as_str(), *mean))
+    }
 }
 
 impl Window {

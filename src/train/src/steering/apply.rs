@@ -171,8 +171,8 @@ where
         let means = self.averaged(|parameters| pass::validate(task, parameters, data, seed));
         match means.map_err(|error| error.to_string())? {
             Some(means) => {
-                let parts = means.parts.iter().filter(|(_, value)| !value.is_nan());
-                let parts = parts.map(|(name, value)| format!(", {name} {value:.6}")).collect::<String>();
+                let parts =
+                    means.present_parts().map(|(name, value)| format!(", {name} {value:.6}")).collect::<String>();
                 Ok(format!("validation loss {:.6}{parts}", means.loss))
             }
             None => Err("there is no validation split".to_owned()),

@@ -91,23 +91,19 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
                 }
             }
             Node::Tuple(items) => {
-                let items = if last { std::mem::take(items) } else { items.clone() };
-                self.source.hold(if last { 0 } else { held(&items) })?;
+                let items = taken(items, last, self.source)?;
                 PickleValue::Tuple(self.values(items, depth)?)
             }
             Node::Objects(items) => {
-                let items = if last { std::mem::take(items) } else { items.clone() };
-                self.source.hold(if last { 0 } else { held(&items) })?;
+                let items = taken(items, last, self.source)?;
                 PickleValue::Objects(self.values(items, depth)?)
             }
             Node::Set(items) => {
-                let items = if last { std::mem::take(items) } else { items.clone() };
-                self.source.hold(if last { 0 } else { held(&items) })?;
+                let items = taken(items, last, self.source)?;
                 PickleValue::Set(self.values(items, depth)?)
             }
             Node::Dict(pairs) => {
-                let pairs = if last { std::mem::take(pairs) } else { pairs.clone() };
-                self.source.hold(if last { 0 } else { held(&pairs) })?;
+                let pairs = taken(pairs, last, self.source)?;
                 PickleValue::Dict(self.pairs(pairs, depth)?)
             }
         })
@@ -146,6 +142,16 @@ impl<'s, 'a, F: Fn(u32) -> Parsed<(u64, u64)>> Tree<'s, 'a, F> {
         let view = TensorView::strided(element, shape.clone(), strides.clone(), start + skipped, room - skipped)?;
         Ok(PickleValue::Tensor(Box::new(view)))
     }
+}
+
+/// Moves the items out of a node with only one holder; copies them, and accounts for the copy, if it has more.
+fn taken<T: Clone>(items: &mut Vec<T>, last: bool, source: &mut Source<'_>) -> Parsed<Vec<T>> {
+    if last {
+        return Ok(std::mem::take(items));
+    }
+    let copy = items.clone();
+    source.hold(held(&copy))?;
+    Ok(copy)
 }
 
 /// Counts the values that hold each node.

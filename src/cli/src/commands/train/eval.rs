@@ -23,13 +23,7 @@ pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
         ("weights".to_owned(), weights.to_owned()),
         ("validation loss".to_owned(), format!("{}", evaluated.means.loss as f32)),
     ];
-    pairs.extend(
-        evaluated
-            .means
-            .parts
-            .iter()
-            .filter(|(_, part)| !part.is_nan())
-            .map(|(name, part)| (format!("  {name}"), format!("{}", *part as f32))),
-    );
+    let parts = evaluated.means.present_parts();
+    pairs.extend(parts.map(|(name, part)| (format!("  {name}"), format!("{}", part as f32))));
     Ok(print_pairs(&pairs, 0, out)?)
 }

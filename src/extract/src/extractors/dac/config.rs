@@ -1,4 +1,4 @@
-//! Settings of the `dac` codec, and how its weights are taken over.
+//! Settings of the `dac` codec, and the reading of its weights.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extractor::{Settings, to_state};
 use super::{Checkpoint, DacDecoder, DacExtractor, Dimensions, KIND};
+use crate::error::within;
 use crate::weights::{self as taken, Pretrained};
 use crate::{Codec, Column, ConfigError, Extractor, Fit, Fitted, Kind, State, StateError, UnusableWeights, Weights};
 
@@ -137,12 +138,6 @@ impl Kind for DacConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let within = |field, value: usize, least: usize, most: usize| {
-            if (least..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(ConfigError::new(field, format!("{value} is not within {least} to {most}")))
-        };
         within("levels", self.levels, 1, 32)?;
         within("codebook_size", self.codebook_size, 2, 65_536)?;
         within("sample_rate", self.sample_rate as usize, 4000, 192_000)?;

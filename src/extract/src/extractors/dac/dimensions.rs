@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-use super::quantizer;
+use super::{KIND, quantizer};
 use crate::UnusableWeights;
-use crate::waveform::axis;
+use crate::waveform::{Sizes, axis};
 
 /// Dilations of the residual units of a block.
 pub(super) const DILATIONS: [usize; 3] = [1, 3, 9];
@@ -74,11 +74,17 @@ impl Dimensions {
         }
     }
 
-    /// The sizes that the weights tell, weight norms folded.
-    ///
-    /// # Errors
-    /// When there is a size without which there is nothing to compute.
-    pub(super) fn of(tensors: &BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights> {
+    /// Samples of a frame. None if the strides of both networks differ, or have no product.
+    pub fn hop_length(&self) -> Option<usize> {
+        let product = |rates: &[usize]| rates.iter().try_fold(1usize, |product, rate| product.checked_mul(*rate));
+        product(&self.encoder_rates).filter(|hop| product(&self.decoder_rates) == Some(*hop))
+    }
+}
+
+impl Sizes for Dimensions {
+    const KIND: &'static str = KIND;
+
+    fn of(tensors: &BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights> {
         let rates = |name: &dyn Fn(usize) -> String| -> Vec<usize> {
             let rate = |block: usize| axis(tensors, &format!("{}.weight", name(block)), 2) / 2;
             (0..MOST_BLOCKS).map(rate).take_while(|rate| *rate > 0).collect()
@@ -109,14 +115,7 @@ impl Dimensions {
         }
     }
 
-    /// Samples of a frame. None if the strides of both networks differ, or have no product.
-    pub fn hop_length(&self) -> Option<usize> {
-        let product = |rates: &[usize]| rates.iter().try_fold(1usize, |product, rate| product.checked_mul(*rate));
-        product(&self.encoder_rates).filter(|hop| product(&self.decoder_rates) == Some(*hop))
-    }
-
-    /// All weights: names and shapes.
-    pub(super) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         let mut shapes = Vec::new();
         let (encoder_blocks, decoder_blocks) = (self.encoder_rates.len(), self.decoder_rates.len());
         convolution(&mut shapes, "encoder.block.0".to_owned(), [self.encoder_dim, 1, KERNEL]);

@@ -20,30 +20,26 @@ const LONGEST: f64 = 120.0;
 pub(super) struct Settings {
     /// The sample rate in Hz.
     pub(super) sample_rate: u32,
-    /// The loudness of what is encoded, in LUFS.
+    /// The loudness that a recording is brought to before it is encoded, in LUFS; `None` leaves it as it is.
     pub(super) loudness: Option<f64>,
 }
 
 /// A checkpoint as a state.
 pub(super) fn to_state(checkpoint: &Checkpoint, settings: Settings) -> Result<State, UnusableWeights> {
     let mut state = State::new(KIND, serde_json::json!(settings));
-    checkpoint.weights.keep(&mut state)?;
+    checkpoint.keep(&mut state)?;
     Ok(state)
 }
 
 /// The checkpoint in a state, and its sizes.
 fn of_state(state: &State) -> Result<(Checkpoint, Shape), StateError> {
     let settings: Settings = state.settings_as(KIND)?;
-    let checkpoint = taken::kept(state, "").and_then(Checkpoint::of_plain).map_err(foreign)?;
-    let shape = Shape::of(&checkpoint, settings).map_err(foreign)?;
+    let checkpoint = taken::kept(state, "").and_then(Checkpoint::of_plain).map_err(taken::foreign(KIND))?;
+    let shape = Shape::of(&checkpoint, settings).map_err(taken::foreign(KIND))?;
     Ok((checkpoint, shape))
 }
 
-fn foreign(error: UnusableWeights) -> StateError {
-    StateError::Foreign { wanted: KIND.to_owned(), found: error.to_string() }
-}
-
-/// What codes are made of.
+/// The settings and sizes that define the codes.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     settings: Settings,
@@ -82,8 +78,8 @@ impl DacExtractor {
     /// When the state is of another kind or incomplete.
     pub fn from_state(state: &State, device: &Device) -> Result<Self, StateError> {
         let (checkpoint, shape) = of_state(state)?;
-        let encoder = Encoder::new(&checkpoint, device).map_err(foreign)?;
-        Ok(Self { shape, encoder, quantizer: Quantizer::new(&checkpoint).map_err(foreign)? })
+        let encoder = Encoder::new(&checkpoint, device).map_err(taken::foreign(KIND))?;
+        Ok(Self { shape, encoder, quantizer: Quantizer::new(&checkpoint).map_err(taken::foreign(KIND))? })
     }
 
     /// Returns the codes of samples at the codec's rate, level by level.
@@ -129,8 +125,8 @@ impl DacDecoder {
     /// When the state is of another kind or incomplete.
     pub fn from_state(state: &State, device: &Device) -> Result<Self, StateError> {
         let (checkpoint, shape) = of_state(state)?;
-        let decoder = Decoder::new(&checkpoint, device).map_err(foreign)?;
-        Ok(Self { shape, decoder, quantizer: Quantizer::new(&checkpoint).map_err(foreign)? })
+        let decoder = Decoder::new(&checkpoint, device).map_err(taken::foreign(KIND))?;
+        Ok(Self { shape, decoder, quantizer: Quantizer::new(&checkpoint).map_err(taken::foreign(KIND))? })
     }
 }
 

@@ -19,7 +19,6 @@ mod quantizer;
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use flowmill_nn::random::RngKey;
 
 pub use config::DacConfig;
 pub use dimensions::Dimensions;
@@ -28,17 +27,13 @@ pub use network::{Decoder, Encoder};
 pub use quantizer::{Quantized, Quantizer};
 
 use crate::UnusableWeights;
-use crate::waveform::{self, fold_weight_norms};
+use crate::waveform::{self, Sizes, fold_weight_norms};
 
 /// The extractor's kind.
 pub const KIND: &str = "dac";
 
-/// The weights of a model.
-#[derive(Debug, Clone)]
-pub struct Checkpoint {
-    dimensions: Dimensions,
-    weights: waveform::Checkpoint,
-}
+/// The sizes of a model and its weights.
+pub type Checkpoint = waveform::Checkpoint<Dimensions>;
 
 impl Checkpoint {
     /// Takes the weights of a `state_dict` of the public implementation; of its levels, the first ones.
@@ -53,26 +48,5 @@ impl Checkpoint {
         }
         tensors.retain(|name, _| quantizer::level(name).is_none_or(|level| level < levels));
         Self::of_plain(tensors)
-    }
-
-    /// Takes plain weights, all of them.
-    fn of_plain(tensors: BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights> {
-        let dimensions = Dimensions::of(&tensors)?;
-        let weights = waveform::Checkpoint::of(tensors, &dimensions.shapes())?;
-        Ok(Self { dimensions, weights })
-    }
-
-    /// Draws weights, for runs that only try the machinery.
-    ///
-    /// # Errors
-    /// When they do not fit into memory.
-    pub fn random(dimensions: Dimensions, seed: u64) -> Result<Self, UnusableWeights> {
-        let weights = waveform::Checkpoint::random(&dimensions.shapes(), RngKey::new(seed).purpose(KIND))?;
-        Ok(Self { dimensions, weights })
-    }
-
-    /// The sizes.
-    pub fn dimensions(&self) -> &Dimensions {
-        &self.dimensions
     }
 }

@@ -7,7 +7,7 @@ use flowmill_nn::{NnError, Result, Value, host};
 use super::Checkpoint;
 use super::dimensions::{DILATIONS, KERNEL, LAST_KERNEL, down_name, up_name};
 use crate::UnusableWeights;
-use crate::waveform::{self, Convolution, Upsampling, in_tiles, snake, sum};
+use crate::waveform::{Convolution, Upsampling, in_tiles, snake, sum};
 
 type Loaded<T> = std::result::Result<T, UnusableWeights>;
 
@@ -15,8 +15,8 @@ type Loaded<T> = std::result::Result<T, UnusableWeights>;
 struct Snake(Tensor);
 
 impl Snake {
-    fn new(weights: &waveform::Checkpoint, name: &str, device: &Device) -> Loaded<Self> {
-        let alpha = weights.tensor(&format!("{name}.alpha"))?;
+    fn new(checkpoint: &Checkpoint, name: &str, device: &Device) -> Loaded<Self> {
+        let alpha = checkpoint.tensor(&format!("{name}.alpha"))?;
         let alpha = alpha.flatten_all().and_then(|alpha| alpha.to_device(device)).map_err(NnError::from)?;
         Ok(Self(alpha))
     }
@@ -41,10 +41,10 @@ struct Unit {
 }
 
 impl Unit {
-    fn new(weights: &waveform::Checkpoint, name: &str, dilation: usize, device: &Device) -> Loaded<Self> {
+    fn new(checkpoint: &Checkpoint, name: &str, dilation: usize, device: &Device) -> Loaded<Self> {
         let convolution =
-            |part: &str, settings: Settings| weights.convolution(&format!("{name}.{part}"), settings, device);
-        let snake = |part: &str| Snake::new(weights, &format!("{name}.{part}"), device);
+            |part: &str, settings: Settings| checkpoint.convolution(&format!("{name}.{part}"), settings, device);
+        let snake = |part: &str| Snake::new(checkpoint, &format!("{name}.{part}"), device);
         Ok(Self {
             first: (snake("block.0")?, convolution("block.1", Settings { dilation, ..Settings::default() })?),
             second: (snake("block.2")?, convolution("block.3", Settings::default())?),
@@ -64,9 +64,10 @@ impl Unit {
 }
 
 /// The residual units of a block, which are numbered from `first`.
-fn units(weights: &waveform::Checkpoint, block: &str, first: usize, device: &Device) -> Loaded<Vec<Unit>> {
-    let unit =
-        |(index, dilation): (usize, usize)| Unit::new(weights, &format!("{block}.{}", first + index), dilation, device);
+fn units(checkpoint: &Checkpoint, block: &str, first: usize, device: &Device) -> Loaded<Vec<Unit>> {
+    let unit = |(index, dilation): (usize, usize)| {
+        Unit::new(checkpoint, &format!("{block}.{}", first + index), dilation, device)
+    };
     DILATIONS.into_iter().enumerate().map(unit).collect()
 }
 
@@ -88,22 +89,29 @@ impl Encoder {
     /// # Errors
     /// When the weights cannot be copied to the device.
     pub fn new(checkpoint: &Checkpoint, device: &Device) -> Loaded<Self> {
-        let (weights, rates) = (&checkpoint.weights, &checkpoint.dimensions.encoder_rates);
-        let hop_length = checkpoint.dimensions.hop_length();
+        let rates = &checkpoint.dimensions().encoder_rates;
+        let hop_length = checkpoint.dimensions().hop_length();
         let hop_length = hop_length.ok_or_else(|| UnusableWeights("the strides of both networks differ".to_owned()))?;
         let block = |(block, rate): (usize, &usize)| {
             let name = format!("encoder.block.{}.block", block + 1);
             let padding = rate.div_ceil(2);
             let stride = Settings { stride: *rate, padding: [padding, padding], ..Settings::default() };
-            let snake = Snake::new(weights, &format!("{name}.3"), device)?;
-            Ok((units(weights, &name, 0, device)?, snake, weights.convolution(&down_name(block), stride, device)?))
+            let snake = Snake::new(checkpoint, &format!("{name}.3"), device)?;
+            Ok((
+                units(checkpoint, &name, 0, device)?,
+                snake,
+                checkpoint.convolution(&down_name(block), stride, device)?,
+            ))
         };
         let (snake, last) =
             (format!("encoder.block.{}", rates.len() + 1), format!("encoder.block.{}", rates.len() + 2));
         Ok(Self {
-            first: weights.convolution("encoder.block.0", centered(KERNEL), device)?,
+            first: checkpoint.convolution("encoder.block.0", centered(KERNEL), device)?,
             blocks: rates.iter().enumerate().map(block).collect::<Loaded<_>>()?,
-            last: (Snake::new(weights, &snake, device)?, weights.convolution(&last, centered(LAST_KERNEL), device)?),
+            last: (
+                Snake::new(checkpoint, &snake, device)?,
+                checkpoint.convolution(&last, centered(LAST_KERNEL), device)?,
+            ),
             hop_length,
         })
     }
@@ -122,11 +130,6 @@ impl Encoder {
         }
         self.last.1.forward(&self.last.0.forward(&x)?)
     }
-
-    /// Samples of a frame.
-    pub fn hop_length(&self) -> usize {
-        self.hop_length
-    }
 }
 
 /// Turns vectors, of which each stands for a frame, into sound.
@@ -142,17 +145,17 @@ impl Decoder {
     /// # Errors
     /// When the weights cannot be copied to the device.
     pub fn new(checkpoint: &Checkpoint, device: &Device) -> Loaded<Self> {
-        let (weights, blocks) = (&checkpoint.weights, checkpoint.dimensions.decoder_rates.len());
+        let blocks = checkpoint.dimensions().decoder_rates.len();
         let block = |block: usize| {
             let name = format!("decoder.model.{}.block", block + 1);
-            let snake = Snake::new(weights, &format!("{name}.0"), device)?;
-            Ok((snake, weights.upsampling(&up_name(block), device)?, units(weights, &name, 2, device)?))
+            let snake = Snake::new(checkpoint, &format!("{name}.0"), device)?;
+            Ok((snake, checkpoint.upsampling(&up_name(block), device)?, units(checkpoint, &name, 2, device)?))
         };
         let (snake, last) = (format!("decoder.model.{}", blocks + 1), format!("decoder.model.{}", blocks + 2));
         Ok(Self {
-            first: weights.convolution("decoder.model.0", centered(KERNEL), device)?,
+            first: checkpoint.convolution("decoder.model.0", centered(KERNEL), device)?,
             blocks: (0..blocks).map(block).collect::<Loaded<_>>()?,
-            last: (Snake::new(weights, &snake, device)?, weights.convolution(&last, centered(KERNEL), device)?),
+            last: (Snake::new(checkpoint, &snake, device)?, checkpoint.convolution(&last, centered(KERNEL), device)?),
         })
     }
 

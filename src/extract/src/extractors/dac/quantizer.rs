@@ -6,7 +6,6 @@ use flowmill_nn::{Activation, NnError, Value, host};
 
 use super::Checkpoint;
 use crate::nearest::Nearest;
-use crate::waveform;
 use crate::{Matrix, UnusableWeights};
 
 /// The smallest norm by which a vector is divided, as in PyTorch.
@@ -27,13 +26,13 @@ pub(super) fn level(name: &str) -> Option<usize> {
     name.strip_prefix("quantizer.quantizers.")?.split_once('.')?.0.parse().ok()
 }
 
-/// All levels.
+/// The residual quantizer with all its levels.
 pub struct Quantizer {
     levels: Vec<Level>,
     channels: usize,
 }
 
-/// A level.
+/// A level of the quantizer.
 struct Level {
     of_input: Linear,
     to_output: Linear,
@@ -42,14 +41,14 @@ struct Level {
     directions: Nearest,
 }
 
-/// What a quantizer makes of the encoder's output.
+/// The result of quantizing the encoder's output.
 #[derive(Debug, Clone)]
 pub struct Quantized {
     /// The codes, level by level.
     pub codes: Vec<Vec<u32>>,
     /// The vectors that were compared with the codes, `[frame, number]`, level by level.
     pub latents: Vec<Matrix>,
-    /// The sum of what the codes stand for, `[frame, channel]`.
+    /// The sum over levels of the vectors that the codes stand for, `[frame, channel]`.
     pub output: Matrix,
 }
 
@@ -59,9 +58,9 @@ impl Quantizer {
     /// # Errors
     /// When the weights do not fit.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, UnusableWeights> {
-        let channels = checkpoint.dimensions.latent_dim;
-        let level = |level: usize| Level::new(&checkpoint.weights, level, checkpoint.dimensions.code_dim);
-        Ok(Self { levels: (0..checkpoint.dimensions.levels).map(level).collect::<Result<_, _>>()?, channels })
+        let channels = checkpoint.dimensions().latent_dim;
+        let level = |level: usize| Level::new(checkpoint, level);
+        Ok(Self { levels: (0..checkpoint.dimensions().levels).map(level).collect::<Result<_, _>>()?, channels })
     }
 
     /// Quantizes the encoder's output, `[frame, channel]`, with the first levels.
@@ -115,14 +114,14 @@ impl Quantizer {
 }
 
 impl Level {
-    fn new(weights: &waveform::Checkpoint, level: usize, code_dim: usize) -> Result<Self, UnusableWeights> {
+    fn new(checkpoint: &Checkpoint, level: usize) -> Result<Self, UnusableWeights> {
         let linear = |part: &str| {
             let (weight, bias) = (format!("{}.weight", name(level, part)), format!("{}.bias", name(level, part)));
             // A convolution of one tap.
-            let weight: Tensor = weights.tensor(&weight)?.squeeze(2).map_err(NnError::from)?;
-            Ok::<_, UnusableWeights>(Linear::new(&weight, Some(weights.tensor(&bias)?))?)
+            let weight: Tensor = checkpoint.tensor(&weight)?.squeeze(2).map_err(NnError::from)?;
+            Ok::<_, UnusableWeights>(Linear::new(&weight, Some(checkpoint.tensor(&bias)?))?)
         };
-        let codes = Matrix::new(weights.elements(&codebook_name(level))?, code_dim);
+        let codes = Matrix::new(checkpoint.elements(&codebook_name(level))?, checkpoint.dimensions().code_dim);
         let directions = Nearest::new(directions(&codes));
         Ok(Self { of_input: linear("in_proj")?, to_output: linear("out_proj")?, codes, directions })
     }

@@ -1,4 +1,4 @@
-//! Settings of the `encodec` codec, and how its weights are taken over.
+//! Settings of the `encodec` codec, and the reading of its weights.
 
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extractor::to_state;
 use super::{Checkpoint, Dimensions, EncodecDecoder, EncodecExtractor, HOP_LENGTH, KIND, SAMPLE_RATE};
+use crate::error::within;
 use crate::weights::{self as taken, Pretrained};
 use crate::{Codec, Column, ConfigError, Extractor, Fit, Fitted, Kind, State, StateError, UnusableWeights, Weights};
 
@@ -84,12 +85,8 @@ impl Kind for EncodecConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if !(1..=32).contains(&self.levels) {
-            return Err(ConfigError::new("levels", format!("{} is not within 1 to 32", self.levels)));
-        }
-        if !(2..=65_536).contains(&self.codebook_size) {
-            return Err(ConfigError::new("codebook_size", format!("{} is not within 2 to 65536", self.codebook_size)));
-        }
+        within("levels", self.levels, 1, 32)?;
+        within("codebook_size", self.codebook_size, 2, 65_536)?;
         self.required().map(drop)
     }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
+use super::KIND;
 use crate::UnusableWeights;
-use crate::waveform::axis;
+use crate::waveform::{Sizes, axis};
 
 /// Stages of the encoder, each with a convolution with stride.
 pub(super) const STAGES: usize = 4;
@@ -50,11 +51,26 @@ impl Dimensions {
         Self { filters: 4, hidden: 16, strides: [2, 4, 5, 8], levels, codes }
     }
 
-    /// The sizes that the weights tell, with the names of Hugging Face and weight norms folded.
-    ///
-    /// # Errors
-    /// When there is a size without which there is nothing to compute.
-    pub(super) fn of(tensors: &BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights> {
+    /// Samples of a frame.
+    pub fn hop_length(&self) -> usize {
+        self.strides.iter().product()
+    }
+
+    /// Channels before a stage of the encoder.
+    pub(super) fn channels(&self, stage: usize) -> usize {
+        self.filters << stage
+    }
+
+    /// The name of the convolution with stride of a stage of the encoder.
+    pub(super) fn stride_name(stage: usize) -> String {
+        format!("encoder.layers.{}.conv", 3 * stage + 3)
+    }
+}
+
+impl Sizes for Dimensions {
+    const KIND: &'static str = KIND;
+
+    fn of(tensors: &BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights> {
         let stride = |stage: usize| axis(tensors, &format!("{}.weight", Self::stride_name(stage)), 2) / 2;
         let level = |level: &usize| tensors.contains_key(&codebook_name(*level));
         let found = Self {
@@ -75,23 +91,7 @@ impl Dimensions {
         }
     }
 
-    /// Samples of a frame.
-    pub fn hop_length(&self) -> usize {
-        self.strides.iter().product()
-    }
-
-    /// Channels before a stage of the encoder.
-    pub(super) fn channels(&self, stage: usize) -> usize {
-        self.filters << stage
-    }
-
-    /// The name of the convolution with stride of a stage of the encoder.
-    pub(super) fn stride_name(stage: usize) -> String {
-        format!("encoder.layers.{}.conv", 3 * stage + 3)
-    }
-
-    /// All weights: names and shapes.
-    pub(super) fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+    fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         let mut shapes = Vec::new();
         let mut add = |name: String, shape: Vec<usize>| shapes.push((name, shape));
         let deepest = self.channels(STAGES);

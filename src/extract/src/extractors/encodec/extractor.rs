@@ -19,24 +19,20 @@ const LONGEST: f64 = 300.0;
 
 /// A checkpoint as a state.
 pub(super) fn to_state(checkpoint: &Checkpoint) -> Result<State, UnusableWeights> {
-    let Dimensions { filters, hidden, strides, levels, codes } = checkpoint.dimensions;
+    let Dimensions { filters, hidden, strides, levels, codes } = *checkpoint.dimensions();
     // For people; the sizes are read from the shapes.
     let settings = serde_json::json!({
         "filters": filters, "hidden": hidden, "strides": strides, "levels": levels, "codebook_size": codes,
     });
     let mut state = State::new(KIND, settings);
-    checkpoint.weights.keep(&mut state)?;
+    checkpoint.keep(&mut state)?;
     Ok(state)
 }
 
 /// The checkpoint in a state.
 fn of_state(state: &State) -> Result<Checkpoint, StateError> {
     state.expect_kind(KIND)?;
-    taken::kept(state, "").and_then(Checkpoint::of_named).map_err(foreign)
-}
-
-fn foreign(error: UnusableWeights) -> StateError {
-    StateError::Foreign { wanted: KIND.to_owned(), found: error.to_string() }
+    taken::kept(state, "").and_then(Checkpoint::of_plain).map_err(taken::foreign(KIND))
 }
 
 /// The encoder as an extractor.
@@ -53,7 +49,7 @@ impl EncodecExtractor {
     /// When the weights cannot be copied to the device.
     pub fn new(checkpoint: &Checkpoint, device: &Device) -> Result<Self, UnusableWeights> {
         let (encoder, quantizer) = (Encoder::new(checkpoint, device)?, quantizer(checkpoint)?);
-        Ok(Self { dimensions: checkpoint.dimensions, encoder, quantizer })
+        Ok(Self { dimensions: *checkpoint.dimensions(), encoder, quantizer })
     }
 
     /// The extractor that a state describes, to run on a device.
@@ -61,7 +57,7 @@ impl EncodecExtractor {
     /// # Errors
     /// When the state is of another kind or incomplete.
     pub fn from_state(state: &State, device: &Device) -> Result<Self, StateError> {
-        Self::new(&of_state(state)?, device).map_err(foreign)
+        Self::new(&of_state(state)?, device).map_err(taken::foreign(KIND))
     }
 
     /// Returns the encoder's output for samples at 24 kHz, `[frame, channel]`.
@@ -118,7 +114,7 @@ impl EncodecDecoder {
     /// When the weights cannot be copied to the device.
     pub fn new(checkpoint: &Checkpoint, device: &Device) -> Result<Self, UnusableWeights> {
         let (decoder, quantizer) = (Decoder::new(checkpoint, device)?, quantizer(checkpoint)?);
-        Ok(Self { dimensions: checkpoint.dimensions, decoder, quantizer })
+        Ok(Self { dimensions: *checkpoint.dimensions(), decoder, quantizer })
     }
 
     /// The decoder that a state describes, to run on a device.
@@ -126,7 +122,7 @@ impl EncodecDecoder {
     /// # Errors
     /// When the state is of another kind or incomplete.
     pub fn from_state(state: &State, device: &Device) -> Result<Self, StateError> {
-        Self::new(&of_state(state)?, device).map_err(foreign)
+        Self::new(&of_state(state)?, device).map_err(taken::foreign(KIND))
     }
 }
 

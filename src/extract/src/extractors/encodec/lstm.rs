@@ -3,9 +3,9 @@
 use flowmill_nn::inference::Linear;
 use flowmill_nn::{Activation, Result, Value, host};
 
+use super::Checkpoint;
 use super::dimensions::LSTM_LAYERS;
 use crate::UnusableWeights;
-use crate::waveform::Checkpoint;
 
 /// Stacked LSTM layers; the result is added to the input. They run on the CPU.
 pub(super) struct Lstm {
@@ -20,9 +20,9 @@ struct Layer {
 
 impl Lstm {
     /// The layers under a name.
-    pub(super) fn new(weights: &Checkpoint, name: &str) -> std::result::Result<Self, UnusableWeights> {
+    pub(super) fn new(checkpoint: &Checkpoint, name: &str) -> std::result::Result<Self, UnusableWeights> {
         let layer = |layer: usize| {
-            let part = |part: &str| weights.tensor(&format!("{name}.{part}_l{layer}"));
+            let part = |part: &str| checkpoint.tensor(&format!("{name}.{part}_l{layer}"));
             // Both biases are added to the same gates.
             let bias = (part("bias_ih")? + part("bias_hh")?).map_err(flowmill_nn::NnError::from)?;
             let of_input = Linear::new(part("weight_ih")?, Some(&bias))?;

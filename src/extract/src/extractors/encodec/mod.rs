@@ -23,10 +23,9 @@ pub use network::{Decoder, Encoder};
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
-use flowmill_nn::random::RngKey;
 
 use crate::UnusableWeights;
-use crate::waveform::{self, fold_weight_norms};
+use crate::waveform::{self, Sizes, fold_weight_norms};
 
 /// The extractor's kind.
 pub const KIND: &str = "encodec";
@@ -37,12 +36,8 @@ pub const SAMPLE_RATE: u32 = 24_000;
 /// Samples of a frame of the published model.
 pub const HOP_LENGTH: usize = 320;
 
-/// The weights of a model.
-#[derive(Debug, Clone)]
-pub struct Checkpoint {
-    dimensions: Dimensions,
-    weights: waveform::Checkpoint,
-}
+/// The sizes of a model and its weights, under the names of Hugging Face.
+pub type Checkpoint = waveform::Checkpoint<Dimensions>;
 
 impl Checkpoint {
     /// Takes the weights of a `state_dict`, with the names of Hugging Face or of Meta; of its levels, the first ones.
@@ -57,27 +52,6 @@ impl Checkpoint {
             return Err(UnusableWeights(format!("it has {found} levels of codes, fewer than {levels}")));
         }
         names::drop_unused(&mut tensors, levels);
-        Self::of_named(tensors)
-    }
-
-    /// Takes plain weights with the names of Hugging Face, and no others.
-    fn of_named(tensors: BTreeMap<String, Tensor>) -> Result<Self, UnusableWeights> {
-        let dimensions = Dimensions::of(&tensors)?;
-        let weights = waveform::Checkpoint::of(tensors, &dimensions.shapes())?;
-        Ok(Self { dimensions, weights })
-    }
-
-    /// Draws weights, for runs that only try the machinery.
-    ///
-    /// # Errors
-    /// When they do not fit into memory.
-    pub fn random(dimensions: Dimensions, seed: u64) -> Result<Self, UnusableWeights> {
-        let weights = waveform::Checkpoint::random(&dimensions.shapes(), RngKey::new(seed).purpose(KIND))?;
-        Ok(Self { dimensions, weights })
-    }
-
-    /// The sizes.
-    pub fn dimensions(&self) -> &Dimensions {
-        &self.dimensions
+        Self::of_plain(tensors)
     }
 }

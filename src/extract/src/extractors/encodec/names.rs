@@ -20,7 +20,7 @@ pub(super) fn unified(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Ten
     tensors.into_iter().map(|(name, tensor)| (rename(name), tensor)).collect()
 }
 
-/// Removes what has no part in the computation: the levels beyond the first ones, and what training keeps about the codes.
+/// Removes tensors without a part in the computation: the levels beyond the first ones, and the statistics of training.
 pub(super) fn drop_unused(tensors: &mut BTreeMap<String, Tensor>, levels: usize) {
     tensors.retain(|name, _| {
         let Some((level, part)) = name.strip_prefix("quantizer.layers.").and_then(|rest| rest.split_once('.')) else {

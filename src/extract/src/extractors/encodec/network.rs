@@ -20,8 +20,7 @@ struct Block {
 
 impl Block {
     fn new(checkpoint: &Checkpoint, name: &str, device: &Device) -> std::result::Result<Self, UnusableWeights> {
-        let part =
-            |part: &str| checkpoint.weights.convolution(&format!("{name}.{part}.conv"), Settings::default(), device);
+        let part = |part: &str| checkpoint.convolution(&format!("{name}.{part}.conv"), Settings::default(), device);
         Ok(Self { first: part("block.1")?, second: part("block.3")?, shortcut: part("shortcut")? })
     }
 
@@ -46,18 +45,17 @@ impl Encoder {
     /// # Errors
     /// When the weights cannot be copied to the device.
     pub fn new(checkpoint: &Checkpoint, device: &Device) -> std::result::Result<Self, UnusableWeights> {
-        let weights = &checkpoint.weights;
         let stage = |stage: usize| {
-            let stride = Settings { stride: checkpoint.dimensions.strides[stage], ..Settings::default() };
+            let stride = Settings { stride: checkpoint.dimensions().strides[stage], ..Settings::default() };
             let block = Block::new(checkpoint, &format!("encoder.layers.{}", 3 * stage + 1), device)?;
-            Ok((block, weights.convolution(&Dimensions::stride_name(stage), stride, device)?))
+            Ok((block, checkpoint.convolution(&Dimensions::stride_name(stage), stride, device)?))
         };
         Ok(Self {
-            first: weights.convolution("encoder.layers.0.conv", Settings::default(), device)?,
+            first: checkpoint.convolution("encoder.layers.0.conv", Settings::default(), device)?,
             stages: (0..STAGES).map(stage).collect::<std::result::Result<_, UnusableWeights>>()?,
-            lstm: Lstm::new(weights, "encoder.layers.13.lstm")?,
-            last: weights.convolution("encoder.layers.15.conv", Settings::default(), device)?,
-            hop_length: checkpoint.dimensions.hop_length(),
+            lstm: Lstm::new(checkpoint, "encoder.layers.13.lstm")?,
+            last: checkpoint.convolution("encoder.layers.15.conv", Settings::default(), device)?,
+            hop_length: checkpoint.dimensions().hop_length(),
         })
     }
 
@@ -94,16 +92,15 @@ impl Decoder {
     /// # Errors
     /// When the weights cannot be copied to the device.
     pub fn new(checkpoint: &Checkpoint, device: &Device) -> std::result::Result<Self, UnusableWeights> {
-        let weights = &checkpoint.weights;
         let stage = |stage: usize| {
-            let upsampling = weights.upsampling(&format!("decoder.layers.{}.conv", 3 * stage + 3), device)?;
+            let upsampling = checkpoint.upsampling(&format!("decoder.layers.{}.conv", 3 * stage + 3), device)?;
             Ok((upsampling, Block::new(checkpoint, &format!("decoder.layers.{}", 3 * stage + 4), device)?))
         };
         Ok(Self {
-            first: weights.convolution("decoder.layers.0.conv", Settings::default(), device)?,
-            lstm: Lstm::new(weights, "decoder.layers.1.lstm")?,
+            first: checkpoint.convolution("decoder.layers.0.conv", Settings::default(), device)?,
+            lstm: Lstm::new(checkpoint, "decoder.layers.1.lstm")?,
             stages: (0..STAGES).map(stage).collect::<std::result::Result<_, UnusableWeights>>()?,
-            last: weights.convolution("decoder.layers.15.conv", Settings::default(), device)?,
+            last: checkpoint.convolution("decoder.layers.15.conv", Settings::default(), device)?,
         })
     }
 
@@ -123,8 +120,8 @@ impl Decoder {
 
 /// The quantizer of a checkpoint.
 pub(super) fn quantizer(checkpoint: &Checkpoint) -> std::result::Result<ResidualQuantizer, UnusableWeights> {
-    let Dimensions { levels, codes, hidden, .. } = checkpoint.dimensions;
-    let centers = (0..levels).map(|level| checkpoint.weights.elements(&codebook_name(level)));
+    let Dimensions { levels, codes, hidden, .. } = *checkpoint.dimensions();
+    let centers = (0..levels).map(|level| checkpoint.elements(&codebook_name(level)));
     let centers = centers.collect::<std::result::Result<Vec<_>, _>>()?.concat();
     Ok(ResidualQuantizer::new(&centers, [levels, codes, hidden]))
 }

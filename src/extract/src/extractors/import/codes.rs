@@ -11,6 +11,7 @@ use flowmill_corpus::{Array, Role};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::error::within;
 use crate::{Column, ConfigError, ExtractError, Extracted, Extractor, Kind, Media, State, StateError};
 
 /// The extractor's kind.
@@ -50,12 +51,8 @@ impl Kind for ImportCodesConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if !(1..=64).contains(&self.levels) {
-            return Err(ConfigError::new("levels", format!("{} is not within 1 to 64", self.levels)));
-        }
-        if !(2..=1 << 20).contains(&self.vocabulary) {
-            return Err(ConfigError::new("vocabulary", format!("{} is not within 2 to 1048576", self.vocabulary)));
-        }
+        within("levels", self.levels, 1, 64)?;
+        within("vocabulary", self.vocabulary, 2, 1 << 20)?;
         if !(self.rate > 0.0 && self.rate <= 10_000.0) {
             return Err(ConfigError::new("rate", format!("{} is no number of frames per second", self.rate)));
         }

@@ -25,6 +25,7 @@ pub use files::Files;
 pub use speakers::{Choice, SpeakerFiles};
 
 use crate::dual_codebook::{DualCodebook, MIXED_RATE};
+use crate::error::within;
 use crate::{Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Kind, Media, State, StateError};
 
 /// The extractor's kind.
@@ -139,9 +140,7 @@ impl Kind for ImportConfig {
         if self.dual.is_some() && self.tokens.is_empty() {
             return Err(ConfigError::new("dual", "is for `tokens`"));
         }
-        if !(1..=65_536).contains(&self.dimensions) {
-            return Err(ConfigError::new("dimensions", format!("{} is not within 1 to 65536", self.dimensions)));
-        }
+        within("dimensions", self.dimensions, 1, 65_536)?;
         if self.vocabulary == 0 {
             return Err(ConfigError::new("vocabulary", "a vocabulary has at least one token"));
         }

@@ -35,7 +35,8 @@ use serde_json::Value;
 
 use self::measure::Measure;
 pub use self::usage::Usage;
-use crate::clustering::{Clustering, Reservoir};
+use crate::clustering::{Clustering, Reservoir, rounded};
+use crate::error::within;
 use crate::{
     Accumulator, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Kind, Matrix, Media, Scope,
     State, StateError, nearest::Nearest,
@@ -129,12 +130,6 @@ impl Kind for KmeansConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let within = |field, value: usize, least: usize, most: usize| {
-            if (least..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(ConfigError::new(field, format!("{value} is not within {least} to {most}")))
-        };
         within("k", self.k, 2, 65_536)?;
         within("iterations", self.iterations, 1, 10_000)?;
         within("max_frames", self.max_frames, self.k, 10_000_000)?;
@@ -262,11 +257,6 @@ impl Fit for KmeansFit {
         state.set_f32("centres", &shape, clustering.centres.as_slice().to_vec());
         Ok(Fitted { state, facts })
     }
-}
-
-/// Four digits behind the point: figures to read, not to compute with.
-fn rounded(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
 }
 
 /// The fitted extractor: the codebook and how to measure what it quantizes.

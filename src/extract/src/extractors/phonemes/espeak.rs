@@ -1,11 +1,12 @@
 //! The program espeak-ng: its version, its languages, and the phonemes of many pieces of text in one run.
 //!
-//! Without words among its arguments the program reads its input line by line and writes the phonemes of each clause on a line. How many clauses it
-//! finds in a line is its own decision, so a line of phoneme mnemonics follows every piece, whose output ends the piece's.
+//! Without words among its arguments the program reads its input line by line and writes the phonemes of each clause on a line. The number of
+//! clauses in a line is the program's decision. A separator, a line of phoneme mnemonics, therefore follows every piece of text, and its output
+//! marks the end of the piece's phonemes.
 //!
-//!
-//! Its library is used instead where it is installed, as `phonemizer` does: it does not speak, and so gives no stress to a clause without a
-//! stressed word (`this is` is `ðɪs ɪz`, of the program `ðɪs ˈɪz`). Of the pieces of 743 English sentences one differed; in Chinese, more.
+//! If the library of espeak-ng is installed, it is used instead of the program, as by `phonemizer`. The library does not speak, so it gives no
+//! stress to a clause without a stressed word: `this is` is `ðɪs ɪz`, where the program gives `ðɪs ˈɪz`. The two differed in one piece of 743
+//! English sentences, and in more pieces of Chinese ones.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -33,7 +34,7 @@ pub struct Espeak {
 enum Form {
     Library(&'static Library),
     Program {
-        /// Its name or path.
+        /// The name or path.
         program: String,
         languages: BTreeSet<String>,
     },

@@ -1,5 +1,6 @@
 //! The library of espeak-ng, loaded where it is installed. It has one state for the whole process, so that calls wait for each other.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -39,6 +40,8 @@ struct Voice {
 pub struct Library {
     version: String,
     functions: Mutex<Functions>,
+    /// The names that [`has`](Self::has) was asked for, and whether each is a voice: rows ask for few, again and again.
+    known: Mutex<BTreeMap<String, bool>>,
 }
 
 struct Functions {
@@ -84,7 +87,7 @@ impl Library {
         let version = unsafe { CStr::from_ptr(version) }.to_string_lossy();
         let version = version.split_whitespace().next().unwrap_or_default().to_owned();
         let functions = Mutex::new(Functions { set_voice, select_voice, to_phonemes, _library: library });
-        Some(Self { version, functions })
+        Some(Self { version, functions, known: Mutex::default() })
     }
 
     /// The version, such as `1.51`.
@@ -94,7 +97,13 @@ impl Library {
 
     /// Returns whether there is a voice of this name.
     pub fn has(&self, voice: &str) -> bool {
-        self.functions.lock().unwrap_or_else(PoisonError::into_inner).choose(voice).is_ok()
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(is_voice) = known.get(voice) {
+            return *is_voice;
+        }
+        let is_voice = self.functions.lock().unwrap_or_else(PoisonError::into_inner).choose(voice).is_ok();
+        known.insert(voice.to_owned(), is_voice);
+        is_voice
     }
 
     /// Returns the phonemes of pieces of text in the order of the pieces, with the marks of words in other languages.

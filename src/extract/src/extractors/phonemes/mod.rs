@@ -94,7 +94,7 @@ impl PhonemesConfig {
         language::code(&self.language).filter(|_| self.language != language::AUTO)
     }
 
-    /// Finds the program, and the voice of the language if all texts have the same.
+    /// Finds the library or the program, and checks that it has a voice for the language if all texts have the same.
     fn find_program(&self) -> Result<Espeak, StateError> {
         let fail = |problem: String| StateError::Program { kind: KIND, program: self.program.clone(), problem };
         let program = Espeak::find(&self.program).map_err(|error| match error {

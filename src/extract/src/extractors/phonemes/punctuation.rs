@@ -1,4 +1,4 @@
-//! Punctuation of a text: what a program phonemizes lies between, and it is put back afterwards.
+//! Splitting of a text at its punctuation. A program phonemizes the words in between, and the punctuation is put back afterwards.
 //!
 //! The marks and the rule are those of the library `phonemizer` with `preserve_punctuation`, which the public VALL-E trainer uses.
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{KIND, RvqKmeans, RvqKmeansFit};
+use crate::error::within;
 use crate::{Codec, Column, ConfigError, Extractor, Fit, Kind, State, StateError};
 
 /// Hops that a window covers: frames overlap by three quarters, which the search for the phase needs.
@@ -101,12 +102,6 @@ impl Kind for RvqKmeansConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let within = |field, value: usize, least: usize, most: usize| {
-            if (least..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(ConfigError::new(field, format!("{value} is not within {least} to {most}")))
-        };
         within("levels", self.levels, 1, 32)?;
         within("k", self.k, 2, 65_536)?;
         within("iterations", self.iterations, 1, 10_000)?;

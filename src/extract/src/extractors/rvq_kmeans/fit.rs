@@ -3,7 +3,7 @@
 use flowmill_nn::random::RngKey;
 
 use super::{KIND, Measure, RvqKmeansConfig};
-use crate::clustering::{Clustering, Reservoir};
+use crate::clustering::{Clustering, Reservoir, rounded};
 use crate::extractors::kmeans::Usage;
 use crate::{Accumulator, ConfigError, ExtractError, Fit, Fitted, Kind, Matrix, Media, Scope, State, StateError};
 
@@ -115,9 +115,4 @@ fn mean_square_around_mean(frames: &Matrix) -> f64 {
         squares += frame.iter().zip(&means).map(|(value, mean)| (f64::from(*value) - mean).powi(2)).sum::<f64>();
     }
     squares / count
-}
-
-/// Four digits behind the point: figures to read, not to compute with.
-fn rounded(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
 }

@@ -4,7 +4,7 @@ use super::{codes, config, frames_first, tokens};
 use crate::parity::{GoldenFile, Report, Result};
 use crate::vall_e::{
     Batch, Codes, FirstLevel, Guidance, MaskedOptions, Progress, Sample, SamplingOptions, SpeakOptions, SpeakRequest,
-    Speaker, VallE,
+    Speaker, Stage, VallE,
 };
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
@@ -63,7 +63,7 @@ impl Setup<'_> {
         Ok(())
     }
 
-    /// All requests as one batch, and the logits by which their codes of level 0 were chosen.
+    /// Compares the codes of all requests as one batch, and the logits by which those of level 0 were chosen.
     fn check_autoregressive(&self, report: &mut Report) -> Result<()> {
         for (item, codes) in self.speak(&self.requests, &self.options(None))?.iter().enumerate() {
             self.exact(report, &format!("out.ar.{item}"), &first_level(codes))?;
@@ -88,7 +88,7 @@ impl Setup<'_> {
         if self.file.value(&["guidance"]).is_none() {
             return Ok(());
         }
-        let number = |key| Ok::<_, crate::parity::ParityError>(self.file.number(&["guidance", key])? as f32);
+        let number = |key| self.file.number(&["guidance", key]).map(|number| number as f32);
         let guidance = Some(Guidance { strength: number("strength")?, rescale: number("rescale")? });
         let first = &self.requests[..1];
         let codes = self.speak(first, &SpeakOptions { levels: 1, ..self.options(guidance) })?;
@@ -115,7 +115,7 @@ impl Setup<'_> {
         let options = SpeakOptions { first_level: FirstLevel::Masked(masked), ..self.options(None) };
         let mut inputs = vec![Vec::new(); requests.len()];
         let mut record = |progress: &Progress| {
-            if progress.stage == crate::vall_e::Stage::FirstLevel && progress.done < progress.limit {
+            if progress.stage == Stage::FirstLevel && progress.done < progress.limit {
                 inputs[progress.request].extend(progress.codes.iter().map(|code| i64::from(*code)));
             }
             ControlFlow::Continue(())

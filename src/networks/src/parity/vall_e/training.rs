@@ -1,9 +1,9 @@
 //! Logits, losses and gradients.
 
 use super::{codes, config, tokens};
+use crate::parity::report::gradient_of;
 use crate::parity::{GoldenFile, ParityError, Report, Result};
 use crate::vall_e::{Batch, Sample, Task, VallE, VallEConfig};
-use candle_core::Tensor;
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters, Tape, host};
 
@@ -68,10 +68,7 @@ fn check_sample(
     let prefix = format!("grad.{name}.");
     for full in file.names() {
         let Some(parameter) = full.strip_prefix(&prefix) else { continue };
-        let unknown = || ParityError::Unchecked { name: full.to_owned(), model: file.model().to_owned() };
-        let id = parameters.find(parameter).ok_or_else(unknown)?;
-        let none = || Tensor::zeros_like(parameters.tensor(id));
-        let found = gradients.get(id).cloned().map_or_else(none, Ok)?;
+        let found = gradient_of(file, full, parameter, parameters, &gradients)?;
         report.gradient(full, &found, file.tensor(full)?)?;
     }
     Ok(())

@@ -3,8 +3,8 @@
 use super::guidance::Guide;
 use super::sampling::sample;
 use super::{Guidance, OnProgress, Progress, SamplingOptions, Speaker, Stage};
+use crate::vall_e::Result;
 use crate::vall_e::sequence::Sequence;
-use crate::vall_e::{Result, VallEError};
 use flowmill_nn::inference::KeyValueCache;
 use flowmill_nn::random::RngKey;
 use std::ops::Range;
@@ -71,22 +71,20 @@ impl Speaker {
         for step in 0..job.limit {
             let Some(first) = active.first() else { break };
             let classifier = streams[first.index].conditional.classifier;
-            let classes = self.classes(classifier);
             let (mut rows, mut caches) = (Vec::new(), Vec::new());
             for Active { index, caches: own, rows: next, .. } in &mut active {
                 rows.extend(streams[*index].sequences().zip(next.iter().cloned()));
                 caches.extend(own.iter_mut());
             }
-            let (states, items) = self.states(&rows, Some(&mut caches))?;
-            let logits = self.last_logits(&states, &items, &vec![1; items.len()], classifier)?;
-            let mut logits = logits.chunks_exact(classes);
+            let counts = vec![1; rows.len()];
+            let mut logits = self.last_logits(&rows, Some(&mut caches), &counts, classifier)?.into_iter();
             let mut ended = Vec::new();
             for Active { index, guide, rows, .. } in &mut active {
                 let stream = &mut streams[*index];
-                let mut own = logits.next().unwrap_or_default().to_vec();
+                let mut own = logits.next().unwrap_or_default();
                 if stream.unconditional.is_some() {
                     let without = logits.next().unwrap_or_default();
-                    guide.iter_mut().for_each(|guide| guide.apply(&mut own, without));
+                    guide.iter_mut().for_each(|guide| guide.apply(&mut own, &without));
                 }
                 let key = rng_key.purpose("vall-e token").sample(stream.sample);
                 let token = sample(&mut own, &stream.tokens, &job.sampling, key.uniform_at(step as u64));
@@ -102,16 +100,8 @@ impl Speaker {
             active.retain(|active| !ended.contains(&active.index));
             for (request, stream) in streams.iter().enumerate() {
                 if stream.tokens.len() == step + 1 || ended.contains(&request) {
-                    let progress = Progress {
-                        stage: job.stage,
-                        done: stream.tokens.len(),
-                        limit: job.limit,
-                        request,
-                        codes: &stream.tokens,
-                    };
-                    if on_progress(&progress).is_break() {
-                        return Err(VallEError::Stopped);
-                    }
+                    let (done, codes) = (stream.tokens.len(), stream.tokens.as_slice());
+                    Progress { stage: job.stage, done, limit: job.limit, request, codes }.report(on_progress)?;
                 }
             }
         }

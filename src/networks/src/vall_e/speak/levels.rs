@@ -4,7 +4,7 @@ use super::guidance::Guide;
 use super::sampling::sample;
 use super::{Guidance, OnProgress, Progress, SpeakOptions, SpeakRequest, Speaker, Stage};
 use crate::vall_e::sequence::{Classifier, Conditions, Sequence};
-use crate::vall_e::{Codes, Result, VallEError};
+use crate::vall_e::{Codes, Result};
 use flowmill_nn::random::RngKey;
 
 /// Rows that are computed at a time, which bounds the memory; a longer sequence is computed alone.
@@ -30,16 +30,9 @@ impl Speaker {
                 rest = later;
             }
             for request in wanted {
-                let progress = Progress {
-                    stage: Stage::Levels,
-                    done: level + 1,
-                    limit: levels,
-                    request,
-                    codes: codes[request].level(level),
-                };
-                if on_progress(&progress).is_break() {
-                    return Err(VallEError::Stopped);
-                }
+                let codes = codes[request].level(level);
+                Progress { stage: Stage::Levels, done: level + 1, limit: levels, request, codes }
+                    .report(on_progress)?;
             }
         }
         Ok(codes)
@@ -118,15 +111,6 @@ impl Speaker {
         classifier: Classifier,
     ) -> Result<Vec<Vec<f32>>> {
         let rows: Vec<_> = sequences.iter().map(|sequence| (sequence, 0..sequence.len())).collect();
-        let (states, items) = self.states(&rows, None)?;
-        let logits = self.last_logits(&states, &items, frames, classifier)?;
-        let classes = self.classes(classifier);
-        let mut rest = logits.as_slice();
-        let split = |frames: &usize| {
-            let (own, others) = rest.split_at(frames * classes);
-            rest = others;
-            own.to_vec()
-        };
-        Ok(frames.iter().map(split).collect())
+        self.last_logits(&rows, None, frames, classifier)
     }
 }

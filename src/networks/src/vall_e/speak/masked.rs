@@ -3,8 +3,8 @@
 use super::guidance::Guide;
 use super::sampling::{keep_within_deviations, largest_probability, sample};
 use super::{Guidance, MaskedOptions, OnProgress, Progress, SamplingOptions, SpeakRequest, Speaker, Stage};
+use crate::vall_e::Result;
 use crate::vall_e::sequence::{Classifier, Conditions, Sequence};
-use crate::vall_e::{Result, VallEError};
 use flowmill_nn::inference::KeyValueCache;
 use flowmill_nn::random::RngKey;
 
@@ -85,20 +85,11 @@ impl Speaker {
             }
         }
         let rows: Vec<_> = sequences.iter().map(|(sequence, prefix)| (sequence, *prefix..sequence.len())).collect();
-        let (states, items) = self.states(&rows, Some(&mut caches))?;
-        let logits = self.last_logits(&states, &items, &counts, Classifier::Masked)?;
-        let classes = self.classes(Classifier::Masked);
-        let mut rest = logits.as_slice();
-        let mut split = counts.iter().map(|count| {
-            let (own, others) = rest.split_at(count * classes);
-            rest = others;
-            own
-        });
+        let mut logits = self.last_logits(&rows, Some(&mut caches), &counts, Classifier::Masked)?.into_iter();
         let mut guided = Vec::new();
-        while let Some(own) = split.next() {
-            let mut own = own.to_vec();
-            if let (Some(guidance), Some(without)) = (guidance, guidance.and_then(|_| split.next())) {
-                Guide::new(guidance).apply(&mut own, without);
+        while let Some(mut own) = logits.next() {
+            if let (Some(guidance), Some(without)) = (guidance, guidance.and_then(|_| logits.next())) {
+                Guide::new(guidance).apply(&mut own, &without);
             }
             guided.push(own);
         }
@@ -131,9 +122,7 @@ impl Speaker {
 fn report(all: &[Frames], done: usize, limit: usize, on_progress: &mut OnProgress) -> Result<()> {
     for (request, frames) in all.iter().enumerate() {
         let progress = Progress { stage: Stage::FirstLevel, done, limit, request, codes: &frames.codes };
-        if on_progress(&progress).is_break() {
-            return Err(VallEError::Stopped);
-        }
+        progress.report(on_progress)?;
     }
     Ok(())
 }

@@ -18,7 +18,6 @@ use crate::llama::{LlamaDecoder, packed};
 use autoregressive::{Job, Stream};
 use candle_core::Device;
 use flowmill_nn::inference::{KeyValueCache, Linear};
-use flowmill_nn::ops::EntrySums;
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Activation, Context, Parameters, Ragged, Value, host};
 use std::ops::{ControlFlow, Range};
@@ -88,7 +87,7 @@ impl Speaker {
             }
         };
         let codes = first.into_iter().map(|level| Codes::from_levels(&[level])).collect::<Result<Vec<_>>>()?;
-        self.add_levels(requests, codes, options, rng_key, on_progress)
+        self.predict_levels(requests, codes, options, rng_key, on_progress)
     }
 
     /// Generates the levels above those that are given, up to the number in the options.
@@ -224,23 +223,31 @@ impl Speaker {
         sequences: &[(&Sequence, Range<usize>)],
         caches: Option<&mut [&mut KeyValueCache]>,
     ) -> Result<(Value, Ragged)> {
-        let (mut entries, mut positions) = (EntrySums::default(), Vec::new());
-        for (sequence, rows) in sequences {
-            let (of_rows, at) = sequence.rows(rows.clone());
-            entries.extend(&of_rows);
-            positions.extend(at);
-        }
-        let items = Ragged::packed(&sequences.iter().map(|(_, rows)| rows.len()).collect::<Vec<_>>());
-        let embeddings = self.model.embed(&Context::inference(&self.parameters), entries)?;
+        let (embeddings, positions, items) = self.model.embed(&Context::inference(&self.parameters), sequences)?;
         Ok((self.transformer.forward(&embeddings, &positions, &items, caches)?, items))
     }
 
-    /// Returns the logits `[row, class]` of the last `rows` rows of each item, one after the other.
-    fn last_logits(&self, states: &Value, items: &Ragged, rows: &[usize], classifier: Classifier) -> Result<Vec<f32>> {
-        let last = items.ranges().iter().zip(rows).flat_map(|(item, rows)| item.end - rows..item.end);
+    /// Computes rows like [`states`](Self::states). Returns the logits `[row, class]` of the last rows of each sequence, whose numbers
+    /// are `counts`.
+    fn last_logits(
+        &self,
+        sequences: &[(&Sequence, Range<usize>)],
+        caches: Option<&mut [&mut KeyValueCache]>,
+        counts: &[usize],
+        classifier: Classifier,
+    ) -> Result<Vec<Vec<f32>>> {
+        let (states, items) = self.states(sequences, caches)?;
+        let last = items.ranges().iter().zip(counts).flat_map(|(item, count)| item.end - count..item.end);
         let states = self.transformer.normalize(&states.select_rows(&last.collect::<Vec<_>>())?)?;
-        let classifier = &self.classifiers[classifier.number(self.config().levels)];
-        Ok(host::read(classifier.forward(&states, Activation::Identity)?.tensor())?)
+        let layer = &self.classifiers[classifier.number(self.config().levels)];
+        let logits = host::read(layer.forward(&states, Activation::Identity)?.tensor())?;
+        let mut rest = logits.as_slice();
+        let split = |count: &usize| {
+            let (own, others) = rest.split_at(count * layer.outputs());
+            rest = others;
+            own.to_vec()
+        };
+        Ok(counts.iter().map(split).collect())
     }
 
     /// Returns the number of classes of a classifier.

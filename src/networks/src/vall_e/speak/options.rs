@@ -1,5 +1,6 @@
 //! Requests and options of generation.
 
+use super::OnProgress;
 use crate::vall_e::{Codes, Result, Task, VallEConfig, VallEError};
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
@@ -288,4 +289,17 @@ pub struct Progress<'a> {
     pub request: usize,
     /// Codes of the request's latest level so far; masked frames have the stop token.
     pub codes: &'a [u32],
+}
+
+impl Progress<'_> {
+    /// Passes the state to the caller.
+    ///
+    /// # Errors
+    /// [`VallEError::Stopped`] if the caller stops the generation.
+    pub(super) fn report(&self, on_progress: &mut OnProgress) -> Result<()> {
+        if on_progress(self).is_break() {
+            return Err(VallEError::Stopped);
+        }
+        Ok(())
+    }
 }

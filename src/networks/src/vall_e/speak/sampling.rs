@@ -1,6 +1,7 @@
 //! Choice of a class from logits.
 
 use super::SamplingOptions;
+use flowmill_nn::kernels::reduce::maximum;
 
 /// Chooses a class; `uniform` is a random number in [0, 1), `previous` are the tokens so far. Logits that are left out become minus
 /// infinity.
@@ -24,7 +25,7 @@ pub(super) fn largest(logits: &[f32]) -> u32 {
 
 /// Returns the probability of the most probable class.
 pub(super) fn largest_probability(logits: &[f32]) -> f32 {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let top = maximum(logits);
     1.0 / logits.iter().map(|logit| (logit - top).exp()).sum::<f32>()
 }
 
@@ -49,7 +50,7 @@ pub(super) fn keep_within_deviations(logits: &mut [f32], deviations: f32) {
     let count = logits.len() as f64;
     let mean = logits.iter().map(|logit| f64::from(*logit)).sum::<f64>() / count;
     let squares = logits.iter().map(|logit| (f64::from(*logit) - mean).powi(2)).sum::<f64>();
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let top = maximum(logits);
     let least = top - deviations * (squares / (count - 1.0)).sqrt() as f32;
     logits.iter_mut().filter(|logit| **logit < least).for_each(|logit| *logit = f32::NEG_INFINITY);
 }
@@ -59,7 +60,7 @@ fn keep_above_share(logits: &mut [f32], share: f32) {
     if share <= 0.0 {
         return;
     }
-    let least = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) + share.ln();
+    let least = maximum(logits) + share.ln();
     logits.iter_mut().filter(|logit| **logit < least).for_each(|logit| *logit = f32::NEG_INFINITY);
 }
 
@@ -88,7 +89,7 @@ fn keep_most_probable(logits: &mut [f32], count: usize, share: f32) {
 
 /// Draws a class by its probability.
 fn draw(logits: &[f32], uniform: f32) -> u32 {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let top = maximum(logits);
     let weights: Vec<f64> = logits.iter().map(|logit| f64::from(logit - top).exp()).collect();
     let mut rest = f64::from(uniform) * weights.iter().sum::<f64>();
     for (class, weight) in (0..).zip(&weights) {
