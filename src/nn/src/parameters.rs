@@ -112,6 +112,20 @@ impl Parameters {
         Ok(())
     }
 
+    /// Replaces the values of all parameters except some by tensors without elements, to free their memory. They cannot be read
+    /// afterwards.
+    ///
+    /// # Errors
+    /// When candle cannot create a tensor.
+    pub fn keep_values(&mut self, keep: &[ParameterId]) -> Result<()> {
+        for (at, entry) in self.entries.iter_mut().enumerate() {
+            if !keep.contains(&ParameterId(at)) {
+                entry.tensor = Tensor::zeros(0, entry.tensor.dtype(), entry.tensor.device())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves all parameters to a device. Those that are already there are unchanged.
     ///
     /// # Errors

@@ -241,7 +241,9 @@ fn gated_activations() {
 fn cross_entropy() {
     let (targets, weights) = ([2, 0, 4], [0.5, 1.5, 0.0]);
     check("cross entropy", &[&[3, 5]], |x| x[0].cross_entropy(&targets, &weights).unwrap());
+    check("scored cross entropy", &[&[3, 5]], |x| x[0].scored_cross_entropy(&targets, &weights).unwrap().0);
     let logits = value("logits", &[3, 5]);
+    assert_eq!(logits.scored_cross_entropy(&targets, &weights).unwrap().1, logits.target_scores(&targets).unwrap());
     assert!(logits.cross_entropy(&targets[..2], &weights[..2]).is_err());
     assert!(logits.cross_entropy(&[5, 0, 0], &weights).is_err());
     let total: f32 = logits.target_scores(&targets).unwrap().iter().zip(weights).map(|(row, w)| row.loss * w).sum();

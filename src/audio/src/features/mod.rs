@@ -9,6 +9,7 @@ mod filter_bank;
 mod framing;
 mod kaldi;
 mod mel;
+mod mel_stft;
 mod whisper;
 mod window;
 
@@ -19,6 +20,7 @@ pub(crate) use framing::{plan_forward, plan_inverse};
 pub use kaldi::{KaldiConfig, KaldiFbank};
 pub(crate) use mel::require;
 pub use mel::{MelConfig, MelSpectrogram};
+pub use mel_stft::mel_stft_distance;
 pub use whisper::WhisperLogMel;
 pub use window::Window;
 pub(crate) use window::hann_periodic;

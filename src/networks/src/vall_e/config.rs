@@ -4,17 +4,48 @@ use super::{Result, VallEError};
 use crate::llama::LlamaConfig;
 use flowmill_nn::Activation;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Largest size of a dimension, which keeps products of sizes within range.
 const LARGEST: usize = 1 << 20;
 /// Digits of a length, and the token that ends it.
 pub(super) const LENGTH_TOKENS: usize = 11;
 
+/// A published size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelSize {
+    /// 256 channels, 4 heads, 12 blocks.
+    Quarter,
+    /// 512 channels, 8 heads, 12 blocks.
+    Half,
+    /// 1024 channels, 16 heads, 12 blocks.
+    Full,
+    /// 1024 channels, 16 heads, 24 blocks.
+    Double,
+}
+
+impl ModelSize {
+    /// Returns channels, heads and blocks.
+    fn dimensions(self) -> [usize; 3] {
+        match self {
+            Self::Quarter => [256, 4, 12],
+            Self::Half => [512, 8, 12],
+            Self::Full => [1024, 16, 12],
+            Self::Double => [1024, 16, 24],
+        }
+    }
+}
+
 /// Dimensions and settings of VALL-E.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct VallEConfig {
+    /// A published size: the defaults of `dim`, `heads` and `layers`.
+    ///
+    /// Counterparts: VALL-E's `models[].size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<ModelSize>,
     /// Channels of the transformer.
     pub dim: usize,
     /// Attention heads; each needs an even number of channels.
@@ -41,10 +72,12 @@ pub struct VallEConfig {
 
 impl Default for VallEConfig {
     fn default() -> Self {
+        let [dim, heads, layers] = ModelSize::Full.dimensions();
         Self {
-            dim: 1024,
-            heads: 16,
-            layers: 12,
+            size: None,
+            dim,
+            heads,
+            layers,
             ffn_multiple: 4,
             levels: 8,
             audio_tokens: 1024,
@@ -54,6 +87,47 @@ impl Default for VallEConfig {
             tasks: 8,
             attention_dropout: 0.1,
         }
+    }
+}
+
+/// The settings as they are given. Missing ones have their defaults, which depend on the size.
+#[derive(Deserialize)]
+#[serde(rename = "VallEConfig", deny_unknown_fields)]
+struct Given {
+    size: Option<ModelSize>,
+    dim: Option<usize>,
+    heads: Option<usize>,
+    layers: Option<usize>,
+    ffn_multiple: Option<usize>,
+    levels: Option<usize>,
+    audio_tokens: Option<usize>,
+    phoneme_tokens: Option<usize>,
+    languages: Option<usize>,
+    tones: Option<usize>,
+    tasks: Option<usize>,
+    attention_dropout: Option<f32>,
+}
+
+impl<'de> Deserialize<'de> for VallEConfig {
+    /// Reads the settings; a size becomes its dimensions, so that the same model always has the same settings.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let given = Given::deserialize(deserializer)?;
+        let own = Self::default();
+        let [dim, heads, layers] = given.size.unwrap_or(ModelSize::Full).dimensions();
+        Ok(Self {
+            size: None,
+            dim: given.dim.unwrap_or(dim),
+            heads: given.heads.unwrap_or(heads),
+            layers: given.layers.unwrap_or(layers),
+            ffn_multiple: given.ffn_multiple.unwrap_or(own.ffn_multiple),
+            levels: given.levels.unwrap_or(own.levels),
+            audio_tokens: given.audio_tokens.unwrap_or(own.audio_tokens),
+            phoneme_tokens: given.phoneme_tokens.unwrap_or(own.phoneme_tokens),
+            languages: given.languages.unwrap_or(own.languages),
+            tones: given.tones.unwrap_or(own.tones),
+            tasks: given.tasks.unwrap_or(own.tasks),
+            attention_dropout: given.attention_dropout.unwrap_or(own.attention_dropout),
+        })
     }
 }
 
@@ -109,5 +183,28 @@ impl VallEConfig {
             rotary_base: 10_000.0,
             attention_dropout: self.attention_dropout,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_short_for_its_dimensions() {
+        let read = |text: &str| serde_json::from_str::<VallEConfig>(text).unwrap();
+        let dimensions = |text: &str| {
+            let config = read(text);
+            [config.dim, config.heads, config.layers]
+        };
+        assert_eq!(read("{}"), VallEConfig::default());
+        assert_eq!(dimensions(r#"{"size": "quarter"}"#), [256, 4, 12]);
+        assert_eq!(dimensions(r#"{"size": "half", "layers": 3}"#), [512, 8, 3]);
+        assert_eq!(dimensions(r#"{"size": "double"}"#), [1024, 16, 24]);
+        assert_eq!(read(r#"{"size": "full"}"#), VallEConfig::default());
+        let half = read(r#"{"size": "half"}"#);
+        assert_eq!(read(&serde_json::to_string(&half).unwrap()), half);
+        assert!(serde_json::from_str::<VallEConfig>(r#"{"size": "tiny"}"#).is_err());
+        assert!(serde_json::from_str::<VallEConfig>(r#"{"sise": "half"}"#).is_err());
     }
 }

@@ -83,12 +83,11 @@ impl VallE {
             }
             let states = self.transformer.normalize(context, &states.select_rows(&rows)?)?;
             let logits = classifier.forward(context, &states)?;
-            let loss = logits.cross_entropy(&targets, &weights)?;
+            let (loss, scores) = logits.scored_cross_entropy(&targets, &weights)?;
             total = Some(match total {
                 Some(total) => total.add(&loss)?,
                 None => loss,
             });
-            let scores = logits.target_scores(&targets)?;
             let mut rest = scores.as_slice();
             for item in members {
                 let (own, others) = rest.split_at(batch.sequences[item].outputs.len());

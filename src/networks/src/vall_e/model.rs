@@ -16,7 +16,7 @@ use std::ops::Range;
 pub struct VallE {
     config: VallEConfig,
     /// The embedding tables, by the numbers of [`Table`].
-    tables: Vec<ParameterId>,
+    pub(super) tables: Vec<ParameterId>,
     pub(super) transformer: Llama,
     pub(super) classifiers: Vec<Linear>,
 }

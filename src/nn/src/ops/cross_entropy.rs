@@ -3,7 +3,7 @@
 use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::cross_entropy;
-use crate::ops::operation::{Operation, apply};
+use crate::ops::operation::{Operation, apply, composed};
 use crate::tape::record;
 use crate::{NnError, Result, Value, host};
 use candle_core::Tensor;
@@ -25,11 +25,31 @@ impl Value {
     /// # Errors
     /// When the numbers of rows differ, or a target is not a class.
     pub fn cross_entropy(&self, targets: &[u32], weights: &[f32]) -> Result<Value> {
+        self.weighted(targets, weights, None)
+    }
+
+    /// Returns [`cross_entropy`](Self::cross_entropy) and [`target_scores`](Self::target_scores), in one pass over the logits on the CPU.
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn scored_cross_entropy(&self, targets: &[u32], weights: &[f32]) -> Result<(Value, Vec<TargetScore>)> {
+        if composed(&[self]) {
+            return Ok((self.cross_entropy(targets, weights)?, self.target_scores(targets)?));
+        }
+        let width = check(self, targets)?;
+        let logits = host::slice("cross entropy", self.tensor())?;
+        let log_sums = cross_entropy::log_sums(&logits, width);
+        let scores = scores(&logits, width, targets, &log_sums);
+        drop(logits);
+        Ok((self.weighted(targets, weights, Some(log_sums))?, scores))
+    }
+
+    fn weighted(&self, targets: &[u32], weights: &[f32], log_sums: Option<Vec<f32>>) -> Result<Value> {
         check(self, targets)?;
         if weights.len() != targets.len() {
             return Err(NnError::shape("cross entropy", format!("{} weights", targets.len()), &[weights.len()]));
         }
-        apply(CrossEntropy { targets: targets.to_vec(), weights: weights.to_vec() }, &[self])
+        apply(CrossEntropy { targets: targets.to_vec(), weights: weights.to_vec(), log_sums }, &[self])
     }
 
     /// The cross entropy of each row `[row, class]` and the rank of its target. Nothing is recorded; logits on a device are copied to
@@ -41,18 +61,22 @@ impl Value {
         let width = check(self, targets)?;
         let logits = host::fetch(self.tensor())?;
         let logits = host::slice("target scores", &logits)?;
-        let log_sums = cross_entropy::log_sums(&logits, width);
-        let rows = logits.par_chunks_exact(width).zip(targets).zip(&log_sums);
-        let score = |((row, target), log_sum): ((&[f32], &u32), &f32)| {
-            let target = *target as usize;
-            let own = row[target];
-            // Among equal classes the first leads, as in `largest`; what cannot be compared counts against the target.
-            let before = row[..target].iter().filter(|x| x.partial_cmp(&&own) != Some(Ordering::Less)).count();
-            let after = row[target + 1..].iter().filter(|x| !x.partial_cmp(&&own).is_some_and(Ordering::is_le)).count();
-            TargetScore { loss: log_sum - own, rank: before + after }
-        };
-        Ok(rows.map(score).collect())
+        Ok(scores(&logits, width, targets, &cross_entropy::log_sums(&logits, width)))
     }
+}
+
+/// Returns the scores of the targets among rows of `width` logits.
+fn scores(logits: &[f32], width: usize, targets: &[u32], log_sums: &[f32]) -> Vec<TargetScore> {
+    let rows = logits.par_chunks_exact(width).zip(targets).zip(log_sums);
+    let score = |((row, target), log_sum): ((&[f32], &u32), &f32)| {
+        let target = *target as usize;
+        let own = row[target];
+        // Among equal classes the first leads, as in `largest`; what cannot be compared counts against the target.
+        let before = row[..target].iter().filter(|x| x.partial_cmp(&&own) != Some(Ordering::Less)).count();
+        let after = row[target + 1..].iter().filter(|x| !x.partial_cmp(&&own).is_some_and(Ordering::is_le)).count();
+        TargetScore { loss: log_sum - own, rank: before + after }
+    };
+    rows.map(score).collect()
 }
 
 /// Checks logits and targets; returns the number of classes.
@@ -73,6 +97,8 @@ fn check(logits: &Value, targets: &[u32]) -> Result<usize> {
 struct CrossEntropy {
     targets: Vec<u32>,
     weights: Vec<f32>,
+    /// The logarithms of the sums of the exponentials of each row, if the kernel has computed them before.
+    log_sums: Option<Vec<f32>>,
 }
 
 impl Operation for CrossEntropy {
@@ -106,9 +132,9 @@ impl Operation for CrossEntropy {
 
     fn fused(self, inputs: &[&Value]) -> Result<Value> {
         let (input, width) = (inputs[0], inputs[0].width());
-        let Self { targets, weights } = self;
+        let Self { targets, weights, log_sums } = self;
         let logits = host::slice("cross entropy", input.tensor())?;
-        let log_sums = cross_entropy::log_sums(&logits, width);
+        let log_sums = log_sums.unwrap_or_else(|| cross_entropy::log_sums(&logits, width));
         let rows = log_sums.iter().zip(&targets).zip(&weights).enumerate();
         let loss = |(row, ((log_sum, target), weight)): (usize, ((&f32, &u32), &f32))| {
             f64::from(*weight) * (f64::from(*log_sum) - f64::from(logits[row * width + *target as usize]))

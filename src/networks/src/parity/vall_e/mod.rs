@@ -21,6 +21,7 @@ fn config(file: &GoldenFile) -> Result<VallEConfig> {
         return Err(ParityError::config(&["ffn"], format!("is {ffn}, no multiple of {dim}")));
     }
     let config = VallEConfig {
+        size: None,
         dim,
         heads: file.size(&["heads"])?,
         layers: file.size(&["layers"])?,

@@ -28,6 +28,7 @@ pub type OnProgress<'a> = dyn FnMut(&Progress) -> ControlFlow<()> + 'a;
 /// A model that generates: its weights are packed once for the host's kernels. Weights on a device are copied to the host.
 pub struct Speaker {
     model: VallE,
+    /// The embeddings; the other weights are packed.
     parameters: Parameters,
     transformer: LlamaDecoder,
     classifiers: Vec<Linear>,
@@ -44,6 +45,7 @@ impl Speaker {
         let transformer = LlamaDecoder::new(&model.transformer, &parameters)?;
         let classifiers = model.classifiers.iter().map(|layer| packed(&parameters, layer));
         let classifiers = classifiers.collect::<flowmill_nn::Result<_>>()?;
+        parameters.keep_values(&model.tables)?;
         Ok(Self { model: model.clone(), parameters, transformer, classifiers })
     }
 
