@@ -38,7 +38,7 @@ export: {speech: {max_frames: 20}}
 ";
 
 /// Copies the miniature corpus and gives it a recipe of this family.
-fn mini() -> Mini {
+pub fn mini() -> Mini {
     let mini = Mini::new();
     fs::write(mini.path("recipe.yaml"), RECIPE).unwrap();
     mini
@@ -155,6 +155,8 @@ fn settings_that_cannot_work_are_refused_by_their_key() {
         ("train.model.heads=3", "train.model.heads"),
         ("train.model.lyers=3", "train.model.lyers"),
         ("train.tasks.ns=1", "train.tasks.ns"),
+        ("train.model.size=tiny", "train.model.size"),
+        ("train.similar_prompts.probability=2", "train.similar_prompts.probability"),
         ("train.draws.level_weights=[1]", "train.draws.level_weights"),
         ("train.prompt_seconds=[3, 1]", "train.prompt_seconds"),
         ("train.languages=[en, de]", "train.languages"),

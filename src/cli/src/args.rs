@@ -304,8 +304,10 @@ pub struct PartsArgs {
 /// recipe's optimizer and clipping. Two things differ from training, so that the loss can fall towards zero on
 /// repeated batches: every random draw of a batch (time, noise, dropped conditions, dropout masks) is the same each
 /// time, and the learning rate is always train.optim.lr, without warm-up. There is no moving average, accumulation,
-/// validation or checkpoint, and nothing is written to the experiment. Stages 0 to 3 run first if they are not up to
-/// date.
+/// validation or checkpoint, and nothing is written to the stages of the experiment. Stages 0 to 3 run first if they
+/// are not up to date. A model of the family vall-e learns every level of codes of each batch in turn, and in the end
+/// speaks the first train.sample_count utterances into on-command/overfit/ of the experiment; with
+/// --set train.batch.batch_size=1 a batch is one utterance.
 ///
 /// It prints the loss of every step, its fall, and whether every trainable parameter changed. A correct model reaches
 /// a fall by 90 % on one batch. This shows that gradients arrive and that the settings fit together, not that the
@@ -320,7 +322,10 @@ pub struct PartsArgs {
 /// parameter's gradient, and whether they equal those in the dump.
 ///
 /// --eval prints the validation loss, and its parts, of the newest intact checkpoint. Training may be finished,
-/// running or interrupted.
+/// running or interrupted. A model of the family vall-e also speaks the first train.sample_count validation
+/// utterances in the voices of their prompts: prompt, output and target are in on-command/eval/ of the experiment,
+/// and the distance of output and target (mel-STFT) is printed. With --eval-random-text-prompts it speaks random texts
+/// of the split instead (on-command/eval-random-texts/).
 ///
 /// --rollback STEP goes back to the checkpoint of that step if a training went wrong, finished or interrupted. Newer
 /// checkpoints are moved aside (4-train/rolled-back-step-…), and the next run continues from that step and removes
@@ -330,6 +335,7 @@ pub struct PartsArgs {
 Examples:
   flowmill train recipes/demo --overfit 1
   flowmill train recipes/demo --eval
+  flowmill train recipes/vall-e/smoke.yaml --overfit 1 --set train.batch.batch_size=1
   flowmill train recipes/demo --replay recipes/demo/exp/demo/4-train/skipped/step-000123.json
   flowmill train recipes/demo --overfit 4 --steps 800 --set train.optim.lr=1e-3
   flowmill train recipes/demo --plan-memory --set train.gradient_checkpointing=true
@@ -357,9 +363,12 @@ pub struct TrainArgs {
     /// Repeat the skipped step in this dump
     #[arg(long, group = "what", value_name = "DUMP")]
     pub replay: Option<PathBuf>,
-    /// Validate the newest checkpoint
+    /// Validate the newest checkpoint; models that speak also speak
     #[arg(long, group = "what")]
     pub eval: bool,
+    /// With --eval: speak random texts of the validation split instead of those of the utterances
+    #[arg(long, requires = "eval", conflicts_with_all = ["overfit", "plan_memory", "replay", "rollback"])]
+    pub eval_random_text_prompts: bool,
     /// Go back to the checkpoint of this step
     #[arg(long, group = "what", value_name = "STEP")]
     pub rollback: Option<u64>,
@@ -678,6 +687,9 @@ pub struct SpeakArgs {
     /// The exported model: a folder with model.safetensors and config.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// An adapter that is added to the model: the folder of an exported one or of a checkpoint, or a lora.sft
+    #[arg(long, value_name = "ADAPTER")]
+    pub lora: Option<PathBuf>,
     /// The text to speak
     #[arg(long, value_name = "TEXT")]
     pub text: Option<String>,

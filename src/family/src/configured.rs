@@ -1,17 +1,19 @@
 //! A family with its settings, behind an interface without type parameters.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use flowmill_corpus::shard::{RowSizes, ShardIndex};
 use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
 use flowmill_runner::{Recipe, RecipeError, keys_of};
-use flowmill_train::{BoxError, Loss};
+use flowmill_train::metrics::Reference;
+use flowmill_train::{BoxError, LoraConfig, Loss, LossScaleConfig};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -50,10 +52,20 @@ pub trait Configured: Debug + Send + Sync {
     fn config(&self) -> Value;
     /// The family's own keys of the section `train`.
     fn options(&self) -> Map<String, Value>;
+    /// See [`Family::SPEAKS`].
+    fn speaks(&self) -> bool;
+    /// See [`Family::REFERENCES`].
+    fn references(&self) -> &'static [Reference];
+    fn loss_scale(&self) -> LossScaleConfig;
+    /// See [`Family::LEAST_LOSS_SCALE`].
+    fn least_loss_scale(&self) -> f64;
     fn extractors(&self) -> &'static [FittedExtractor];
     fn check(&self) -> Result<(), KeyError>;
     fn check_columns(&self, columns: &Columns) -> Result<(), KeyError>;
     fn check_initial_weights(&self) -> Result<(), KeyError>;
+    fn adapters(&self) -> Result<Option<LoraConfig>, KeyError>;
+    /// See [`Family::ADAPTED_LAYERS`].
+    fn adapted_layers(&self) -> &'static [&'static str];
     /// The family's own keys of the section `export`, checked; `others` are keys of that section that are not the family's.
     fn export_options(&self, recipe: &Recipe, others: &[&str]) -> Result<Value, RecipeError>;
     /// Returns these keys of the family.
@@ -73,10 +85,19 @@ pub trait Configured: Debug + Send + Sync {
     fn batch(&self, rows: &[ReaderRow<'_>], device: &Device) -> Result<Batch, BoxError>;
     /// Returns the examples of some rows, with their ids.
     fn examples(&self, rows: &[ReaderRow<'_>]) -> Result<Examples, BoxError>;
+    fn variants(&self) -> Vec<Arc<dyn Configured>>;
+    /// Gives examples the texts of others, one after the other. Fails if examples have no text.
+    fn with_texts_of(&self, examples: Examples, others: &Examples) -> Result<Examples, BoxError>;
     fn build(&self, seed: u64) -> Result<(Box<dyn AnyModel>, Parameters), BoxError>;
     fn initialize(&self, parameters: &mut Parameters, artifacts: &Artifacts, seed: u64) -> Result<(), BoxError>;
     fn describe(&self, index: &ShardIndex) -> Result<Value, BoxError>;
     fn export(&self, weights: &Path, file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>) -> Result<(), BoxError>;
+    fn export_adapters(
+        &self,
+        adapters: &BTreeMap<String, Tensor>,
+        lora: &LoraConfig,
+        file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>,
+    ) -> Result<(), BoxError>;
     /// Loads the model that `description` describes: `load` fills the parameters. See [`Loaded`].
     fn load(
         &self,
@@ -110,6 +131,12 @@ pub trait AnyModel: Send + Sync {
         extractors: &ExtractorFiles,
         rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError>;
+
+    /// See [`Model::distances`].
+    ///
+    /// # Errors
+    /// See [`Model::distances`].
+    fn distances(&self, made: &[Made]) -> Result<Vec<(String, f64)>, BoxError>;
 }
 
 /// The model of a family.
@@ -136,6 +163,10 @@ impl<F: Family> AnyModel for ModelOf<F> {
         let examples: &Vec<_> = examples.0.downcast_ref().ok_or_else(|| foreign::<F>("examples"))?;
         let description = serde_json::from_value(description.clone()).map_err(FamilyError::Settings)?;
         self.0.preview(context, examples, &description, extractors, rng_key)
+    }
+
+    fn distances(&self, made: &[Made]) -> Result<Vec<(String, f64)>, BoxError> {
+        self.0.distances(made)
     }
 }
 
@@ -166,6 +197,22 @@ impl<F: Family> Configured for TrainSettings<F> {
         }
     }
 
+    fn speaks(&self) -> bool {
+        F::SPEAKS
+    }
+
+    fn references(&self) -> &'static [Reference] {
+        F::REFERENCES
+    }
+
+    fn loss_scale(&self) -> LossScaleConfig {
+        F::loss_scale()
+    }
+
+    fn least_loss_scale(&self) -> f64 {
+        F::LEAST_LOSS_SCALE
+    }
+
     fn extractors(&self) -> &'static [FittedExtractor] {
         F::EXTRACTORS
     }
@@ -180,6 +227,14 @@ impl<F: Family> Configured for TrainSettings<F> {
 
     fn check_initial_weights(&self) -> Result<(), KeyError> {
         F::check_initial_weights(self)
+    }
+
+    fn adapters(&self) -> Result<Option<LoraConfig>, KeyError> {
+        F::adapters(&self.options)
+    }
+
+    fn adapted_layers(&self) -> &'static [&'static str] {
+        F::ADAPTED_LAYERS
     }
 
     fn export_options(&self, recipe: &Recipe, others: &[&str]) -> Result<Value, RecipeError> {
@@ -251,6 +306,21 @@ impl<F: Family> Configured for TrainSettings<F> {
         Ok(Examples(Box::new(examples)))
     }
 
+    fn variants(&self) -> Vec<Arc<dyn Configured>> {
+        F::variants(self).into_iter().map(|settings| Arc::new(settings) as Arc<dyn Configured>).collect()
+    }
+
+    fn with_texts_of(&self, examples: Examples, others: &Examples) -> Result<Examples, BoxError> {
+        let mut own: Box<Vec<(String, F::Example)>> = examples.0.downcast().map_err(|_| foreign::<F>("examples"))?;
+        let others: &Vec<(String, F::Example)> = others.0.downcast_ref().ok_or_else(|| foreign::<F>("examples"))?;
+        for ((_, example), (_, other)) in own.iter_mut().zip(others) {
+            if !F::take_text(example, other) {
+                return Err(format!("models of the family `{}` do not speak texts", F::NAME).into());
+            }
+        }
+        Ok(Examples(own))
+    }
+
     fn build(&self, seed: u64) -> Result<(Box<dyn AnyModel>, Parameters), BoxError> {
         let (model, parameters) = F::build(&self.config, seed)?;
         Ok((Box::new(ModelOf::<F>(model)), parameters))
@@ -266,6 +336,15 @@ impl<F: Family> Configured for TrainSettings<F> {
 
     fn export(&self, weights: &Path, file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>) -> Result<(), BoxError> {
         F::export(&self.config, weights, file)
+    }
+
+    fn export_adapters(
+        &self,
+        adapters: &BTreeMap<String, Tensor>,
+        lora: &LoraConfig,
+        file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>,
+    ) -> Result<(), BoxError> {
+        F::export_adapters(adapters, lora, file)
     }
 
     fn load(

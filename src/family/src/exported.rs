@@ -148,6 +148,9 @@ pub struct Card {
 
 /// A [`Loaded`] model of any family.
 pub trait AnyExported: Send + Sync {
+    /// The family's name, and whether it speaks texts ([`Family::SPEAKS`]).
+    fn family(&self) -> (&'static str, bool);
+
     /// Number of weights.
     fn parameter_count(&self) -> usize;
 
@@ -171,6 +174,10 @@ pub trait AnyExported: Send + Sync {
 }
 
 impl<F: Family> AnyExported for Loaded<F> {
+    fn family(&self) -> (&'static str, bool) {
+        (F::NAME, F::SPEAKS)
+    }
+
     fn parameter_count(&self) -> usize {
         self.parameters.element_count(true)
     }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::{RowSizes, ShardIndex};
 use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
-use flowmill_train::{BoxError, Loss};
+use flowmill_train::metrics::Reference;
+use flowmill_train::{BoxError, LoraConfig, Loss, LossScaleConfig};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -163,8 +164,18 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// The family's own keys of the section `train` that hold paths, as [`StagePaths`](flowmill_runner::StagePaths)
     /// writes them. They are relative to [`Artifacts::root`].
     const PATHS: &'static [&'static str] = &[];
+    /// True if models of this family speak texts: `flowmill speak` uses them, and `flowmill train --eval` and `--overfit`
+    /// write speech to listen to.
+    const SPEAKS: bool = false;
+    /// Values of metrics that are shown next to those of a training.
+    const REFERENCES: &'static [Reference] = &[];
+    /// The smallest loss scale in half precision.
+    const LEAST_LOSS_SCALE: f64 = 0.0;
+
     /// Words that may be in the place of a path.
     const WORDS: &'static [&'static str] = &[];
+    /// The linear layers that get adapters if `train.lora.targets` names none; empty if they must be named.
+    const ADAPTED_LAYERS: &'static [&'static str] = &[];
 
     /// `train.model` without `family`. The default is the published model.
     type Config: Settings;
@@ -204,6 +215,20 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     fn check_initial_weights(settings: &TrainSettings<Self>) -> Result<(), KeyError> {
         let _ = settings;
         Ok(())
+    }
+
+    /// Returns the loss scale in half precision, as far as the recipe does not set it.
+    fn loss_scale() -> LossScaleConfig {
+        LossScaleConfig::default()
+    }
+
+    /// Returns the adapters that the family's own options describe, as an alternative to `train.lora`.
+    ///
+    /// # Errors
+    /// Returns the invalid key.
+    fn adapters(options: &Self::TrainOptions) -> Result<Option<LoraConfig>, KeyError> {
+        let _ = options;
+        Ok(None)
     }
 
     /// Checks the options of the section `export`.
@@ -287,6 +312,18 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         rng_key: RngKey,
     ) -> Result<Self::Example, BoxError>;
 
+    /// Returns the settings under which each thing that a sample can be drawn for, such as a level of codes, is drawn alone. A test
+    /// of overfitting trains on all of them. The first are also those of previews.
+    fn variants(settings: &TrainSettings<Self>) -> Vec<TrainSettings<Self>> {
+        vec![settings.clone()]
+    }
+
+    /// Gives an example the text of another one. Returns whether examples have a text.
+    fn take_text(example: &mut Self::Example, other: &Self::Example) -> bool {
+        let _ = (example, other);
+        false
+    }
+
     /// Makes a batch of examples. Tensors may be on the CPU: they move to the device of the parameters at the first
     /// operation that reads both.
     ///
@@ -340,6 +377,20 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>,
     ) -> Result<(), BoxError> {
         let _ = (config, weights, file);
+        Ok(())
+    }
+
+    /// Writes trained adapters, by the names of PEFT, in the formats that public code reads; `file` returns the path
+    /// for a file name.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be written.
+    fn export_adapters(
+        adapters: &BTreeMap<String, Tensor>,
+        lora: &LoraConfig,
+        file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>,
+    ) -> Result<(), BoxError> {
+        let _ = (adapters, lora, file);
         Ok(())
     }
 
@@ -402,4 +453,14 @@ pub trait Model<F: Family>: Send + Sync + 'static {
         extractors: &ExtractorFiles,
         rng_key: RngKey,
     ) -> Result<Vec<Made>, BoxError>;
+
+    /// Returns the distances of generated outputs of a preview from the real ones, each with the id of its example. None by
+    /// default.
+    ///
+    /// # Errors
+    /// Returns an error if outputs cannot be compared.
+    fn distances(&self, made: &[Made]) -> Result<Vec<(String, f64)>, BoxError> {
+        let _ = made;
+        Ok(Vec::new())
+    }
 }

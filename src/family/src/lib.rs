@@ -7,11 +7,12 @@
 //!
 //! | step | functions of [`Family`] |
 //! |---|---|
-//! | the recipe is read and checked | `check`, `check_columns`, `check_initial_weights`, `check_export` |
+//! | the recipe is read and checked | `check`, `check_columns`, `check_initial_weights`, `check_export`, `adapters`, `loss_scale` |
 //! | stage 3 packs shards | [`Family::SHARD_COLUMNS`] |
 //! | stage 4 opens shards | `columns`, `reader`, `cost`, `example`, `collate` |
-//! | stage 4 trains | `complete`, `build`, `initialize`; [`Model::loss`], [`Model::preview`], `describe` |
-//! | stage 6 exports, samples and scores | `sampling`, `export`, `scorer`, `card` |
+//! | stage 4 trains | `complete`, `build`, `initialize`; [`Model::loss`], [`Model::preview`], `describe`; [`Family::REFERENCES`] |
+//! | `flowmill train --overfit`, `--eval` | `variants`, `take_text`, [`Model::distances`] |
+//! | stage 6 exports, samples and scores | `sampling`, `export`, `export_adapters`, `scorer`, `card` |
 //! | `flowmill synth` | `synthesizer` |
 //! | `flowmill report` | `explain` |
 
@@ -31,6 +32,7 @@ pub use family::{
     Artifacts, Columns, Derived, ExtractorFiles, Family, FittedExtractor, Model, NoOptions, Provided, Settings,
     TrainSettings,
 };
-pub use flowmill_train::{BoxError, Loss};
+pub use flowmill_train::metrics::Reference;
+pub use flowmill_train::{BoxError, LoraConfig, Loss, LossScaleConfig};
 pub use output::{Audio, Image, Made, MelOutput, Output};
 pub use registry::{Registered, Registry};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::TrainError;
 use crate::interval::Interval;
 use crate::loss_scale::LossScaleConfig;
-use crate::metrics::WandbConfig;
+use crate::metrics::{Reference, WandbConfig};
 use crate::optimizer::OptimConfig;
 use crate::schedule::ScheduleConfig;
 use crate::stopping::EarlyStopping;
@@ -108,6 +108,9 @@ pub struct TrainConfig {
     /// The configuration that a Weights & Biases run shows.
     #[serde(skip)]
     pub described: Value,
+    /// Values of metrics that are shown next to those of the run.
+    #[serde(skip)]
+    pub references: &'static [Reference],
     /// Checkpoints to keep.
     pub keep: KeepConfig,
     /// Batches loaded ahead, 0 to 1024.
@@ -151,6 +154,7 @@ impl Default for TrainConfig {
             wandb: None,
             wall_clock: false,
             described: Value::Null,
+            references: &[],
             keep: KeepConfig::default(),
             prefetch: 4,
             num_workers: 2,

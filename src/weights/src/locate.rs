@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-/// File names of weights in folders: checkpoints and exported models, Transformers, Diffusers, CosyVoice. The first existing one
-/// is used.
-const IN_FOLDERS: [&str; 7] = [
+/// File names of weights in folders: checkpoints and exported models, Transformers, Diffusers, CosyVoice, the public VALL-E trainer,
+/// DeepSpeed. The first existing one is used.
+const IN_FOLDERS: [&str; 10] = [
     "model.safetensors",
     "model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors",
@@ -20,11 +20,14 @@ const IN_FOLDERS: [&str; 7] = [
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     FLOW,
+    "fp32.sft",
+    "fp32.pth",
+    "mp_rank_00_model_states.pt",
 ];
 /// The file of the flow in a folder of CosyVoice.
 const FLOW: &str = "flow.pt";
 /// File extensions of weight files.
-const EXTENSIONS: [&str; 7] = ["safetensors", "pt", "pth", "bin", "ckpt", "pkl", "onnx"];
+const EXTENSIONS: [&str; 8] = ["safetensors", "sft", "pt", "pth", "bin", "ckpt", "pkl", "onnx"];
 /// Number of files of a folder that a message names.
 const SHOWN: usize = 5;
 /// Suffix of the name of an index of shards.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use flowmill_corpus::sampling::{BatchSize, Order, Phase, SamplingOptions, curriculum};
 use flowmill_family::{Configured, FamilyError, Registry};
+use flowmill_nn::Precision;
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError, joined_schema, keys_of};
-use flowmill_train::{LoraConfig, RunLength, TrainConfig, TrainError};
+use flowmill_train::lora::AdapterFiles;
+use flowmill_train::{LoraConfig, LossScaleConfig, RunLength, TrainConfig, TrainError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -215,6 +217,47 @@ fn taken<T: DeserializeOwned>(section: &mut Map<String, Value>) -> Result<T, Fam
     serde_json::from_value(Value::Object(own)).map_err(FamilyError::Options)
 }
 
+/// Returns the adapters that the recipe describes, as `lora` or in the family's own form, with the layers that the
+/// family adapts if it names none.
+fn adapters(
+    model: &dyn Configured,
+    given: Option<LoraConfig>,
+    recipe: &Recipe,
+) -> Result<Option<LoraConfig>, RecipeError> {
+    let with_layers = |mut lora: LoraConfig| {
+        if lora.targets.is_empty() {
+            lora.targets = model.adapted_layers().iter().map(|&layer| layer.to_owned()).collect();
+        }
+        lora
+    };
+    let own = model.adapters().map_err(|error| error.in_recipe(recipe))?.map(with_layers);
+    match (given.map(with_layers), own) {
+        (Some(given), Some(own)) if given != own => {
+            let reason = "describes other adapters than the family's own keys; remove one of the two";
+            Err(recipe.error(&format!("{SECTION}.lora"), reason))
+        }
+        (given, own) => Ok(given.or(own)),
+    }
+}
+
+/// Returns the loss scale of half precision: the recipe's settings, and for the others the family's.
+fn loss_scale(run: &TrainConfig, model: &dyn Configured, recipe: &Recipe) -> Option<LossScaleConfig> {
+    if run.precision != Precision::Fp16 {
+        return run.loss_scale.clone();
+    }
+    let own = model.loss_scale();
+    let Some(given) = run.loss_scale.clone() else { return Some(own) };
+    let sets = |key: &str| recipe.sets(&format!("{SECTION}.loss_scale.{key}"));
+    Some(LossScaleConfig {
+        dynamic: if sets("dynamic") { given.dynamic } else { own.dynamic },
+        initial: if sets("initial") { given.initial } else { own.initial },
+        window: if sets("window") { given.window } else { own.window },
+        hysteresis: if sets("hysteresis") { given.hysteresis } else { own.hysteresis },
+        floor: if sets("floor") { given.floor } else { own.floor },
+        ceiling: if sets("ceiling") { given.ceiling } else { own.ceiling },
+    })
+}
+
 impl TrainSection {
     /// Reads, completes and checks the section.
     ///
@@ -226,6 +269,7 @@ impl TrainSection {
         let mut settings: StageSettings = recipe.shared(SECTION, &known)?;
         let mut run: TrainConfig = recipe.shared(SECTION, &known)?;
         let model = family.read(recipe, &known)?;
+        settings.lora = adapters(model.as_ref(), settings.lora.take(), recipe)?;
         run.seed = *settings.seed.get_or_insert(recipe.seed());
         if let Some(wandb) = &mut run.wandb {
             wandb.name.get_or_insert(recipe.name().to_owned());
@@ -234,6 +278,8 @@ impl TrainSection {
             run.max_epochs.get_or_insert(DEFAULT_EPOCHS);
         }
         let mut section = Self { model, settings, run };
+        section.run.references = section.model.references();
+        section.run.loss_scale = loss_scale(&section.run, section.model.as_ref(), recipe);
         section.check(recipe)?;
         section.run.loss_scale = section.run.loss_scale();
         section.run.described = section.described();
@@ -273,6 +319,12 @@ impl TrainSection {
             Err(other) => return refuse("optim", &other.to_string()),
         }
         model.check().map_err(|error| error.in_recipe(recipe))?;
+        let least = model.least_loss_scale();
+        if let Some(scale) = run.loss_scale.as_ref().filter(|scale| scale.floor < least) {
+            let reason =
+                format!("{} is below {least}: a smaller scale ruins pretrained weights of this family", scale.floor);
+            return refuse("loss_scale.floor", &reason);
+        }
         if !(1..=MOST_SAMPLES).contains(&settings.sample_count) {
             return refuse("sample_count", &format!("must be between 1 and {MOST_SAMPLES}"));
         }
@@ -319,7 +371,8 @@ impl TrainSection {
             }
             if self.settings.lora.is_some() {
                 let reason = "adapters need trained weights: set train.init_from to them";
-                return refuse("lora", reason);
+                let key = if recipe.sets("train.lora") { "lora" } else { "loras" };
+                return refuse(key, reason);
             }
             return Ok(());
         }
@@ -367,7 +420,7 @@ impl TrainSection {
         self.check_weights(recipe)?;
         let refuse = |key: &str, reason: &str| Err(recipe.error(&format!("{SECTION}.{key}"), reason));
         let adapter = init_weights::adapter_files(self, recipe);
-        let mut files = adapter.iter().flat_map(|files| [&files.model, &files.config]);
+        let mut files = adapter.iter().flat_map(AdapterFiles::iter);
         if let Some(file) = files.find(|file| !file.is_file()) {
             return refuse("lora.init_from", &format!("there is no file {}", file.display()));
         }

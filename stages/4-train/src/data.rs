@@ -167,14 +167,46 @@ impl TrainingData {
     /// Returns an error if one cannot be read or does not match the model.
     pub fn examples(&self, count: usize, rng_key: RngKey) -> Result<Option<Examples>, StageError> {
         let numbers: Vec<u32> = (self.train_len as u32..).take(count.min(self.validation_len())).collect();
+        self.examples_of(&numbers, rng_key)
+    }
+
+    /// Returns the examples of `count` random validation utterances; none without validation data.
+    ///
+    /// # Errors
+    /// See [`examples`](Self::examples).
+    pub fn random_examples(&self, count: usize, rng_key: RngKey) -> Result<Option<Examples>, StageError> {
+        // There are at most as many utterances as numbers of 32 bits.
+        let (first, all) = (self.train_len as u32, self.validation_len() as u32);
+        let count = if all == 0 { 0 } else { count as u64 };
+        let numbers: Vec<u32> = (0..count).map(|at| first + rng_key.below_at(at, all)).collect();
+        self.examples_of(&numbers, rng_key)
+    }
+
+    /// Returns the examples of utterances, under the family's settings for previews; none without utterances.
+    ///
+    /// # Errors
+    /// See [`examples`](Self::examples).
+    pub fn examples_of(&self, numbers: &[u32], rng_key: RngKey) -> Result<Option<Examples>, StageError> {
         if numbers.is_empty() {
             return Ok(None);
         }
-        let rows = self.rows(&numbers).map_err(StageError::other)?;
-        let numbers = numbers.into_iter().map(u64::from);
+        let rows = self.rows(numbers).map_err(StageError::other)?;
+        let numbers = numbers.iter().map(|&number| u64::from(number));
         let rows: Vec<ReaderRow<'_>> =
             rows.iter().zip(numbers).map(|(row, number)| reader_row(row, number, rng_key)).collect();
-        self.model.examples(&rows).map(Some).map_err(StageError::other)
+        let shown = self.model.variants().into_iter().next().unwrap_or_else(|| self.model.clone());
+        shown.examples(&rows).map(Some).map_err(StageError::other)
+    }
+
+    /// Loads a batch like [`DataSource::load`] under other settings of the family.
+    ///
+    /// # Errors
+    /// Returns an error if a row cannot be read or does not match the model.
+    pub fn load_as(&self, model: &dyn Configured, items: &[u32], rng_key: RngKey) -> Result<Batch, BoxError> {
+        let rows = self.rows(items)?;
+        let rows = rows.iter().enumerate();
+        let rows: Vec<ReaderRow<'_>> = rows.map(|(at, row)| reader_row(row, sample(items, at), rng_key)).collect();
+        model.batch(&rows, &self.device)
     }
 
     /// Returns what the family has to say about the splits, each note with the split's name.
@@ -247,10 +279,7 @@ impl DataSource for TrainingData {
     }
 
     fn load(&self, items: &[u32], rng_key: RngKey) -> Result<Batch, BoxError> {
-        let rows = self.rows(items)?;
-        let rows = rows.iter().enumerate();
-        let rows: Vec<ReaderRow<'_>> = rows.map(|(at, row)| reader_row(row, sample(items, at), rng_key)).collect();
-        self.model.batch(&rows, &self.device)
+        self.load_as(self.model.as_ref(), items, rng_key)
     }
 
     fn validation(&self) -> Vec<Vec<u32>> {

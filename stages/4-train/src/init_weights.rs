@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use flowmill_nn::{LoadReport, Parameters, low_rank};
 use flowmill_runner::{Recipe, StageError};
-use flowmill_train::LoraConfig;
+use flowmill_train::checkpoint::read_state;
 use flowmill_train::lora::{AdapterFiles, SavedAdapter};
+use flowmill_train::{LoraConfig, TrainError};
 use flowmill_weights::{Archive, Naming, NamingError};
+use serde::Deserialize;
 
 use crate::{Adapted, CONFIG_FILE, TrainSection};
 
@@ -195,12 +197,27 @@ pub fn adapter_files(section: &TrainSection, recipe: &Recipe) -> Option<AdapterF
     Some(AdapterFiles::at(&recipe.resolve(path)))
 }
 
+/// Reads an adapter. A checkpoint has its settings in the record of what the training was started with.
+///
+/// # Errors
+/// See [`SavedAdapter::read`].
+pub fn saved_adapter(files: &AdapterFiles) -> Result<SavedAdapter, TrainError> {
+    let saved = SavedAdapter::read(files)?;
+    let folder = files.model.parent().unwrap_or(Path::new(""));
+    let record = read_state(folder).ok().and_then(|state| state.record);
+    let lora = record.and_then(|record| LoraConfig::deserialize(&record["config"]["lora"]).ok());
+    Ok(match lora {
+        Some(lora) => saved.trained_with(&lora),
+        None => saved,
+    })
+}
+
 /// Loads the values of an earlier adapter into the attached adapters. Returns a line for the log.
 ///
 /// # Errors
 /// Returns an error if it cannot be read, or has other layers, another rank or scale.
 pub fn go_on_from(parameters: &mut Parameters, lora: &LoraConfig, files: &AdapterFiles) -> Result<String, StageError> {
-    let saved = SavedAdapter::read(files).map_err(StageError::other)?;
+    let saved = saved_adapter(files).map_err(StageError::other)?;
     let layers = saved.load(lora, parameters).map_err(StageError::other)?;
     let base = saved.base.map_or("unnamed weights".to_owned(), |base| format!("`{base}`"));
     Ok(format!("continuing from the adapter {} of {layers} layers, trained on {base}", files.model.display()))

@@ -10,6 +10,7 @@ mod columns;
 mod config;
 mod data;
 mod evaluate;
+mod heard;
 mod identity;
 mod init_weights;
 mod leakage;
@@ -41,9 +42,11 @@ use serde_json::{Value, json};
 
 pub use config::{BatchConfig, StageSettings, TrainSection};
 use data::DataPaths;
-pub use evaluate::{evaluate, replay};
+pub use evaluate::{Evaluated, Listening, evaluate, replay};
+pub use heard::Heard;
+pub use init_weights::saved_adapter;
 pub use mixture::MixtureEntry;
-pub use overfit::overfit;
+pub use overfit::{Overfitted, overfit};
 pub use plan_memory::plan_memory;
 pub use preview::file_name;
 pub use rollback::rollback;
@@ -191,7 +194,7 @@ impl Stage for TrainStage {
             part = part.input_as(role, file);
         }
         let weights = training.weights.iter().flat_map(|file| init_weights::weight_files(file));
-        let adapter = training.adapter.iter().flat_map(|files| [files.model.clone(), files.config.clone()]);
+        let adapter = training.adapter.iter().flat_map(|files| files.iter().map(Path::to_owned));
         let part =
             part.starting(|part| part.inputs_as("initial weights", weights).inputs_as("initial adapter", adapter));
         Ok(Some(Phase::new("training", vec![part.work(move |work| training.run(work))]).counting("steps")))

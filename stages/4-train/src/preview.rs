@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use flowmill_family::{AnyModel, Examples, ExtractorFiles};
+use flowmill_family::{AnyModel, Configured, Examples, ExtractorFiles, Made};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters, low_rank};
 use flowmill_train::checkpoint::MODEL_FILE;
+use flowmill_train::lora::{ADAPTER_CONFIG, ADAPTER_MODEL, write_adapter};
 use flowmill_train::{BoxError, Sample};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::CONFIG_FILE;
+use crate::{Adapted, CONFIG_FILE};
 
 /// Everything except the weights that is needed to generate and to export.
 pub struct Preview {
@@ -22,8 +24,10 @@ pub struct Preview {
     pub seed: u64,
     /// The description of the model for `config.json`.
     pub description: Value,
-    /// The scale of the adapters in the weights, if any.
-    pub adapter_scale: Option<f32>,
+    /// The adapters in the weights, if any.
+    pub adapted: Option<Adapted>,
+    /// The settings of the family.
+    pub config: Arc<dyn Configured>,
     /// The fitted extractors that belong to the model, and their names in its folder.
     pub extractors: ExtractorFiles,
 }
@@ -32,17 +36,34 @@ impl Preview {
     /// Generates samples of the examples, from noise that is always the same.
     pub fn samples(&self, model: &dyn AnyModel, parameters: &Parameters) -> Result<Vec<Sample>, BoxError> {
         let examples = self.examples.as_ref().ok_or("there is no validation split with utterances to sample")?;
+        self.files(&self.made(model, parameters, examples)?)
+    }
+
+    /// Generates outputs for some examples, from noise that is always the same.
+    pub fn made(
+        &self,
+        model: &dyn AnyModel,
+        parameters: &Parameters,
+        examples: &Examples,
+    ) -> Result<Vec<Made>, BoxError> {
         let (context, rng_key) = (Context::inference(parameters), RngKey::new(self.seed).purpose("samples"));
-        let made = model.preview(&context, examples, &self.description, &self.extractors, rng_key)?;
+        model.preview(&context, examples, &self.description, &self.extractors, rng_key)
+    }
+
+    /// Returns the files of outputs.
+    pub fn files(&self, made: &[Made]) -> Result<Vec<Sample>, BoxError> {
         let files = made.par_iter().map(|made| made.files(&file_name(&made.name)));
         Ok(files.collect::<Result<Vec<_>, BoxError>>()?.into_iter().flatten().collect())
     }
 
-    /// Writes a model folder for `flowmill synth --model`.
+    /// Writes a model folder for `flowmill synth --model`; adapters are merged into the weights, and written next to them.
     pub fn export(&self, parameters: &Parameters, folder: &Path) -> Result<(), BoxError> {
         let mut tensors: BTreeMap<_, _> = parameters.named_tensors().into_iter().collect();
-        if let Some(scale) = self.adapter_scale {
-            low_rank::merge(&mut tensors, scale)?;
+        if let Some(Adapted { settings, base, .. }) = &self.adapted {
+            let adapters = low_rank::merge(&mut tensors, settings.scale())?;
+            let [alone, description] = [ADAPTER_MODEL, ADAPTER_CONFIG].map(|name| folder.join(name));
+            write_adapter(&adapters, settings, base.as_deref(), &alone, &description)?;
+            self.config.export_adapters(&adapters, settings, &mut |name| Ok(folder.join(name)))?;
         }
         let merged: Vec<_> = tensors.into_iter().collect();
         flowmill_weights::write(&folder.join(MODEL_FILE), &merged, &Default::default())?;

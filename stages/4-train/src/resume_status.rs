@@ -6,7 +6,7 @@ use std::sync::Arc;
 use flowmill_family::Registry;
 use flowmill_runner::{End, Reached, Restored, Resumable, StageError, WorkRecord};
 use flowmill_train::checkpoint::{State, read_state, step_of};
-use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
+use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, REFERENCES_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
 use flowmill_train::{EarlyStopping, Limits, RunIdentity, SKIPPED_FOLDER, ScheduleConfig, TrainError};
 use serde_json::Value;
@@ -151,7 +151,7 @@ fn restored(output: &str) -> Option<Restored> {
     if let Some(name) = output.strip_prefix(SAMPLES).and_then(|rest| rest.strip_prefix('/')) {
         return Some(Restored::Linked(name.replacen("step-", "samples-", 1)));
     }
-    let is_log = [METRICS_FILE, EVENTS_FILE, COMMANDS_FILE].contains(&output)
+    let is_log = [METRICS_FILE, EVENTS_FILE, REFERENCES_FILE, COMMANDS_FILE].contains(&output)
         || [WANDB_FOLDER, SKIPPED_FOLDER]
             .iter()
             .any(|folder| output.strip_prefix(*folder).is_some_and(|rest| rest.starts_with('/')));
@@ -171,6 +171,7 @@ mod tests {
         for log in [
             "metrics.jsonl",
             EVENTS_FILE,
+            REFERENCES_FILE,
             "commands.jsonl",
             "wandb/offline-run-1/run-1.wandb",
             "skipped/step-000001.json",

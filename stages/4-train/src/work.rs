@@ -11,7 +11,7 @@ use flowmill_runner::{PartReport, PartWork, Recipe, StageError};
 use flowmill_train::checkpoint::{self, step_of};
 use flowmill_train::device::{in_words, place};
 use flowmill_train::lora::AdapterFiles;
-use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, WANDB_FOLDER};
+use flowmill_train::metrics::{EVENTS_FILE, METRICS_FILE, REFERENCES_FILE, WANDB_FOLDER};
 use flowmill_train::steering::COMMANDS_FILE;
 use flowmill_train::{LoraConfig, SKIPPED_FOLDER, Summary, TrainError, samples_step};
 use serde::{Deserialize, Serialize};
@@ -176,7 +176,8 @@ impl Training {
             examples: data.examples(section.settings.sample_count, RngKey::new(seed).purpose("preview"))?,
             seed,
             description: self.describe(config.as_ref())?,
-            adapter_scale: section.settings.lora.as_ref().map(LoraConfig::scale),
+            adapted: self.adapted(),
+            config: config.clone(),
             extractors: ExtractorFiles::new(self.extractors.clone()),
         };
         Ok(Prepared { config, data, task: FamilyTask { model, preview }, parameters })
@@ -193,10 +194,9 @@ impl Training {
 
     /// Makes checkpoints, metrics, the configuration and the base weights of adapters outputs.
     fn publish(&self, work: &PartWork, Prepared { task, parameters, .. }: &Prepared) -> Result<(), StageError> {
-        let mut logs: Vec<(String, String)> = [METRICS_FILE, EVENTS_FILE, SKIPPED_FOLDER, COMMANDS_FILE, WANDB_FOLDER]
-            .iter()
-            .map(|name| ((*name).to_owned(), (*name).to_owned()))
-            .collect();
+        let files = [METRICS_FILE, EVENTS_FILE, REFERENCES_FILE, COMMANDS_FILE];
+        let names = files.iter().chain(&[SKIPPED_FOLDER, WANDB_FOLDER]);
+        let mut logs: Vec<(String, String)> = names.map(|name| ((*name).to_owned(), (*name).to_owned())).collect();
         for name in work.persisted()? {
             if step_of(&name).is_some() {
                 self.publish_checkpoint(work, &name)?;
@@ -206,11 +206,7 @@ impl Training {
         }
         for (name, output) in logs {
             let path = work.staging_dir().join(&name);
-            let is_whole = if [METRICS_FILE, EVENTS_FILE, COMMANDS_FILE].contains(&name.as_str()) {
-                path.is_file()
-            } else {
-                path.is_dir()
-            };
+            let is_whole = if files.contains(&name.as_str()) { path.is_file() } else { path.is_dir() };
             if is_whole && let Err(error) = work.output_persisted(&name, &output) {
                 work.message(format!(
                     "WARNING: {output} is left out of the results, which do not depend on it: {error}"
@@ -260,14 +256,17 @@ impl Training {
         {
             fields.extend(own);
         }
-        if let Some(lora) = &self.section.settings.lora {
-            described["lora"] = json!(Adapted {
-                settings: lora.clone(),
-                base: self.section.settings.init_from.as_deref().map(base_name),
-                merged: true
-            });
+        if let Some(adapted) = self.adapted() {
+            described["lora"] = json!(adapted);
         }
         Ok(described)
+    }
+
+    /// Returns the adapters that are trained, if any.
+    fn adapted(&self) -> Option<Adapted> {
+        let settings = self.section.settings.lora.clone()?;
+        let base = self.section.settings.init_from.as_deref().map(base_name);
+        Some(Adapted { settings, base, merged: true })
     }
 }
 

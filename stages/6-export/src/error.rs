@@ -35,6 +35,14 @@ pub enum ExportError {
     /// The device cannot be used, or has no memory for the model.
     #[error(transparent)]
     Device(#[from] flowmill_nn::NnError),
+    /// The model does not speak texts.
+    #[error("{}: a model of the family `{family}` does not speak texts", folder.display())]
+    Silent {
+        /// Its folder.
+        folder: PathBuf,
+        /// Its family.
+        family: &'static str,
+    },
     /// The model could not be used in the requested way.
     #[error(transparent)]
     Model(BoxError),

@@ -2,7 +2,7 @@
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
-//! | model | `model` | `model.safetensors`, the weights for public code (`flow.pt`), `config.json`, the fitted extractors; for adapters `adapter_model.safetensors` and `adapter_config.json` |
+//! | model | `model` | `model.safetensors`, the weights for public code (`flow.pt`), `config.json`, the fitted extractors; for adapters `adapter_model.safetensors` and `adapter_config.json`, and the public form of the family |
 //! | samples | `samples` | `samples/UTT.wav`, `samples/UTT.png` (or other outputs of the family), `scores.json` |
 //! | card | `card` | `README.md` |
 //!
@@ -145,7 +145,7 @@ impl Export {
         let model = train.model.clone();
         let part = part.work(move |work| {
             match (&base, adapters::described(&description)?) {
-                (Some(base), Some(adapted)) => adapters::write(base, &weights, &adapted, merge, work)?,
+                (Some(base), Some(adapted)) => adapters::write(model.as_ref(), base, &weights, &adapted, merge, work)?,
                 _ => copy_bytes(&weights, &work.output(WEIGHTS)?)?,
             }
             let apart = if base.is_some() && !merge { Adapters::Apart } else { Adapters::Merged };

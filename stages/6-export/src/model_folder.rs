@@ -5,8 +5,9 @@ use std::path::Path;
 use candle_core::Device;
 use flowmill_family::{AnyExported, Registry};
 use flowmill_nn::{Parameters, low_rank};
-use flowmill_stage_train::Adapted;
-use flowmill_train::lora::{ADAPTER_MODEL, read_adapter};
+use flowmill_stage_train::{Adapted, saved_adapter};
+use flowmill_train::TrainError;
+use flowmill_train::lora::{ADAPTER_MODEL, AdapterFiles, read_adapter};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -41,6 +42,20 @@ pub fn load(
     weights: &Path,
     device: &Device,
 ) -> Result<Box<dyn AnyExported>, ExportError> {
+    load_adapted(registry, config, weights, None, device)
+}
+
+/// Loads a model like [`load`], with the adapters at the path `more` added to its weights.
+///
+/// # Errors
+/// See [`load`]; [`ExportError::Weights`] also if the adapters cannot be read or are not for this model.
+pub fn load_adapted(
+    registry: &Registry,
+    config: &Path,
+    weights: &Path,
+    more: Option<&Path>,
+    device: &Device,
+) -> Result<Box<dyn AnyExported>, ExportError> {
     let describe = |reason: String| ExportError::Description { path: config.to_owned(), reason };
     let text = std::fs::read_to_string(config).map_err(|source| ExportError::file(config, source))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| describe(e.to_string()))?;
@@ -51,7 +66,7 @@ pub fn load(
     let folder = config.parent().unwrap_or(Path::new(""));
     let loaded = model.load(&json, folder, device, &mut |parameters| {
         let adapters = description.lora.as_ref().filter(|adapted| !adapted.merged);
-        load_weights(parameters, weights, adapters)?;
+        load_weights(parameters, weights, adapters, more)?;
         Ok(parameters.to_device(device).map_err(ExportError::Device)?)
     });
     // Errors of the weights are this crate's own; all others come from the description.
@@ -59,8 +74,13 @@ pub fn load(
 }
 
 /// Sets every parameter from the weights at `path`, merged with the adapters in the same folder if there are any
-/// according to `adapters`.
-fn load_weights(parameters: &mut Parameters, path: &Path, adapters: Option<&Adapted>) -> Result<(), ExportError> {
+/// according to `adapters`, and with those at the path `more`.
+fn load_weights(
+    parameters: &mut Parameters,
+    path: &Path,
+    adapters: Option<&Adapted>,
+    more: Option<&Path>,
+) -> Result<(), ExportError> {
     let refuse = |reason: String| ExportError::Weights { path: path.to_owned(), reason };
     tracing::info!(path = %path.display(), adapters = adapters.is_some(), "loading an exported model");
     let file = flowmill_weights::read(path).map_err(|error| refuse(error.about(path)))?;
@@ -69,6 +89,10 @@ fn load_weights(parameters: &mut Parameters, path: &Path, adapters: Option<&Adap
         let apart = read_adapter(&path.with_file_name(ADAPTER_MODEL)).map_err(|error| refuse(error.to_string()))?;
         tensors.extend(apart);
         low_rank::merge(&mut tensors, adapted.settings.scale()).map_err(|error| refuse(error.to_string()))?;
+    }
+    if let Some(more) = more {
+        let refuse = |error: TrainError| ExportError::Weights { path: more.to_owned(), reason: error.to_string() };
+        saved_adapter(&AdapterFiles::at(more)).and_then(|saved| saved.merge_into(&mut tensors)).map_err(refuse)?;
     }
     let report = parameters.load(&tensors).map_err(|error| refuse(error.to_string()))?.with_integers(&file.integers);
     if report.is_exact() { Ok(()) } else { Err(refuse(format!("these weights are not for this model: {report}"))) }

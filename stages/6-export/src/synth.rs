@@ -19,6 +19,10 @@ pub struct SynthOptions {
     pub seed: u64,
     /// The device of the model.
     pub device: DeviceName,
+    /// True if the model must be one that speaks texts.
+    pub speaks: bool,
+    /// Adapters that are added to the weights: an exported adapter or a checkpoint.
+    pub adapter: Option<PathBuf>,
 }
 
 /// The result of one request.
@@ -37,11 +41,18 @@ impl Synth {
     /// Opens a folder that stage 6 wrote.
     ///
     /// # Errors
-    /// [`ExportError`] with the missing or invalid file, or the device or option that cannot be used.
+    /// [`ExportError`] with the missing or invalid file, or the device or option that cannot be used;
+    /// [`ExportError::Silent`].
     pub fn open(registry: &Registry, folder: &Path, options: SynthOptions) -> Result<Self, ExportError> {
         let device = device::open(options.device)?;
         let config = folder.join(CONFIG);
-        let model = model_folder::load(registry, &config, &folder.join(WEIGHTS), &device)?;
+        let adapter = options.adapter.as_deref();
+        let model = model_folder::load_adapted(registry, &config, &folder.join(WEIGHTS), adapter, &device)?;
+        if let (family, false) = model.family()
+            && options.speaks
+        {
+            return Err(ExportError::Silent { folder: folder.to_owned(), family });
+        }
         let synthesizer = model.synthesizer(options.options, options.seed);
         Ok(Self(synthesizer.map_err(ExportError::Model)?))
     }

@@ -16,7 +16,7 @@ use crate::style;
 pub fn run(arguments: &ConvertArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let target = Target::of(&arguments.output).ok_or_else(|| {
         let output = arguments.output.display();
-        Failure::usage(format!("{output}: unknown extension; use .safetensors, .pt, .pth or .bin"))
+        Failure::usage(format!("{output}: unknown extension; use .safetensors, .pt, .pth, .bin or .sft"))
     })?;
     let mut archive = Archive::open(&arguments.input).map_err(|error| Failure::Failed(error.into()))?;
     if archive.tensors.is_empty() {

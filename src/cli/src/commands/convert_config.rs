@@ -56,6 +56,9 @@ const TABLE: &[(&str, To)] = &[
     ("dataset.workers", Key("train.num_workers")),
     ("dataset.prompt_duration_range", Key("train.prompt_seconds")),
     ("dataset.prompt_max_samples", Key("train.prompt_utterances")),
+    ("dataset.prompt_similar_p", Key("train.similar_prompts.probability")),
+    ("dataset.prompt_similar_top_k", Key("train.similar_prompts.among")),
+    ("dataset.prompt_similar_top_k_offset", Key("train.similar_prompts.after")),
     ("dataset.use_metadata", Always("stage 0 reads the metadata once")),
     ("dataset.cache", Always("every stage keeps its results")),
     ("dataset.hdf5_flag", Always("files of data are only read")),
@@ -70,8 +73,8 @@ const TABLE: &[(&str, To)] = &[
     ("model.tones", Key("train.model.tones")),
     ("model.tasks", Key("train.model.tasks")),
     ("model.dropout", Key("train.model.attention_dropout")),
-    ("model.version", Only(|version| version == 5)),
-    ("model.arch_type", Only(|kind| kind == "llama")),
+    ("model.version", Combined),
+    ("model.arch_type", Combined),
     ("model.training", Combined),
     ("model.attention", Always("the fastest attention of the device is used")),
     ("model.path", Key("train.init_from")),
@@ -84,11 +87,14 @@ const TABLE: &[(&str, To)] = &[
     ("model.experimental.audio_embedding_sums", Only(|on| on == true)),
     ("model.experimental.unified_position_ids", Only(|on| on == false)),
     ("model.experimental.split_classifiers", Only(|on| on == true)),
-    ("lora.name", Always("an adapter has the name of its experiment")),
+    ("lora.name", Combined),
     ("lora.rank", Combined),
     ("lora.alpha", Combined),
     ("lora.training", Combined),
     ("lora.path", Combined),
+    ("lora.embeddings", Only(|on| on == false)),
+    ("lora.parametrize", Only(|on| on == false)),
+    ("lora.rvq_levels", Only(|levels| levels.as_array().is_some_and(Vec::is_empty))),
     ("hyperparameters.batch_size", Combined),
     ("hyperparameters.gradient_accumulation_steps", Key("train.accum_grad")),
     ("hyperparameters.gradient_clipping", Key("train.grad_clip")),
@@ -182,6 +188,9 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         let problem = "it has neither `models` nor `dataset`, so it is no configuration of the public VALL-E trainer";
         return Err(Failure::usage(format!("{}: {problem}", input.display())));
     }
+    if let Some(problem) = unsupported(&config) {
+        return Err(Failure::usage(format!("{}: {problem}", input.display())));
+    }
     let folder = input.parent().unwrap_or(Path::new(""));
     let output = arguments.output.clone().unwrap_or_else(|| folder.join("recipe.yaml"));
     if output.exists() {
@@ -208,6 +217,27 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         writeln!(out, "  no counterpart: {key}: {value}")?;
     }
     Ok(())
+}
+
+/// Returns why a configuration of another version of the trainer, or of another network, cannot become a recipe.
+fn unsupported(config: &Map<String, Value>) -> Option<String> {
+    let models = match &config.get("models")? {
+        Value::Object(_) => {
+            return Some("`models` is a mapping, as in versions of the trainer before 2024; write a list".to_owned());
+        }
+        Value::Array(models) => models,
+        _ => return Some("`models` is no list".to_owned()),
+    };
+    let trained = models.iter().position(|model| model["training"] == true).unwrap_or(0);
+    let model = models.get(trained)?;
+    let (version, kind) = (&model["version"], &model["arch_type"]);
+    if !version.is_null() && *version != 5 {
+        return Some(format!("models[{trained}].version is {version}, but only models of version 5 are known"));
+    }
+    if !kind.is_null() && kind != "llama" {
+        return Some(format!("models[{trained}].arch_type is {kind}, but only `llama` is known"));
+    }
+    None
 }
 
 /// Converts a configuration; `below` comes before its paths.
@@ -280,7 +310,7 @@ fn combine(config: &Value, recipe: &mut Value, below: &str) {
         set(recipe, &format!("train.model.{key}"), json!(value));
     }
     for (key, value) in dimensions(&model["size"]) {
-        set(recipe, &format!("train.model.{key}"), json!(value));
+        set(recipe, &format!("train.model.{key}"), value);
     }
     if let Some(tasks) = dataset["tasks_list"].as_array() {
         // A task that is listed twice is drawn twice as often.
@@ -322,12 +352,12 @@ fn combine(config: &Value, recipe: &mut Value, below: &str) {
     let lora = &config["lora"];
     if lora.is_object() && lora["training"] != false {
         let number = |name: &str| lora[name].as_u64().unwrap_or(128);
-        let targets = ["*.self_attn.q_proj", "*.self_attn.v_proj", "*.self_attn.o_proj", "*.mlp.*"];
-        let mut adapter = json!({ "rank": number("rank"), "alpha": number("alpha"), "targets": targets });
+        let name = lora["name"].as_str().unwrap_or("lora");
+        let mut adapter = json!({ "name": name, "rank": number("rank"), "alpha": number("alpha"), "training": true });
         if let Some(path) = lora["path"].as_str() {
-            adapter["init_from"] = json!(format!("{below}{path}"));
+            adapter["path"] = json!(format!("{below}{path}"));
         }
-        set(recipe, "train.lora", adapter);
+        set(recipe, "train.loras", json!([adapter]));
     }
 }
 
@@ -360,17 +390,11 @@ fn sources(dataset: &Value, below: &str) -> Value {
     Value::Array(sources)
 }
 
-/// The dimensions of a named size, or those that a mapping names.
-fn dimensions(size: &Value) -> Vec<(&'static str, u64)> {
-    let of = |dim, heads, layers| vec![("dim", dim), ("heads", heads), ("layers", layers)];
+/// The published size of this name, or the dimensions that a mapping names.
+fn dimensions(size: &Value) -> Vec<(&'static str, Value)> {
     match size {
-        Value::String(name) => match name.as_str() {
-            "quarter" => of(256, 4, 12),
-            "half" => of(512, 8, 12),
-            "double" => of(1024, 16, 24),
-            "extended" => of(1024, 16, 16),
-            _ => of(1024, 16, 12),
-        },
+        Value::String(name) if name == "extended" => vec![("size", json!("full")), ("layers", json!(16))],
+        Value::String(name) if ["quarter", "half", "double"].contains(&name.as_str()) => vec![("size", json!(name))],
         Value::Object(_) => {
             let names = [
                 ("dim", "dim"),
@@ -381,9 +405,9 @@ fn dimensions(size: &Value) -> Vec<(&'static str, u64)> {
                 ("phoneme_tokens", "phoneme_tokens"),
                 ("resp_levels", "levels"),
             ];
-            names.into_iter().filter_map(|(name, own)| Some((own, size[name].as_u64()?))).collect()
+            names.into_iter().filter_map(|(name, own)| Some((own, json!(size[name].as_u64()?)))).collect()
         }
-        _ => of(1024, 16, 12),
+        _ => vec![("size", json!("full"))],
     }
 }
 
@@ -404,7 +428,7 @@ fn device(name: &Value) -> Option<Value> {
 
 fn optimizer(name: &Value) -> Option<Value> {
     let name = name.as_str()?.to_lowercase();
-    let own = match name.trim_end_matches("opt") {
+    let own = match name.trim_end_matches("opt").trim_end_matches('_') {
         "adam" => "adam",
         "adamw" => "adamw",
         "sgd" => "sgd",
@@ -527,13 +551,13 @@ dataset:
             ("prep.min_duration", json!(3.0)),
             ("tokens.extractor.levels", json!(9)),
             ("train.model.levels", json!(9)),
-            ("train.model.dim", json!(512)),
+            ("train.model.size", json!("half")),
             ("train.model.languages", json!(6)),
             ("train.model.attention_dropout", json!(0.2)),
             ("train.draws.masked_rate", json!(0.25)),
             ("train.draws.level_weights", json!([])),
             ("train.tasks", json!({"tts": 2, "stt": 1})),
-            ("train.lora.rank", json!(64)),
+            ("train.loras", json!([{"name": "x", "rank": 64, "alpha": 32, "training": true}])),
             ("train.optim.name", json!("prodigy")),
             ("train.accum_grad", json!(4)),
             ("train.schedule", json!({"name": "warmup_constant", "warmup_steps": 100})),
@@ -561,11 +585,37 @@ dataset:
     }
 
     #[test]
+    fn other_versions_and_networks_are_refused() {
+        let refused = |yaml: &str| {
+            let Value::Object(config) = from_yaml(yaml, "config.yaml").unwrap() else { panic!() };
+            unsupported(&config)
+        };
+        assert_eq!(refused(CONFIG), None);
+        assert_eq!(refused("dataset: {}"), None);
+        for (yaml, word) in [
+            ("models: [{name: ar+nar, version: 3}]", "version is 3"),
+            ("models: [{name: ar+nar, arch_type: retnet}]", "retnet"),
+            ("models: [{version: 5}, {version: 7, training: True}]", "models[1].version is 7"),
+            ("models: {_max_levels: 8, _models: [{name: ar}]}", "mapping"),
+        ] {
+            assert!(refused(yaml).unwrap().contains(word), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn an_optimizer_is_known_under_its_spellings() {
+        for name in ["Prodigy", "prodigyopt", "prodigy_opt"] {
+            assert_eq!(optimizer(&json!(name)), Some(json!("prodigy")), "{name}");
+        }
+        assert_eq!(optimizer(&json!("adagrad")), None);
+    }
+
+    #[test]
     fn folders_are_below_the_configuration() {
         let recipe = converted("dataset: {training: [a/b]}", "/far/").recipe;
         let data = json!([{"dir": "/far/data/a/b", "split": "train", "prefix": "a-b-"}]);
         assert_eq!((&recipe["prep"]["data"], &recipe["train"]["batch"]["batch_size"]), (&data, &json!(8)));
-        assert_eq!(recipe["train"]["model"]["dim"], json!(1024));
+        assert_eq!(recipe["train"]["model"]["size"], json!("full"));
     }
 
     #[test]

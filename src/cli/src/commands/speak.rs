@@ -8,7 +8,7 @@ use flowmill_family::{Input, Request};
 use flowmill_stage_export::{ExportError, Synth, Synthesized, file_name};
 use serde_json::{Value, json};
 
-use super::synth::open;
+use super::synth::{Spoken, open};
 use crate::args::{SpeakArgs, SpeakTask};
 use crate::failure::Failure;
 
@@ -27,7 +27,9 @@ struct Line {
 /// spoken.
 pub fn run(arguments: &SpeakArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let work = work(arguments)?;
-    let synth = open(&arguments.model, &given(arguments), arguments.seed, arguments.device)?;
+    let SpeakArgs { model, lora, seed, device, .. } = arguments;
+    let spoken = Spoken { adapter: lora.as_deref() };
+    let synth = open(model, &given(arguments), *seed, *device, Some(spoken))?;
     let lines = match work {
         Work::Transcribe(recording) => {
             let phonemes = synth.transcribe(&recording).map_err(|error| Failure::Failed(error.into()))?;

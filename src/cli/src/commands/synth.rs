@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use flowmill_family::{Input, Request};
 use flowmill_nn::device;
-use flowmill_stage_export::{Synth, SynthOptions, Synthesized, file_name};
+use flowmill_stage_export::{ExportError, Synth, SynthOptions, Synthesized, file_name};
 use serde_json::{Map, Value, json};
 
 use crate::args::{DeviceArgs, SynthArgs};
@@ -22,7 +22,7 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if arguments.strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
         return Err(Failure::usage("--strength must be above 0 and at most 100"));
     }
-    let synth = open(&arguments.model, &given(arguments), arguments.seed, arguments.device)?;
+    let synth = open(&arguments.model, &given(arguments), arguments.seed, arguments.device, None)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot create the folder {}", arguments.out.display()))
         .map_err(Failure::Failed)?;
@@ -52,18 +52,32 @@ fn given(arguments: &SynthArgs) -> [(&'static str, Option<Value>); 4] {
     ]
 }
 
+/// A use of a model that speaks texts.
+pub(super) struct Spoken<'a> {
+    /// An adapter that is added to its weights.
+    pub adapter: Option<&'a Path>,
+}
+
 /// Opens an exported model with the given ones of the options of its family. Fails if its files are damaged.
 pub(super) fn open(
     model: &Path,
     options: &[(&str, Option<Value>)],
     seed: u64,
     device: DeviceArgs,
+    text: Option<Spoken<'_>>,
 ) -> Result<Synth, Failure> {
     let given = options.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
     let device = device.device.unwrap_or_default();
     device::open(device).map_err(|error| Failure::Usage(error.into()))?;
-    let options = SynthOptions { options: given.collect::<Map<_, _>>().into(), seed, device };
-    let synth = Synth::open(&stages::families(), model, options).map_err(|error| Failure::Failed(error.into()))?;
+    let adapter = text.as_ref().and_then(|spoken| spoken.adapter).map(Path::to_owned);
+    let options = given.collect::<Map<_, _>>().into();
+    let options = SynthOptions { options, seed, device, speaks: text.is_some(), adapter };
+    let synth = Synth::open(&stages::families(), model, options).map_err(|error| match error {
+        ExportError::Silent { .. } => {
+            Failure::Failed(anyhow::anyhow!("{error}; `flowmill synth` resynthesizes recordings with it"))
+        }
+        other => Failure::Failed(other.into()),
+    })?;
     refuse_damaged(model)?;
     Ok(synth)
 }

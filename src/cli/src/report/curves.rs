@@ -35,14 +35,28 @@ pub struct Mark {
     pub text: String,
 }
 
+/// A value that the curves are compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Level {
+    /// The value.
+    pub value: f64,
+    /// The meaning of values beyond it.
+    pub text: String,
+}
+
 /// A figure of curves on one scale, with marks; empty when there is nothing to draw.
 pub fn figure(title: &str, curves: &[Curve], marks: &[Mark]) -> Markup {
+    figure_with_levels(title, curves, &[], marks)
+}
+
+/// A [`figure`] with horizontal lines.
+pub fn figure_with_levels(title: &str, curves: &[Curve], levels: &[Level], marks: &[Mark]) -> Markup {
     let curves: Vec<Curve> = curves
         .iter()
         .map(|curve| Curve { name: printable(&curve.name), points: thinned(&curve.points) })
         .filter(|curve| !curve.points.is_empty())
         .collect();
-    let Some(scale) = Scale::of(&curves) else { return Markup::default() };
+    let Some(scale) = Scale::of(&curves, levels) else { return Markup::default() };
     let series: Vec<_> = curves.iter().map(|curve| json!({ "name": curve.name, "points": curve.points })).collect();
     let (width, left) = (WIDTH - LEFT - RIGHT, LEFT);
     let data = json!({ "x0": scale.x0, "x1": scale.x1, "left": left, "width": width, "series": series });
@@ -54,6 +68,7 @@ pub fn figure(title: &str, curves: &[Curve], marks: &[Mark]) -> Markup {
             h3 { (title) }
             svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(title) {
                 (scale.grid())
+                @for level in levels { (scale.level(level)) }
                 @for mark in marks { (scale.mark(mark)) }
                 @for (curve, color) in colored() { (scale.line(curve, color)) }
             }
@@ -75,12 +90,13 @@ struct Scale {
 }
 
 impl Scale {
-    /// A scale with room for all finite values; `None` without any.
-    fn of(curves: &[Curve]) -> Option<Self> {
+    /// A scale with room for all finite values and levels; `None` without a value.
+    fn of(curves: &[Curve], levels: &[Level]) -> Option<Self> {
         let points = || curves.iter().flat_map(|curve| &curve.points);
         let (x0, x1) = (points().map(|p| p.0).min()? as f64, points().map(|p| p.0).max()? as f64);
-        let low = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
-        let high = points().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+        let values = || points().map(|p| p.1).chain(levels.iter().map(|level| level.value));
+        let low = values().fold(f64::INFINITY, f64::min);
+        let high = values().fold(f64::NEG_INFINITY, f64::max);
         let margin = if high > low { 0.05 * (high - low) } else { 0.05 * high.abs().max(1e-9) };
         Some(Self { x0, x1: x1.max(x0 + 1.0), y0: low - margin, y1: high + margin })
     }
@@ -121,6 +137,15 @@ impl Scale {
                 title { "step " (mark.step) ": " (text) }
             }
             text x=(unit(at)) y=(TOP + 12.0) text-anchor=(anchor) { (text) }
+        }
+    }
+
+    /// A dashed line across the picture.
+    fn level(&self, level: &Level) -> Markup {
+        let (y, text) = (self.y(level.value), printable(&level.text));
+        html! {
+            line class="level" x1=(LEFT) x2=(WIDTH - RIGHT) y1=(unit(y)) y2=(unit(y)) { title { (text) } }
+            text class="level" x=(WIDTH - RIGHT - 4.0) y=(unit(y - 4.0)) text-anchor="end" { (text) }
         }
     }
 
@@ -192,6 +217,17 @@ mod tests {
         assert_eq!((thin.len(), thin[0]), (1000, (2, 1.5)));
         assert_eq!(thinned(&[(1, f64::NAN), (2, 1.0)]), [(2, 1.0)]);
         assert_eq!(figure("none", &[Curve { name: "a".into(), points: vec![(1, f64::NAN)] }], &[]).0, "");
+    }
+
+    #[test]
+    fn a_level_has_a_place_in_the_picture() {
+        let curve = Curve { name: "a".into(), points: vec![(1, 5.0), (2, 4.0)] };
+        let level = Level { value: 3.0, text: "good <3".into() };
+        let shown = figure_with_levels("a", &[curve], &[level], &[]).0;
+        assert!(shown.contains("class=\"level\"") && shown.contains("good &lt;3"), "{shown}");
+        let y = shown.split("class=\"level\"").nth(1).and_then(|rest| rest.split("y1=\"").nth(1)).unwrap();
+        let y: f64 = y.split('"').next().unwrap().parse().unwrap();
+        assert!((TOP..HEIGHT - BOTTOM).contains(&y), "{y}");
     }
 
     #[test]

@@ -42,6 +42,8 @@ impl Description {
             BYTES => Value::from(BYTES),
             _ => {
                 let about = |error: &dyn std::fmt::Display| format!("train.tokenizer: {}: {error}", path.display());
+                // Reading it first refuses a file that is too large or of another form.
+                PhonemeTokenizer::open(path).map_err(|error| format!("train.tokenizer: {error}"))?;
                 let bytes = std::fs::read(path).map_err(|error| about(&error))?;
                 serde_json::from_slice(&bytes).map_err(|error| about(&error))?
             }

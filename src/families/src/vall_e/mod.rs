@@ -6,10 +6,11 @@
 //! | [`prompts`] | the choice of the utterances that show the network a speaker's voice |
 //! | `rows`, `voices`, `example` | from the columns of a row to the sample of a task |
 //! | `options`, `description`, `file_error` | the keys of a recipe and errors of its files, and the description of a model |
-//! | `network`, `parts`, `training` | loss, metrics and previews |
+//! | `network`, `parts`, `training`, `adapters` | loss, metrics, previews and adapters |
 //! | `voice`, `synthesizer` | the use of a model |
 //! | `recognizer`, `speaker`, `scores`, `scorer`, `card`, `explanation` | the scores |
 
+mod adapters;
 mod card;
 mod columns;
 mod description;
@@ -31,22 +32,25 @@ mod training;
 mod voice;
 mod voices;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use flowmill_corpus::shard::{RowSizes, ShardIndex, speech};
 use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_extract::CODES;
 use flowmill_extract::extractors::phonemes;
 use flowmill_family::{
-    Artifacts, BoxError, Card, Columns, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, Scorer, Synthesizer,
-    TrainSettings,
+    Artifacts, BoxError, Card, Columns, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, LoraConfig,
+    LossScaleConfig, Reference, Scorer, Synthesizer, TrainSettings,
 };
 use flowmill_networks::vall_e::{VallE as VallENetwork, VallEConfig};
 use flowmill_nn::Parameters;
 use flowmill_nn::random::RngKey;
+use flowmill_train::lora::{PUBLIC_ADAPTER, write_public_adapter};
 use serde_json::Value;
 
+pub use adapters::NamedLora;
 pub use description::Description;
 pub use example::{Example, ExampleBatch, Reader};
 pub use file_error::FileError;
@@ -83,8 +87,13 @@ impl Family for VallE {
     ]);
     const EXTRACTORS: &'static [FittedExtractor] =
         &[FittedExtractor { stage: 1, file: PHONEMES }, FittedExtractor { stage: 2, file: CODEC }];
-    const PATHS: &'static [&'static str] = &["tokenizer", "similarities"];
+    const PATHS: &'static [&'static str] = &["tokenizer", "similarities", "loras.[].path"];
     const WORDS: &'static [&'static str] = &[options::BYTES];
+    const ADAPTED_LAYERS: &'static [&'static str] = &adapters::LAYERS;
+
+    const SPEAKS: bool = true;
+    const REFERENCES: &'static [Reference] = &training::GOOD_SIGNS;
+    const LEAST_LOSS_SCALE: f64 = training::LEAST_LOSS_SCALE;
 
     type Config = VallEConfig;
     type TrainOptions = TrainOptions;
@@ -110,6 +119,14 @@ impl Family for VallE {
         // Options belong to recipes: an exported model is checked without them.
         settings.options.check(settings.config.levels, settings.config.languages)?;
         columns::check(settings, columns)
+    }
+
+    fn loss_scale() -> LossScaleConfig {
+        training::loss_scale()
+    }
+
+    fn adapters(options: &TrainOptions) -> Result<Option<LoraConfig>, KeyError> {
+        adapters::trained(&options.loras)
     }
 
     fn check_export(config: &VallEConfig, options: &ExportOptions) -> Result<(), KeyError> {
@@ -175,6 +192,16 @@ impl Family for VallE {
         reader.example(&settings.options, settings.config.levels, row, rng_key)
     }
 
+    fn variants(settings: &Settings) -> Vec<Settings> {
+        training::variants(settings)
+    }
+
+    fn take_text(example: &mut Example, other: &Example) -> bool {
+        example.sample.phonemes.clone_from(&other.sample.phonemes);
+        example.sample.language = other.sample.language;
+        true
+    }
+
     fn collate(settings: &Settings, examples: Vec<Example>, _: &Device) -> Result<ExampleBatch, BoxError> {
         example::collate(&settings.options.draws, &settings.config, examples)
     }
@@ -204,6 +231,14 @@ impl Family for VallE {
     ) -> Result<(), BoxError> {
         std::fs::copy(weights, file(PUBLIC_WEIGHTS)?)?;
         Ok(())
+    }
+
+    fn export_adapters(
+        adapters: &BTreeMap<String, Tensor>,
+        lora: &LoraConfig,
+        file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>,
+    ) -> Result<(), BoxError> {
+        Ok(write_public_adapter(adapters, lora, &file(PUBLIC_ADAPTER)?)?)
     }
 
     fn scorer(loaded: Loaded<Self>, options: ExportOptions, seed: u64) -> Result<Box<dyn Scorer>, BoxError> {

@@ -1,5 +1,7 @@
 //! The network, for training and previews.
 
+use flowmill_audio::AudioError;
+use flowmill_audio::features::mel_stft_distance;
 use flowmill_family::{BoxError, ExtractorFiles, Loss, Made, Model, Output};
 use flowmill_networks::vall_e::{Codes, SpeakOptions, Speaker, VallE as VallENetwork};
 use flowmill_nn::Context;
@@ -61,6 +63,24 @@ impl Model<VallE> for Network {
             }
         }
         Ok(made)
+    }
+
+    fn distances(&self, made: &[Made]) -> Result<Vec<(String, f64)>, BoxError> {
+        let part = |name: &str| made.iter().find(|made| made.name == name).map(|made| &made.output);
+        let mut distances = Vec::new();
+        for id in made.iter().filter_map(|made| made.name.strip_suffix(".output")) {
+            let parts = [".output", ".target"].map(|ending| part(&format!("{id}{ending}")));
+            if let [Some(Output::Audio(output)), Some(Output::Audio(target))] = parts {
+                let distance = mel_stft_distance(&output.samples, &target.samples, target.sample_rate);
+                match distance {
+                    Ok(distance) => distances.push((id.to_owned(), distance)),
+                    // Speech that ended at once.
+                    Err(AudioError::TooShort { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(distances)
     }
 }
 

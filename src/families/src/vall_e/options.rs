@@ -5,6 +5,7 @@ use flowmill_networks::vall_e::{DrawConfig, SpeakOptions, Task, VallEConfig, Val
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::adapters::NamedLora;
 use super::prompts::PromptRule;
 
 /// The longest prompt, in seconds.
@@ -36,14 +37,21 @@ pub struct TrainOptions {
     /// The users' file of similar utterances: a JSON file, or the folder `metadata` of the public trainer. A similar
     /// utterance is then preferred in prompts.
     ///
-    /// Counterparts: VALL-E's `vall_e.emb.similar`, `prompt_similar_p`.
+    /// Counterparts: VALL-E's `vall_e.emb.similar`.
     pub similarities: Option<String>,
+    /// The choice of similar utterances for prompts, where `similarities` has any.
+    pub similar_prompts: SimilarPrompts,
     /// The symbols of phonemes: `bytes`, or the JSON file of a tokenizer (the public one has 256 symbols).
     ///
     /// Counterparts: VALL-E's `tokenizer_path`.
     pub tokenizer: String,
     /// The languages of the data, in the order of their embeddings. Other languages are refused.
     pub languages: Vec<String>,
+    /// Adapters in the form of the public trainer, such as `[{name: mine, rank: 128, alpha: 128, training: true}]`: an
+    /// alternative to `train.lora`. Needs `train.init_from`.
+    ///
+    /// Counterparts: VALL-E's `loras`.
+    pub loras: Vec<NamedLora>,
 }
 
 impl Default for TrainOptions {
@@ -55,9 +63,36 @@ impl Default for TrainOptions {
             prompt_seconds: seconds,
             prompt_utterances: utterances,
             similarities: None,
+            similar_prompts: SimilarPrompts::default(),
             tokenizer: BYTES.to_owned(),
             languages: ["en", "ja", "de", "fr"].map(str::to_owned).to_vec(),
+            loras: Vec::new(),
         }
+    }
+}
+
+/// The choice of similar utterances for prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SimilarPrompts {
+    /// Probability of a similar utterance instead of any other one of the speaker.
+    ///
+    /// Counterparts: VALL-E's `prompt_similar_p`.
+    pub probability: f64,
+    /// Number of the most similar utterances among which one is drawn.
+    ///
+    /// Counterparts: VALL-E's `prompt_similar_top_k`.
+    pub among: usize,
+    /// Number of the most similar utterances that are passed over.
+    ///
+    /// Counterparts: VALL-E's `prompt_similar_top_k_offset`.
+    pub after: usize,
+}
+
+impl Default for SimilarPrompts {
+    fn default() -> Self {
+        let PromptRule { similar, similar_among, similar_after, .. } = PromptRule::default();
+        Self { probability: similar, among: similar_among, after: similar_after }
     }
 }
 
@@ -87,6 +122,16 @@ impl Default for TaskWeights {
 }
 
 impl TaskWeights {
+    /// Returns weights without any task.
+    pub fn none() -> Self {
+        Self { tts: 0.0, continuation: 0.0, stt: 0.0, ns: 0.0, sr: 0.0, len: 0.0 }
+    }
+
+    /// Returns whether a task is trained whose outputs are codes.
+    pub fn has_audio(&self) -> bool {
+        self.weights().iter().any(|(task, weight)| task.is_audio() && *weight > 0.0)
+    }
+
     /// Returns every task with its weight.
     fn weights(&self) -> [(Task, f64); 6] {
         [
@@ -122,7 +167,14 @@ impl TaskWeights {
 impl TrainOptions {
     /// Returns the rule by which prompts are drawn.
     pub fn prompt_rule(&self) -> PromptRule {
-        PromptRule::new(self.prompt_seconds, self.prompt_utterances)
+        let SimilarPrompts { probability, among, after } = self.similar_prompts.clone();
+        PromptRule {
+            seconds: self.prompt_seconds,
+            utterances: self.prompt_utterances,
+            similar: probability,
+            similar_among: among,
+            similar_after: after,
+        }
     }
 
     /// Checks the options for a model of `levels` levels and `languages` languages.
@@ -153,6 +205,14 @@ impl TrainOptions {
         }
         if !(1..=MOST_UTTERANCES).contains(&self.prompt_utterances) {
             return wrong("prompt_utterances", format!("{} is not in 1..={MOST_UTTERANCES}", self.prompt_utterances));
+        }
+        let SimilarPrompts { probability, among, .. } = self.similar_prompts.clone();
+        if !(0.0..=1.0).contains(&probability) {
+            let reason = format!("{probability} is not a probability from 0 to 1");
+            return wrong("similar_prompts.probability", reason);
+        }
+        if among == 0 {
+            return wrong("similar_prompts.among", "must be at least 1".to_owned());
         }
         if self.tokenizer.is_empty() {
             return wrong("tokenizer", format!("name a file, or `{BYTES}`"));

@@ -1,10 +1,11 @@
 //! The use of a model on a user's text and recording.
 
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use candle_core::Device;
 use flowmill_audio::Decoder as AudioDecoder;
 use flowmill_extract::extractors::registry;
 use flowmill_extract::{Extractor, Media, State};
@@ -121,7 +122,10 @@ impl SynthOptions {
 pub struct SpeechSynthesizer {
     speaker: Speaker,
     decoder: Decoder,
-    codec: Box<dyn Extractor>,
+    /// The codec's encoder, which only recordings need.
+    encoder: OnceLock<Box<dyn Extractor>>,
+    codec: PathBuf,
+    device: Device,
     phonemes: Box<dyn Extractor>,
     tokenizer: PhonemeTokenizer,
     description: Description,
@@ -147,11 +151,13 @@ impl SpeechSynthesizer {
             speaker: Speaker::new(&model.0, &parameters)?,
             options: applied,
             language: options.language,
-            codec: registry().open(&state, &device)?,
+            encoder: OnceLock::new(),
+            codec: path,
             phonemes: registry().open(&State::load(&folder.join(PHONEMES))?, &device)?,
             tokenizer: description.tokenizer()?,
             description,
             decoder,
+            device,
             rng_key: RngKey::new(seed).purpose("speak"),
         })
     }
@@ -177,6 +183,15 @@ impl SpeechSynthesizer {
         Ok(Symbols::new(phonemes, language, &self.tokenizer, &self.description.languages)?)
     }
 
+    /// Returns the codec's encoder.
+    fn encoder(&self) -> Result<&dyn Extractor, BoxError> {
+        if self.encoder.get().is_none() {
+            // Of two threads that come first, one wins with the same encoder.
+            let _lost = self.encoder.set(registry().open(&State::load(&self.codec)?, &self.device)?);
+        }
+        Ok(self.encoder.get().ok_or("the codec was not opened")?.as_ref())
+    }
+
     /// Returns the codes of a recording.
     fn codes(&self, recording: &Path) -> Result<Codes, BoxError> {
         let about = |error: &dyn std::fmt::Display| format!("{}: {error}", recording.display());
@@ -188,7 +203,7 @@ impl SpeechSynthesizer {
         }
         let audio = Arc::new(audio);
         let media = Media::audio(move || Ok::<_, flowmill_audio::AudioError>((*audio).clone()));
-        let extracted = self.codec.extract(&media).map_err(|error| about(&error))?;
+        let extracted = self.encoder()?.extract(&media).map_err(|error| about(&error))?;
         let codes = extracted.arrays().first().map(codes_of).ok_or("the extractor gives no codes")?;
         Ok(codes.map_err(|error| about(&error))?)
     }

@@ -1,6 +1,7 @@
 //! LoRA: trains low-rank adapters and freezes everything else.
 
 mod peft;
+mod public;
 mod saved;
 
 use flowmill_nn::low_rank::LowRankSettings;
@@ -14,6 +15,7 @@ use crate::coverage::shorten;
 use crate::optimizer::matches;
 
 pub use peft::{ADAPTER_CONFIG, ADAPTER_MODEL, read_adapter, write_adapter};
+pub use public::{PUBLIC_ADAPTER, write_public_adapter};
 pub use saved::{AdapterFiles, SavedAdapter};
 
 /// Settings of low-rank adapters. Needs `train.init_from`.
@@ -35,12 +37,14 @@ pub struct LoraConfig {
     /// Counterparts: `lora_dropout`.
     #[serde(default)]
     pub dropout: f64,
-    /// The linear layers that get an adapter, by name; `*` matches any characters, such as `encoder.*.linear_q`. Required.
+    /// The linear layers that get an adapter, by name; `*` matches any characters, such as `encoder.*.linear_q`. Required,
+    /// except for families that have a default: `vall-e` adapts attention without the keys, and the feed-forward layers.
     ///
     /// Counterparts: `target_modules`.
+    #[serde(default)]
     pub targets: Vec<String>,
-    /// An adapter to continue from, with the same layers and rank: its folder, or its tensors next to their
-    /// `adapter_config.json`.
+    /// An adapter to continue from, with the same layers and rank: the folder of an exported one or of a checkpoint, its
+    /// tensors next to their `adapter_config.json`, or an adapter or a checkpoint of the public VALL-E trainer.
     ///
     /// Counterparts: PEFT's `PeftModel.from_pretrained(is_trainable=True)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

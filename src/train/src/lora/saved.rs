@@ -1,15 +1,16 @@
-//! Continuation from an adapter that was trained before and written by Flowmill or the package PEFT.
+//! Continuation from an adapter that was trained before and written by Flowmill, the package PEFT or the public VALL-E trainer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use flowmill_nn::Parameters;
-use flowmill_nn::low_rank::adapted_module;
+use flowmill_nn::low_rank::{self, adapted_module, is_down};
 use serde::Deserialize;
 
-use super::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, read_adapter};
+use super::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, peft, public};
 use crate::TrainError;
+use crate::checkpoint::{MODEL_FILE, STATE_FILE};
 use crate::coverage::shorten;
 
 /// Name of the tensors' file in older versions of PEFT.
@@ -22,19 +23,30 @@ const KEY: &str = "lora.init_from";
 pub struct AdapterFiles {
     /// The tensors.
     pub model: PathBuf,
-    /// Their description.
-    pub config: PathBuf,
+    /// Their description; none for checkpoints and for files that describe themselves.
+    pub config: Option<PathBuf>,
 }
 
 impl AdapterFiles {
-    /// Returns the files at a path: those in that folder, or the tensors and the description next to them.
+    /// Returns the files at a path: the tensors in that folder, or that file, and the description next to them.
     pub fn at(path: &Path) -> Self {
-        if !path.is_dir() {
-            return Self { model: path.to_owned(), config: path.with_file_name(ADAPTER_CONFIG) };
-        }
-        let pickled = path.join(PICKLED_MODEL);
-        let (model, config) = (path.join(ADAPTER_MODEL), path.join(ADAPTER_CONFIG));
-        Self { model: if !model.exists() && pickled.exists() { pickled } else { model }, config }
+        let own = [ADAPTER_MODEL, PICKLED_MODEL].into_iter().chain(public::FILES);
+        // An exported model, whose adapters are merged, has the same name as the weights of a checkpoint.
+        let checkpoint = path.join(STATE_FILE).exists().then_some(MODEL_FILE);
+        let model = match path.is_dir() {
+            true => path.join(own.chain(checkpoint).find(|name| path.join(name).exists()).unwrap_or(ADAPTER_MODEL)),
+            false => path.to_owned(),
+        };
+        let name = model.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let config = model.with_file_name(ADAPTER_CONFIG);
+        let has_config =
+            [ADAPTER_MODEL, PICKLED_MODEL].contains(&name) || !public::FILES.contains(&name) && config.exists();
+        Self { config: has_config.then_some(config), model }
+    }
+
+    /// Iterates over the files.
+    pub fn iter(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(&self.model).chain(&self.config).map(PathBuf::as_path)
     }
 }
 
@@ -59,7 +71,8 @@ pub struct SavedAdapter {
     /// Name of the weights that it was trained on.
     pub base: Option<String>,
     rank: usize,
-    scale: f64,
+    /// The factor on the products; `None` if no file has it.
+    scale: Option<f64>,
     /// Tensors by the names of the model's parameters.
     tensors: BTreeMap<String, Tensor>,
     from: PathBuf,
@@ -72,6 +85,16 @@ impl SavedAdapter {
     /// [`TrainError::Config`] when a file is missing, damaged, or contains more than low-rank products of one rank.
     pub fn read(files: &AdapterFiles) -> Result<Self, TrainError> {
         let AdapterFiles { model, config } = files;
+        let peft::Read { tensors, settings } = peft::read(model).map_err(|error| refuse(error.to_string()))?;
+        let Some(config) = config else {
+            let rank = tensors
+                .iter()
+                .find(|(name, _)| is_down(name))
+                .and_then(|(_, down)| down.dims().first().copied())
+                .unwrap_or(0);
+            let scale = settings.map(|settings| settings.alpha / settings.rank.max(1) as f64);
+            return Ok(Self { base: None, rank, scale, tensors, from: model.clone() });
+        };
         let fail = |path: &Path, reason: String| refuse(format!("{}: {reason}", path.display()));
         let text = std::fs::read_to_string(config).map_err(|error| {
             fail(
@@ -85,9 +108,27 @@ impl SavedAdapter {
         if let Some(reason) = described.beyond_us() {
             return Err(fail(config, reason));
         }
-        let tensors = read_adapter(model).map_err(|error| refuse(error.to_string()))?;
-        let (rank, scale) = (described.r, described.scale());
+        let (rank, scale) = (described.r, Some(described.scale()));
         Ok(Self { base: described.base_model_name_or_path, rank, scale, tensors, from: model.clone() })
+    }
+
+    /// Returns the adapter with the factor of these settings, which it was trained with, if no file has it.
+    #[must_use]
+    pub fn trained_with(self, config: &LoraConfig) -> Self {
+        Self { scale: self.scale.or(Some(config.alpha / config.rank.max(1) as f64)), ..self }
+    }
+
+    /// Adds the adapter to base weights, by the names of the model's parameters.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when no file has its factor, or a weight is missing or of another shape.
+    pub fn merge_into(self, weights: &mut BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+        let about = |reason: String| refuse(format!("{}: {reason}", self.from.display()));
+        let scale = self.scale.ok_or_else(|| {
+            about("its alpha is not in the file; name an exported adapter or a checkpoint of Flowmill".to_owned())
+        })?;
+        weights.extend(self.tensors.clone());
+        low_rank::merge(weights, scale as f32).map(drop).map_err(|error| about(error.to_string()))
     }
 
     /// Sets the adapters of `parameters`, which `config` has attached, to the trained values. Returns the number of layers.
@@ -100,8 +141,8 @@ impl SavedAdapter {
             let (there, here) = (self.rank, config.rank);
             return Err(refuse(format!("{from} has rank {there}, train.lora.rank is {here}: set rank: {there}")));
         }
-        if (self.scale as f32).to_bits() != config.scale().to_bits() {
-            let (there, here, alpha) = (self.scale, config.scale(), self.scale * self.rank as f64);
+        if let Some(there) = self.scale.filter(|scale| (*scale as f32).to_bits() != config.scale().to_bits()) {
+            let (here, alpha) = (config.scale(), there * self.rank as f64);
             return Err(refuse(format!(
                 "{from} has the factor {there}, alpha / rank of train.lora is {here}: set alpha: {alpha}"
             )));

@@ -7,6 +7,7 @@ mod append;
 mod clock;
 mod histogram;
 mod protobuf;
+mod reference;
 pub mod tensorboard;
 mod wandb;
 mod window;
@@ -26,6 +27,8 @@ pub(crate) use append::is_refused;
 use append::{AppendFile, whole_lines};
 pub(crate) use clock::Clock;
 use histogram::Histogram;
+use reference::ReferenceEvents;
+pub use reference::{REFERENCES_FILE, Reference};
 use tensorboard::{Datum, summary_record};
 use wandb::WandbFile;
 pub use wandb::{WANDB_FOLDER, WandbConfig, WandbPosition, WandbRun};
@@ -45,9 +48,16 @@ pub struct MetricsLengths {
     pub json_lines: u64,
     /// Length of the event file.
     pub events: u64,
+    /// Length of the event file of the references.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub references: u64,
     /// Position in the Weights & Biases run.
     #[serde(default)]
     pub wandb: WandbPosition,
+}
+
+fn is_zero(length: &u64) -> bool {
+    *length == 0
 }
 
 /// The files, open for appending.
@@ -55,6 +65,7 @@ pub struct MetricsLengths {
 pub struct Metrics {
     json_lines: AppendFile,
     events: AppendFile,
+    references: Option<ReferenceEvents>,
     wandb: Option<WandbFile>,
     /// Position in the Weights & Biases run, while it is not continued.
     wandb_before: WandbPosition,
@@ -62,18 +73,31 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Opens the files in a folder, cut to the given lengths; see [`troubles`](Self::troubles).
+    /// Opens the files in a folder, cut to the given lengths; see [`troubles`](Self::troubles). The references are
+    /// written next to the metrics, if there are any.
     ///
     /// # Errors
     /// When the disk is full.
-    pub(crate) fn open(folder: &Path, lengths: &MetricsLengths, clock: Clock) -> Result<Self, TrainError> {
-        let json_lines = AppendFile::open(&folder.join(METRICS_FILE), lengths.json_lines, &mut whole_lines)?;
+    pub(crate) fn open(
+        folder: &Path,
+        lengths: &MetricsLengths,
+        clock: Clock,
+        references: &'static [Reference],
+    ) -> Result<Self, TrainError> {
+        let mut json_lines = AppendFile::open(&folder.join(METRICS_FILE), lengths.json_lines, &mut whole_lines)?;
         let whole_records: append::WholeRecords<'_> = &mut tensorboard::whole_records;
         let mut events = AppendFile::open(&folder.join(EVENTS_FILE), lengths.events, whole_records)?;
         if events.length() == 0 {
             events.append(&tensorboard::version_record(clock.seconds(0)));
         }
-        Ok(Self { json_lines, events, wandb: None, wandb_before: lengths.wandb.clone(), clock })
+        let has_references = !references.is_empty();
+        if has_references && json_lines.length() == 0 {
+            json_lines.append(format!("{}\n", reference::line(references)).as_bytes());
+        }
+        let references =
+            has_references.then(|| ReferenceEvents::open(folder, lengths.references, references, clock.seconds(0)));
+        let references = references.transpose()?;
+        Ok(Self { json_lines, events, references, wandb: None, wandb_before: lengths.wandb.clone(), clock })
     }
 
     /// Also writes a Weights & Biases run, starting at the position in the checkpoint.
@@ -85,7 +109,8 @@ impl Metrics {
     /// Takes the problems with the files; each is returned once.
     pub(crate) fn troubles(&mut self) -> Vec<String> {
         let wandb = self.wandb.as_mut().and_then(WandbFile::trouble);
-        [self.json_lines.trouble(), self.events.trouble(), wandb].into_iter().flatten().collect()
+        let references = self.references.as_mut().and_then(|references| references.events.trouble());
+        [self.json_lines.trouble(), self.events.trouble(), references, wandb].into_iter().flatten().collect()
     }
 
     /// Writes the means since the last line, and the loss scale if there is one.
@@ -113,6 +138,9 @@ impl Metrics {
             line["overflows"] = json!(scale.overflows());
             scalars.push(("train/loss_scale".to_owned(), scale.scale() as f32));
             scalars.push(("train/overflows".to_owned(), scale.overflows() as f32));
+        }
+        if let Some(references) = &mut self.references {
+            references.write(self.clock.seconds(step), step);
         }
         self.write(step, &line, &scalars)
     }
@@ -191,9 +219,13 @@ impl Metrics {
     pub fn sync(&mut self) -> Result<MetricsLengths, TrainError> {
         self.json_lines.sync()?;
         self.events.sync()?;
+        if let Some(references) = &mut self.references {
+            references.events.sync()?;
+        }
+        let references = self.references.as_ref().map_or(0, |references| references.events.length());
         let wandb = self.wandb.as_mut().map(WandbFile::sync).transpose()?;
         let wandb = wandb.unwrap_or_else(|| self.wandb_before.clone());
-        Ok(MetricsLengths { json_lines: self.json_lines.length(), events: self.events.length(), wandb })
+        Ok(MetricsLengths { json_lines: self.json_lines.length(), events: self.events.length(), references, wandb })
     }
 
     fn write(&mut self, step: u64, line: &Value, scalars: &[(String, f32)]) -> Result<(), TrainError> {

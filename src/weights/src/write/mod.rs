@@ -53,7 +53,7 @@ impl Target {
     /// Returns the format for the extension of `path`.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-            "safetensors" => Some(Self::Safetensors),
+            "safetensors" | "sft" => Some(Self::Safetensors),
             "pt" | "pth" | "bin" => Some(Self::Torch),
             _ => None,
         }

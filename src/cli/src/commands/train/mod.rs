@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use flowmill_runner::{Experiment, Interrupt, Recipe, Stage, StageState, StageStatus};
-use flowmill_stage_train::TrainSection;
+use flowmill_stage_train::{ASIDE, Heard, TrainSection};
 use flowmill_train::Observer;
 
 use crate::args::TrainArgs;
@@ -32,7 +32,7 @@ pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
         (Some(batches), _) => overfit::run(&place, batches, arguments.steps, out),
         (None, Some(dump)) => replay::run(&place, dump, out),
         (None, None) if arguments.plan_memory => plan_memory::run(&place, out),
-        (None, None) => eval::run(&place, out),
+        (None, None) => eval::run(&place, arguments.eval_random_text_prompts, out),
     }
 }
 
@@ -88,11 +88,30 @@ impl Place {
         Err(Failure::Failed(anyhow::anyhow!(reason)))
     }
 
+    /// Returns a folder for what a command makes, which is not a result of a stage.
+    fn aside(&self, name: &str) -> PathBuf {
+        self.experiment.dir().join(ASIDE).join(name)
+    }
+
     /// Returns the folder of a stage.
     fn stage_dir(&self, number: u8) -> PathBuf {
         let stage = self.stages.iter().find(|stage| stage.number() == number);
         stage.map_or_else(|| self.experiment.dir().to_owned(), |stage| self.experiment.stage_dir(stage.as_ref()))
     }
+}
+
+/// Prints the files of speech to listen to, and the distances from the real recordings.
+fn print_heard(heard: &Heard, out: &mut dyn Write) -> Result<(), Failure> {
+    for file in &heard.files {
+        writeln!(out, "{}", file.display())?;
+    }
+    for (id, distance) in &heard.distances {
+        writeln!(out, "mel-STFT distance of {id}: {distance:.4}")?;
+    }
+    if let Some(mean) = heard.mean_distance() {
+        writeln!(out, "mel-STFT distance, mean: {mean:.4}")?;
+    }
+    Ok(())
 }
 
 /// Prints messages as notes.

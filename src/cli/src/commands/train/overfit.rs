@@ -4,9 +4,10 @@
 use std::io::Write;
 
 use flowmill_runner::{Interrupt, Reporter, RunOptions, StageRange, StageState};
+use flowmill_stage_train::Overfitted;
 use flowmill_train::{Observer, Overfit, OverfitOptions, Progress};
 
-use super::Place;
+use super::{Place, print_heard};
 use crate::experiment::command_line;
 use crate::failure::Failure;
 use crate::human;
@@ -37,15 +38,19 @@ pub fn run(place: &Place, batches: u16, steps: Option<u32>, out: &mut dyn Write)
         &place.recipe,
         &|number| place.stage_dir(number),
         options,
+        &place.aside("overfit"),
         &mut printer,
     );
     let Printer { seconds, failed, .. } = printer;
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let tried = tried.map_err(|error| Failure::Failed(error.into()))?;
+    let Overfitted { overfit: tried, heard } = tried.map_err(|error| Failure::Failed(error.into()))?;
     note_costs(&seconds, tried.device_memory);
     summarize(&tried, out)?;
+    if let Some(heard) = &heard {
+        print_heard(heard, out)?;
+    }
     match (tried.unchanged.is_empty(), tried.interrupted) {
         (_, true) => Err(Failure::Stopped),
         (false, _) => Err(Failure::Told),
