@@ -1,7 +1,10 @@
 //! Facts about a video.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
+use flowmill_audio::media::HEAD_BYTES;
 use flowmill_audio::{AudioInfo, Decoder};
 
 use crate::clip::{self, ClipOptions, SoundPolicy, read_file};
@@ -93,6 +96,14 @@ pub fn check(bytes: &[u8], name: &str, decoder: Decoder) -> Result<VideoInfo, Vi
         }
         Err(error) => Err(error),
     }
+}
+
+/// Returns whether a file is an MP4 or Matroska file with a video track that can be read.
+pub fn is_video(path: impl AsRef<Path>) -> bool {
+    let mut head = Vec::new();
+    let read = File::open(path.as_ref()).and_then(|file| file.take(HEAD_BYTES as u64).read_to_end(&mut head));
+    let is_known = read.is_ok() && container::content(&head).is_ok_and(|content| content.is_read());
+    is_known && read_file(path.as_ref()).is_ok_and(|bytes| describe(&bytes).is_ok())
 }
 
 fn describe(bytes: &[u8]) -> Result<VideoInfo, Fault> {

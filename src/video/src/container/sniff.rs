@@ -20,6 +20,13 @@ pub(crate) enum Content {
     },
 }
 
+impl Content {
+    /// Returns whether this crate reads the container.
+    pub(crate) fn is_read(self) -> bool {
+        !matches!(self, Self::Foreign { .. })
+    }
+}
+
 /// Returns the container of a file.
 pub(crate) fn content(bytes: &[u8]) -> Result<Content, Fault> {
     let head = bytes.get(..HEAD_BYTES).unwrap_or(bytes);

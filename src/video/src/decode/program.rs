@@ -49,9 +49,11 @@ impl Program {
         let filter = format!("setpts=PTS-({start})/TB,fps=fps={}:round=up:start_time=0", options.fps);
         let most = (options.max_frames as u64).saturating_add(1).to_string();
         let output = ["-map", "0:v:0", "-an", "-sn", "-dn", "-vf", &filter, "-frames:v", &most];
+        // The same colors on every processor, each chroma sample for all its pixels.
+        let colors = ["-sws_flags", "accurate_rnd+full_chroma_int+bitexact+neighbor"];
         let pictures = ["-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "pipe:1"];
         let mut command = ffmpeg::command();
-        command.args(ffmpeg::input_arguments()).args(output).args(pictures).process_group(0);
+        command.args(ffmpeg::input_arguments()).args(output).args(colors).args(pictures).process_group(0);
         command.stdin(input).stdout(Stdio::piped()).stderr(complaint.try_clone()?);
         let mut child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Fault::FallbackMissing { container, codec: codec.clone() },

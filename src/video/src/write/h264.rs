@@ -2,7 +2,7 @@
 
 use openh264::OpenH264API;
 use openh264::encoder::{
-    BitRate, Encoder, EncoderConfig, FrameRate, IntraFramePeriod, RateControlMode, SpsPpsStrategy, VuiConfig,
+    Encoder, EncoderConfig, FrameRate, IntraFramePeriod, RateControlMode, SpsPpsStrategy, VuiConfig,
 };
 use openh264::formats::YUVBuffer;
 
@@ -12,9 +12,6 @@ use crate::error::VideoError;
 
 /// A key frame is written at least every this many frames, so that players can jump.
 const KEY_FRAME_DISTANCE: u32 = 50;
-/// Bits per pixel and frame; talking faces are free of visible blocks with it.
-const BITS_PER_PIXEL: f64 = 0.3;
-const LEAST_BITS_PER_SECOND: f64 = 200_000.0;
 
 /// A picture track.
 pub(super) struct Picture {
@@ -47,13 +44,11 @@ pub(super) fn encode<'f>(
     if !(options.fps.is_finite() && options.fps > 0.0 && options.fps <= 1000.0) {
         return Err(failed(format!("{} frames per second", options.fps)));
     }
-    let by_size = f64::from(width) * f64::from(height) * options.fps * BITS_PER_PIXEL;
-    let bits = options.bits_per_second.unwrap_or(by_size.max(LEAST_BITS_PER_SECOND).min(1e9) as u32);
-    // One thread, so that the bytes do not depend on the machine.
+    // One thread, so that the bytes do not depend on the machine. Without rate control every frame has the same quality (quantizer 26), which
+    // shows no blocks in faces.
     let config = EncoderConfig::new()
-        .bitrate(BitRate::from_bps(bits))
         .max_frame_rate(FrameRate::from_hz(options.fps as f32))
-        .rate_control_mode(RateControlMode::Quality)
+        .rate_control_mode(RateControlMode::Off)
         .sps_pps_strategy(SpsPpsStrategy::ConstantId)
         .skip_frames(false)
         .intra_frame_period(IntraFramePeriod::from_num_frames(KEY_FRAME_DISTANCE))

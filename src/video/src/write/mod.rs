@@ -14,14 +14,12 @@ use crate::error::VideoError;
 pub struct WriteOptions {
     /// Frames per second.
     pub fps: f64,
-    /// Bits of the picture per second; `None` takes 0.3 bits per pixel and frame, at least 200,000.
-    pub bits_per_second: Option<u32>,
 }
 
 impl Default for WriteOptions {
-    /// 25 frames per second, at a rate by the size.
+    /// 25 frames per second.
     fn default() -> Self {
-        Self { fps: 25.0, bits_per_second: None }
+        Self { fps: 25.0 }
     }
 }
 
