@@ -64,6 +64,7 @@ mod vall_e;
 mod vall_e_adapters;
 mod vall_e_training;
 mod vall_e_weights;
+mod videos;
 mod webdataset;
 mod weight_external;
 mod weight_files;

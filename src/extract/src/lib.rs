@@ -46,6 +46,7 @@ mod rows;
 mod sinusoids;
 mod state;
 mod tensors;
+mod video;
 mod waveform;
 mod weights;
 
@@ -60,4 +61,5 @@ pub use media::{LazyAudio, Media, MediaError};
 pub use registry::{Chosen, Registry};
 pub use rows::{Interrupted, RowEvents, RowWork, apply, fit_parts, fit_rows, for_each_row};
 pub use state::State;
+pub use video::VideoPart;
 pub use weights::Weights;
