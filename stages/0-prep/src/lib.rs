@@ -26,6 +26,7 @@ mod read;
 pub mod recordings;
 mod references;
 pub mod rows;
+mod speed;
 mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};

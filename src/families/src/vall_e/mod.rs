@@ -13,6 +13,7 @@
 mod card;
 mod columns;
 mod description;
+mod discrimination;
 mod example;
 mod explanation;
 mod file_error;
@@ -30,6 +31,7 @@ pub mod tokenizer;
 mod training;
 mod voice;
 mod voices;
+mod warping;
 
 use std::path::{Path, PathBuf};
 
