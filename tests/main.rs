@@ -52,6 +52,7 @@ mod sfm;
 mod soak;
 mod sound_containers;
 mod sources;
+mod speed_perturb;
 mod steering;
 mod step_audio;
 mod support;

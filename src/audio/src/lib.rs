@@ -35,6 +35,6 @@ pub use audio::{Audio, AudioInfo, DecodeWarning, segment_frames};
 pub use decode::{begins_recording, decode_bytes, decode_file, extension, holds_recording, probe, probe_bytes};
 pub use decoder::Decoder;
 pub use error::{AudioError, Fault, is_of_machine};
-pub use resample::resample;
+pub use resample::{at_speed, resample};
 pub use trim::{TrimConfig, trim_silence};
 pub use wav_writer::{WavSummary, write_wav};

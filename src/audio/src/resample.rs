@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Async, FixedAsync, Resampler, SincInterpolationParameters, WindowFunction, calculate_cutoff};
 
+use crate::audio::Audio;
 use crate::decode::{MAX_SAMPLE_RATE, MIN_SAMPLE_RATE};
 use crate::error::AudioError;
 use crate::simd::vectorized;
@@ -27,6 +28,17 @@ const MAX_TAPS: u64 = 1 << 22;
 const CACHED_PAIRS: usize = 16;
 /// Output samples that are computed together.
 const LANES: usize = 8;
+
+/// Returns a recording played faster by the factor `speed`, at the same sample rate: shorter, with all frequencies higher. The factor is rounded
+/// so that its product with the sample rate is whole.
+///
+/// # Errors
+/// [`AudioError::SampleRate`] if the product of rate and speed is out of bounds.
+pub fn at_speed(audio: &Audio, speed: f64) -> Result<Audio, AudioError> {
+    let (rate, played) = (audio.sample_rate, (f64::from(audio.sample_rate) * speed).round() as u32);
+    let samples = audio.samples.iter().map(|channel| resample(channel, played, rate)).collect::<Result<_, _>>()?;
+    Ok(Audio { samples, sample_rate: rate, warnings: audio.warnings.clone() })
+}
 
 /// Converts `samples` from one rate to another, both in hertz; the result has `ceil(len * to / from)` samples.
 ///
@@ -233,6 +245,21 @@ mod tests {
         for sample in &converted[100..converted.len() - 100] {
             assert!((sample - 0.5).abs() < 1e-3, "{sample}");
         }
+    }
+
+    #[test]
+    fn a_faster_recording_is_shorter_and_higher() {
+        let sine = |cycles: f64, frames: usize| -> Vec<f32> {
+            (0..frames).map(|n| (2.0 * PI * cycles * n as f64 / 8000.0).sin() as f32).collect()
+        };
+        let audio = Audio { samples: vec![sine(400.0, 4400); 2], sample_rate: 8000, warnings: Vec::new() };
+        let faster = at_speed(&audio, 1.1).expect("an ordinary speed");
+        assert_eq!((faster.sample_rate, faster.samples.len(), faster.frames()), (8000, 2, 4000));
+        let expected = sine(440.0, 4000);
+        for (sample, expected) in faster.samples[1].iter().zip(&expected).skip(100).take(3800) {
+            assert!((sample - expected).abs() < 2e-3, "{sample} {expected}");
+        }
+        assert!(matches!(at_speed(&audio, 1e9), Err(AudioError::SampleRate { .. })));
     }
 
     /// A pair of rates whose filters would be huge.

@@ -52,6 +52,8 @@ pub struct Utterance {
     pub channel: Option<u32>,
     /// The program, with its version, that decodes the recording if Flowmill does not do so itself.
     pub decoder: Option<String>,
+    /// The factor by which the utterance is faster and higher than its recording; `None` for the recording as it is.
+    pub speed: Option<f64>,
 }
 
 impl Utterance {
@@ -70,6 +72,7 @@ impl Utterance {
             channels: self.channels,
             channel: self.channel,
             decoder: self.decoder.as_deref(),
+            speed: self.speed,
             extra: None,
         }
     }
@@ -91,6 +94,7 @@ pub struct UtteranceRow<'a> {
     pub channels: Option<u32>,
     pub channel: Option<u32>,
     pub decoder: Option<&'a str>,
+    pub speed: Option<f64>,
     /// The part that [`Utterance`] lacks.
     pub extra: Option<&'a Extra>,
 }
@@ -111,6 +115,7 @@ impl UtteranceRow<'_> {
             channels: self.channels,
             channel: self.channel,
             decoder: self.decoder.map(str::to_owned),
+            speed: self.speed,
         }
     }
 }
@@ -226,6 +231,7 @@ impl Utterances {
             channels: None,
             channel: Some(self.channel[index]).filter(|channel| *channel != NO_CHANNEL),
             decoder: None,
+            speed: None,
             extra: self.extras.get(index).and_then(Option::as_deref),
         }
     }

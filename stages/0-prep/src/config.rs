@@ -13,6 +13,8 @@ use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
+use crate::speed;
+
 /// The section's name.
 pub const SECTION: &str = "prep";
 
@@ -112,6 +114,12 @@ pub struct PrepConfig {
     pub min_text: usize,
     /// Maximum length of a transcript, in characters.
     pub max_text: usize,
+    /// Speeds of additional copies of the training rows, such as `[0.9, 1.1]`: factors from 0.5 to 2; 1 adds nothing. A copy is resampled,
+    /// so it is faster and higher like a played tape, in the voice of another speaker: its id is `sp0.9-ID` and its speaker `sp0.9-SPEAKER`.
+    ///
+    /// Counterparts: Kaldi's `utils/data/perturb_data_dir_speed_3way.sh`, ESPnet's `speed_perturb_factors`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub speed_perturb: Vec<f64>,
     /// Number of utterances per part, the unit of reruns in stages 0 to 3.
     pub part_size: usize,
     /// The media that rows of a manifest have, from `audio`, `video`, `images` and `codes`. A row needs one of them, or a
@@ -146,6 +154,7 @@ impl Default for PrepConfig {
             max_duration: 60.0,
             min_text: 1,
             max_text: 2000,
+            speed_perturb: Vec::new(),
             part_size: 1000,
             media: vec![Role::Audio],
             references: Vec::new(),
@@ -366,6 +375,9 @@ impl PrepConfig {
             let problem =
                 format!("`speaker` has no effect on {dir}: a source of format {format} names its speakers itself");
             return Some(("data", problem));
+        }
+        if let Some(problem) = speed::problem(self) {
+            return Some(("speed_perturb", problem));
         }
         if self.part_size == 0 {
             return Some(("part_size", "a part has at least one utterance".into()));

@@ -27,6 +27,7 @@ mod read;
 pub mod recordings;
 mod references;
 pub mod rows;
+mod speed;
 mod videos;
 mod warnings;
 

@@ -292,7 +292,7 @@ impl Probing {
         }
         // A single channel needs no name.
         row.channel = row.channel.filter(|_| channels > 1);
-        row.duration = Some(end - start);
+        row.duration = Some((end - start) / row.speed.unwrap_or(1.0));
         row.sample_rate = Some(recording.sample_rate);
         row.channels = Some(recording.channels);
         // The frames of its video may need it too.

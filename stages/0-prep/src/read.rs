@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::collect::{Collection, collect};
 use crate::columns::{self, ExtraRow};
 use crate::listing::dependencies;
-use crate::{PrepConfig, fallback, filter};
+use crate::speed::{Copies, Speeds};
+use crate::{PrepConfig, fallback, filter, train_split};
 
 /// The part's key.
 pub const KEY: &str = "read";
@@ -32,6 +33,10 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     if config.has_extras() {
         own["extras"] = json!({ "media": config.media, "references": config.references, "columns": config.columns });
     }
+    let speeds = Speeds::of(config, &train_split(context.recipe())?);
+    if !speeds.is_empty() {
+        own["speed_perturb"] = json!(speeds);
+    }
     // Without a second phase the filters are applied here, and every row may need the fallback.
     let program = fallback::installed(config).filter(|_| !config.probe);
     if !config.probe {
@@ -39,7 +44,7 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         fallback::describe(&mut own, KEY, program.as_deref(), context);
     }
     let (config, root) = (config.clone(), context.recipe_dir().to_path_buf());
-    let work = move |work: &PartWork| run(&config, &root, program.as_deref(), work);
+    let work = move |work: &PartWork| run(&config, &speeds, &root, program.as_deref(), work);
     let part = Part::new(KEY).config(own).inputs(depends.files);
     let part = depends.optional.into_iter().fold(part, Part::optional_input).work(work);
     Ok(Phase::new("read", vec![part]))
@@ -65,20 +70,31 @@ fn output_name(config: &PrepConfig, split: &str, part: usize) -> String {
 }
 
 /// Reads everything and writes the tables.
-fn run(config: &PrepConfig, root: &Path, program: Option<&str>, work: &PartWork) -> Result<PartReport, StageError> {
+fn run(
+    config: &PrepConfig,
+    speeds: &Speeds,
+    root: &Path,
+    program: Option<&str>,
+    work: &PartWork,
+) -> Result<PartReport, StageError> {
     let mut collection = collect(config, root, work).map_err(StageError::other)?;
     if !config.probe {
         collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
     }
-    let rows_out = write(config, &collection, program, work)?;
-    let report = PartReport::rows(collection.rows_in, rows_out);
+    let copies = Copies::of(config, speeds, &collection);
+    let rows = write(config, speeds, &collection, &copies, program, work)?;
+    let (tried, made) = copies.counts();
+    let report = PartReport::rows(collection.rows_in + tried, rows + made);
+    let report = if speeds.is_empty() { report } else { report.fact("copies at other speeds", made) };
     Ok(if config.probe { report } else { with_counts(report, &collection) })
 }
 
-/// Writes every split in parts.
+/// Writes every split in parts, first the rows and then their copies of each speed. Returns the number of rows without the copies.
 fn write(
     config: &PrepConfig,
+    speeds: &Speeds,
     collection: &Collection,
+    copies: &Copies<'_>,
     program: Option<&str>,
     work: &PartWork,
 ) -> Result<u64, StageError> {
@@ -86,21 +102,37 @@ fn write(
     for split in collection.splits() {
         rows += split.len() as u64;
         let chunks = split.chunks(config.part_size);
-        chunks.par_iter().enumerate().try_for_each(|(part, chunk)| {
+        let speeds = speeds.of_split(split.name);
+        let parts: Vec<_> = speeds.flat_map(|speed| chunks.iter().map(move |chunk| (speed, chunk))).collect();
+        parts.par_iter().enumerate().try_for_each(|(part, (speed, chunk))| {
             if work.interrupted() {
                 return Err(StageError::Interrupted);
             }
-            let output = output_name(config, split.name, part);
-            let extras =
-                chunk.rows().filter_map(|row| Some(ExtraRow { id: row.utt, group: row.spk, extra: row.extra? }));
-            let extras: Vec<ExtraRow<'_>> = extras.collect();
-            columns::write(work, &output, &extras, &config.column_specs())?;
-            let path = work.output(&output)?;
-            let rows = chunk.rows().map(|row| UtteranceRow { decoder: program, ..row });
-            table::write_rows(&path, rows).map_err(StageError::other)
+            let write = |rows: &[UtteranceRow<'_>]| write_part(config, split.name, part, rows, program, work);
+            match speed {
+                None => write(&chunk.rows().collect::<Vec<_>>()),
+                Some(speed) => copies.with(chunk, *speed, work, write),
+            }
         })?;
     }
     Ok(rows)
+}
+
+/// Writes one part of a split.
+fn write_part(
+    config: &PrepConfig,
+    split: &str,
+    part: usize,
+    rows: &[UtteranceRow<'_>],
+    program: Option<&str>,
+    work: &PartWork,
+) -> Result<(), StageError> {
+    let output = output_name(config, split, part);
+    let extras = rows.iter().filter_map(|row| Some(ExtraRow { id: row.utt, group: row.spk, extra: row.extra? }));
+    columns::write(work, &output, &extras.collect::<Vec<_>>(), &config.column_specs())?;
+    let path = work.output(&output)?;
+    let rows = rows.iter().map(|row| UtteranceRow { decoder: program, ..*row });
+    table::write_rows(&path, rows).map_err(StageError::other)
 }
 
 /// Adds the number of rows in each split.

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use flowmill_audio::{Audio, Decoder, segment_frames};
+use flowmill_audio::{Audio, Decoder, at_speed, segment_frames};
 use flowmill_corpus::Utterance;
 use flowmill_corpus::source::{FileStamp, PipeLimits, Source};
 use flowmill_corpus::table::RecordingRow;
@@ -218,6 +218,7 @@ impl PartRecordings {
             decoder_name: utterance.decoder.clone(),
             key,
             span: (utterance.start, utterance.end),
+            speed: utterance.speed,
         }
     }
 }
@@ -241,15 +242,26 @@ pub struct RowRecording {
     decoder_name: Option<String>,
     key: Key,
     span: (Option<f64>, Option<f64>),
+    speed: Option<f64>,
 }
 
 impl RowRecording {
-    /// Returns the row's samples: of the channel that it names, or else all channels or their mean.
+    /// Returns the row's samples, at its speed: of the channel that it names, or else all channels or their mean.
     ///
     /// # Errors
     /// Returns an error if the recording cannot be read or decoded, does not have the channel, or does not contain
     /// the segment.
     pub fn audio(&self) -> Result<Audio, RecordingError> {
+        let audio = self.as_recorded()?;
+        match self.speed {
+            None => Ok(audio),
+            Some(speed) => at_speed(&audio, speed)
+                .map_err(|error| RecordingError::Unreadable { problem: error.to_string(), of_machine: false }),
+        }
+    }
+
+    /// Returns the row's samples as they are in the recording.
+    fn as_recorded(&self) -> Result<Audio, RecordingError> {
         let Some(shared) = &self.shared else {
             let (form, stamp) = (self.form(None), self.stamp());
             let audio = self.take_or(&form, stamp, || self.decode(self.samples))?;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::wanted::Wanted;
 
 /// The columns of stage 0's tables that shards contain or depend on, without paths.
-const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "channel", "decoder"];
+const COLUMNS: &[&str] = &["utt", "spk", "text", "lang", "start", "end", "channel", "decoder", "speed"];
 
 /// One table of stage 0 with the tables of stages 1 and 2 that belong to it.
 #[derive(Clone, Debug)]

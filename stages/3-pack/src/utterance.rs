@@ -76,6 +76,7 @@ impl RowMaker<'_> {
         put(speech::WAV, Array::text(&utterance.wav));
         put(speech::TEXT, Array::text(&utterance.text));
         utterance.lang.iter().for_each(|lang| put(speech::LANG, Array::text(lang)));
+        utterance.speed.iter().for_each(|speed| put(speech::SPEED, Array::scalar(*speed)));
         let (mut frames, mut seconds, mut moments) = (0, 0.0, None);
         if RECORDING.iter().any(|name| self.has(name)) {
             let (audio_data, audio) = self.recording(utterance)?;
@@ -126,9 +127,10 @@ impl RowMaker<'_> {
         self.columns.iter().any(|column| column.name == name)
     }
 
-    /// Returns the bytes of a row's recording, or of its piece of one, and the decoded audio.
+    /// Returns the bytes of a row's recording, or of its piece of one at its speed, and the decoded audio.
     fn recording(&self, utterance: &Utterance) -> Result<(Vec<u8>, Audio), RejectionReason> {
-        if utterance.start.is_none() && utterance.end.is_none() && utterance.channel.is_none() {
+        let is_whole = utterance.start.is_none() && utterance.end.is_none() && utterance.channel.is_none();
+        if is_whole && utterance.speed.is_none() {
             return whole(utterance, self.root);
         }
         let piece = self.recordings.row(utterance).audio().map_err(|error| match error {

@@ -57,6 +57,9 @@ impl Wanted {
                 wanted.add(column, Some(stage));
             }
         }
+        if recipe.gives("prep") && !PrepConfig::of(recipe)?.speed_perturb.is_empty() {
+            wanted.add(speech::speed(), None);
+        }
         if config.columns.is_none() {
             of_data.into_iter().for_each(|column| wanted.add(column, Some(0)));
         }

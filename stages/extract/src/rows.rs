@@ -29,7 +29,7 @@ pub(crate) struct Reads {
 }
 
 /// The columns of stage 0's tables that say which samples of a recording belong to a row.
-const OF_RECORDINGS: [&str; 4] = ["start", "end", "channel", "decoder"];
+const OF_RECORDINGS: [&str; 5] = ["start", "end", "channel", "decoder", "speed"];
 /// The columns of a row's text.
 const OF_TEXT: [&str; 2] = ["text", "lang"];
 

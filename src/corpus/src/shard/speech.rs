@@ -50,6 +50,8 @@ pub const LANG: &str = "lang";
 pub const DURATION: &str = "duration";
 /// The sample rate of `audio_data`.
 pub const SAMPLE_RATE: &str = "sample_rate";
+/// The factor by which a row is faster than its recording; only rows of `prep.speed_perturb` have one.
+pub const SPEED: &str = "speed";
 
 /// The columns of a speech flow's shard, in the order of the file.
 pub fn columns(mel: MelStore) -> Vec<ColumnSpec> {
@@ -72,6 +74,11 @@ pub fn recording() -> Vec<ColumnSpec> {
         ColumnSpec::new(DURATION, DType::F64).docs("seconds of audio_data"),
         ColumnSpec::new(SAMPLE_RATE, DType::I32).docs("sample rate of audio_data in Hz"),
     ]
+}
+
+/// The speed of rows that differ from their recordings.
+pub fn speed() -> ColumnSpec {
+    ColumnSpec::new(SPEED, DType::F64).optional().docs("factor by which it is faster than the recording")
 }
 
 /// The utterance's own embedding.

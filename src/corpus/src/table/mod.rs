@@ -1,7 +1,7 @@
 //! Tables on disk: Parquet with zstd.
 //!
 //! Utterance tables have the columns `utt spk text lang wav start end duration sample_rate channels`, `channel` where a row names one,
-//! and `decoder` where a recording needs one; embeddings and tokens are
+//! `decoder` where a recording needs one, and `speed` where a row differs from its recording; embeddings and tokens are
 //! two columns, an id and a list. The same rows always give the same bytes.
 
 mod file;
@@ -93,8 +93,9 @@ impl RecordingRow {
 
     /// Returns [`RecordingRow::samples`] of a row.
     pub fn samples_of(utterance: &Utterance) -> u64 {
-        let Utterance { start, end, duration, sample_rate, channels, .. } = utterance;
-        samples_up_to(end.or(*duration).unwrap_or_else(|| start.unwrap_or(0.0)), *sample_rate, *channels)
+        let Utterance { start, end, duration, sample_rate, channels, speed, .. } = utterance;
+        let duration = duration.map(|duration| duration * speed.unwrap_or(1.0));
+        samples_up_to(end.or(duration).unwrap_or_else(|| start.unwrap_or(0.0)), *sample_rate, *channels)
     }
 }
 
@@ -108,7 +109,7 @@ fn samples_up_to(seconds: f64, sample_rate: Option<u32>, channels: Option<u32>) 
 /// # Errors
 /// See [`read_utterances`].
 pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
-    let names = ["wav", "start", "end", "duration", "sample_rate", "channels", "channel"];
+    let names = ["wav", "start", "end", "duration", "sample_rate", "channels", "channel", "speed"];
     let table = Table::read(path, Some(&names))?;
     let mut recordings = Vec::with_capacity(table.rows());
     for batch in table.batches() {
@@ -119,9 +120,11 @@ pub fn read_recordings(path: &Path) -> Result<Vec<RecordingRow>, CorpusError> {
         let (rates, channels) = (counts("sample_rate")?, counts("channels")?);
         // Only tables with a row that names a channel have this column.
         let channel: Option<&UInt32Array> = batch.optional("channel")?;
+        let speed: Option<&Float64Array> = batch.optional("speed")?;
         recordings.extend(wavs.iter().flatten().enumerate().map(|(row, wav)| {
-            let until =
-                number(end, row).or_else(|| number(duration, row)).or_else(|| number(start, row)).unwrap_or(0.0);
+            let speed = speed.and_then(|column| number(column, row)).unwrap_or(1.0);
+            let duration = number(duration, row).map(|duration| duration * speed);
+            let until = number(end, row).or(duration).or_else(|| number(start, row)).unwrap_or(0.0);
             RecordingRow {
                 wav: wav.to_owned(),
                 channel: channel.and_then(|column| number(column, row)),
@@ -141,7 +144,7 @@ pub fn read_string_column(path: &Path, name: &str) -> Result<Vec<String>, Corpus
 }
 
 /// The columns of an utterance table.
-const COLUMNS: [(&str, DataType); 12] = [
+const COLUMNS: [(&str, DataType); 13] = [
     ("utt", DataType::Utf8),
     ("spk", DataType::Utf8),
     ("text", DataType::Utf8),
@@ -154,6 +157,7 @@ const COLUMNS: [(&str, DataType); 12] = [
     ("channels", DataType::UInt32),
     ("channel", DataType::UInt32),
     ("decoder", DataType::Utf8),
+    ("speed", DataType::Float64),
 ];
 /// Number of columns that every table has; it has the ones after them only if a row has a value.
 const ALWAYS: usize = 10;
@@ -173,6 +177,7 @@ struct Builders {
     channels: UInt32Builder,
     channel: UInt32Builder,
     decoder: StringBuilder,
+    speed: Float64Builder,
 }
 
 impl Builders {
@@ -189,6 +194,7 @@ impl Builders {
         self.channels.append_option(row.channels);
         self.channel.append_option(row.channel);
         self.decoder.append_option(row.decoder);
+        self.speed.append_option(row.speed);
     }
 
     /// The columns in the order of [`COLUMNS`].
@@ -206,6 +212,7 @@ impl Builders {
             Arc::new(self.channels.finish()),
             Arc::new(self.channel.finish()),
             Arc::new(self.decoder.finish()),
+            Arc::new(self.speed.finish()),
         ]
     }
 }
@@ -226,6 +233,7 @@ fn read_batch(batch: &Batch<'_>, utterances: &mut Vec<Utterance>) -> Result<(), 
     let (sample_rate, channels) = (counts("sample_rate")?, counts("channels")?);
     let channel: Option<&UInt32Array> = batch.optional("channel")?;
     let decoder: Option<&StringArray> = batch.optional("decoder")?;
+    let speed: Option<&Float64Array> = batch.optional("speed")?;
     utterances.extend((0..batch.rows()).map(|row| {
         let string = |column: &StringArray| column.is_valid(row).then(|| column.value(row).to_owned());
         Utterance {
@@ -241,6 +249,7 @@ fn read_batch(batch: &Batch<'_>, utterances: &mut Vec<Utterance>) -> Result<(), 
             channels: number(channels, row),
             channel: channel.and_then(|column| number(column, row)),
             decoder: decoder.and_then(string),
+            speed: speed.and_then(|column| number(column, row)),
         }
     }));
     Ok(())

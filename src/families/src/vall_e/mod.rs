@@ -14,6 +14,7 @@ mod adapters;
 mod card;
 mod columns;
 mod description;
+mod discrimination;
 mod example;
 mod explanation;
 mod file_error;
@@ -31,6 +32,7 @@ pub mod tokenizer;
 mod training;
 mod voice;
 mod voices;
+mod warping;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,18 +1,25 @@
-//! A recognizer of a closed set of texts: the nearest recordings by dynamic time warping of cepstra. It needs no weights,
+//! A recognizer of a closed set of texts: the nearest training recordings by dynamic time warping of cepstra. It needs no weights,
 //! so that generated speech can be scored by what is heard in it.
+//!
+//! The cepstra of a recording are taken around the mean of its speaker, as far as the speaker is known: the channel and the length of the vocal
+//! tract count less. [`Discrimination`] weights them by what tells texts apart rather than speakers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowmill_audio::features::{CepstrumConfig, Features, MelConfig, MelSpectrogram, deltas, mfcc};
 use flowmill_audio::{AudioError, TrimConfig, resample, trim_silence};
 use flowmill_family::Audio;
+use rayon::prelude::*;
+
+use super::discrimination::Discrimination;
+use super::warping::warped_distance;
 
 /// Texts of a closed set at most.
 const MOST_TEXTS: usize = 100;
 /// Recordings of each text that are needed on average.
 const RECORDINGS_PER_TEXT: usize = 2;
-/// Recordings of a text whose distances count.
-const NEAREST: usize = 5;
+/// Speakers of a text whose nearest recordings count.
+const NEAREST_SPEAKERS: usize = 3;
 /// Frames to each side for the slopes of cepstra.
 const REACH: usize = 2;
 
@@ -56,35 +63,39 @@ impl Cepstra {
         }
         mfcc(&self.mel.compute(samples)?, &self.config).map(Some)
     }
-
-    /// Returns the cepstra with their slopes, each around its mean: the channel and the loudness do not count.
-    ///
-    /// # Errors
-    /// Never for cepstra of this computation.
-    pub fn with_slopes(cepstra: &Features) -> Result<Features, AudioError> {
-        let mut centered = cepstra.clone();
-        centered.subtract_mean();
-        let slopes = deltas(&centered, REACH)?;
-        let both = centered.rows().zip(slopes.rows()).flat_map(|(values, slopes)| [values, slopes].concat());
-        Features::new(both.collect(), cepstra.frames, 2 * cepstra.bins)
-    }
 }
 
-/// Recordings with their texts.
+/// A recording of a known text.
+struct Recording {
+    text: String,
+    speaker: String,
+    cepstra: Features,
+}
+
+/// Recordings with their texts and speakers.
 #[derive(Default)]
 pub struct Recognizer {
-    recordings: Vec<(String, Features)>,
+    recordings: Vec<Recording>,
     texts: BTreeSet<String>,
+}
+
+/// A recognizer that has heard all its recordings.
+pub struct Trained {
+    /// The features of each recording.
+    recordings: Vec<Recording>,
+    /// The mean cepstra of each speaker.
+    means: BTreeMap<String, Vec<f32>>,
+    discrimination: Discrimination,
 }
 
 impl Recognizer {
     /// Adds a recording of a text. Once there are too many texts, recordings are not kept.
-    pub fn add(&mut self, text: &str, cepstra: Features) {
+    pub fn add(&mut self, text: &str, speaker: &str, cepstra: Features) {
         self.texts.insert(text.to_owned());
         if self.texts.len() > MOST_TEXTS {
             self.recordings.clear();
         } else {
-            self.recordings.push((text.to_owned(), cepstra));
+            self.recordings.push(Recording { text: text.to_owned(), speaker: speaker.to_owned(), cepstra });
         }
     }
 
@@ -100,81 +111,119 @@ impl Recognizer {
         self.texts.contains(text)
     }
 
-    /// Returns the text whose nearest recordings are nearest: the mean distance of [`NEAREST`] recordings counts, because a
-    /// single one may be near by accident.
-    pub fn recognize(&self, cepstra: &Features) -> Option<&str> {
-        let mut distances: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-        for (text, own) in &self.recordings {
-            distances.entry(text).or_default().extend(warped_distance(own, cepstra));
+    /// Learns from the recordings; `None` if the texts are no closed set.
+    pub fn train(&self) -> Option<Trained> {
+        self.texts()?;
+        let mut of_speakers: BTreeMap<&str, Vec<&Features>> = BTreeMap::new();
+        for Recording { speaker, cepstra, .. } in &self.recordings {
+            of_speakers.entry(speaker).or_default().push(cepstra);
         }
-        let mean = |mut distances: Vec<f64>| {
+        let means = of_speakers.into_iter().map(|(speaker, cepstra)| (speaker.to_owned(), mean(&cepstra)));
+        let means: BTreeMap<String, Vec<f32>> = means.collect();
+        let recordings: Vec<Recording> = self
+            .recordings
+            .iter()
+            .filter_map(|Recording { text, speaker, cepstra }| {
+                let cepstra = with_slopes(cepstra, means.get(speaker))?;
+                Some(Recording { text: text.clone(), speaker: speaker.clone(), cepstra })
+            })
+            .collect();
+        let triples: Vec<(&str, &str, &Features)> = recordings
+            .iter()
+            .map(|Recording { text, speaker, cepstra }| (text.as_str(), speaker.as_str(), cepstra))
+            .collect();
+        let discrimination = Discrimination::of(&triples)?;
+        let recordings = recordings.into_iter().map(|recording| {
+            let cepstra = discrimination.apply(&recording.cepstra);
+            Recording { cepstra, ..recording }
+        });
+        Some(Trained { recordings: recordings.collect(), means, discrimination })
+    }
+}
+
+impl Trained {
+    /// Returns the text whose recordings are nearest: for each of its speakers the nearest one, of which the mean distance of the
+    /// [`NEAREST_SPEAKERS`] nearest speakers counts, because a single one may be near by accident.
+    pub fn recognize(&self, speaker: &str, cepstra: &Features) -> Option<&str> {
+        let features = self.discrimination.apply(&with_slopes(cepstra, self.means.get(speaker))?);
+        let distances: Vec<Option<f64>> =
+            self.recordings.par_iter().map(|recording| warped_distance(&recording.cepstra, &features)).collect();
+        let mut nearest: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
+        for (recording, distance) in self.recordings.iter().zip(distances) {
+            let Some(distance) = distance else { continue };
+            let own = nearest.entry(&recording.text).or_default().entry(&recording.speaker).or_insert(distance);
+            *own = own.min(distance);
+        }
+        let mean = |speakers: BTreeMap<&str, f64>| {
+            let mut distances: Vec<f64> = speakers.into_values().collect();
             distances.sort_by(f64::total_cmp);
-            distances.truncate(NEAREST);
+            distances.truncate(NEAREST_SPEAKERS);
             distances.iter().sum::<f64>() / distances.len() as f64
         };
-        let means = distances.into_iter().filter(|(_, distances)| !distances.is_empty());
-        let means = means.map(|(text, distances)| (text, mean(distances)));
+        let means = nearest.into_iter().map(|(text, speakers)| (text, mean(speakers)));
         means.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(text, _)| text)
     }
 }
 
-/// Returns the mean Euclidean distance of two sequences of frames along their best alignment (dynamic time warping with
-/// the symmetric steps of Sakoe and Chiba, IEEE Transactions on Acoustics 26, 1978); `None` without frames, or for
-/// different numbers of bins.
-pub fn warped_distance(one: &Features, other: &Features) -> Option<f64> {
-    if one.frames == 0 || other.frames == 0 || one.bins != other.bins {
-        return None;
+/// Returns the cepstra around the mean of their speaker, or around their own if it is unknown, with their slopes. The first coefficient, the
+/// loudness, is always around its own mean.
+fn with_slopes(cepstra: &Features, of_speaker: Option<&Vec<f32>>) -> Option<Features> {
+    let own = mean(&[cepstra]);
+    let mut center = of_speaker.unwrap_or(&own).clone();
+    center[..1].copy_from_slice(own.get(..1)?);
+    let centered = cepstra.rows().flat_map(|row| row.iter().zip(&center).map(|(value, center)| value - center));
+    let centered = Features::new(centered.collect(), cepstra.frames, cepstra.bins).ok()?;
+    let slopes = deltas(&centered, REACH).ok()?;
+    let both = centered.rows().zip(slopes.rows()).flat_map(|(values, slopes)| [values, slopes].concat());
+    Features::new(both.collect(), cepstra.frames, 2 * cepstra.bins).ok()
+}
+
+/// Returns the mean of all frames of recordings.
+fn mean(recordings: &[&Features]) -> Vec<f32> {
+    let bins = recordings.first().map_or(0, |first| first.bins);
+    let mut sums = vec![0.0f64; bins];
+    let mut frames = 0;
+    for row in recordings.iter().flat_map(|recording| recording.rows()) {
+        sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value));
+        frames += 1;
     }
-    let local = |a: &[f32], b: &[f32]| {
-        let squares: f32 = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
-        f64::from(squares).sqrt()
-    };
-    let mut before: Vec<f64> = Vec::new();
-    for row in one.rows() {
-        let mut costs = Vec::with_capacity(other.frames);
-        for (column, frame) in other.rows().enumerate() {
-            let distance = local(row, frame);
-            let left = costs.last().copied();
-            let up = before.get(column).copied();
-            let diagonal = column.checked_sub(1).and_then(|column| before.get(column)).copied();
-            // A diagonal step counts twice, so that all alignments have the same weight.
-            let steps = [left.map(|cost| cost + distance), up.map(|cost| cost + distance)];
-            let steps = steps.into_iter().chain([diagonal.map(|cost| cost + 2.0 * distance)]).flatten();
-            costs.push(steps.reduce(f64::min).unwrap_or(2.0 * distance));
-        }
-        before = costs;
-    }
-    before.last().map(|cost| cost / (one.frames + other.frames) as f64)
+    sums.into_iter().map(|sum| (sum / f64::from(frames.max(1))) as f32).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Values of a first coefficient that is always 0 and of a second one.
     fn features(values: &[f32]) -> Features {
-        Features::new(values.to_vec(), values.len(), 1).unwrap()
+        Features::new(values.iter().flat_map(|value| [0.0, *value]).collect(), values.len(), 2).unwrap()
     }
 
     #[test]
-    fn a_slower_sequence_is_at_no_distance() {
-        let (fast, slow) = (features(&[0.0, 1.0, 2.0]), features(&[0.0, 0.0, 1.0, 1.0, 1.0, 2.0]));
-        assert_eq!(warped_distance(&fast, &slow), Some(0.0));
-        assert_eq!(warped_distance(&features(&[1.0]), &features(&[4.0])), Some(3.0));
-        assert_eq!(warped_distance(&fast, &features(&[])), None);
-    }
-
-    #[test]
-    fn the_nearest_recording_gives_the_text() {
+    fn the_nearest_recordings_of_several_speakers_give_the_text() {
         let mut recognizer = Recognizer::default();
-        for (text, values) in [("up", [0.0, 1.0, 2.0]), ("down", [2.0, 1.0, 0.0]), ("up", [0.1, 1.1, 2.1])] {
-            recognizer.add(text, features(&values));
+        let up = [0.0, 0.4, 1.1, 1.5, 2.0];
+        // A channel adds a constant.
+        for (speaker, offset) in [("a", 0.0), ("b", 5.0), ("c", -3.0)] {
+            for stretch in [0.9, 1.0, 1.1] {
+                let values: Vec<f32> = up.iter().map(|value| value * stretch + offset).collect();
+                recognizer.add("up", speaker, features(&values));
+                let falling: Vec<f32> = values.iter().rev().copied().collect();
+                recognizer.add("down", speaker, features(&falling));
+            }
         }
-        assert_eq!(recognizer.texts(), None, "a text with a single recording");
-        recognizer.add("down", features(&[2.0, 1.5, 0.0]));
         assert_eq!(recognizer.texts(), Some(2));
-        assert_eq!(recognizer.recognize(&features(&[0.0, 0.0, 0.9, 2.0])), Some("up"));
-        assert_eq!(recognizer.recognize(&features(&[2.0, 1.0, 0.5])), Some("down"));
-        (0..200).for_each(|text| recognizer.add(&text.to_string(), features(&[0.0])));
-        assert_eq!(recognizer.texts(), None, "sentences are no closed set");
+        let trained = recognizer.train().unwrap();
+        assert_eq!(trained.recognize("b", &features(&[5.0, 5.0, 5.5, 6.0, 6.9])), Some("up"));
+        assert_eq!(trained.recognize("new", &features(&[9.0, 9.0, 8.3, 8.0, 7.1])), Some("down"));
+        (0..200).for_each(|text| recognizer.add(&text.to_string(), "a", features(&[0.0])));
+        assert!(recognizer.texts().is_none() && recognizer.train().is_none(), "sentences are no closed set");
+    }
+
+    #[test]
+    fn a_text_with_a_single_recording_is_no_closed_set() {
+        let mut recognizer = Recognizer::default();
+        ["up", "down", "up"].map(|text| recognizer.add(text, "a", features(&[0.0, 1.0])));
+        assert_eq!(recognizer.texts(), None);
     }
 }

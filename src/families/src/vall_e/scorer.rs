@@ -15,13 +15,14 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::prompts::PromptRule;
-use super::recognizer::{Cepstra, Recognizer, warped_distance};
+use super::recognizer::{Cepstra, Recognizer, Trained};
 use super::rows::{self, Symbols};
 use super::scores::{Distances, Scores, UtteranceScores};
 use super::speaker::{Centers, Similarity, Speakers, voiceprint};
 use super::tokenizer::PhonemeTokenizer;
 use super::voice::{Decoder, Line, speak};
 use super::voices::prompt_from;
+use super::warping::warped_distance;
 use super::{CODEC, ExportOptions, VallE, card};
 use crate::DECIBELS_PER_NEPER;
 
@@ -51,6 +52,7 @@ struct Listener {
     cepstra: Cepstra,
     mel: MelSpectrogram,
     recognizer: Recognizer,
+    trained: Option<Trained>,
     speakers: Speakers,
     centers: Option<Centers>,
 }
@@ -126,7 +128,7 @@ impl SpeechScorer {
         let sound = |codes: &Codes| self.decoder.sound(codes);
         let generated = (codes.frames() > 0).then(|| sound(codes)).transpose()?;
         let prompt = prompt.as_ref().map(sound).transpose()?;
-        let heard = |audio: Option<&Audio>| audio.map(|audio| self.listener.hear(audio)).transpose();
+        let heard = |audio: Option<&Audio>| audio.map(|audio| self.listener.hear(&row.group, audio)).transpose();
         let (of_real, of_codec) = (heard(Some(real))?.flatten(), heard(Some(&after_codec))?.flatten());
         let of_generated = heard(generated.as_ref())?.flatten();
         let (text_of, voice_of) = (
@@ -169,13 +171,17 @@ impl SpeechScorer {
 
 impl Scorer for SpeechScorer {
     fn columns(&self) -> Vec<ColumnSpec> {
-        let recording = speech::recording().into_iter();
-        let wanted = [speech::WAV, speech::AUDIO_DATA, speech::TEXT];
+        let recording = speech::recording().into_iter().chain([speech::speed()]);
+        let wanted = [speech::WAV, speech::AUDIO_DATA, speech::TEXT, speech::SPEED];
         let recording = recording.filter(|column| wanted.contains(&column.name.as_str())).map(ColumnSpec::optional);
         rows::columns(self.levels).into_iter().chain(recording).collect()
     }
 
     fn learn(&mut self, row: &Row) -> Result<(), BoxError> {
+        // Rows of another speed are other voices than those that are spoken in and listened for.
+        if row.columns.contains_key(speech::SPEED) {
+            return Ok(());
+        }
         let of_speaker = self.recordings.entry(row.group.clone()).or_default();
         if of_speaker.len() < MOST_PROMPTS {
             of_speaker.push(rows::codes(row)?);
@@ -262,6 +268,7 @@ impl Listener {
             cepstra: Cepstra::new()?,
             mel: MelSpectrogram::new(mel)?,
             recognizer: Recognizer::default(),
+            trained: None,
             speakers: Speakers::default(),
             centers: None,
         })
@@ -272,25 +279,24 @@ impl Listener {
         let Some(cepstra) = self.cepstra.of(audio)? else { return Ok(()) };
         self.speakers.add(speaker, voiceprint(&cepstra));
         if let Some(text) = text.filter(|text| !text.is_empty()) {
-            self.recognizer.add(text, Cepstra::with_slopes(&cepstra)?);
+            self.recognizer.add(text, speaker, cepstra);
         }
         Ok(())
     }
 
     /// Computes what all comparisons need.
     fn prepare(&mut self) {
-        if self.centers.is_none() {
+        if self.centers.is_none() && self.trained.is_none() {
             self.centers = self.speakers.centers();
+            self.trained = self.recognizer.train();
         }
     }
 
-    /// Returns the measures of a recording; none of one that is too short.
-    fn hear(&self, audio: &Audio) -> Result<Option<Heard>, BoxError> {
+    /// Returns the measures of a recording in the voice of a speaker; none of one that is too short.
+    fn hear(&self, speaker: &str, audio: &Audio) -> Result<Option<Heard>, BoxError> {
         let Some(cepstra) = self.cepstra.of(audio)? else { return Ok(None) };
-        let text = match self.recognizer.texts() {
-            Some(_) => self.recognizer.recognize(&Cepstra::with_slopes(&cepstra)?).map(str::to_owned),
-            None => None,
-        };
+        let text = self.trained.as_ref().and_then(|trained| trained.recognize(speaker, &cepstra));
+        let text = text.map(str::to_owned);
         Ok(Some(Heard { cepstra, text }))
     }
 

@@ -19,7 +19,7 @@ const HOPS_PER_WINDOW: usize = 4;
 const HIGHEST: f32 = 8000.0;
 
 /// Settings of the `rvq-kmeans` codec.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RvqKmeansConfig {
     /// Number of levels: codes per frame.
@@ -38,6 +38,10 @@ pub struct RvqKmeansConfig {
     pub hop_length: usize,
     /// Number of mel bands of a frame, from 0 to 8 kHz or half the sample rate.
     pub n_mels: usize,
+    /// The loudness that recordings are brought to before they are encoded: the level of the louder half of their samples, in dB below full
+    /// scale, such as -20. Without it, recordings keep their own, and codes differ between loud and soft voices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loudness: Option<f64>,
     /// Iterations of the search for the phase (Griffin-Lim) when codes are decoded; more is better and slower.
     pub griffin_lim_iterations: usize,
 }
@@ -53,6 +57,7 @@ impl Default for RvqKmeansConfig {
             sample_rate: 24_000,
             hop_length: 320,
             n_mels: 80,
+            loudness: None,
             griffin_lim_iterations: 60,
         }
     }
@@ -75,12 +80,16 @@ impl RvqKmeansConfig {
 
     /// The settings that measuring and sampling in a part read.
     pub(super) fn measuring(&self) -> Value {
-        serde_json::json!({
+        let mut measuring = serde_json::json!({
             "max_frames_per_part": self.max_frames_per_part,
             "sample_rate": self.sample_rate,
             "hop_length": self.hop_length,
             "n_mels": self.n_mels,
-        })
+        });
+        if let Some(loudness) = self.loudness {
+            measuring["loudness"] = loudness.into();
+        }
+        measuring
     }
 }
 
@@ -111,6 +120,9 @@ impl Kind for RvqKmeansConfig {
         within("hop_length", self.hop_length, 16, 8192)?;
         within("n_mels", self.n_mels, 1, 512)?;
         within("griffin_lim_iterations", self.griffin_lim_iterations, 1, 10_000)?;
+        if let Some(loudness) = self.loudness.filter(|loudness| !(-90.0..=0.0).contains(loudness)) {
+            return Err(ConfigError::new("loudness", format!("{loudness} is not in -90..=0 dB")));
+        }
         // Bands that contain no bin of the spectrum.
         MelSpectrogram::new(self.mel()).map(drop).map_err(|error| ConfigError::new("n_mels", error.to_string()))
     }
@@ -149,6 +161,7 @@ mod tests {
         assert_eq!(field(RvqKmeansConfig { max_frames: 1023, ..default() }), "max_frames");
         assert_eq!(field(RvqKmeansConfig { sample_rate: 0, ..default() }), "sample_rate");
         assert_eq!(field(RvqKmeansConfig { hop_length: usize::MAX, ..default() }), "hop_length");
+        assert_eq!(field(RvqKmeansConfig { loudness: Some(f64::NAN), ..default() }), "loudness");
         assert_eq!(field(RvqKmeansConfig { hop_length: 16, ..default() }), "n_mels");
         RvqKmeansConfig { sample_rate: 8000, hop_length: 100, n_mels: 40, ..default() }.check().unwrap();
     }

@@ -23,18 +23,23 @@ use crate::{Codec, CodecError, Column, ExtractError, Extracted, Extractor, Kind,
 /// The extractor's kind.
 pub const KIND: &str = "rvq-kmeans";
 
+/// The power of a recording without sound, -90 dB.
+const SILENCE: f64 = 1e-9;
+
 /// The length of codes that are decoded at a time, in seconds; it bounds the memory.
 const LONGEST: f64 = 600.0;
 
 /// Computes the frames of a recording that are quantized.
 struct Measure {
     mel: MelSpectrogram,
+    /// The loudness of encoded recordings, in dB.
+    loudness: Option<f64>,
 }
 
 impl Measure {
     /// Creates the front end; the error of settings that contradict each other.
     fn new(config: &RvqKmeansConfig) -> Result<Self, flowmill_audio::AudioError> {
-        Ok(Self { mel: MelSpectrogram::new(config.mel())? })
+        Ok(Self { mel: MelSpectrogram::new(config.mel())?, loudness: config.loudness })
     }
 
     /// Returns the log-mel frames of a recording, `[frame][band]`, the last one filled with silence.
@@ -48,10 +53,25 @@ impl Measure {
             let (seconds, needed) = (seconds(samples.len()), seconds(needed));
             return Err(ExtractError::TooShort { extractor: KIND, seconds, needed });
         }
+        if let Some(loudness) = self.loudness {
+            bring_to_level(&mut samples, loudness);
+        }
         samples.resize(samples.len().next_multiple_of(config.hop_length), 0.0);
         let mel = self.mel.compute(&samples)?;
         let frames = Matrix::new(mel.data, mel.bins);
         if frames.is_finite() { Ok(frames) } else { Err(ExtractError::NotFinite { extractor: KIND }) }
+    }
+}
+
+/// Scales samples so that the mean power of the louder half of them has this level in dB. Pauses do not count, nor does silence.
+fn bring_to_level(samples: &mut [f32], decibels: f64) {
+    let mut powers: Vec<f32> = samples.iter().map(|sample| sample * sample).collect();
+    powers.sort_unstable_by(f32::total_cmp);
+    let louder = &powers[powers.len() / 2..];
+    let power = louder.iter().map(|power| f64::from(*power)).sum::<f64>() / louder.len().max(1) as f64;
+    if power > SILENCE {
+        let gain = (10f64.powf(decibels / 10.0) / power).sqrt() as f32;
+        samples.iter_mut().for_each(|sample| *sample *= gain);
     }
 }
 
@@ -144,5 +164,20 @@ impl Codec for RvqKmeans {
         let frames = self.log_mel(codes)?;
         let mel = Features::new(frames.as_slice().to_vec(), frames.rows(), frames.columns())?;
         finite(griffin_lim(&mel, &self.config.mel(), self.config.griffin_lim_iterations)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_louder_half_has_the_level() {
+        let mut samples = [vec![0.0; 100], [0.5, -0.5].repeat(50)].concat();
+        bring_to_level(&mut samples, -20.0);
+        assert!(samples.iter().skip(100).all(|sample| (sample.abs() - 0.1).abs() < 1e-6));
+        let mut silent = vec![1e-6; 10];
+        bring_to_level(&mut silent, -20.0);
+        assert_eq!(silent, [1e-6; 10]);
     }
 }
