@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use mp4_atom::{Atom, Co64, Ctts, DecodeMaybe, Elst, FourCC, Hdlr, Header, Mdhd, Mvhd, Stco, Stsc, Stss, Stsz};
+use mp4_atom::{Atom, Co64, Ctts, DecodeMaybe, Elst, FourCC, Header, Mdhd, Mvhd, Stco, Stsc, Stss, Stsz};
 use mp4_atom::{StszSamples, Stts, Tkhd};
 
 use super::{Codec, MAX_SAMPLES, Movie, Sample, fragments};
@@ -101,9 +101,8 @@ pub(super) fn open(bytes: &[u8]) -> Result<Movie<'_>, Fault> {
     let movie_ticks = f64::from(header.timescale.max(1));
     let tracks = || boxes(movie, 0).filter(|inner| inner.kind == FourCC::new(b"trak")).map(|inner| inner.content);
     let is = |track: &[u8], handler: &[u8; 4]| {
-        child(track, &[b"mdia"])
-            .and_then(|media| optional::<Hdlr>(media).ok().flatten())
-            .is_some_and(|found| found.handler == FourCC::new(handler))
+        // The name after it has another form in QuickTime files.
+        child(track, &[b"mdia", b"hdlr"]).is_some_and(|found| found.get(8..12) == Some(handler.as_slice()))
     };
     let sound = tracks().find(|track| is(track, b"soun")).map(|track| Edit::of(track, movie_ticks)).transpose()?;
     let track = tracks().find(|track| is(track, b"vide")).ok_or(Fault::NoVideo { container: CONTAINER })?;
