@@ -13,6 +13,7 @@ mod dac;
 mod encodec;
 mod error;
 mod features;
+mod float_fmt;
 mod flow;
 mod golden_file;
 mod linguistic_tokenizer;
@@ -41,6 +42,7 @@ const MODELS: &[(&str, Check)] = &[
     ("dac", dac::check),
     ("encodec", encodec::check),
     ("features", features::check),
+    ("float_fmt", float_fmt::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),
     ("sfm_flow", sfm_flow::check),
     ("sfm_head", sfm_head::check),
