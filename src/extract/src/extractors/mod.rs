@@ -12,6 +12,7 @@ pub mod rvq_kmeans;
 pub mod s3;
 pub mod statistics;
 pub mod step_audio;
+pub mod wav2vec2;
 
 use crate::Registry;
 
@@ -31,4 +32,5 @@ pub fn registry() -> Registry {
         .with::<rvq_kmeans::RvqKmeansConfig>()
         .with::<encodec::EncodecConfig>()
         .with::<dac::DacConfig>()
+        .with::<wav2vec2::Wav2Vec2Config>()
 }

@@ -24,6 +24,7 @@ mod sfm_head;
 mod sfm_objective;
 mod step_audio_flow;
 mod vall_e;
+mod wav2vec2;
 
 pub use error::ParityError;
 pub use golden_file::GoldenFile;
@@ -42,6 +43,7 @@ const MODELS: &[(&str, Check)] = &[
     ("dac", dac::check),
     ("encodec", encodec::check),
     ("features", features::check),
+    ("float_emotion", wav2vec2::check_emotion),
     ("float_fmt", float_fmt::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),
     ("sfm_flow", sfm_flow::check),
@@ -53,6 +55,7 @@ const MODELS: &[(&str, Check)] = &[
     ("step_audio_flow", step_audio_flow::check),
     ("vall_e_generate", vall_e::check_generation),
     ("vall_e_v5", vall_e::check_training),
+    ("wav2vec2", wav2vec2::check),
 ];
 
 /// The names of the models that can be checked.
