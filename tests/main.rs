@@ -61,6 +61,7 @@ mod toy_family;
 mod train;
 mod training_faults;
 mod vall_e;
+mod videos;
 mod webdataset;
 mod weight_external;
 mod weight_files;

@@ -24,6 +24,11 @@ impl Decoder {
         Self { fallback: true }
     }
 
+    /// Returns whether formats that this crate does not decode are passed to the `ffmpeg` program.
+    pub const fn has_fallback(self) -> bool {
+        self.fallback
+    }
+
     /// Decodes the bytes of a file; `hint_name` is its name, used in messages.
     ///
     /// # Errors

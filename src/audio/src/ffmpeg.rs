@@ -37,8 +37,8 @@ pub fn version() -> Option<String> {
     (!printable.is_empty()).then_some(printable)
 }
 
-/// Returns the program in an environment that does not influence it.
-fn command() -> Command {
+/// Returns the program in an environment that does not influence it, without arguments.
+pub fn command() -> Command {
     let mut command = Command::new(PROGRAM);
     command.stdin(Stdio::null()).env_remove("FFREPORT").env("AV_LOG_FORCE_NOCOLOR", "1");
     command
@@ -77,7 +77,7 @@ pub(crate) fn decode(bytes: &[u8], refusal: &Fault) -> Result<Decoded, Fault> {
 }
 
 /// Returns the lines of a complaint without the parts that differ from run to run: the program adds memory addresses to names.
-fn plain(complaint: &str) -> Vec<String> {
+pub fn plain(complaint: &str) -> Vec<String> {
     let without_address = |line: &str| match line.split_once(" @ 0x") {
         Some((name, rest)) => format!("{name}{}", rest.trim_start_matches(|c: char| c.is_ascii_hexdigit())),
         None => line.to_owned(),
@@ -86,8 +86,8 @@ fn plain(complaint: &str) -> Vec<String> {
     lines.map(|line| without_address(&line.replace("file:/dev/stdin: ", ""))).collect()
 }
 
-/// The program's arguments, the same for every recording.
-fn arguments() -> Vec<&'static str> {
+/// Returns the arguments by which the program reads its standard input and nothing else, without its own messages.
+pub fn input_arguments() -> Vec<&'static str> {
     let global = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "error"];
     let input = [
         "-protocol_whitelist",
@@ -101,6 +101,11 @@ fn arguments() -> Vec<&'static str> {
         "-i",
         "file:/dev/stdin",
     ];
+    global.into_iter().chain(input).collect()
+}
+
+/// The program's arguments, the same for every recording.
+fn arguments() -> Vec<&'static str> {
     let output = [
         "-map",
         "0:a:0",
@@ -120,5 +125,5 @@ fn arguments() -> Vec<&'static str> {
         "wav",
         "pipe:1",
     ];
-    global.into_iter().chain(input).chain(output).collect()
+    input_arguments().into_iter().chain(output).collect()
 }

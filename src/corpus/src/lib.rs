@@ -3,7 +3,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`array`], [`column`] | the typed value of a column in a row, and the specification of a column ([`Row`] has them with its media) |
-//! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`], [`codes`] | readers of common formats; each returns a [`Reading`] |
+//! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`], [`codes`], [`clips`] | readers of common formats; each returns a [`Reading`] |
 //! | [`fields`] | the fields of a JSON object that describes an utterance, with all their alternative names |
 //! | [`hints`] | hints about the actual format of a folder that cannot be read |
 //! | [`utterances`] | the compact columnar table that a reader fills (a million rows fit easily) |
@@ -20,6 +20,7 @@
 
 pub mod array;
 mod checksum;
+pub mod clips;
 pub mod codes;
 pub mod column;
 mod delimited;

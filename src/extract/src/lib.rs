@@ -47,6 +47,7 @@ mod rows;
 mod sinusoids;
 mod state;
 mod tensors;
+mod video;
 mod waveform;
 mod weights;
 
@@ -61,4 +62,5 @@ pub use media::{LazyAudio, Media, MediaError};
 pub use registry::{Chosen, Registry};
 pub use rows::{Interrupted, RowEvents, RowWork, apply, fit_parts, fit_rows, for_each_row};
 pub use state::State;
+pub use video::VideoPart;
 pub use weights::Weights;

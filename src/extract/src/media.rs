@@ -1,11 +1,14 @@
 //! The media and the text of a row, as an extractor reads them.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use flowmill_audio::Audio;
 use flowmill_corpus::Role;
+use flowmill_video::Clip;
+use flowmill_video::crop::Frames;
 
 use crate::ExtractError;
+use crate::video::{LazyClip, VideoPart};
 
 type LoadFiles = dyn Fn(Role) -> Result<Vec<Vec<u8>>, MediaError> + Send + Sync;
 
@@ -14,6 +17,7 @@ type LoadFiles = dyn Fn(Role) -> Result<Vec<Vec<u8>>, MediaError> + Send + Sync;
 pub struct Media {
     audio: Option<LazyAudio>,
     files: Option<Box<LoadFiles>>,
+    clip: LazyClip,
     text: Option<String>,
     language: Option<String>,
 }
@@ -28,6 +32,12 @@ impl Media {
     #[must_use]
     pub fn with_files(self, load: impl Fn(Role) -> Result<Vec<Vec<u8>>, MediaError> + Send + Sync + 'static) -> Self {
         Self { files: Some(Box::new(load)), ..self }
+    }
+
+    /// Adds which part of its video a row is; without it, the row is the whole video.
+    #[must_use]
+    pub fn with_video_part(self, part: VideoPart) -> Self {
+        Self { clip: LazyClip::new(part), ..self }
     }
 
     /// Adds the text of the row and its language, as the data name it; `None` if they name none.
@@ -65,6 +75,31 @@ impl Media {
     pub fn files(&self, extractor: &'static str, role: Role) -> Result<Vec<Vec<u8>>, ExtractError> {
         let files = self.files.as_ref().map(|load| load(role)).transpose().map_err(ExtractError::from)?;
         files.filter(|files| !files.is_empty()).ok_or(ExtractError::NoMedia { extractor, wanted: role })
+    }
+
+    /// The video of a row as frames at a constant rate, cropped, resized and augmented by the settings of an extractor that watches, with its
+    /// sound in step: frame `n` belongs to the samples from `n / fps` seconds on, and the sound is as long as the frames. It is decoded once
+    /// per row, however often it is asked for.
+    ///
+    /// # Errors
+    /// [`ExtractError::NoMedia`] if the row has no video; [`ExtractError::Media`] with the reason why it cannot be used.
+    pub fn video(&self, extractor: &'static str, frames: &Frames) -> Result<Arc<Clip>, ExtractError> {
+        self.clip.get(frames, || self.video_bytes(extractor))
+    }
+
+    /// The sound of a row's video, in step with the frames that [`Media::video`] gives at `fps` frames per second, without decoding them:
+    /// their number is its length times `fps`, rounded. `None` if the video has no sound.
+    ///
+    /// # Errors
+    /// Those of [`Media::video`].
+    pub fn video_sound(&self, extractor: &'static str, fps: f64) -> Result<Option<Audio>, ExtractError> {
+        self.clip.sound(fps, &self.video_bytes(extractor)?)
+    }
+
+    fn video_bytes(&self, extractor: &'static str) -> Result<Vec<u8>, ExtractError> {
+        let mut files = self.files(extractor, Role::Video)?;
+        // `files` gives at least one.
+        Ok(files.swap_remove(0))
     }
 }
 

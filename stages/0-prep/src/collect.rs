@@ -4,12 +4,13 @@ use std::path::Path;
 
 use flowmill_corpus::split::{Fractions, Lists};
 use flowmill_corpus::{
-    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, codes, folder, hints, kaldi, ljspeech,
-    manifest, webdataset,
+    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, clips, codes, folder, hints, kaldi,
+    ljspeech, manifest, webdataset,
 };
 use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
 
+use crate::leaks;
 use crate::merge::merged;
 use crate::references;
 use crate::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
@@ -125,7 +126,8 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
     }
     let mut places = merged(&config.data, &mut tables, work);
     references::resolve(&config.data, &tables, &mut places, work);
-    let splits = divide(config, root, &tables, places, work)?;
+    let mut splits = divide(config, root, &tables, places, work)?;
+    leaks::resolve(&mut splits, &tables, config.split.rest_or_train(), work);
     Ok(Collection { tables, splits, rows_in })
 }
 
@@ -145,7 +147,7 @@ fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading
         Format::Kaldi => kaldi::ids(root, &source.dir),
         Format::Ljspeech => ljspeech::ids(root, &source.dir),
         Format::Webdataset => webdataset::loose(root, &source.dir).unwrap_or_default(),
-        Format::Folder | Format::Manifest | Format::Codes => Vec::new(),
+        Format::Folder | Format::Manifest | Format::Codes | Format::Clips | Format::Ravdess => Vec::new(),
     };
     (Reading::unreadable(&problem, root, &source.dir, ids), problem.is_of_machine())
 }
@@ -174,6 +176,8 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         Format::Manifest => manifest::read_file(root, &source.dir, &options),
         Format::Webdataset => webdataset::read(root, &source.dir, &options),
         Format::Codes => codes::read_source(root, &source.dir, &options),
+        Format::Clips => clips::read_directory(root, &source.dir, clips::Layout::Clips, &options),
+        Format::Ravdess => clips::read_directory(root, &source.dir, clips::Layout::Ravdess, &options),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::{ColumnSpec, Ids, Role, codes, hints, webdataset};
+use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, hints, webdataset};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -40,7 +40,9 @@ pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
     // Prepared codes have no recordings.
     let only_codes = is_audio(&config.media) && config.data.iter().all(has_codes);
     let media = config.media.iter().filter(|_| !only_codes);
-    Ok(media.chain(&config.has_codes().then_some(Role::Codes)).any(|role| roles.contains(role)))
+    let codes = config.has_codes().then_some(Role::Codes);
+    let video = config.data.iter().any(|source| config.format_of(source).clips().is_some()).then_some(Role::Video);
+    Ok(media.chain(&codes).chain(&video).any(|role| roles.contains(role)))
 }
 
 /// Returns the training device (`train.device`). Networks of earlier stages run there too, unless their sections name
@@ -181,9 +183,23 @@ pub enum Format {
     /// Codes of a neural codec without recordings, as the public VALL-E trainer keeps them: a folder of `.enc` or
     /// `.dac` files, an HDF5 file (`data.h5`), or a group in one (`data.h5#training`).
     Codes,
+    /// A folder of video clips with their sound, such as HDTF. The group is the folder of the clip, or its own name.
+    Clips,
+    /// A folder with the names of RAVDESS (`01-01-03-01-02-01-21.mp4`): video with and without sound, and sound alone.
+    /// The group is the actor, and the emotion is the column `emotion_label`.
+    Ravdess,
 }
 
 impl Format {
+    /// Returns the layout of a folder of clips.
+    pub(crate) fn clips(self) -> Option<clips::Layout> {
+        match self {
+            Self::Clips => Some(clips::Layout::Clips),
+            Self::Ravdess => Some(clips::Layout::Ravdess),
+            _ => None,
+        }
+    }
+
     /// Returns its name in recipes.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -193,13 +209,15 @@ impl Format {
             Self::Manifest => "manifest",
             Self::Webdataset => "webdataset",
             Self::Codes => "codes",
+            Self::Clips => "clips",
+            Self::Ravdess => "ravdess",
         }
     }
 
     /// Describes what a source of this format must name.
     fn place(self) -> &'static str {
         match self {
-            Self::Kaldi | Self::Folder | Self::Ljspeech => "directory",
+            Self::Kaldi | Self::Folder | Self::Ljspeech | Self::Clips | Self::Ravdess => "directory",
             Self::Manifest => "manifest",
             Self::Webdataset => "tar file",
             Self::Codes => "folder or HDF5 file",
@@ -341,7 +359,8 @@ impl PrepConfig {
             let problem = format!("the `prefix` of {} must be 1 to 100 bytes without blanks", source.dir);
             return Some(("data", problem));
         }
-        let names_speakers = |s: &Source| matches!(self.format_of(s), Format::Folder | Format::Codes);
+        let names_speakers =
+            |s: &Source| matches!(self.format_of(s), Format::Folder | Format::Codes | Format::Clips | Format::Ravdess);
         if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
             let (dir, format) = (&source.dir, json!(self.format_of(source)));
             let problem =
@@ -365,12 +384,16 @@ impl PrepConfig {
     /// Returns the columns of `prep.columns`, by name.
     pub fn column_specs(&self) -> Vec<ColumnSpec> {
         // The section was checked with the recipe, so all can be parsed.
-        self.columns.iter().filter_map(|(name, text)| ColumnSpec::parse(name, text).ok()).collect()
+        let named = self.columns.iter().filter_map(|(name, text)| ColumnSpec::parse(name, text).ok());
+        let emotion = || ColumnSpec::new(clips::ravdess::EMOTION, DType::Text).optional();
+        let has_emotions = self.data.iter().any(|source| self.format_of(source) == Format::Ravdess)
+            && !self.columns.contains_key(clips::ravdess::EMOTION);
+        named.chain(has_emotions.then(emotion)).collect()
     }
 
     /// Returns whether rows may have more than utterances have.
     pub(crate) fn has_extras(&self) -> bool {
-        self.asks_for_extras() || self.has_codes()
+        self.asks_for_extras() || self.has_codes() || self.has_clips()
     }
 
     /// Returns whether the recipe asks for more than utterances have.
@@ -383,12 +406,23 @@ impl PrepConfig {
         self.data.iter().any(|source| self.format_of(source) == Format::Codes)
     }
 
+    /// Returns whether a source is a folder of clips.
+    pub(crate) fn has_clips(&self) -> bool {
+        self.data.iter().any(|source| self.format_of(source).clips().is_some())
+    }
+
     /// Returns the first problem of media, references and columns.
     fn columns_problem(&self) -> Option<(&'static str, String)> {
         if self.media.is_empty() {
             return Some(("media", "name at least one of audio, video, images, codes".into()));
         }
-        let has_them = |source: &&Source| matches!(self.format_of(source), Format::Manifest | Format::Codes);
+        // Folders of clips have videos, but no fields.
+        let needs_fields = !self.references.is_empty() || !self.columns.is_empty();
+        let has_them = |source: &&Source| match self.format_of(source) {
+            Format::Manifest | Format::Codes => true,
+            Format::Clips | Format::Ravdess => !needs_fields,
+            _ => false,
+        };
         if self.asks_for_extras()
             && let Some(source) = self.data.iter().find(|source| !has_them(source))
         {
@@ -480,7 +514,11 @@ impl PrepConfig {
                 }
                 Format::Codes => codes::list(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string()),
                 Format::Manifest if path.is_file() => Ok(()),
-                Format::Kaldi | Format::Folder | Format::Ljspeech if path.is_dir() => Ok(()),
+                Format::Kaldi | Format::Folder | Format::Ljspeech | Format::Clips | Format::Ravdess
+                    if path.is_dir() =>
+                {
+                    Ok(())
+                }
                 _ => {
                     let hint = hints::of_source(&path, format.name()).map(|hint| format!(": {hint}"));
                     Err(format!("{} is no {}{}", path.display(), format.place(), hint.unwrap_or_default()))

@@ -18,6 +18,7 @@ mod config;
 pub mod contents;
 mod fallback;
 mod filter;
+mod leaks;
 mod listing;
 mod media;
 mod merge;
@@ -26,6 +27,7 @@ mod read;
 pub mod recordings;
 mod references;
 pub mod rows;
+mod videos;
 mod warnings;
 
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};

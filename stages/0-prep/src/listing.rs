@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flowmill_corpus::{CorpusError, codes, folder, kaldi, webdataset};
+use flowmill_corpus::{CorpusError, clips, codes, folder, kaldi, webdataset};
 use flowmill_runner::{PlanContext, StageError};
 use serde_json::{Value, json};
 
@@ -43,6 +43,7 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
                 list(context, &source.dir)?.map_or(Value::Null, |listing| digest(&listing))
             }
             Format::Webdataset => webdataset_dependencies(source, context, &mut files)?,
+            format @ (Format::Clips | Format::Ravdess) => clips_dependencies(source, format, context)?,
             Format::Folder => folder_dependencies(source, context, &mut files)?,
             Format::Codes => {
                 // Every file holds the text of its row; a file that comes or goes changes the list of inputs.
@@ -69,6 +70,16 @@ fn webdataset_dependencies(
     files.extend(shards.iter().map(|shard| context.resolve(shard)));
     let loose = webdataset::loose(root, &source.dir).map_err(StageError::other)?;
     Ok(if loose.is_empty() { Value::Null } else { digest_of(loose.iter().map(String::as_str)) })
+}
+
+/// Returns the dependencies on a folder of clips: their names.
+fn clips_dependencies(source: &Source, format: Format, context: &PlanContext) -> Result<Value, StageError> {
+    let Some(layout) = format.clips() else { return Ok(Value::Null) };
+    let Some(listing) = unless_unreadable(clips::list(context.recipe_dir(), &source.dir, layout))? else {
+        return Ok(Value::Null);
+    };
+    let unusable = listing.unusable.iter().map(|(path, _)| path);
+    Ok(digest_of(listing.clips.iter().chain(unusable).map(String::as_str)))
 }
 
 /// Returns the dependencies on a folder: its transcripts' content and the names of its recordings.

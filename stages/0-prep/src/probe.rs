@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use flowmill_audio::media::{HEAD_BYTES, StandIn};
 use flowmill_audio::{DecodeWarning, Decoder};
 use flowmill_corpus::source::{PipeLimits, Source};
-use flowmill_corpus::{Extra, Utterance, hints, table};
+use flowmill_corpus::{Extra, Role, Utterance, hints, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 use serde_json::json;
@@ -17,11 +17,11 @@ use serde_json::json;
 use crate::columns::{self, ExtraRow};
 use crate::read::{KEY, filters};
 use crate::warnings::Warnings;
-use crate::{Format, PrepConfig, fallback, filter, media};
+use crate::{Format, PrepConfig, fallback, filter, media, videos};
 
 /// The time in seconds by which a segment may exceed its recording and is cut, instead of being rejected (as Kaldi's
 /// extract-segments does by default).
-const MAX_OVERSHOOT: f64 = 0.5;
+pub(crate) const MAX_OVERSHOOT: f64 = 0.5;
 
 /// The properties of a recording.
 struct Recording {
@@ -129,10 +129,11 @@ struct Probing {
 impl Probing {
     /// Opens the recordings of one part and writes its rows.
     fn run(&self, manifest: &Path, output: &str, work: &PartWork) -> Result<PartReport, StageError> {
-        let rows = table::read_utterances(manifest).map_err(StageError::other)?;
+        let mut rows = table::read_utterances(manifest).map_err(StageError::other)?;
         let rows_in = rows.len() as u64;
-        let recordings = self.recordings(&rows, work)?;
         let extras = self.extras(manifest, work)?;
+        let mut of_videos = self.videos(&mut rows, &extras, work)?;
+        let recordings = self.recordings(&rows, work)?;
         let mut kept = Vec::with_capacity(rows.len());
         for mut row in rows {
             let utt = row.utt.clone();
@@ -142,7 +143,8 @@ impl Probing {
                 // A row of other media.
                 None => Ok(()),
             };
-            let completed = completed.and_then(|()| extras.get(&utt).map_or(Ok(()), |(_, checked)| checked.clone()));
+            let completed = extras.get(&utt).map_or(Ok(()), |(_, checked)| checked.clone()).and(completed);
+            let completed = of_videos.remove(&utt).map_or(Ok(()), Err).and(completed);
             let refused =
                 || filter::text(&self.config, &row.text).or_else(|| filter::duration(&self.config, row.duration));
             match completed.err().or_else(|| refused().map(RejectionReason::from)) {
@@ -192,6 +194,31 @@ impl Probing {
         checked.collect()
     }
 
+    /// Opens the videos of rows and adds their facts; returns the rows that cannot be used, with the reason.
+    fn videos(
+        &self,
+        rows: &mut [Utterance],
+        extras: &BTreeMap<String, CheckedExtra>,
+        work: &PartWork,
+    ) -> Result<BTreeMap<String, RejectionReason>, StageError> {
+        let usable = || extras.values().filter(|(_, checked)| checked.is_ok()).map(|(extra, _)| &extra.media);
+        let opened = videos::open(usable(), &self.root, self.decoder(), work)?;
+        let mut refused = BTreeMap::new();
+        for row in rows {
+            let video = extras.get(&row.utt).and_then(|(extra, _)| extra.media.get(&Role::Video)?.first());
+            let Some((video, opened)) = video.and_then(|video| Some((video, opened.get(&video.0)?))) else { continue };
+            if let Err(reason) = videos::complete(row, video, opened, self.program.as_deref()) {
+                refused.insert(row.utt.clone(), reason);
+            }
+        }
+        Ok(refused)
+    }
+
+    /// The decoder that the recipe allows.
+    fn decoder(&self) -> Decoder {
+        if self.program.is_some() { Decoder::with_ffmpeg() } else { Decoder::builtin() }
+    }
+
     /// Probes every recording of the rows once, in parallel.
     fn recordings(&self, rows: &[Utterance], work: &PartWork) -> Result<BTreeMap<String, Probed>, StageError> {
         let mut uses: BTreeMap<&str, u64> = BTreeMap::new();
@@ -213,7 +240,7 @@ impl Probing {
 
     /// Returns the properties of a recording, or the reason why it cannot be used.
     fn probe(&self, wav: &str) -> Result<Recording, RejectionReason> {
-        let decoder = if self.program.is_some() { Decoder::with_ffmpeg() } else { Decoder::builtin() };
+        let decoder = self.decoder();
         let source = Source::of(wav);
         // The output of a command is not declared as an input, so a later success would go unnoticed.
         let is_command = matches!(source, Source::Pipe(_));
@@ -268,7 +295,8 @@ impl Probing {
         row.duration = Some(end - start);
         row.sample_rate = Some(recording.sample_rate);
         row.channels = Some(recording.channels);
-        row.decoder = self.program.clone().filter(|_| recording.by_fallback);
+        // The frames of its video may need it too.
+        row.decoder = self.program.clone().filter(|_| recording.by_fallback || row.decoder.is_some());
         Ok(())
     }
 }

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use flowmill_corpus::source::{PipeLimits, Source};
 use flowmill_corpus::{Role, Utterance};
-use flowmill_extract::{Chosen, ExtractError, Extractor, Media, MediaError, Registry, RowEvents, RowWork, State};
+use flowmill_extract::{
+    Chosen, ExtractError, Extractor, Media, MediaError, Registry, RowEvents, RowWork, State, VideoPart,
+};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{PartWork, RejectionReason, StageError};
 use flowmill_stage_prep::columns;
 use flowmill_stage_prep::recordings::PartRecordings;
-use flowmill_stage_prep::rows::{Table, utterances};
+use flowmill_stage_prep::rows::{Table, decoder, utterances};
 
 /// The data of rows that an extractor reads. Parts depend only on these.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +22,8 @@ pub(crate) struct Reads {
     pub recordings: bool,
     /// Videos, pictures and other files.
     pub files: bool,
+    /// Videos, parts of which rows may be.
+    pub video: bool,
     /// The text and its language.
     pub text: bool,
 }
@@ -36,13 +40,15 @@ impl Reads {
         Self {
             recordings: media.contains(&Role::Audio),
             files: media.iter().any(|role| *role != Role::Audio),
+            video: media.contains(&Role::Video),
             text: extractor.reads_text(),
         }
     }
 
     /// The columns of stage 0's tables that an extractor reads in a stage that reads `columns` of rows with recordings.
     pub fn columns(self, columns: &[&'static str]) -> Vec<&'static str> {
-        let own = columns.iter().copied().filter(|column| self.recordings || !OF_RECORDINGS.contains(column));
+        let has_parts = self.recordings || self.video;
+        let own = columns.iter().copied().filter(|column| has_parts || !OF_RECORDINGS.contains(column));
         own.chain(OF_TEXT.into_iter().filter(|_| self.text)).collect()
     }
 }
@@ -78,7 +84,15 @@ impl<'r> PartRows<'r> {
         let media = if self.reads.text { media.with_text(&row.text, row.lang.clone()) } else { media };
         let Some(others) = self.others.get(&row.utt).cloned() else { return media };
         let root = self.root.clone();
-        media.with_files(move |role| {
+        let video = others.get(&Role::Video).and_then(|video| video.first());
+        let part = VideoPart {
+            id: row.utt.clone(),
+            name: video.map(|video| video.0.clone()).unwrap_or_default(),
+            start_seconds: row.start,
+            end_seconds: row.end,
+            decoder: decoder(row),
+        };
+        media.with_video_part(part).with_files(move |role| {
             others.get(&role).into_iter().flatten().map(|file| read(&file.source(), &root)).collect()
         })
     }

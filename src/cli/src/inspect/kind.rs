@@ -37,6 +37,8 @@ pub enum Kind {
     JsonLines,
     /// A recording.
     Audio,
+    /// A video, with or without sound.
+    Video,
     /// A picture.
     Png,
     /// Lines of text.
@@ -63,6 +65,7 @@ impl Kind {
         let mut head = Vec::new();
         file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
         match Self::of_bytes(&head, about.len()) {
+            Some(Self::Audio) if flowmill_video::info::is_video(path) => Ok(Self::Video),
             Some(Self::Json) => Self::of_json(&mut file, path, &head, about.len()),
             Some(kind) => Ok(kind),
             None if flowmill_audio::holds_recording(&mut file, about.len())? => Ok(Self::Audio),
@@ -88,6 +91,7 @@ impl Kind {
             Self::Json => "JSON",
             Self::JsonLines => "JSON lines",
             Self::Audio => "recording",
+            Self::Video => "video",
             Self::Png => "PNG picture",
             Self::Text => "text",
         }

@@ -12,6 +12,7 @@ mod safetensors;
 mod tar;
 mod tensors;
 mod text;
+mod video;
 mod weights;
 
 use std::io::Write;
@@ -57,6 +58,7 @@ pub fn inspect(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Res
         Kind::Json => json::show(path, out),
         Kind::JsonLines => lines::show(path, rows, out),
         Kind::Audio => audio::show(path, out),
+        Kind::Video => video::show(path, out),
         Kind::Png => png::show(path, out),
         Kind::Text => text::show(path, rows, out),
     };

@@ -164,9 +164,10 @@ impl Reader<'_> {
         let mut extra =
             extras::read(&object, &self.prefix, self.options).map_err(|problem| reject(named(), described(problem)))?;
         let media = self.options.media;
-        let has_audio = fields.audio.is_some() && (media.is_empty() || media.contains(&Role::Audio));
+        let asks_for_audio = media.is_empty() || media.contains(&Role::Audio);
+        let has_audio = fields.audio.is_some() && asks_for_audio;
         if let Some(extra) = extra.take_if(|extra| !has_audio && extra.has_data()) {
-            return self.without_audio(fields, given, extra, place);
+            return self.without_audio(fields, given, extra, place, asks_for_audio);
         }
         if !has_audio && media.iter().any(|role| *role != Role::Audio) {
             let names: Vec<&str> = media.iter().map(|role| role.name()).collect();
@@ -212,16 +213,22 @@ impl Reader<'_> {
         })
     }
 
-    /// Returns a row that has other media than a recording.
+    /// Returns a row that has other media than a recording. With `has_sound`, a video is its own recording.
     fn without_audio(
         &self,
         fields: Fields,
         given: Option<String>,
         extra: Extra,
         place: String,
+        has_sound: bool,
     ) -> Result<Candidate, Rejection> {
         let first = extra.media.values().flatten().next();
-        let made_up = first.map_or_else(|| place.clone(), |medium| id_of(&medium.0, None));
+        let video = extra.media.get(&Role::Video).and_then(|video| video.first());
+        // A piece of a video, as of a recording, is given by `offset` and `duration`.
+        let start = fields.offset.filter(|offset| video.is_some() && (*offset > 0.0 || fields.duration.is_some()));
+        let end = start.zip(fields.duration).map(|(start, duration)| start + duration);
+        let made_up = first.map_or_else(|| place.clone(), |medium| id_of(&medium.0, start));
+        let wav = video.filter(|_| has_sound).map(|video| video.0.clone()).unwrap_or_default();
         let id = given.clone().unwrap_or_else(|| made_up.clone());
         let described = |problem: String| Rejection {
             id: id.clone(),
@@ -235,10 +242,10 @@ impl Reader<'_> {
             speaker: fields.speaker.or_else(|| self.options.speaker.map(str::to_owned)),
             text,
             language: fields.language,
-            wav: String::new(),
-            start: None,
-            end: None,
-            duration: None,
+            wav,
+            start,
+            end,
+            duration: fields.duration.filter(|_| video.is_some()),
             extra: Some(extra),
             place,
             id,
