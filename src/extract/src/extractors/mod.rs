@@ -6,6 +6,7 @@ pub mod dual_kmeans;
 pub mod encodec;
 pub mod import;
 pub mod kmeans;
+pub mod lia;
 pub mod paraformer;
 pub mod phonemes;
 pub mod rvq_kmeans;
@@ -33,4 +34,5 @@ pub fn registry() -> Registry {
         .with::<encodec::EncodecConfig>()
         .with::<dac::DacConfig>()
         .with::<wav2vec2::Wav2Vec2Config>()
+        .with::<lia::LiaConfig>()
 }

@@ -4,8 +4,10 @@
 use crate::kernels::vectorized::vectorized;
 
 vectorized! {
-    /// `row = leaky(gain * row + shift) * factor`, where a leaky rectifier multiplies negative numbers by `slope`.
-    pub fn leaky_row(row: &mut [f32], [gain, shift, slope, factor]: [f32; 4]) {
+    /// `row = leaky(gain * row + shift) * factor`, where a leaky rectifier multiplies negative numbers by `slope`. The settings are gain,
+    /// shift, slope and factor.
+    pub fn leaky_row(row: &mut [f32], settings: [f32; 4]) {
+        let [gain, shift, slope, factor] = settings;
         for x in row {
             let y = gain * *x + shift;
             *x = factor * if y > 0.0 { y } else { slope * y };

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use flowmill_nn::inference::Convolution1d;
 use flowmill_nn::ops::{Convolution, Normalization};
-use flowmill_nn::{Activation, NnError, Ragged, Result, Value, device, host};
+use flowmill_nn::{Activation, NnError, Ragged, Value, device, host};
 use rayon::prelude::*;
 
 use super::dimensions::{CONVOLUTIONS, STRIDES};
@@ -57,7 +57,7 @@ impl Convolutions {
     ///
     /// # Errors
     /// When there are too few samples for a row.
-    pub(super) fn forward(&self, samples: &[f32]) -> Result<Value> {
+    pub(super) fn forward(&self, samples: &[f32]) -> Result<Value, NnError> {
         let mut state = Value::from_vec(samples.to_vec(), &[samples.len(), 1])?;
         for (convolution, norm) in &self.layers {
             let items = Ragged::packed(&[state.rows()]);
@@ -78,7 +78,7 @@ impl Convolutions {
 }
 
 /// Normalizes each channel of `[row, channel]` over all rows, then applies gain, bias and GELU.
-fn over_time(state: Value, gain: &Tensor, bias: &Tensor) -> Result<Value> {
+fn over_time(state: Value, gain: &Tensor, bias: &Tensor) -> Result<Value, NnError> {
     let width = state.width();
     if !device::is_fused(state.tensor()) {
         let x = state.tensor();
@@ -129,7 +129,7 @@ fn over_time(state: Value, gain: &Tensor, bias: &Tensor) -> Result<Value> {
 ///
 /// # Errors
 /// When there is no row, or a device cannot compute it.
-pub(super) fn interpolate(rows: &Value, frames: usize) -> Result<Value> {
+pub(super) fn interpolate(rows: &Value, frames: usize) -> Result<Value, NnError> {
     let &[count, width] = rows.dims() else {
         return Err(NnError::shape("interpolation", "[row, channel]", rows.dims()));
     };

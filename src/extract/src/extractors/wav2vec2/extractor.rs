@@ -48,9 +48,10 @@ impl Wav2Vec2Extractor {
         Ok(Self { encoder, classifier, fps, only_last: only_last_features })
     }
 
-    /// Returns the number of video frames of a number of samples: one for each that begins.
+    /// Returns the number of video frames of a number of samples. The sound of a video is as long as its frames, up to rounding by the
+    /// resampler.
     pub fn frames(&self, samples: usize) -> usize {
-        (samples as f64 * self.fps / f64::from(SAMPLE_RATE)).ceil().max(1.0) as usize
+        (samples as f64 * self.fps / f64::from(SAMPLE_RATE)).round().max(1.0) as usize
     }
 
     /// Returns the features of samples at 16 kHz, for this number of video frames: `[frame, feature]`.

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use flowmill_nn::inference::{Convolution1d, LayerNorm, Linear};
 use flowmill_nn::ops::{Attention, Convolution, concatenate};
-use flowmill_nn::{Activation, AttentionMask, NnError, Ragged, Result, Value};
+use flowmill_nn::{Activation, AttentionMask, NnError, Ragged, Value};
 
 use super::{Checkpoint, Form};
 use crate::UnusableWeights;
@@ -51,13 +51,13 @@ impl Positions {
     }
 
     /// Returns the rows with their positions added.
-    fn add_to(&self, rows: &Value) -> Result<Value> {
+    fn add_to(&self, rows: &Value) -> Result<Value, NnError> {
         let items = Ragged::packed(&[rows.rows()]);
         let group = |(index, convolution): (usize, &Convolution1d)| {
             let channels = rows.channels(index * self.width..(index + 1) * self.width)?;
             convolution.forward(&channels, &items, Activation::Gelu)
         };
-        let groups = self.groups.iter().enumerate().map(group).collect::<Result<Vec<_>>>()?;
+        let groups = self.groups.iter().enumerate().map(group).collect::<Result<Vec<_>, NnError>>()?;
         rows.add(&concatenate(&groups.iter().collect::<Vec<_>>())?)
     }
 }
@@ -92,7 +92,7 @@ impl Layer {
     }
 
     /// `residual + attention(input)`.
-    fn attend(&self, input: &Value, residual: &Value, heads: usize) -> Result<Value> {
+    fn attend(&self, input: &Value, residual: &Value, heads: usize) -> Result<Value, NnError> {
         let items = Ragged::packed(&[input.rows()]);
         let project = |linear: &Linear| linear.forward(input, Activation::Identity);
         let (query, key, value) = (project(&self.query)?, project(&self.key)?, project(&self.value)?);
@@ -103,11 +103,11 @@ impl Layer {
     }
 
     /// `residual + feed_forward(input)`.
-    fn feed_forward(&self, input: &Value, residual: &Value) -> Result<Value> {
+    fn feed_forward(&self, input: &Value, residual: &Value) -> Result<Value, NnError> {
         self.contract.forward_onto(&self.expand.forward(input, Activation::Gelu)?, residual)
     }
 
-    fn forward(&self, form: Form, input: &Value, heads: usize) -> Result<Value> {
+    fn forward(&self, form: Form, input: &Value, heads: usize) -> Result<Value, NnError> {
         match form {
             Form::Base => {
                 let state = self.norm.forward(&self.attend(input, input, heads)?)?;
@@ -148,7 +148,7 @@ impl Transformer {
 
     /// Returns the hidden states: the input of the first layer, and the output of every layer. In the stable form the last one is
     /// normalized.
-    pub(super) fn forward(&self, rows: &Value) -> Result<Vec<Value>> {
+    pub(super) fn forward(&self, rows: &Value) -> Result<Vec<Value>, NnError> {
         let mut state = self.positions.add_to(rows)?;
         if self.form == Form::Base {
             state = self.norm.forward(&state)?;
