@@ -85,6 +85,7 @@ impl Float {
         noise: impl Fn(usize, usize) -> Vec<f32>,
     ) -> Result<Vec<Vec<f32>>> {
         let FloatConfig { dim_w, dim_a, num_prev_frames: previous, num_frames, .. } = *self.config();
+        options.check()?;
         self.check_requests(requests)?;
         let width = self.config().audio_width();
         let frames: Vec<usize> = requests.iter().map(|request| request.audio.len() / width).collect();

@@ -7,6 +7,9 @@ use flowmill_nn::{Context, Tape, host};
 use super::{GoldenFile, ParityError, Report, Result};
 use crate::float::{Batch, Draws, Float, FloatConfig, GuidanceOptions, Kept, Window};
 
+/// The guidance of the files, which their configuration leaves out.
+const GUIDANCE: GuidanceOptions = GuidanceOptions { steps: 1, audio: 2.0, emotion: 1.5 };
+
 pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     let config = config(file)?;
     let (model, mut parameters) = Float::new(&config, 0)?;
@@ -33,13 +36,12 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
     let expected = file.tensor("out.cfv")?;
     match windows.as_slice() {
         [window] if expected.rank() == 3 => {
-            // The state of a batch is on its path; that of guidance is the noise itself.
-            let mut window = window.clone();
-            let noise: Vec<f32> = host::read(&draws.noise)?;
-            window.motion.truncate(config.num_prev_frames * config.dim_w);
-            window.motion.extend(noise);
-            let context = Context::inference(&parameters);
-            let found = model.guided_window(&context, &window, draws.times[0], &GuidanceOptions::default())?;
+            // The guided velocity is that of the point of the loss.
+            let (mut window, time) = (window.clone(), draws.times[0]);
+            let current = &mut window.motion[config.num_prev_frames * config.dim_w..];
+            let noise = host::read(&draws.noise)?;
+            current.iter_mut().zip(noise).for_each(|(x, noise)| *x = (1.0 - time) * noise + time * *x);
+            let found = model.guided_window(&Context::inference(&parameters), &window, time, &GUIDANCE)?;
             report.output("out.cfv", &host::tensor(found, &[1, config.window(), config.dim_w])?, expected)?;
         }
         // Files of several windows have the number 0 in its place.
@@ -62,7 +64,7 @@ fn config(file: &GoldenFile) -> Result<FloatConfig> {
         num_heads: size("num_heads")?,
         mlp_ratio: file.number(&["mlp_ratio"])? as f32,
         num_prev_frames: size("num_prev_frames")?,
-        num_frames: frames as usize,
+        num_frames: frames.round() as usize,
         attention_window: size("attention_window")?,
     };
     config.check()?;

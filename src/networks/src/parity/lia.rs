@@ -66,16 +66,20 @@ pub(super) fn check_decoder(file: &GoldenFile) -> Result<Report> {
     };
     let plain = decode(&|item, place| styles[item][place])?;
     let pictures: Vec<f32> = plain.iter().flat_map(|decoded| &decoded.picture).copied().collect();
-    compare(&mut report, file, "out.flow", plain.iter().flat_map(|decoded| decoded.flow.iter().flatten()).copied().collect())?;
+    compare(
+        &mut report,
+        file,
+        "out.flow",
+        plain.iter().flat_map(|decoded| decoded.flow.iter().flatten()).copied().collect(),
+    )?;
     let errors = pictures.iter().zip(items(file, "in.target")?.concat()).map(|(a, b)| f64::from(a - b).powi(2));
     let loss = errors.sum::<f64>() / pictures.len().max(1) as f64;
     compare(&mut report, file, "out.loss", vec![loss as f32])?;
     compare(&mut report, file, "out.image", pictures)?;
     let moved = decode(&|item, place| styles[item][place] + target[item][place])?;
     compare(&mut report, file, "out.image_alpha", moved.into_iter().flat_map(|decoded| decoded.picture).collect())?;
-    let relative = decode(&|item, place| {
-        styles[item][place] + (target[item][place] - start[item][place]) + source[item][place]
-    })?;
+    let relative =
+        decode(&|item, place| styles[item][place] + (target[item][place] - start[item][place]) + source[item][place])?;
     compare(&mut report, file, "out.image_alpha3", relative.into_iter().flat_map(|decoded| decoded.picture).collect())?;
     Ok(report)
 }

@@ -17,7 +17,8 @@ pub(super) fn check(file: &GoldenFile) -> Result<Report> {
         let items = items.iter().map(|samples| Ok(encoder.hidden_states(samples, frames)?));
         let items = items.collect::<Result<Vec<_>>>()?;
         for state in 0..=checkpoint.dimensions().layers {
-            let found = items.iter().map(|states| Ok(host::fetch(states[state].tensor())?)).collect::<Result<Vec<_>>>()?;
+            let found =
+                items.iter().map(|states| Ok(host::fetch(states[state].tensor())?)).collect::<Result<Vec<_>>>()?;
             let name = format!("out.{name}.{state}");
             report.output(&name, &Tensor::stack(&found, 0)?, file.floats(&name, 3)?)?;
         }

@@ -77,8 +77,22 @@ impl Halving {
                 split_row(&line, &mut evens[MARGIN..MARGIN + half], &mut odds[MARGIN..MARGIN + half]);
                 let (even, odd) = rows.row_mut(channel * (size + 1) + place).split_at_mut(odd);
                 let (before, after) = (MARGIN - 1, MARGIN + 1);
-                binomial_rows(&mut even[..=half], &evens[before..], &odds[before..], &evens[MARGIN..], &odds[MARGIN..], 1.0);
-                binomial_rows(&mut odd[..half], &odds[before..], &evens[MARGIN..], &odds[MARGIN..], &evens[after..], 1.0);
+                binomial_rows(
+                    &mut even[..=half],
+                    &evens[before..],
+                    &odds[before..],
+                    &evens[MARGIN..],
+                    &odds[MARGIN..],
+                    1.0,
+                );
+                binomial_rows(
+                    &mut odd[..half],
+                    &odds[before..],
+                    &evens[MARGIN..],
+                    &odds[MARGIN..],
+                    &evens[after..],
+                    1.0,
+                );
             }
         }
         Self { rows, odd }

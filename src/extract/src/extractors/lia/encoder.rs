@@ -121,7 +121,8 @@ impl Block {
             ((channel * (size + 1) + line) * stride + column) as u32
         };
         let places = |channel: usize| (0..9).map(move |place| (channel, place / 3, place % 3));
-        let taps: Vec<u32> = (0..channels).flat_map(places).map(|(channel, line, tap)| window(channel, line, tap)).collect();
+        let taps: Vec<u32> =
+            (0..channels).flat_map(places).map(|(channel, line, tap)| window(channel, line, tap)).collect();
         let middle: Vec<u32> = (0..channels).map(|channel| window(channel, 1, 1)).collect();
         let mut path = Maps::new(self.outputs, half);
         let mut out = Maps::new(self.outputs, half);

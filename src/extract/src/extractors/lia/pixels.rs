@@ -9,9 +9,8 @@ pub fn planes_of_rgb(pixels: &[u8]) -> Vec<f32> {
 /// Returns a picture `[color][line][column]` from -1 to 1 as RGB pixels `[line][column][color]`; values outside are cut.
 pub fn rgb_of_planes(picture: &[f32]) -> Vec<u8> {
     let count = picture.len() / 3;
-    let value = |pixel: usize, color: usize| {
-        ((picture[color * count + pixel] + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8
-    };
+    let value =
+        |pixel: usize, color: usize| ((picture[color * count + pixel] + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
     (0..count).flat_map(|pixel| (0..3).map(move |color| value(pixel, color))).collect()
 }
 

@@ -20,7 +20,9 @@ impl LiaRenderer {
     /// When it has no decoder, or a layer cannot be made of the weights.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, UnusableWeights> {
         if !checkpoint.dimensions().has_decoder {
-            return Err(UnusableWeights("they have an encoder only; rendering needs LIA's decoder (`dec.*`)".to_owned()));
+            return Err(UnusableWeights(
+                "they have an encoder only; rendering needs LIA's decoder (`dec.*`)".to_owned(),
+            ));
         }
         Ok(Self {
             encoder: LiaEncoder::new(checkpoint)?,

@@ -50,8 +50,7 @@ impl EmotionClassifier {
     /// # Errors
     /// When there are too few samples for a row, or a device cannot compute it.
     pub fn classify(&self, samples: &[f32]) -> Result<EmotionScores, NnError> {
-        let states = self.encoder.hidden_states(samples, None)?;
-        let last = states.last().ok_or_else(|| NnError::invalid("emotion", "the encoder has no hidden state"))?;
+        let last = self.encoder.last_hidden_state(samples)?;
         let mean = last.mean_items(&Ragged::packed(&[last.rows()]))?;
         let inner = self.dense.forward(&mean, Activation::Tanh)?;
         let logits = host::read(self.output.forward(&inner, Activation::Identity)?.tensor())?;

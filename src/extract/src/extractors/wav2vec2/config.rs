@@ -68,7 +68,8 @@ pub(super) fn columns(features: usize, emotion: bool) -> Vec<Column> {
 
 impl Wav2Vec2Config {
     fn required(&self) -> Result<&Weights, ConfigError> {
-        let published = "the path of wav2vec2-base-960h's pytorch_model.bin or model.safetensors, or of FLOAT's float.pth";
+        let published =
+            "the path of wav2vec2-base-960h's pytorch_model.bin or model.safetensors, or of FLOAT's float.pth";
         taken::required("weights", self.weights.as_ref(), published)
     }
 

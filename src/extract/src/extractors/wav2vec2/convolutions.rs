@@ -34,7 +34,9 @@ impl Convolutions {
         let dimensions = checkpoint.dimensions();
         let layer = |layer: usize| -> Result<_, UnusableWeights> {
             let name = |part: &str| format!("feature_extractor.conv_layers.{layer}.{part}");
-            let tensor = |part: &str| Ok::<_, UnusableWeights>(checkpoint.tensor(&name(part))?.to_device(device).map_err(NnError::from)?);
+            let tensor = |part: &str| {
+                Ok::<_, UnusableWeights>(checkpoint.tensor(&name(part))?.to_device(device).map_err(NnError::from)?)
+            };
             let weight = tensor("conv.weight")?;
             let bias = match dimensions.has_bias {
                 true => tensor("conv.bias")?,
@@ -112,7 +114,8 @@ fn over_time(state: Value, gain: &Tensor, bias: &Tensor) -> Result<Value, NnErro
         .zip(&*gain)
         .map(|(sum, gain)| (f64::from(*gain) / (sum / count + f64::from(EPSILON)).sqrt()) as f32)
         .collect();
-    let shifts: Vec<f32> = bias.iter().zip(&means).zip(&scales).map(|((bias, mean), scale)| bias - mean * scale).collect();
+    let shifts: Vec<f32> =
+        bias.iter().zip(&means).zip(&scales).map(|((bias, mean), scale)| bias - mean * scale).collect();
     let mut out = vec![0.0; x.len()];
     out.par_chunks_mut(ROWS_PER_TASK * width).zip(x.par_chunks(ROWS_PER_TASK * width)).for_each(|(out, x)| {
         for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {

@@ -95,7 +95,8 @@ impl Extractor for Wav2Vec2Extractor {
         let frames = self.frames(samples.len());
         let features = self.features(&samples, frames)?;
         let shape = vec![frames, self.width()];
-        let array = Array::new(shape, features.as_slice().to_vec()).map_err(|error| ExtractError::Media(error.to_string()))?;
+        let array =
+            Array::new(shape, features.as_slice().to_vec()).map_err(|error| ExtractError::Media(error.to_string()))?;
         Ok(Extracted::new(std::iter::once(array).chain(self.emotion(&samples)?.map(Array::vector)).collect()))
     }
 }

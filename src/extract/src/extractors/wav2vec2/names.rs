@@ -43,7 +43,8 @@ pub(super) fn encoder(
     let classifier_prefix = format!("{}classifier.", outer(&prefix));
     let mut taken = BTreeMap::new();
     for (name, tensor) in tensors {
-        if let Some(part) = name.strip_prefix(&prefix).filter(|part| PARTS.iter().any(|known| part.starts_with(known))) {
+        if let Some(part) = name.strip_prefix(&prefix).filter(|part| PARTS.iter().any(|known| part.starts_with(known)))
+        {
             taken.insert(part.to_owned(), tensor);
         } else if let (true, Some(part)) = (classifier, name.strip_prefix(&classifier_prefix)) {
             taken.insert(format!("classifier.{part}"), tensor);
@@ -66,14 +67,17 @@ fn fold_positions(tensors: &mut BTreeMap<String, Tensor>) -> Result<(), Unusable
         let (shape, taps) = (directions.dims().to_vec(), directions.dims().last().copied().unwrap_or(0));
         if taps == 0 || lengths.elem_count() != taps {
             let (lengths, directions) = (lengths.dims(), directions.dims());
-            return Err(UnusableWeights(format!("`{POSITIONS}` has lengths {lengths:?} for directions {directions:?}")));
+            return Err(UnusableWeights(format!(
+                "`{POSITIONS}` has lengths {lengths:?} for directions {directions:?}"
+            )));
         }
         let (lengths, mut values) = (host::read(lengths)?, host::read(directions)?);
         let mut squares = vec![0f64; taps];
         values.chunks_exact(taps).for_each(|row| {
             squares.iter_mut().zip(row).for_each(|(sum, value)| *sum += f64::from(*value).powi(2));
         });
-        let scales: Vec<f64> = lengths.iter().zip(&squares).map(|(length, sum)| f64::from(*length) / sum.sqrt()).collect();
+        let scales: Vec<f64> =
+            lengths.iter().zip(&squares).map(|(length, sum)| f64::from(*length) / sum.sqrt()).collect();
         if scales.iter().any(|scale| !scale.is_finite()) {
             return Err(UnusableWeights(format!("a direction of `{POSITIONS}` is zero")));
         }

@@ -41,7 +41,7 @@ impl Wav2Vec2 {
     }
 
     /// Returns the hidden states of normalized samples at 16 kHz, each `[row, channel]`: the input of the first layer of the transformer
-    /// and the output of every layer. With a number of frames, the rows of the convolutions are interpolated to it first.
+    /// and the output of every layer, as transformers 5 gives them (version 4 normalized the last one of the stable form). With a number of frames, the rows of the convolutions are interpolated to it first.
     ///
     /// # Errors
     /// When there are too few samples for a row, or a device cannot compute it.
@@ -54,6 +54,17 @@ impl Wav2Vec2 {
         self.transformer.forward(&rows)
     }
 
+    /// Returns the result of the encoder for normalized samples at 16 kHz, `[row, channel]`: the output of the last layer, which the
+    /// stable form normalizes.
+    ///
+    /// # Errors
+    /// Like [`hidden_states`](Self::hidden_states).
+    pub fn last_hidden_state(&self, samples: &[f32]) -> Result<Value, NnError> {
+        let states = self.hidden_states(samples, None)?;
+        let last = states.last().ok_or_else(|| NnError::invalid("wav2vec 2.0", "there is no hidden state"))?;
+        self.transformer.finish(last)
+    }
+
     /// Returns the speech features of a number of video frames, `[frame, feature]`: the outputs of all layers one after the other, the
     /// first layer first, or of the last layer only.
     ///
@@ -64,7 +75,8 @@ impl Wav2Vec2 {
         let first = if only_last { states.len() - 1 } else { 1 };
         let states = states[first..].iter().map(|state| host::read(state.tensor())).collect::<Result<Vec<_>, _>>()?;
         let width = self.dimensions.hidden;
-        let rows = (0..frames).flat_map(|frame| states.iter().map(move |state| &state[frame * width..(frame + 1) * width]));
+        let rows =
+            (0..frames).flat_map(|frame| states.iter().map(move |state| &state[frame * width..(frame + 1) * width]));
         Ok(Matrix::new(rows.flatten().copied().collect(), states.len() * width))
     }
 }

@@ -134,7 +134,10 @@ impl Transformer {
     pub(super) fn new(checkpoint: &Checkpoint, heads: usize, device: &Device) -> Result<Self, UnusableWeights> {
         let dimensions = checkpoint.dimensions();
         if heads == 0 || !dimensions.hidden.is_multiple_of(heads) {
-            return Err(UnusableWeights(format!("{} channels cannot be divided among {heads} heads", dimensions.hidden)));
+            return Err(UnusableWeights(format!(
+                "{} channels cannot be divided among {heads} heads",
+                dimensions.hidden
+            )));
         }
         let layers = (0..dimensions.layers).map(|layer| Layer::new(checkpoint, layer, device));
         Ok(Self {
@@ -146,8 +149,7 @@ impl Transformer {
         })
     }
 
-    /// Returns the hidden states: the input of the first layer, and the output of every layer. In the stable form the last one is
-    /// normalized.
+    /// Returns the hidden states: the input of the first layer, and the output of every layer.
     pub(super) fn forward(&self, rows: &Value) -> Result<Vec<Value>, NnError> {
         let mut state = self.positions.add_to(rows)?;
         if self.form == Form::Base {
@@ -157,10 +159,14 @@ impl Transformer {
         for layer in &self.layers {
             states.extend(states.last().map(|state| layer.forward(self.form, state, self.heads)).transpose()?);
         }
-        if self.form == Form::Stable {
-            let last = states.pop().map(|state| self.norm.forward(&state)).transpose()?;
-            states.extend(last);
-        }
         Ok(states)
+    }
+
+    /// Returns the result of the encoder from the output of its last layer, which the stable form normalizes.
+    pub(super) fn finish(&self, last: &Value) -> Result<Value, NnError> {
+        match self.form {
+            Form::Base => Ok(last.clone()),
+            Form::Stable => self.norm.forward(last),
+        }
     }
 }
