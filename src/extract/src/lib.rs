@@ -19,6 +19,7 @@
 //! | `dual-kmeans` | `speech_token` | such units of two codebooks, at 16.7 and 25 Hz, as a mixed sequence |
 //! | `rvq-kmeans` | `codes` | residual k-means on log-mel at 75 Hz, 8 levels; decoded by Griffin-Lim |
 //! | `encodec` | `codes` | EnCodec's codes of 24 kHz sound at 75 Hz, 8 of 32 levels |
+//! | `wav2vec2` | `speech_features`, `emotion` | hidden states of wav2vec 2.0 per video frame, probabilities of seven emotions |
 //! | `dac` | `codes` | DAC's codes of 44.1 kHz sound at 86.13 Hz, 9 levels |
 //!
 //! Extractors of codes also have a decoder, a [`Codec`], which [`Registry::codec`] opens.

@@ -3,6 +3,7 @@
 //! Built on `flowmill-nn` (layers, tape), `flowmill-audio` (features) and `flowmill-extract` (the form of its tokens). Knows nothing of corpora,
 //! recipes, stages or the training loop: a model here is a pure function of parameters, a batch and random draws.
 
+pub mod float;
 pub mod flow;
 pub mod llama;
 pub mod parity;

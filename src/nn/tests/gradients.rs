@@ -331,8 +331,13 @@ fn attention_over<'a>(items: &'a [Ragged; 2], attention_mask: AttentionMask) -> 
     Attention { heads: 2, attention_mask, queries: &items[0], keys: &items[1], dropout: None }
 }
 
-const REACHES: [AttentionMask; 4] =
-    [AttentionMask::Full, AttentionMask::Chunk(1), AttentionMask::Chunk(2), AttentionMask::Chunks { size: 2, left: 1 }];
+const REACHES: [AttentionMask; 5] = [
+    AttentionMask::Full,
+    AttentionMask::Chunk(1),
+    AttentionMask::Chunk(2),
+    AttentionMask::Chunks { size: 2, left: 1 },
+    AttentionMask::Band(1),
+];
 
 #[test]
 fn attention() {
@@ -408,6 +413,21 @@ fn mean_square_error() {
     let rows = Ragged::padded(&[2, 3], 3).unwrap();
     let target = value("target", &[2, 3, 4]);
     check("mean square error", &[&[2, 3, 4]], |x| x[0].mean_square_error(&target, &rows).unwrap());
+}
+
+#[test]
+fn mean_absolute_error() {
+    let rows = Ragged::padded(&[2, 3], 3).unwrap();
+    let target = value("target", &[2, 3, 4]);
+    check("mean absolute error", &[&[2, 3, 4]], |x| {
+        // Away from the kink: differences of at least 0.2.
+        let targets = flowmill_nn::host::read(target.tensor()).unwrap();
+        let inputs = support::normals("mean absolute error 0", &[2, 3, 4]);
+        let offset = |(x, target): (f32, f32)| if x < target { -0.2 } else { 0.2 };
+        let offsets = inputs.into_iter().zip(targets).map(offset).collect();
+        let apart = x[0].add(&Value::from_vec(offsets, &[2, 3, 4]).unwrap()).unwrap();
+        apart.mean_absolute_error(&target, &rows).unwrap()
+    });
 }
 
 #[test]

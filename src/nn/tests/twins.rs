@@ -204,6 +204,7 @@ fn attention_by_loops(
                 AttentionMask::Full => true,
                 AttentionMask::Chunk(size) => key / size <= query / size,
                 AttentionMask::Chunks { size, left } => key / size <= query / size && key / size + left >= query / size,
+                AttentionMask::Band(distance) => key.abs_diff(query) <= distance,
             })
             .collect();
         let weights: Vec<f64> = keys.iter().map(|key| score(*key).exp()).collect();
@@ -234,6 +235,7 @@ fn attention() {
         AttentionMask::Chunk(1),
         AttentionMask::Chunk(25),
         AttentionMask::Chunks { size: 10, left: 2 },
+        AttentionMask::Band(7),
     ] {
         let settings = Attention { heads: 3, attention_mask, queries: &queries, keys: &keys, dropout: None };
         let found = q.attend(&k, &v, &settings, None).unwrap();
@@ -262,6 +264,16 @@ fn masked_mean_square_error() {
     let valid = (0..24).filter(|i| *i < 12 || (*i - 12) / 3 < 2);
     let expected = valid.map(|i| (xs[i] - ys[i]).powi(2)).sum::<f64>() / 18.0;
     assert_close("loss", &a.mean_square_error(&b, &rows).unwrap(), &[expected]);
+}
+
+#[test]
+fn masked_mean_absolute_error() {
+    let (a, b) = (value("a", &[2, 4, 3]), value("b", &[2, 4, 3]));
+    let rows = Ragged::padded(&[4, 2], 4).unwrap();
+    let (xs, ys) = (doubles(&a), doubles(&b));
+    let valid = (0..24).filter(|i| *i < 12 || (*i - 12) / 3 < 2);
+    let expected = valid.map(|i| (xs[i] - ys[i]).abs()).sum::<f64>() / 18.0;
+    assert_close("loss", &a.mean_absolute_error(&b, &rows).unwrap(), &[expected]);
 }
 
 #[test]

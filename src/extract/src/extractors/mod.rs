@@ -6,12 +6,14 @@ pub mod dual_kmeans;
 pub mod encodec;
 pub mod import;
 pub mod kmeans;
+pub mod lia;
 pub mod paraformer;
 pub mod phonemes;
 pub mod rvq_kmeans;
 pub mod s3;
 pub mod statistics;
 pub mod step_audio;
+pub mod wav2vec2;
 
 use crate::Registry;
 
@@ -31,4 +33,6 @@ pub fn registry() -> Registry {
         .with::<rvq_kmeans::RvqKmeansConfig>()
         .with::<encodec::EncodecConfig>()
         .with::<dac::DacConfig>()
+        .with::<wav2vec2::Wav2Vec2Config>()
+        .with::<lia::LiaConfig>()
 }

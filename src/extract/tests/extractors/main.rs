@@ -7,4 +7,5 @@ mod phonemes;
 mod rvq_kmeans;
 mod speech;
 mod statistics;
+mod talking_heads;
 mod tokenizers;

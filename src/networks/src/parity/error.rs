@@ -4,6 +4,7 @@ use flowmill_audio::AudioError;
 use flowmill_nn::{LoadReport, NnError};
 use flowmill_weights::WeightError;
 
+use crate::float::FloatError;
 use crate::flow::FlowError;
 use crate::vall_e::VallEError;
 use flowmill_extract::extractors::campplus::CampplusError;
@@ -76,6 +77,9 @@ pub enum ParityError {
     /// The flow refused its configuration or batch.
     #[error(transparent)]
     Flow(#[from] FlowError),
+    /// FLOAT's transformer refused its configuration or batch.
+    #[error(transparent)]
+    Float(#[from] FloatError),
     /// VALL-E refused its configuration, a sample or a request.
     #[error(transparent)]
     VallE(#[from] VallEError),

@@ -34,6 +34,8 @@ pub enum AttentionMask {
         /// Chunks before the query's own that it sees.
         left: usize,
     },
+    /// Keys at most this many positions from the query's own, in both directions.
+    Band(usize),
 }
 
 impl AttentionMask {
@@ -50,6 +52,10 @@ impl AttentionMask {
             AttentionMask::Chunks { size, left } => {
                 let start = (position / size).saturating_sub(left).saturating_mul(size);
                 start.min(end(size))..end(size)
+            }
+            AttentionMask::Band(distance) => {
+                let end = keys.min(position.saturating_add(distance).saturating_add(1));
+                position.saturating_sub(distance).min(end)..end
             }
         }
     }

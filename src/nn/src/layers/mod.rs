@@ -11,4 +11,7 @@ pub use conv::{Conv1d, ConvTranspose1d};
 pub use embedding::Embedding;
 pub use linear::{FeedForward, Linear};
 pub use norm::{LayerNorm, RmsNorm};
-pub use position::{RotaryAngles, relative_encodings, sinusoidal_time, timestep_encodings};
+pub use position::{
+    RotaryAngles, position_encodings, relative_encodings, scaled_timestep_encodings, sinusoidal_time,
+    timestep_encodings,
+};

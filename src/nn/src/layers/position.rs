@@ -50,6 +50,14 @@ pub fn sinusoidal_time(times: &[f32], channels: usize) -> Result<Value> {
 /// # Errors
 /// When the number of channels is odd or 0.
 pub fn timestep_encodings(times: &[f32], channels: usize) -> Result<Value> {
+    scaled_timestep_encodings(times, 1000.0, channels)
+}
+
+/// Encodings of times like [`timestep_encodings`], but of `scale` t in place of 1000 t.
+///
+/// # Errors
+/// When the number of channels is odd or 0.
+pub fn scaled_timestep_encodings(times: &[f32], scale: f32, channels: usize) -> Result<Value> {
     if !channels.is_multiple_of(2) || channels == 0 {
         return Err(NnError::invalid(
             "time encoding",
@@ -60,11 +68,27 @@ pub fn timestep_encodings(times: &[f32], channels: usize) -> Result<Value> {
     let logarithm = -(10_000f32.ln());
     let rates: Vec<f32> = (0..half).map(|channel| (logarithm * channel as f32 / half as f32).exp()).collect();
     let encode = |time: &f32| {
-        let angles: Vec<f32> = rates.iter().map(|rate| 1000.0 * time * rate).collect();
+        let angles: Vec<f32> = rates.iter().map(|rate| scale * time * rate).collect();
         let cosines: Vec<f32> = angles.iter().map(|angle| angle.cos()).collect();
         cosines.into_iter().chain(angles.into_iter().map(f32::sin)).collect::<Vec<_>>()
     };
     Value::from_vec(times.iter().flat_map(encode).collect(), &[times.len(), channels])
+}
+
+/// Encodings of the positions `0..time`, `[time, channel]`: sines at even channels, cosines at odd ones, wavelengths in geometric
+/// progression up to 10000 x 2 pi ("Attention is all you need").
+///
+/// # Errors
+/// When the number of channels is odd.
+pub fn position_encodings(time: usize, channels: usize) -> Result<Value> {
+    if !channels.is_multiple_of(2) {
+        return Err(NnError::invalid("position encodings", format!("{channels} channels: the number must be even")));
+    }
+    let rate = -(10_000f64.ln()) / channels as f64;
+    let rates: Vec<f64> = (0..channels / 2).map(|pair| ((2 * pair) as f64 * rate).exp()).collect();
+    let pairs = |position: usize| rates.iter().map(move |rate| (position as f64 * rate).sin_cos());
+    let encodings = (0..time).flat_map(pairs).flat_map(|(sine, cosine)| [sine as f32, cosine as f32]);
+    Value::from_vec(encodings.collect(), &[time, channels])
 }
 
 /// Angles of rotary positions (Su et al., arXiv 2104.09864), for [`Value::rotate`].
