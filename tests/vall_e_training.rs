@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use flowmill_corpus::shard::ShardReader;
+use flowmill_corpus::{ColumnSpec, DType};
+
+use crate::support::muxers;
 use crate::support::training::metrics;
 use crate::support::{Mini, flowmill};
 use crate::vall_e::mini;
@@ -122,4 +126,59 @@ fn a_model_that_does_not_speak_is_refused_by_the_command() {
     let random = mini.flowmill("train", &["--eval", "--eval-random-text-prompts"]);
     random.expect_code(1).expect_words(&["do not speak texts"]);
     assert!(!mini.exp("on-command").exists());
+}
+
+/// Writes recordings of noise: one that can be heard, a silent one, and a file that is no recording.
+fn noises(mini: &Mini) {
+    fs::create_dir(mini.path("noises")).unwrap();
+    let sound = |samples: Vec<i16>| {
+        let data = samples.into_iter().flat_map(i16::to_le_bytes).collect();
+        muxers::wav(1, 1, 8000, 2, 16, &[(b"data", data)])
+    };
+    let hiss = (0..12_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 18) as i16 - 8192).collect();
+    fs::write(mini.path("noises/hiss.wav"), sound(hiss)).unwrap();
+    fs::write(mini.path("noises/silence.wav"), sound(vec![0; 8000])).unwrap();
+    fs::write(mini.path("noises/readme.txt"), "no sound").unwrap();
+}
+
+#[test]
+fn noise_suppression_and_speech_removal_are_trained_on_noisy_recordings() {
+    let mini = mini();
+    noises(&mini);
+    let noisy = [
+        "--set",
+        "tokens.noise={dir: noises, snr: [0, 10]}",
+        "--set",
+        "train.tasks={tts: 1, ns: 2, sr: 2, len: 0}",
+        "--set",
+        "train.sample_every=0",
+        "--stop-stage",
+        "train",
+    ];
+    mini.run(&noisy).expect_code(0);
+    let shard = |exp: &str| mini.path(exp).join("3-pack/train/shard-00000.parquet");
+    let column = |name: &str| ColumnSpec::new(name, DType::I32).fixed_axis("level", 3).axis("frame");
+    let columns = ["codes", "noisy_codes", "noise_codes"].map(column);
+    let mut rows = 0;
+    for row in ShardReader::open(&shard("exp/mini")).unwrap().iter(&columns).unwrap() {
+        let row = row.unwrap();
+        let [clean, noisy, noise] = ["codes", "noisy_codes", "noise_codes"].map(|name| row.column(name).unwrap());
+        assert!(clean.shape() == noisy.shape() && clean.shape() == noise.shape(), "{}", row.id);
+        assert!(clean != noisy && noisy != noise, "{}", row.id);
+        rows += 1;
+    }
+    assert!(rows > 0);
+    mini.run(&noisy).expect_code(0).expect_up_to_date();
+    let again = [&noisy[..], &["--exp", "exp/again", "--jobs", "1"]].concat();
+    mini.run(&again).expect_code(0);
+    assert!(fs::read(shard("exp/mini")).unwrap() == fs::read(shard("exp/again")).unwrap());
+    let check = |set: &str| flowmill(mini.folder(), &["recipe", "check", ".", "--set", set]);
+    for (set, key) in [
+        ("tokens.noise={dir: nowhere}", "tokens.noise.dir"),
+        ("tokens.noise={dir: noises, snr: [10, 0]}", "tokens.noise.snr"),
+        ("train.tasks.sr=1", "train.tasks.sr"),
+        ("embed.noise={dir: noises}", "embed.noise"),
+    ] {
+        check(set).expect_code(2).expect_words(&[key]);
+    }
 }

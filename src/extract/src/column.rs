@@ -6,6 +6,10 @@ use crate::ExtractError;
 
 /// The name of the column of a codec's codes.
 pub const CODES: &str = "codes";
+/// The column with the codes of a recording to which noise was added.
+pub const NOISY_CODES: &str = "noisy_codes";
+/// The column with the codes of the noise in it.
+pub const NOISE_CODES: &str = "noise_codes";
 
 /// A column that an extractor gives: its name, type and axes, and what its values mean to later stages.
 #[derive(Debug, Clone, PartialEq)]

@@ -52,7 +52,7 @@ mod waveform;
 mod weights;
 
 pub use codec::{Codec, CodecError};
-pub use column::{CODES, Column, Extracted, ValueType};
+pub use column::{CODES, Column, Extracted, NOISE_CODES, NOISY_CODES, ValueType};
 pub use error::{ConfigError, ExtractError, StateError, UnusableWeights};
 pub use extractor::Extractor;
 pub use fit::{Accumulator, Facts, Fit, Fitted, Scope};

@@ -157,6 +157,15 @@ impl LazyAudio {
         Ok(flowmill_audio::resample(&mono.samples, mono.sample_rate, sample_rate)?)
     }
 
+    /// Returns the mean of the channels, and its sample rate in Hz, as recorded.
+    ///
+    /// # Errors
+    /// [`ExtractError::Media`] with the decoder's reason.
+    pub fn recorded(&self) -> Result<(&[f32], u32), ExtractError> {
+        let mono = self.mono()?;
+        Ok((&mono.samples, mono.sample_rate))
+    }
+
     /// Returns the length of the recording in seconds.
     ///
     /// # Errors

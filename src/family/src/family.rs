@@ -158,6 +158,8 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     const COST_UNIT: &'static str = "frames";
     /// Names of the columns that stage 3 packs if the recipe has no `pack.columns`; `None` for those of the speech flows.
     const SHARD_COLUMNS: Option<&'static [&'static str]> = None;
+    /// Names of columns that stage 3 packs in addition if a stage provides them.
+    const OPTIONAL_COLUMNS: &'static [&'static str] = &[];
     /// The extractors that an exported model needs.
     const EXTRACTORS: &'static [FittedExtractor] = &[];
 

@@ -32,6 +32,9 @@ pub trait Registered: Send + Sync {
     /// See [`Family::SHARD_COLUMNS`].
     fn shard_columns(&self) -> Option<&'static [&'static str]>;
 
+    /// See [`Family::OPTIONAL_COLUMNS`].
+    fn optional_columns(&self) -> &'static [&'static str];
+
     /// The family's own keys of the section `train`.
     fn train_keys(&self) -> &'static [&'static str];
 
@@ -78,6 +81,10 @@ impl<F: Family> Registered for Entry<F> {
 
     fn shard_columns(&self) -> Option<&'static [&'static str]> {
         F::SHARD_COLUMNS
+    }
+
+    fn optional_columns(&self) -> &'static [&'static str] {
+        F::OPTIONAL_COLUMNS
     }
 
     fn train_keys(&self) -> &'static [&'static str] {

@@ -52,6 +52,7 @@ impl Extraction for Units {
     const IMPORT_READS: &'static [&'static str] = &["utt"];
     const FITTED: &'static str = CODEBOOK;
     const FIT_FACTS: Option<&'static str> = Some("codebook.json");
+    const NOISE: bool = true;
 
     fn takes(columns: &[Column]) -> bool {
         !columns.iter().any(|column| matches!(column.values, ValueType::Embedding { .. }))

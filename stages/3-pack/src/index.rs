@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use crate::record::ShardRecord;
 use crate::statistics::Moments;
-use crate::wanted::Wanted;
+use crate::wanted::{Needed, Wanted};
 use crate::{Container, ListStyle, PackConfig};
 
 /// Plans an index per split and the statistics.
-pub fn phase(config: &PackConfig, needed: Option<&[&str]>, context: &PlanContext) -> Result<Phase, StageError> {
+pub fn phase(config: &PackConfig, needed: Option<Needed>, context: &PlanContext) -> Result<Phase, StageError> {
     // No later stage cuts rows from recordings.
     context.of_run::<RunRecordings>().clear();
     let own = context.stage_dir(3);

@@ -25,6 +25,8 @@ use schemars::{Schema, SchemaGenerator};
 
 pub use config::{Container, Definition, ListStyle, MelSection, PackConfig};
 
+use wanted::Needed;
+
 /// The stage.
 pub struct Pack {
     extractors: Registry,
@@ -44,9 +46,12 @@ impl Pack {
     }
 
     /// Returns the names of the columns that the recipe's family needs; `None` for those of the speech flows.
-    fn needed(&self, recipe: &Recipe) -> Result<Option<&'static [&'static str]>, RecipeError> {
-        let is_known = self.families.names().next().is_some();
-        Ok(if is_known { self.families.of_recipe(recipe)?.shard_columns() } else { None })
+    fn needed(&self, recipe: &Recipe) -> Result<Option<Needed>, RecipeError> {
+        if self.families.names().next().is_none() {
+            return Ok(None);
+        }
+        let family = self.families.of_recipe(recipe)?;
+        Ok(family.shard_columns().map(|required| Needed { required, optional: family.optional_columns() }))
     }
 }
 

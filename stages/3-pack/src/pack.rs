@@ -17,7 +17,7 @@ use crate::lengths::Lengths;
 use crate::record::ShardRecord;
 use crate::sources::{Joined, Stretch, stretches};
 use crate::utterance::{Made, RowMaker, RowMel};
-use crate::wanted::{Wanted, is_of_speech};
+use crate::wanted::{Needed, Wanted, is_of_speech};
 use crate::{Container, PackConfig};
 
 /// The approximate number of rows that a thread processes at a time.
@@ -27,7 +27,7 @@ const ROWS_PER_THREAD: usize = 16;
 pub fn phase(
     config: &PackConfig,
     extractors: &Registry,
-    needed: Option<&[&str]>,
+    needed: Option<Needed>,
     context: &PlanContext,
 ) -> Result<Phase, StageError> {
     let wanted = Wanted::of(config, needed, context)?;

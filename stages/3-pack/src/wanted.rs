@@ -20,6 +20,15 @@ pub struct Wanted {
     stages: BTreeMap<String, u8>,
 }
 
+/// The names of the columns that a family reads.
+#[derive(Debug, Clone, Copy)]
+pub struct Needed {
+    /// Those without which it cannot be trained.
+    pub required: &'static [&'static str],
+    /// Those that are packed if a stage provides them.
+    pub optional: &'static [&'static str],
+}
+
 /// Returns whether a column is one of the speech flows'.
 pub fn is_of_speech(name: &str) -> bool {
     has(&speech::columns(MelStore::Float32), name)
@@ -36,14 +45,15 @@ impl Wanted {
     /// # Errors
     /// Returns an error about the key `pack.columns` for a column that no stage provides, or if a table of stages 1
     /// and 2 cannot be read.
-    pub fn of(config: &PackConfig, needed: Option<&[&str]>, context: &PlanContext) -> Result<Self, StageError> {
+    pub fn of(config: &PackConfig, needed: Option<Needed>, context: &PlanContext) -> Result<Self, StageError> {
         let recipe = context.recipe();
         let of_data = of_data(recipe)?;
         let of_speech = speech::columns(config.mel.store);
         let mut wanted = Self { columns: Vec::new(), stages: BTreeMap::new() };
         let own = config.columns.as_ref().map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
         let of_speech_only = own.is_none() && needed.is_none();
-        let names = own.as_deref().or(needed).unwrap_or_default();
+        let required = needed.map(|needed| needed.required);
+        let names = own.as_deref().or(required).unwrap_or_default();
         let is_wanted = |column: &&ColumnSpec| of_speech_only || names.contains(&column.name.as_str());
         of_speech.iter().filter(is_wanted).for_each(|column| wanted.add_of_speech(column.clone()));
         for &name in names.iter().filter(|name| !has(&of_speech, name)) {
@@ -59,6 +69,12 @@ impl Wanted {
         }
         if recipe.gives("prep") && !PrepConfig::of(recipe)?.speed_perturb.is_empty() {
             wanted.add(speech::speed(), None);
+        }
+        let optional = needed.filter(|_| own.is_none()).map_or(&[][..], |needed| needed.optional);
+        for name in optional {
+            if let Some((column, stage)) = extracted(name, context)? {
+                wanted.add(column, Some(stage));
+            }
         }
         if config.columns.is_none() {
             of_data.into_iter().for_each(|column| wanted.add(column, Some(0)));

@@ -23,10 +23,12 @@ pub fn check(section: &TrainSection, extractors: &Registry, recipe: &Recipe) -> 
 fn provided(extractors: &Registry, recipe: &Recipe) -> Result<Columns, RecipeError> {
     let mut columns = Columns::new();
     if recipe.gives("embed") {
-        columns.extend(extracted(&Embed::section(extractors, recipe)?.extractor));
+        let section = Embed::section(extractors, recipe)?;
+        columns.extend(extracted(&section.extractor, section.columns()));
     }
     if recipe.gives("tokens") {
-        columns.extend(extracted(&Tokens::section(extractors, recipe)?.extractor));
+        let section = Tokens::section(extractors, recipe)?;
+        columns.extend(extracted(&section.extractor, section.columns()));
     }
     if recipe.gives("pack") {
         let mel = PackConfig::of(recipe)?.mel;
@@ -35,8 +37,8 @@ fn provided(extractors: &Registry, recipe: &Recipe) -> Result<Columns, RecipeErr
     Ok(columns)
 }
 
-/// Returns the columns that an extractor provides.
-fn extracted(extractor: &Chosen) -> Columns {
+/// Returns the columns that a section with an extractor provides.
+fn extracted(extractor: &Chosen, columns: Vec<Column>) -> Columns {
     let (kind, has_centers) = (extractor.kind(), extractor.has_centers());
     let provided = |Column { spec, values }: Column| {
         let name = spec.name.clone();
@@ -52,5 +54,5 @@ fn extracted(extractor: &Chosen) -> Columns {
         };
         (name, provided)
     };
-    extractor.columns().into_iter().map(provided).collect()
+    columns.into_iter().map(provided).collect()
 }

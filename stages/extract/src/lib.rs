@@ -13,6 +13,7 @@
 //! decoded once per phase, however many rows are cut from it.
 
 mod import;
+mod noise;
 mod phases;
 mod rows;
 mod section;
@@ -29,6 +30,7 @@ use flowmill_stage_prep::rows::Table;
 use schemars::{Schema, SchemaGenerator};
 
 pub use import::{lacks, look_up};
+pub use noise::NoiseConfig;
 pub use section::Section;
 pub use table::{write_json, write_table};
 
@@ -58,6 +60,9 @@ pub trait Extraction: Send + Sync + 'static {
     const FITTED: &'static str;
     /// The file with the settings and figures of the fit, if there is one.
     const FIT_FACTS: Option<&'static str> = None;
+
+    /// True if the section may add noise to recordings (`noise`).
+    const NOISE: bool = false;
 
     /// Returns whether the columns of an extractor belong to this stage.
     fn takes(columns: &[Column]) -> bool;
@@ -124,7 +129,9 @@ impl<S: Extraction> Stage for ExtractStage<S> {
     }
 
     fn paths(&self) -> StagePaths {
-        self.extractors.paths(section::EXTRACTOR)
+        let mut paths = self.extractors.paths(section::EXTRACTOR);
+        paths.keys.extend(S::NOISE.then(|| "noise.dir".to_owned()));
+        paths
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {

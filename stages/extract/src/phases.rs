@@ -12,6 +12,7 @@ use flowmill_stage_prep::recordings::PartRecordings;
 use flowmill_stage_prep::rows::{self as prep, PrepPart, Table};
 use serde_json::{Map, Value, json};
 
+use crate::noise::{Noises, NoisyExtractor};
 use crate::rows::{Events, PartRows, Reads, SharedExtractor, id, stage_error};
 use crate::{Extraction, Section, import};
 
@@ -104,13 +105,26 @@ impl Planned<'_> {
         let fitted = self.context.stage_dir(S::NUMBER).join(S::FITTED);
         let extractor = Arc::new(SharedExtractor::new(extractors.clone(), &fitted, self.section.own.device));
         let (reads, root) = (Reads::of(&self.section.extractor), self.context.recipe_dir());
+        let (seed, files) = (self.context.recipe().seed(), self.section.noise_files::<S>(self.context.recipe())?);
+        let noises = self.section.noise.as_ref().map(|noise| Arc::new(Noises::new(files.clone(), noise.snr, seed)));
         let part = |PrepPart { table, rows, contents, recordings }: PrepPart| {
-            let (extractor, root) = (Arc::clone(&extractor), root.to_owned());
-            let config = json!({ "utterances": contents.digest() });
+            let (extractor, noises, root) = (Arc::clone(&extractor), noises.clone(), root.to_owned());
+            let mut config = json!({ "utterances": contents.digest() });
+            if let Some(noise) = &self.section.noise {
+                config["noise"] = json!({ "snr": noise.snr, "seed": seed });
+            }
             let part = Part::new(table.key.clone()).config(config).input(&fitted).rows(rows);
+            let part = part.inputs_as("noise", files.iter().cloned());
             contents.declare(part.work(move |work| {
                 let rows = PartRows::read(&table, &recordings, reads, &root)?;
-                extract_part::<S>(work, &*extractor.get()?, &rows, &table)
+                let codec = extractor.get()?;
+                match &noises {
+                    Some(noises) => {
+                        let noisy = NoisyExtractor::new(codec, Arc::clone(noises));
+                        extract_part::<S>(work, &noisy, &rows, &table)
+                    }
+                    None => extract_part::<S>(work, &*codec, &rows, &table),
+                }
             }))
         };
         let parts = self.parts::<S>(prep::tables(self.context)?)?;

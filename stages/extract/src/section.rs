@@ -1,21 +1,29 @@
 //! A stage's section of the recipe.
 
-use flowmill_extract::{Chosen, Registry};
+use std::path::PathBuf;
+
+use flowmill_extract::{Chosen, Column, Registry};
 use flowmill_nn::device::DeviceName;
-use flowmill_runner::{Recipe, RecipeError, joined_schema};
+use flowmill_runner::{Recipe, RecipeError, joined_schema, keys_of};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::noise::{self, NoiseConfig, NoiseSettings};
 use crate::{Extraction, import};
 
 /// The key of the extractor in the section.
 pub(crate) const EXTRACTOR: &str = "extractor";
+/// The key of the noise in the section.
+const NOISE: &str = "noise";
 
 /// The section of a stage that runs an extractor over rows.
 #[derive(Debug, Clone, Serialize)]
 pub struct Section {
     /// The extractor with its settings.
     pub extractor: Chosen,
+    /// Noise that is added to recordings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub noise: Option<NoiseConfig>,
     /// The other keys.
     #[serde(flatten)]
     pub(crate) own: Settings,
@@ -48,14 +56,20 @@ pub(crate) fn schema<S: Extraction>(extractors: &Registry, generator: &mut Schem
             },
         },
     });
-    joined_schema(S::ABOUT, [extractor, Settings::json_schema(generator)])
+    let noise = S::NOISE.then(|| NoiseSettings::json_schema(generator));
+    joined_schema(S::ABOUT, [extractor, Settings::json_schema(generator)].into_iter().chain(noise))
 }
 
 impl Section {
     /// The section of a recipe, checked.
     pub(crate) fn of<S: Extraction>(extractors: &Registry, recipe: &Recipe) -> Result<Self, RecipeError> {
         let key = format!("{}.{EXTRACTOR}", S::NAME);
-        let mut own: Settings = recipe.shared(S::NAME, &[EXTRACTOR])?;
+        let with_noise: &[&str] = if S::NOISE { &[EXTRACTOR, NOISE] } else { &[EXTRACTOR] };
+        let mut own: Settings = recipe.shared(S::NAME, with_noise)?;
+        let NoiseSettings { noise } = match S::NOISE {
+            true => recipe.shared(S::NAME, &[&[EXTRACTOR], keys_of::<Settings>()].concat())?,
+            false => NoiseSettings::default(),
+        };
         let default = extractors.first(S::takes);
         let chosen = extractors.read(recipe, &key)?.or_else(|| default.clone());
         let extractor = chosen.ok_or_else(|| recipe.error(&key, format!("no extractor gives {}", S::NEEDS)))?;
@@ -76,7 +90,32 @@ impl Section {
             let problem = format!("{kind} gives {gives}, this stage needs {needs}{example}");
             return Err(recipe.error(&format!("{key}.kind"), problem));
         }
-        Ok(Self { extractor, own })
+        let section = Self { extractor, noise, own };
+        section.check_noise::<S>(recipe)?;
+        Ok(section)
+    }
+
+    /// Returns the columns of the tables.
+    pub fn columns(&self) -> Vec<Column> {
+        let own = self.extractor.columns();
+        let noisy = self.noise.iter().flat_map(|_| noise::columns(&own)).collect();
+        [own, noisy].concat()
+    }
+
+    fn check_noise<S: Extraction>(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        let Some(config) = &self.noise else { return Ok(()) };
+        let refuse = |key: &str, reason: String| Err(recipe.error(&format!("{}.{NOISE}{key}", S::NAME), reason));
+        let kind = self.extractor.kind();
+        if self.extractor.import().is_some() || noise::columns(&self.extractor.columns()).is_empty() {
+            return refuse("", format!("is added to the recordings of a codec, and `{kind}` is none that hears them"));
+        }
+        config.check().or_else(|(key, reason)| refuse(&format!(".{key}"), reason))
+    }
+
+    /// Returns the recordings of noise; none without noise.
+    pub(crate) fn noise_files<S: Extraction>(&self, recipe: &Recipe) -> Result<Vec<PathBuf>, RecipeError> {
+        let Some(config) = &self.noise else { return Ok(Vec::new()) };
+        config.files(recipe.dir()).map_err(|reason| recipe.error(&format!("{}.{NOISE}.dir", S::NAME), reason))
     }
 
     /// Refuses a split to fit on that stage 0 does not make.
@@ -96,6 +135,7 @@ impl Section {
 
     /// Refuses an import whose files are not there.
     pub(crate) fn check_files<S: Extraction>(&self, recipe: &Recipe) -> Result<(), RecipeError> {
+        self.noise_files::<S>(recipe)?;
         self.extractor.import().map_or(Ok(()), |import| import::check_files(import, recipe, S::NAME))
     }
 }

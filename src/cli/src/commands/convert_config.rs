@@ -17,6 +17,9 @@ use crate::failure::Failure;
 /// The largest configuration that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
 
+/// Tasks that need recordings, to which noise is added.
+const NOISY_TASKS: [&str; 2] = ["ns", "sr"];
+
 /// The counterpart of a key.
 enum To {
     /// This key of the recipe has the same value.
@@ -285,6 +288,9 @@ fn convert(mut config: Map<String, Value>, below: &str) -> Converted {
             None => without.push((key, value)),
         }
     }
+    let tasks = config.get("dataset").and_then(|dataset| dataset["tasks_list"].as_array());
+    let noisy = tasks.into_iter().flatten().filter(|task| NOISY_TASKS.contains(&task.as_str().unwrap_or_default()));
+    without.extend(noisy.map(|task| ("dataset.tasks_list".to_owned(), task.clone())));
     combine(&Value::Object(config), &mut recipe, below);
     without.sort_by(|a, b| a.0.cmp(&b.0));
     Converted { recipe, without, not_needed }
@@ -313,9 +319,9 @@ fn combine(config: &Value, recipe: &mut Value, below: &str) {
         set(recipe, &format!("train.model.{key}"), value);
     }
     if let Some(tasks) = dataset["tasks_list"].as_array() {
-        // A task that is listed twice is drawn twice as often.
+        // A task that is listed twice is drawn twice as often. Imported codes cannot be mixed with noise.
         let mut weights = Map::from_iter([("tts".to_owned(), json!(0))]);
-        for task in tasks.iter().filter_map(Value::as_str) {
+        for task in tasks.iter().filter_map(Value::as_str).filter(|task| !NOISY_TASKS.contains(task)) {
             let weight = weights.get(task).and_then(Value::as_u64).unwrap_or(0) + 1;
             weights.insert(task.to_owned(), json!(weight));
         }

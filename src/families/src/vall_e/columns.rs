@@ -1,7 +1,7 @@
 //! The check of the model against the columns that earlier stages of the same recipe make. It runs before any stage.
 
-use flowmill_extract::CODES;
 use flowmill_extract::extractors::phonemes;
+use flowmill_extract::{CODES, NOISY_CODES};
 use flowmill_family::{Columns, KeyError, Provided, TrainSettings};
 
 use super::VallE;
@@ -20,6 +20,11 @@ pub fn check(settings: &TrainSettings<VallE>, columns: &Columns) -> Result<(), K
             let reason =
                 format!("{} is too small: stage 2 gives {vocabulary} different codes per level", config.audio_tokens);
             wrong("train.model.audio_tokens", reason)
+        }
+        Some(_) if settings.options.tasks.needs_noise() && !columns.contains_key(NOISY_CODES) => {
+            let task = if settings.options.tasks.ns > 0.0 { "ns" } else { "sr" };
+            let reason = "needs codes of noisy recordings: set tokens.noise, or the weight 0";
+            wrong(&format!("train.tasks.{task}"), reason.to_owned())
         }
         None if has_tokens(columns) => {
             let reason = "this family needs codes of an audio codec: use rvq-kmeans, encodec or dac, or import codes";

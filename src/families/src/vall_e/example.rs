@@ -10,6 +10,9 @@ use super::rows::{self, RowFault, Symbols};
 use super::tokenizer::PhonemeTokenizer;
 use super::voices::Voices;
 
+/// The symbols of no text: begin and end.
+const NO_TEXT: [u32; 2] = [1, 2];
+
 /// Everything that turns the rows of a split into examples.
 pub struct Reader {
     /// The speakers of the split.
@@ -58,7 +61,16 @@ impl Reader {
             return Err(about(RowFault::Empty).into());
         }
         let task = options.tasks.task_at(rng_key.purpose("task").uniform_at(0));
+        let mut symbols = symbols;
         let (prompt, response) = match task {
+            Task::NoiseSuppression | Task::SpeechRemoval => {
+                // As in the public trainer, half of the samples have no text to be guided by.
+                if rng_key.purpose("text of noisy speech").uniform_at(0) < 0.5 {
+                    symbols.phonemes = NO_TEXT.to_vec();
+                }
+                let [noisy, noise] = rows::noise(row).map_err(about)?;
+                (Some(noisy), if task == Task::SpeechRemoval { noise } else { codes })
+            }
             Task::Continuation => continued(&codes, options.prompt_seconds, self.voices.rate(), &rng_key),
             Task::Transcription => (None, codes),
             _ => (self.voices.prompt(row, rng_key)?, codes),

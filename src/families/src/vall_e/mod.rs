@@ -40,8 +40,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use flowmill_corpus::shard::{RowSizes, ShardIndex, speech};
 use flowmill_corpus::{ColumnSpec, Row};
-use flowmill_extract::CODES;
 use flowmill_extract::extractors::phonemes;
+use flowmill_extract::{CODES, NOISE_CODES, NOISY_CODES};
 use flowmill_family::{
     Artifacts, BoxError, Card, Columns, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, LoraConfig,
     LossScaleConfig, Reference, Scorer, Synthesizer, TrainSettings,
@@ -87,6 +87,7 @@ impl Family for VallE {
         phonemes::PHONEMES,
         phonemes::LANGUAGE,
     ]);
+    const OPTIONAL_COLUMNS: &'static [&'static str] = &[NOISY_CODES, NOISE_CODES];
     const EXTRACTORS: &'static [FittedExtractor] =
         &[FittedExtractor { stage: 1, file: PHONEMES }, FittedExtractor { stage: 2, file: CODEC }];
     const PATHS: &'static [&'static str] = &["tokenizer", "similarities", "loras.[].path"];
@@ -160,7 +161,9 @@ impl Family for VallE {
     }
 
     fn columns(settings: &Settings, _: &ShardIndex) -> Result<Vec<ColumnSpec>, BoxError> {
-        Ok(rows::columns(settings.config.levels))
+        let levels = settings.config.levels;
+        let noise = if settings.options.tasks.needs_noise() { rows::noise_columns(levels) } else { Vec::new() };
+        Ok([rows::columns(levels), noise].concat())
     }
 
     fn reader(settings: &Settings, path: &Path, index: &ShardIndex) -> Result<Reader, BoxError> {

@@ -1,8 +1,8 @@
 //! The columns of a row that VALL-E reads.
 
 use flowmill_corpus::{Array, ColumnError, ColumnSpec, DType, Row};
-use flowmill_extract::CODES;
 use flowmill_extract::extractors::phonemes::{LANGUAGE, PHONEMES};
+use flowmill_extract::{CODES, NOISE_CODES, NOISY_CODES};
 use flowmill_networks::vall_e::Codes;
 
 use super::tokenizer::{PhonemeTokenizer, TokenizerError};
@@ -59,12 +59,25 @@ pub fn columns(levels: usize) -> Vec<ColumnSpec> {
     vec![codes_column(levels), ColumnSpec::new(PHONEMES, DType::Text), ColumnSpec::new(LANGUAGE, DType::Text)]
 }
 
+/// Returns the additional columns of an example of a task that needs noise.
+pub fn noise_columns(levels: usize) -> Vec<ColumnSpec> {
+    [NOISY_CODES, NOISE_CODES].map(|name| ColumnSpec { name: name.to_owned(), ..codes_column(levels) }).to_vec()
+}
+
 /// Returns the codes of a row.
 ///
 /// # Errors
 /// [`RowFault::Column`], [`RowFault::Codes`], [`RowFault::Code`].
 pub fn codes(row: &Row) -> Result<Codes, RowFault> {
     codes_of(row.column(CODES)?)
+}
+
+/// Returns the codes of a row with noise, and those of the noise.
+///
+/// # Errors
+/// [`RowFault::Column`], [`RowFault::Codes`], [`RowFault::Code`].
+pub fn noise(row: &Row) -> Result<[Codes; 2], RowFault> {
+    Ok([codes_of(row.column(NOISY_CODES)?)?, codes_of(row.column(NOISE_CODES)?)?])
 }
 
 /// Returns the codes in an array `i32 [level, frame]`.

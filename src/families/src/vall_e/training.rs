@@ -71,7 +71,7 @@ pub fn freeze_unused(parameters: &mut Parameters, config: &VallEConfig, options:
             unused.extend_from_slice(names);
         }
     };
-    without(tasks.has(Task::Continuation), &["tasks_emb.".to_owned()]);
+    without(tasks.has(Task::Continuation) || tasks.needs_noise(), &["tasks_emb.".to_owned()]);
     without(tasks.has(Task::Length), &["len_emb.".to_owned(), classifier(levels + 2)]);
     without(tasks.has(Task::Transcription), &[classifier(levels + 1)]);
     without(audio && masked && trains(0), &[response(levels), classifier(levels)]);

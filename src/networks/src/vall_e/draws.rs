@@ -1,7 +1,7 @@
 //! Random choices of training: the level, the mask, and the conditions that are left out.
 
-use super::Sample;
 use super::sequence::NO_PHONEMES;
+use super::{Sample, Task};
 use flowmill_nn::random::RngKey;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,10 @@ impl DrawConfig {
         sample.mask = None;
         if sample.level == 0 && uniform("vall-e masked") < self.masked_rate {
             sample.mask = Some(self.mask(sample.response.frames(), rng_key));
+        }
+        // The prompt of these tasks is what they are about.
+        if matches!(sample.task, Task::NoiseSuppression | Task::SpeechRemoval) {
+            return;
         }
         let drops_all = uniform("vall-e condition dropout") < self.condition_dropout;
         if drops_all || uniform("vall-e prompt dropout") < self.prompt_dropout {
@@ -94,7 +98,7 @@ impl DrawConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vall_e::{Codes, Task};
+    use crate::vall_e::Codes;
 
     #[test]
     fn levels_follow_their_weights() {
@@ -125,6 +129,11 @@ mod tests {
         assert!((share(|sample| sample.mask.is_some()) - 4.0 / 36.0).abs() < 0.05);
         assert!((share(|sample| sample.phonemes == NO_PHONEMES) - 0.1).abs() < 0.05);
         assert!((share(|sample| sample.prompt.is_none()) - 0.37).abs() < 0.08);
+        let noisy = Sample { task: Task::NoiseSuppression, ..sample.clone() };
+        let certain = DrawConfig { condition_dropout: 1.0, ..draws.clone() };
+        let mut kept = noisy.clone();
+        certain.apply(&mut kept, &RngKey::new(3));
+        assert_eq!((kept.prompt, kept.phonemes), (noisy.prompt, noisy.phonemes), "the noisy speech stays");
         let mut length = Sample { task: Task::Length, ..sample.clone() };
         draws.apply(&mut length, &RngKey::new(3));
         assert_eq!(length, Sample { task: Task::Length, ..sample });
