@@ -155,7 +155,8 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     const NAME: &'static str;
     /// Unit of costs, in the plural: `frames`, `tokens`, `pixels`.
     const COST_UNIT: &'static str = "frames";
-    /// Names of the columns that stage 3 packs if the recipe has no `pack.columns`; `None` for those of the speech flows.
+    /// Names of the columns that stage 3 packs if the recipe has no `pack.columns`; `None` for those of the speech flows. A name that
+    /// ends with `?` is packed if a stage provides it.
     const SHARD_COLUMNS: Option<&'static [&'static str]> = None;
     /// The extractors that an exported model needs.
     const EXTRACTORS: &'static [FittedExtractor] = &[];

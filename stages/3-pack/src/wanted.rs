@@ -47,14 +47,18 @@ impl Wanted {
         let is_wanted = |column: &&ColumnSpec| of_speech_only || names.contains(&column.name.as_str());
         of_speech.iter().filter(is_wanted).for_each(|column| wanted.add_of_speech(column.clone()));
         for &name in names.iter().filter(|name| !has(&of_speech, name)) {
+            // A family marks columns that it can do without.
+            let (name, optional) = name.strip_suffix('?').map_or((name, false), |name| (name, own.is_none()));
             if let Some((role, _)) = MEDIA_BYTES.iter().find(|(_, column)| *column == name) {
                 wanted.add(columns::bytes_of(*role), None);
             } else if let Some(column) = of_data.iter().find(|column| column.name == *name) {
                 wanted.add(column.clone(), Some(0));
             } else {
-                let (column, stage) =
-                    extracted(name, context)?.ok_or_else(|| no_such_column(recipe, name, &of_speech, &of_data))?;
-                wanted.add(column, Some(stage));
+                match extracted(name, context)? {
+                    Some((column, stage)) => wanted.add(column, Some(stage)),
+                    None if optional => {}
+                    None => return Err(no_such_column(recipe, name, &of_speech, &of_data).into()),
+                }
             }
         }
         if config.columns.is_none() {

@@ -8,6 +8,7 @@
 //! Codes of a neural codec are read by an extractor of their own, `import-codes`: they are in a file for each row, not in one for all.
 
 mod codes;
+mod latents;
 mod file;
 mod files;
 mod speakers;
@@ -20,6 +21,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use codes::{ImportCodes, ImportCodesConfig};
+pub use latents::ImportLatentsConfig;
 pub use file::{ImportError, read_embeddings, read_tokens};
 pub use files::Files;
 pub use speakers::{Choice, SpeakerFiles};
