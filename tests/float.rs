@@ -75,7 +75,10 @@ fn a_face_goes_through_all_stages_and_talks() {
     assert!(scores["mouth"]["generated"].is_number(), "{scores}");
     assert_eq!((&scores["clips"], &scores["each"][0]["frames"]), (&1.into(), &75.into()));
     let config = json(&exported(&corpus, "config.json"));
-    assert_eq!((&config["family"], &config["fps"], &config["sampling"]["nfe"]), (&"float".into(), &25.into(), &4.into()));
+    assert_eq!(
+        (&config["family"], &config["fps"], &config["sampling"]["nfe"]),
+        (&"float".into(), &25.into(), &4.into())
+    );
     assert_eq!(config["mouth"].as_array().map(Vec::len), Some(3));
     for name in ["01-01-05-01-01-01-03.mp4", "01-01-05-01-01-01-03.real.mp4", "01-01-05-01-01-01-03.png"] {
         assert!(exported(&corpus, "samples").join(name).exists(), "{name}");
@@ -88,13 +91,18 @@ fn a_face_goes_through_all_stages_and_talks() {
 /// Checks the weights under their public names.
 fn public_names(path: &Path) {
     let listed = flowmill(path.parent().unwrap(), &["inspect", &path.display().to_string(), "--all"]).expect_code(0);
-    listed.expect_words(&["fmt.blocks.0.attn.qkv.weight", "fmt.decoder.linear.weight", "audio_encoder.audio_projection.0.weight"]);
+    listed.expect_words(&[
+        "fmt.blocks.0.attn.qkv.weight",
+        "fmt.decoder.linear.weight",
+        "audio_encoder.audio_projection.0.weight",
+    ]);
 }
 
 /// Makes videos of a portrait: the sheet of a clip is a picture like any other, cropped to its center.
 fn talk(corpus: &Corpus, more: &[&str]) -> Outcome {
     let model = corpus.path("exp/c/6-export").display().to_string();
-    let (portrait, voice) = (corpus.path("face.png").display().to_string(), corpus.path("voice.wav").display().to_string());
+    let (portrait, voice) =
+        (corpus.path("face.png").display().to_string(), corpus.path("voice.wav").display().to_string());
     let own = ["talk", "--model", &model, "--portrait", &portrait, "--audio", &voice];
     flowmill(corpus.folder.path(), &[&own, more].concat())
 }
@@ -104,7 +112,9 @@ fn talks(corpus: &Corpus) {
     // A second of a tone, which has 25 frames.
     let tone = (0..16_000).flat_map(|at| (((f64::from(at) * 0.2).sin() * 8000.0) as i16).to_le_bytes()).collect();
     fs::write(corpus.path("voice.wav"), muxers::wav(1, 1, 16_000, 2, 16, &[(b"data", tone)])).unwrap();
-    talk(corpus, &["--out", "a.mp4", "--frames", "frames"]).expect_code(0).expect_words(&["25 frames", "real-time factor"]);
+    talk(corpus, &["--out", "a.mp4", "--frames", "frames"])
+        .expect_code(0)
+        .expect_words(&["25 frames", "real-time factor"]);
     assert_eq!(fs::read_dir(corpus.path("frames")).unwrap().count(), 25);
     talk(corpus, &["--out", "b.mp4"]).expect_code(0);
     talk(corpus, &["--out", "c.mp4", "--seed", "1", "--emotion", "happy", "--nfe", "2", "--audio-guidance", "1.5"])
@@ -157,7 +167,10 @@ fn clips_that_cannot_be_used_are_rejected_and_short_ones_are_trained_on() {
     corpus.write("d/01-01-06-01-01-01-04.mp4", "a text");
     let silent = fs::read(repository().join("src/video/tests/data/silent.mp4")).unwrap();
     corpus.write("d/01-01-07-01-01-01-05.mp4", silent);
-    corpus.write("train.list", "01-01-03-01-01-01-01\n01-01-04-01-01-01-02\n01-01-06-01-01-01-04\n01-01-07-01-01-01-05\n");
+    corpus.write(
+        "train.list",
+        "01-01-03-01-01-01-01\n01-01-04-01-01-01-02\n01-01-06-01-01-01-04\n01-01-07-01-01-01-05\n",
+    );
     // Windows of 200 frames, of which no clip has as many.
     let long = ["--set", "train.model.num_frames=200", "--set", "max_rejected=1", "--stop-stage", "train"];
     run(&corpus, &long).expect_code(0);

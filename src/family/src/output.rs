@@ -100,9 +100,7 @@ impl Made {
             }
             Output::Images(images) => {
                 let numbered = |at: usize| if images.len() == 1 { name.to_owned() } else { format!("{name}-{at}") };
-                let image = |(at, image): (usize, &Image)| {
-                    Ok(file(&numbered(at + 1), Media::Png, png(image)?))
-                };
+                let image = |(at, image): (usize, &Image)| Ok(file(&numbered(at + 1), Media::Png, png(image)?));
                 images.iter().enumerate().map(image).collect()
             }
         }

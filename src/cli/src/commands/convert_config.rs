@@ -175,10 +175,7 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
     let text = fs::read_to_string(input).with_context(|| format!("cannot read {}", input.display()));
     let config = from_yaml(&text.map_err(Failure::Usage)?, &input.display().to_string())?;
     let Value::Object(config) = with_plain_numbers(config) else {
-        return Err(Failure::usage(format!(
-            "{}: a list or a single value, no configuration",
-            input.display()
-        )));
+        return Err(Failure::usage(format!("{}: a list or a single value, no configuration", input.display())));
     };
     let is_float = float_config::is_one(&config);
     if !is_float && !["models", "dataset", "hyperparameters", "trainer"].iter().any(|key| config.contains_key(*key)) {
@@ -201,10 +198,7 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
     let listed: String = without.iter().map(|(key, value)| format!("#   {key}: {value}\n")).collect();
     let rest = if listed.is_empty() { String::new() } else { format!("# Keys without a counterpart:\n{listed}") };
     let name = input.file_name().unwrap_or_default().to_string_lossy();
-    let text = format!(
-        "# Made from {name} of {trainer} by `flowmill convert-config`.\n{}{rest}",
-        to_yaml(&recipe)
-    );
+    let text = format!("# Made from {name} of {trainer} by `flowmill convert-config`.\n{}{rest}", to_yaml(&recipe));
     write(&output, text.as_bytes()).map_err(Failure::Failed)?;
     writeln!(out, "{}", output.display())?;
     for (key, reason) in &not_needed {

@@ -65,7 +65,8 @@ const TABLE: &[(&str, To)] = &[
 ];
 
 /// Options that only FLOAT has.
-const MARKS: [&str; 6] = ["fmt_depth", "num_prev_frames", "a_cfg_scale", "wav2vec_sec", "wav2vec_model_path", "sample_step"];
+const MARKS: [&str; 6] =
+    ["fmt_depth", "num_prev_frames", "a_cfg_scale", "wav2vec_sec", "wav2vec_model_path", "sample_step"];
 
 /// Returns whether these are options of a FLOAT training.
 pub fn is_one(options: &Map<String, Value>) -> bool {

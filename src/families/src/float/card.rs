@@ -37,7 +37,9 @@ fn scores_section(scores: &Scores) -> String {
 /// Formats the scores as lines for a terminal.
 pub fn lines(scores: &Scores) -> Vec<String> {
     let title = format!("scores on {} ({} clips)", scores.split, scores.clips);
-    std::iter::once(title).chain(rows(scores).into_iter().map(|(name, value)| format!("  {name:<48} {value}"))).collect()
+    std::iter::once(title)
+        .chain(rows(scores).into_iter().map(|(name, value)| format!("  {name:<48} {value}")))
+        .collect()
 }
 
 fn rows(scores: &Scores) -> Vec<(String, String)> {

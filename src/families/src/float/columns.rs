@@ -34,7 +34,8 @@ pub fn check(config: &FloatConfig, columns: &Columns) -> Result<(), KeyError> {
         None if others(SPEECH_FEATURES)
             && is_given(|provided| matches!(provided, Provided::Tokens { .. } | Provided::Codes { .. })) =>
         {
-            let reason = "this family needs speech features for each frame: use `kind: mel-windows`, which needs no weights";
+            let reason =
+                "this family needs speech features for each frame: use `kind: mel-windows`, which needs no weights";
             Err(KeyError::new("tokens.extractor.kind", reason))
         }
         _ => Ok(()),

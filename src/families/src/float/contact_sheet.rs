@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 
-use embedded_graphics::mono_font::ascii::FONT_9X15;
 use embedded_graphics::mono_font::MonoTextStyle;
+use embedded_graphics::mono_font::ascii::FONT_9X15;
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
 use embedded_graphics::primitives::{Line, PrimitiveStyle, Rectangle};
@@ -109,7 +109,8 @@ impl Sheet<'_> {
         let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
         for (opening, color) in self.openings.into_iter().zip([REAL, GENERATED]) {
             let span = (high - low).max(1e-9);
-            let y = |value: f64| (f64::from(curves + CURVES - 5) - (value - low) / span * f64::from(CURVES - 10)) as i32;
+            let y =
+                |value: f64| (f64::from(curves + CURVES - 5) - (value - low) / span * f64::from(CURVES - 10)) as i32;
             let points = opening.iter().enumerate().filter(|(_, value)| value.is_finite());
             let points: Vec<Point> = points.map(|(frame, value)| Point::new(x(frame), y(*value))).collect();
             points.windows(2).for_each(|pair| canvas.line(pair[0], pair[1], color, 2));
@@ -142,7 +143,13 @@ impl Sheet<'_> {
             canvas.text(&label, x, top + 8, Alignment::Center, INK);
             tick += 1;
         }
-        canvas.text("time (s)", LEFT + (frames as f64 * pixels_per_frame / 2.0) as u32, top + 25, Alignment::Center, INK);
+        canvas.text(
+            "time (s)",
+            LEFT + (frames as f64 * pixels_per_frame / 2.0) as u32,
+            top + 25,
+            Alignment::Center,
+            INK,
+        );
     }
 }
 

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Sampling;
 use super::emotions::EMOTIONS;
 use super::options::TrainOptions;
-use super::Sampling;
 
 /// Frames per second of all motion.
 pub const FPS: u16 = 25;

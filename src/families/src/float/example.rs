@@ -82,7 +82,14 @@ mod tests {
     use super::*;
 
     fn config() -> FloatConfig {
-        FloatConfig { dim_w: 2, dim_a: 1, audio_features: 0, num_prev_frames: 3, num_frames: 5, ..FloatConfig::default() }
+        FloatConfig {
+            dim_w: 2,
+            dim_a: 1,
+            audio_features: 0,
+            num_prev_frames: 3,
+            num_frames: 5,
+            ..FloatConfig::default()
+        }
     }
 
     fn clip(frames: usize) -> Clip {
@@ -99,7 +106,10 @@ mod tests {
     #[test]
     fn a_window_has_its_previous_frames_as_far_as_the_clip_has_them() {
         let window = window_at(&clip(12), &config(), 4, 6);
-        assert_eq!((window.audio, window.missing, window.sample), (vec![4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0], 0, 4));
+        assert_eq!(
+            (window.audio, window.missing, window.sample),
+            (vec![4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0], 0, 4)
+        );
         let window = window_at(&clip(12), &config(), 0, 1);
         assert_eq!((window.audio, window.missing), (vec![0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2));
         assert_eq!((window.motion.len(), &window.motion[..6]), (16, &[0.0, 0.0, 0.0, 0.0, 1.0, 2.0][..]));

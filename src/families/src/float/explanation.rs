@@ -27,9 +27,21 @@ pub fn of(scores: &Scores) -> Vec<ExplainedScore> {
         ]);
     }
     lines.extend([
-        line("distance", scores.distance.generated, "Distance of the generated motion to the real one; lower is better. 1 is about the usual movement."),
-        line("distance, mean", scores.distance.mean, "The same for a face that does not move at all: a trivial answer to beat."),
-        line("distance, first", scores.distance.last, "The same for the first frame of the real clip, held: a trivial answer to beat."),
+        line(
+            "distance",
+            scores.distance.generated,
+            "Distance of the generated motion to the real one; lower is better. 1 is about the usual movement.",
+        ),
+        line(
+            "distance, mean",
+            scores.distance.mean,
+            "The same for a face that does not move at all: a trivial answer to beat.",
+        ),
+        line(
+            "distance, first",
+            scores.distance.last,
+            "The same for the first frame of the real clip, held: a trivial answer to beat.",
+        ),
         line(
             "distance, other speech",
             scores.distance.other_speech,
@@ -37,7 +49,8 @@ pub fn of(scores: &Scores) -> Vec<ExplainedScore> {
         ),
     ]);
     if let Some(movement) = scores.movement {
-        let meaning = "How much the generated face moves, compared with the real one. Motion that is near to the mean is small.";
+        let meaning =
+            "How much the generated face moves, compared with the real one. Motion that is near to the mean is small.";
         lines.push(line("movement", movement, meaning));
     }
     lines

@@ -100,7 +100,8 @@ impl Family for Float {
             other => KeyError::new("train.model", other.to_string()),
         })?;
         if settings.config.dim_e != emotions::EMOTIONS.len() {
-            let reason = format!("{} is not the number of emotions, {}", settings.config.dim_e, emotions::EMOTIONS.len());
+            let reason =
+                format!("{} is not the number of emotions, {}", settings.config.dim_e, emotions::EMOTIONS.len());
             return Err(KeyError::new("train.model.dim_e", reason));
         }
         Ok(())

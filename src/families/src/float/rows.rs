@@ -37,7 +37,9 @@ pub enum RowFault {
     #[error("it has no frame of motion and speech")]
     Empty,
     /// Motion and speech features have different lengths.
-    #[error("it has {motion} frames of motion and {speech} of speech features; are they of the same clip at the same rate?")]
+    #[error(
+        "it has {motion} frames of motion and {speech} of speech features; are they of the same clip at the same rate?"
+    )]
     Lengths {
         /// Frames of the motion.
         motion: usize,

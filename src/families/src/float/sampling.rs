@@ -71,8 +71,7 @@ impl Sampling {
         if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let options =
-            GuidanceOptions { steps: self.nfe, audio: self.audio_guidance, emotion: self.emotion_guidance };
+        let options = GuidanceOptions { steps: self.nfe, audio: self.audio_guidance, emotion: self.emotion_guidance };
         let values = network.config().num_frames * network.config().dim_w;
         let noise = |item: usize, window: usize| {
             let mut noise = rng_key.purpose("float sample").sample(item as u64).step(window as u64).normals(values);

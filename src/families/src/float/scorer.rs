@@ -113,7 +113,8 @@ impl MotionScorer {
         let (real, faces) = (frames(&clip.motion)?, frames(own)?);
         let audio = recording(row);
         let open = |motion: &[f32]| opening(motion, self.config.dim_w, &self.description.mouth);
-        let envelope = audio.as_ref().map(|audio| envelope(audio, self.description.fps, clip.frames)).unwrap_or_default();
+        let envelope =
+            audio.as_ref().map(|audio| envelope(audio, self.description.fps, clip.frames)).unwrap_or_default();
         let sheet = Sheet {
             title: &row.id,
             fps: f64::from(self.description.fps),

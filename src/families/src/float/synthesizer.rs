@@ -144,7 +144,9 @@ impl FaceSynthesizer {
         let array = |name: &str| extracted.arrays().get(place(&*self.speech, name)?);
         let features = array(SPEECH_FEATURES).ok_or("the extractor gives no speech features")?;
         let (width, shape) = (self.network.0.config().audio_width(), features.shape());
-        let &[frames, found] = shape else { return Err(about(&format!("speech features of the shape {shape:?}")).into()) };
+        let &[frames, found] = shape else {
+            return Err(about(&format!("speech features of the shape {shape:?}")).into());
+        };
         if found != width || frames == 0 {
             return Err(about(&format!("{frames} frames of {found} speech features; the model reads {width}")).into());
         }
@@ -184,7 +186,10 @@ impl Synthesizer for FaceSynthesizer {
     fn run(&self, request: &Request) -> Result<Synthesis, BoxError> {
         match request.inputs.as_slice() {
             [Input::Image(portrait), Input::Audio(voice)] => self.talk(portrait, voice, &request.name),
-            _ => Err("this model moves a portrait as if it spoke: use `flowmill talk --portrait FACE.png --audio VOICE.wav`".into()),
+            _ => Err(
+                "this model moves a portrait as if it spoke: use `flowmill talk --portrait FACE.png --audio VOICE.wav`"
+                    .into(),
+            ),
         }
     }
 }

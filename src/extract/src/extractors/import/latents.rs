@@ -68,7 +68,10 @@ impl Kind for ImportLatentsConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         if self.motion.is_none() && self.speech.is_none() {
-            return Err(ConfigError::new("motion", "missing: name the tensor of the motion, or `speech` that of the speech features"));
+            return Err(ConfigError::new(
+                "motion",
+                "missing: name the tensor of the motion, or `speech` that of the speech features",
+            ));
         }
         if self.motion.is_some() {
             within("channels", self.channels, 1, 1 << 20)?;
@@ -97,7 +100,8 @@ fn rows_of(tensors: &BTreeMap<String, Tensor>, name: &str, width: usize) -> Resu
     if found != width || outer != 1 {
         return Err(bad(format!("`{name}` has the shape {shape:?}; expected [frame, {width}]")));
     }
-    let values = tensor.flatten_all().and_then(|tensor| tensor.to_vec1::<f32>()).map_err(|error| bad(error.to_string()))?;
+    let values =
+        tensor.flatten_all().and_then(|tensor| tensor.to_vec1::<f32>()).map_err(|error| bad(error.to_string()))?;
     Ok((values.len() / width.max(1), values))
 }
 
@@ -187,7 +191,8 @@ mod tests {
 
     #[test]
     fn tensors_become_columns() {
-        let arrays = extract(&config(), file(&[("motion", &[1, 4, 3]), ("audio", &[4, 2]), ("emotion", &[1, 7])])).unwrap();
+        let arrays =
+            extract(&config(), file(&[("motion", &[1, 4, 3]), ("audio", &[4, 2]), ("emotion", &[1, 7])])).unwrap();
         let shapes: Vec<&[usize]> = arrays.iter().map(Array::shape).collect();
         assert_eq!(shapes, [&[4, 3][..], &[3], &[4, 2], &[7]]);
         assert_eq!(arrays[1].values::<f32>().unwrap(), [0.0, 1.0, 2.0]);

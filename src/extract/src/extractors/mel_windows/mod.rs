@@ -101,7 +101,8 @@ impl Kind for MelWindowsConfig {
     fn check(&self) -> Result<(), ConfigError> {
         within("fps", self.fps as usize, 5, 100)?;
         if !SAMPLE_RATE.is_multiple_of(self.fps * HOPS as u32) {
-            let reason = format!("{} does not divide {SAMPLE_RATE} Hz into frames of 4 equal parts; use 25, 40 or 50", self.fps);
+            let reason =
+                format!("{} does not divide {SAMPLE_RATE} Hz into frames of 4 equal parts; use 25, 40 or 50", self.fps);
             return Err(ConfigError::new("fps", reason));
         }
         within("n_mels", self.n_mels, 1, 128)?;
@@ -138,7 +139,9 @@ fn bands(config: &MelWindowsConfig, mel: &MelSpectrogram, media: &Media) -> Resu
     let mel = mel.compute(&samples)?;
     let mut averaged = Vec::with_capacity(frames * mel.bins);
     for part in mel.data.chunks_exact(HOPS * mel.bins).take(frames) {
-        averaged.extend((0..mel.bins).map(|band| (0..HOPS).map(|hop| part[hop * mel.bins + band]).sum::<f32>() / HOPS as f32));
+        averaged.extend(
+            (0..mel.bins).map(|band| (0..HOPS).map(|hop| part[hop * mel.bins + band]).sum::<f32>() / HOPS as f32),
+        );
     }
     let mut features = Features::new(averaged, frames, mel.bins)?;
     if config.subtract_mean {
@@ -235,7 +238,9 @@ mod tests {
     use super::*;
 
     fn media(samples: Vec<f32>) -> Media {
-        Media::audio(move || Ok::<_, String>(Audio { sample_rate: SAMPLE_RATE, samples: vec![samples.clone()], warnings: Vec::new() }))
+        Media::audio(move || {
+            Ok::<_, String>(Audio { sample_rate: SAMPLE_RATE, samples: vec![samples.clone()], warnings: Vec::new() })
+        })
     }
 
     fn noise(samples: usize) -> Vec<f32> {

@@ -39,8 +39,10 @@ impl Components {
         // Rayleigh and Ritz: the components within the span.
         let images = covariance_times(rows, &basis);
         let size = basis.len();
-        let projected: Vec<f64> =
-            basis.iter().flat_map(|one| images.iter().map(|other| dot(one, other) / samples).collect::<Vec<_>>()).collect();
+        let projected: Vec<f64> = basis
+            .iter()
+            .flat_map(|one| images.iter().map(|other| dot(one, other) / samples).collect::<Vec<_>>())
+            .collect();
         let total = rows.as_slice().iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / samples;
         if !total.is_finite() {
             return None;
@@ -62,7 +64,8 @@ impl Components {
 
 /// Returns a direction with the sign that makes its largest element positive, because components have none of their own.
 pub(super) fn signed(mut direction: Vec<f64>) -> Vec<f64> {
-    let largest = direction.iter().copied().fold(0.0f64, |best, value| if value.abs() > best.abs() { value } else { best });
+    let largest =
+        direction.iter().copied().fold(0.0f64, |best, value| if value.abs() > best.abs() { value } else { best });
     if largest < 0.0 {
         direction.iter_mut().for_each(|value| *value = -*value);
     }
@@ -118,7 +121,8 @@ mod tests {
         let rows: Vec<f32> = (0..2000u64)
             .flat_map(|row| {
                 let draws = rng_key.purpose("row").sample(row).normals(3);
-                let value = |at: usize| (0..3).map(|k| (3 - k) as f64 * f64::from(draws[k]) * directions[k][at]).sum::<f64>();
+                let value =
+                    |at: usize| (0..3).map(|k| (3 - k) as f64 * f64::from(draws[k]) * directions[k][at]).sum::<f64>();
                 (0..40).map(|at| value(at) as f32).collect::<Vec<_>>()
             })
             .collect();

@@ -113,7 +113,9 @@ impl Kind for PcaMotionConfig {
         within("max_frames_per_part", self.max_frames_per_part, 1, self.max_frames)?;
         let [left, top, right, bottom] = self.mouth;
         let is_share = |value: f32| (0.0..=1.0).contains(&value);
-        if ![left, top, right, bottom].into_iter().all(is_share) || !(0..self.pixels()).any(|value| self.is_mouth(value)) {
+        if ![left, top, right, bottom].into_iter().all(is_share)
+            || !(0..self.pixels()).any(|value| self.is_mouth(value))
+        {
             let reason = format!("{:?} is no part of a frame: left, top, right, bottom between 0 and 1", self.mouth);
             return Err(ConfigError::new("mouth", reason));
         }

@@ -69,13 +69,15 @@ impl Fit for PcaMotionFit {
         let (motion, portraits) = (samples.motion.into_frames(), samples.portraits.into_frames());
         let not_enough = |reason: String| StateError::NotEnough { kind: KIND, reason };
         if motion.rows() <= wanted {
-            let reason = format!("the training split has {} frames, not more than components = {wanted}", motion.rows());
+            let reason =
+                format!("the training split has {} frames, not more than components = {wanted}", motion.rows());
             return Err(not_enough(reason));
         }
         let found = Components::of(&motion, wanted, self.rng_key.purpose("components"));
         let found = found.ok_or(StateError::NotFinite { kind: KIND })?;
         if found.directions.len() < wanted {
-            let reason = format!("the frames vary in {} directions only; set components to that", found.directions.len());
+            let reason =
+                format!("the frames vary in {} directions only; set components to that", found.directions.len());
             return Err(not_enough(reason));
         }
         let deviations: Vec<f64> = found.variances.iter().map(|variance| variance.sqrt()).collect();
@@ -112,8 +114,10 @@ impl PcaMotionFit {
             .map(|(direction, deviation)| places.iter().map(|place| direction[*place] * deviation).collect())
             .collect();
         let product = |one: &Vec<f64>, other: &Vec<f64>| one.iter().zip(other).map(|(a, b)| a * b).sum::<f64>();
-        let products: Vec<f64> =
-            channels.iter().flat_map(|one| channels.iter().map(|other| product(one, other)).collect::<Vec<_>>()).collect();
+        let products: Vec<f64> = channels
+            .iter()
+            .flat_map(|one| channels.iter().map(|other| product(one, other)).collect::<Vec<_>>())
+            .collect();
         let first = symmetric_eigen(&products, channels.len())?.into_iter().next()?;
         Some(signed(first.1))
     }
