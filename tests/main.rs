@@ -22,6 +22,7 @@ mod disk_full;
 mod early_warnings;
 mod exactness;
 mod file_systems;
+mod float;
 mod foreseen;
 mod formats;
 mod front_ends;

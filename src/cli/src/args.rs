@@ -90,6 +90,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     Synth(SynthArgs),
     Speak(SpeakArgs),
+    Talk(TalkArgs),
     Parity(ParityArgs),
     Completions(CompletionsArgs),
     /// Prints the version and how this binary was built
@@ -570,15 +571,17 @@ pub struct ConvertArgs {
     pub strip_prefix: Option<String>,
 }
 
-/// Writes a recipe from the configuration of the public VALL-E trainer.
+/// Writes a recipe from the configuration of the public VALL-E trainer, or of a FLOAT training.
 ///
 /// Keys of the configuration that have no counterpart are listed, and stand as comments at the end of the recipe. Its
-/// paths start from the folder of the configuration, where the trainer has `data/` or `data.h5`.
+/// paths start from the folder of the configuration, where the trainer of VALL-E has `data/` or `data.h5`. A FLOAT training
+/// has a JSON file with the options of its scripts, such as `data_root`, `batch_size`, `fmt_depth` and `a_cfg_scale`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   flowmill convert-config training/config.yaml               writes training/recipe.yaml
-  flowmill convert-config training/config.yaml valle.yaml")]
+  flowmill convert-config training/config.yaml valle.yaml
+  flowmill convert-config options.json float.yaml")]
 pub struct ConvertConfigArgs {
     /// The configuration of the trainer
     #[arg(value_name = "CONFIG")]
@@ -772,6 +775,59 @@ impl SpeakPath {
             Self::NarLen => "nar-len",
         }
     }
+}
+
+/// Moves a portrait as if it spoke a recording, through an exported model of the family float.
+///
+/// The portrait is cropped like the frames that the model was trained on. The video has 25 frames per second, the size of
+/// these frames, and the recording as its sound. Its length, the number of frames and the real-time factor (the time taken
+/// divided by the length) are printed.
+///
+/// Without --emotion no emotion is given. --emotion auto takes the emotion of the voice; the model's extractor of speech
+/// features then needs a classifier of emotions.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill talk --model exp/float/6-export --portrait face.png --audio voice.wav --out talk.mp4
+  flowmill talk --model exp/float/6-export --portrait face.png --audio voice.wav --emotion happy --seed 1
+  flowmill talk --model exp/float/6-export --portrait face.png --audio voice.wav --frames frames")]
+pub struct TalkArgs {
+    /// The exported model: a folder with model.safetensors and config.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The picture of a face, a PNG
+    #[arg(long, value_name = "FACE")]
+    pub portrait: PathBuf,
+    /// The recording of the voice
+    #[arg(long, value_name = "VOICE")]
+    pub audio: PathBuf,
+    /// The emotion: angry, disgust, fear, happy, neutral, sad, surprise, or auto
+    #[arg(long, value_name = "EMOTION")]
+    pub emotion: Option<String>,
+    /// The video
+    #[arg(long, value_name = "OUT", default_value = "talk.mp4")]
+    pub out: PathBuf,
+    /// A folder for the frames as 00000.png, 00001.png …
+    #[arg(long, value_name = "DIR")]
+    pub frames: Option<PathBuf>,
+    /// Number of steps per window [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub nfe: Option<usize>,
+    /// Strength of the speech; 1 for none beyond the condition itself [default: the model's own]
+    #[arg(long, value_name = "S")]
+    pub audio_guidance: Option<f32>,
+    /// Strength of the emotion; 1 for none beyond the condition itself [default: the model's own]
+    #[arg(long, value_name = "S")]
+    pub emotion_guidance: Option<f32>,
+    /// Factor of the noise that motion starts from: 1 samples, 0 gives the calmest motion [default: the model's own]
+    #[arg(long, value_name = "F")]
+    pub noise: Option<f32>,
+    /// Seed of the random draws; another seed gives other motion
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// Compares models with their public implementations by means of golden files.

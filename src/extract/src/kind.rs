@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::extractors::import::ImportConfig;
 use crate::weights::Pretrained;
-use crate::{Codec, Column, ConfigError, Extractor, Fit, Fitted, State, StateError, Weights};
+use crate::{Codec, Column, ConfigError, Extractor, Fit, Fitted, Renderer, State, StateError, Weights};
 
 /// A kind of extractor, implemented by its settings. It comes into a [`Registry`](crate::Registry) with one line; recipes, their schema and
 /// reference, and stages 1 and 2 take it from there.
@@ -49,6 +49,15 @@ pub trait Kind:
     /// # Errors
     /// When the state is of another kind or incomplete.
     fn codec(_state: &State, _device: &Device) -> Result<Option<Box<dyn Codec>>, StateError> {
+        Ok(None)
+    }
+
+    /// Opens the renderer that a fitted state describes, which turns motion into frames; none if the extractor's values are no motion
+    /// that can be rendered. Networks run on the device.
+    ///
+    /// # Errors
+    /// When the state is of another kind or incomplete.
+    fn renderer(_state: &State, _device: &Device) -> Result<Option<Box<dyn Renderer>>, StateError> {
         Ok(None)
     }
 

@@ -21,8 +21,12 @@
 //! | `encodec` | `codes` | EnCodec's codes of 24 kHz sound at 75 Hz, 8 of 32 levels |
 //! | `wav2vec2` | `speech_features`, `emotion` | hidden states of wav2vec 2.0 per video frame, probabilities of seven emotions |
 //! | `dac` | `codes` | DAC's codes of 44.1 kHz sound at 86.13 Hz, 9 levels |
+//! | `import-latents` | `motion`, `reference`, `speech_features`, `emotion` | what another tool made, from the `.pt` file of the row |
+//! | `mel-windows` | `speech_features` | log-mel of each frame of a video and its neighbors |
+//! | `pca-motion` | `motion`, `reference`, `portrait` | principal components of the frames of a face; they can be rendered |
 //!
-//! Extractors of codes also have a decoder, a [`Codec`], which [`Registry::codec`] opens.
+//! Extractors of codes also have a decoder, a [`Codec`], which [`Registry::codec`] opens. Extractors of motion have a [`Renderer`]
+//! ([`Registry::renderer`]).
 //!
 //! A new kind is a folder in [`extractors`] with settings that implement [`Kind`], a type that implements [`Extractor`] (and [`Fit`], if it
 //! learns from the corpus), and one line in [`extractors::registry`]. The stages need no change.
@@ -42,6 +46,7 @@ mod matrix;
 mod media;
 mod nearest;
 mod registry;
+mod renderer;
 mod residual_quantizer;
 mod rows;
 mod sinusoids;
@@ -60,6 +65,7 @@ pub use kind::Kind;
 pub use matrix::Matrix;
 pub use media::{LazyAudio, Media, MediaError};
 pub use registry::{Chosen, Registry};
+pub use renderer::{MOTION, PORTRAIT, REFERENCE, RenderError, Renderer, portrait_of};
 pub use rows::{Interrupted, RowEvents, RowWork, apply, fit_parts, fit_rows, for_each_row};
 pub use state::State;
 pub use video::VideoPart;

@@ -47,6 +47,23 @@ pub(super) fn inverse_square_root(matrix: &[f64], size: usize) -> Option<Vec<f64
     Some(result)
 }
 
+/// The eigenvalues of a symmetric positive semidefinite matrix, the largest first, with their eigenvectors of unit length. An eigenvalue of
+/// (almost) zero has no usable vector and is left out. `None` when the iteration does not converge.
+pub(super) fn symmetric_eigen(matrix: &[f64], size: usize) -> Option<Vec<(f64, Vec<f64>)>> {
+    let mut rows: Vec<Vec<f64>> = matrix.chunks_exact(size.max(1)).map(<[f64]>::to_vec).collect();
+    if rows.len() != size || !(0..MAX_SWEEPS).any(|_| sweep(&mut rows)) {
+        return None;
+    }
+    let mut pairs: Vec<(f64, Vec<f64>)> = rows
+        .into_iter()
+        .map(|row| (dot(&row, &row).sqrt(), row))
+        .filter(|(eigenvalue, _)| eigenvalue.is_normal())
+        .map(|(eigenvalue, row)| (eigenvalue, row.into_iter().map(|value| value / eigenvalue).collect()))
+        .collect();
+    pairs.sort_by(|one, other| other.0.total_cmp(&one.0));
+    Some(pairs)
+}
+
 /// Rotates every pair of rows once; whether they were all orthogonal already.
 fn sweep(rows: &mut [Vec<f64>]) -> bool {
     let mut orthogonal = true;

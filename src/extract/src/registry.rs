@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::extractors::import::ImportConfig;
-use crate::{Codec, Column, ConfigError, Extractor, Fit, Kind, State, StateError, Weights};
+use crate::{Codec, Column, ConfigError, Extractor, Fit, Kind, Renderer, State, StateError, Weights};
 
 /// The key of an extractor's name among its settings.
 const KIND: &str = "kind";
@@ -39,6 +39,7 @@ trait Registered: Send + Sync {
     fn read(&self, recipe: &Recipe, key: &str) -> Result<Chosen, RecipeError>;
     fn open(&self, state: &State, device: &Device) -> Result<Box<dyn Extractor>, StateError>;
     fn codec(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Codec>>, StateError>;
+    fn renderer(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Renderer>>, StateError>;
 }
 
 /// The entry of a kind in a registry.
@@ -79,6 +80,10 @@ impl<K: Kind> Registered for Entry<K> {
 
     fn codec(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Codec>>, StateError> {
         K::codec(state, device)
+    }
+
+    fn renderer(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Renderer>>, StateError> {
+        K::renderer(state, device)
     }
 }
 
@@ -154,6 +159,15 @@ impl Registry {
     /// When the state is of no known kind, or incomplete.
     pub fn codec(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Codec>>, StateError> {
         self.find(state.kind()).ok_or_else(|| self.foreign(state.kind()))?.codec(state, device)
+    }
+
+    /// Opens the renderer of motion that a fitted state describes, whatever the extractor's kind; none if its values are no motion that can
+    /// be rendered. The state alone is enough. Networks run on the device.
+    ///
+    /// # Errors
+    /// When the state is of no known kind, or incomplete.
+    pub fn renderer(&self, state: &State, device: &Device) -> Result<Option<Box<dyn Renderer>>, StateError> {
+        self.find(state.kind()).ok_or_else(|| self.foreign(state.kind()))?.renderer(state, device)
     }
 
     fn find(&self, name: &str) -> Option<&dyn Registered> {

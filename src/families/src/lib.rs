@@ -6,9 +6,11 @@
 //! | `step_audio` | `step-audio-flow` | Step-Audio's token-to-mel flow of two codebooks |
 //! | `sfm` | `sfm-flow` | CosyVoice 2's flow with shallow flow matching |
 //! | `vall_e` | `vall-e` | VALL-E's codec language model |
+//! | `float` | `float` | FLOAT's motion of a talking face |
 //! | `token_to_mel` | | the common parts of the three flows |
 
 pub mod cosyvoice2;
+pub mod float;
 pub mod sfm;
 pub mod step_audio;
 pub mod token_to_mel;
@@ -26,4 +28,5 @@ pub fn registry() -> Registry {
         .with::<sfm::ShallowFlow>()
         .with::<step_audio::StepAudioFlow>()
         .with::<vall_e::VallE>()
+        .with::<float::Float>()
 }

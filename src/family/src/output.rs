@@ -5,6 +5,9 @@ use std::io::Cursor;
 use flowmill_audio::features::{Features, MelConfig};
 use flowmill_audio::spectrogram_image::{Panel, write_png};
 use flowmill_train::{BoxError, Media, Sample};
+use flowmill_video::Frame;
+use flowmill_video::image::write_png as write_png_frame;
+use flowmill_video::write::{self, WriteOptions};
 
 /// A model's output for one request.
 #[derive(Debug, Clone)]
@@ -71,8 +74,8 @@ pub struct Made {
 }
 
 impl Made {
-    /// Returns its files: a WAV and a picture for a mel, a WAV for sound, an animated PNG and a WAV for a video, a
-    /// PNG for each image. `name` is the file name without an extension.
+    /// Returns its files: a WAV and a picture for a mel, a WAV for sound, an MP4 with its sound for a video, a PNG for
+    /// each image. `name` is the file name without an extension.
     ///
     /// # Errors
     /// Returns an error if sizes are inconsistent or a picture cannot be encoded.
@@ -93,17 +96,11 @@ impl Made {
                 Ok(vec![file(name, Media::Wav, wav(samples, *sample_rate)?)])
             }
             Output::Video { frames, rate, audio } => {
-                let mut files = vec![file(name, Media::Png, png(frames, Some(*rate))?)];
-                if let Some(Audio { samples, sample_rate }) = audio {
-                    files.push(file(name, Media::Wav, wav(samples, *sample_rate)?));
-                }
-                Ok(files)
+                Ok(vec![file(name, Media::Mp4, mp4(frames, *rate, audio.as_ref())?)])
             }
             Output::Images(images) => {
                 let numbered = |at: usize| if images.len() == 1 { name.to_owned() } else { format!("{name}-{at}") };
-                let image = |(at, image): (usize, &Image)| {
-                    Ok(file(&numbered(at + 1), Media::Png, png(std::slice::from_ref(image), None)?))
-                };
+                let image = |(at, image): (usize, &Image)| Ok(file(&numbered(at + 1), Media::Png, png(image)?));
                 images.iter().enumerate().map(image).collect()
             }
         }
@@ -116,26 +113,47 @@ fn wav(samples: &[f32], sample_rate: u32) -> Result<Vec<u8>, BoxError> {
     Ok(bytes.into_inner())
 }
 
-/// Encodes a PNG of one frame, or an animated one that repeats, at `rate` frames per second.
-fn png(frames: &[Image], rate: Option<u16>) -> Result<Vec<u8>, BoxError> {
-    let first = frames.first().ok_or("a picture without a frame")?;
-    if frames.iter().any(|frame| (frame.width, frame.height) != (first.width, first.height)) {
-        return Err("the frames of a video have different sizes".into());
+/// Encodes a PNG.
+fn png(image: &Image) -> Result<Vec<u8>, BoxError> {
+    Ok(write_png_frame(&image.frame())?)
+}
+
+/// Encodes a video. Its codec needs an even number of rows and columns: the last ones are repeated.
+fn mp4(frames: &[Image], rate: u16, audio: Option<&Audio>) -> Result<Vec<u8>, BoxError> {
+    let frames: Vec<Frame> = frames.iter().map(Image::even).collect();
+    let audio = audio.map(|Audio { samples, sample_rate }| flowmill_audio::Audio {
+        samples: vec![samples.clone()],
+        sample_rate: *sample_rate,
+        warnings: Vec::new(),
+    });
+    Ok(write::mp4(&frames, audio.as_ref(), &WriteOptions { fps: f64::from(rate), ..WriteOptions::default() })?)
+}
+
+impl Image {
+    /// Returns the picture as a frame of a video.
+    pub fn frame(&self) -> Frame {
+        Frame { width: self.width, height: self.height, rgb: self.rgb.clone() }
     }
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, first.width, first.height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    if let Some(rate) = rate {
-        encoder.set_animated(u32::try_from(frames.len())?, 0)?;
-        encoder.set_frame_delay(1, rate.max(1))?;
+
+    /// Returns the picture with its last row and column repeated where their number is odd.
+    fn even(&self) -> Frame {
+        let Self { width, height, rgb } = self;
+        if width % 2 == 0 && height % 2 == 0 {
+            return self.frame();
+        }
+        let mut even = Vec::new();
+        for row in rgb.chunks_exact((3 * *width as usize).max(1)) {
+            even.extend_from_slice(row);
+            if width % 2 == 1 {
+                even.extend_from_slice(&row[row.len() - 3..]);
+            }
+        }
+        let (width, row) = (width + width % 2, 3 * (width + width % 2) as usize);
+        if height % 2 == 1 && even.len() >= row {
+            even.extend_from_within(even.len() - row..);
+        }
+        Frame { width, height: height + height % 2, rgb: even }
     }
-    let mut writer = encoder.write_header()?;
-    for frame in frames {
-        writer.write_image_data(&frame.rgb)?;
-    }
-    writer.finish()?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -150,29 +168,19 @@ mod tests {
         Made { name: "a".to_owned(), title: "a".to_owned(), output, real: None }
     }
 
-    fn decoded(bytes: &[u8]) -> (Option<u32>, Vec<Vec<u8>>) {
-        let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().unwrap();
-        let count = reader.info().animation_control().map(|control| control.num_frames);
-        let mut frames = Vec::new();
-        for _ in 0..count.unwrap_or(1) {
-            let mut frame = vec![0; 18];
-            reader.next_frame(&mut frame).unwrap();
-            frames.push(frame);
-        }
-        (count, frames)
-    }
-
     #[test]
     fn images_are_numbered_and_a_video_keeps_its_frames_and_its_sound() {
         let files = made(Output::Images(vec![image(1), image(2)])).files("a").unwrap();
         assert_eq!(files.iter().map(Sample::file_name).collect::<Vec<_>>(), ["a-1.png", "a-2.png"]);
-        assert_eq!(decoded(&files[1].bytes), (None, vec![vec![2; 18]]));
+        assert_eq!(flowmill_video::image::read_png(&files[1].bytes, "a").unwrap().rgb, [2; 18]);
 
-        let audio = Some(Audio { samples: vec![0.0; 10], sample_rate: 8000 });
-        let files = made(Output::Video { frames: vec![image(7), image(9)], rate: 25, audio }).files("v").unwrap();
-        assert_eq!(files.iter().map(Sample::file_name).collect::<Vec<_>>(), ["v.png", "v.wav"]);
-        assert_eq!(decoded(&files[0].bytes), (Some(2), vec![vec![7; 18], vec![9; 18]]));
-        assert_eq!(files[1].bytes.len(), 44 + 20);
+        let audio = Some(Audio { samples: vec![0.0; 1920], sample_rate: 24_000 });
+        let frame = |value| Image { width: 17, height: 19, rgb: vec![value; 3 * 17 * 19] };
+        let files = made(Output::Video { frames: vec![frame(7), frame(90)], rate: 25, audio }).files("v").unwrap();
+        assert_eq!(files.iter().map(Sample::file_name).collect::<Vec<_>>(), ["v.mp4"]);
+        let clip = flowmill_video::clip::read_bytes(&files[0].bytes, "v", &Default::default()).unwrap();
+        assert_eq!((clip.frames.len(), clip.frames[0].width, clip.frames[0].height), (2, 18, 20));
+        assert!(clip.audio.is_some());
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub enum Media {
     Wav,
     /// A picture.
     Png,
+    /// A video, with its sound.
+    Mp4,
 }
 
 /// One file that a model generated. The same weights give the same bytes.
@@ -34,6 +36,7 @@ impl Sample {
         let ending = match self.media {
             Media::Wav => "wav",
             Media::Png => "png",
+            Media::Mp4 => "mp4",
         };
         format!("{}.{ending}", self.name)
     }

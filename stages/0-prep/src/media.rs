@@ -44,7 +44,7 @@ fn check_one(role: Role, medium: &MediaRef, root: &Path) -> Result<(), Rejection
         Role::Audio => (true, ""),
         Role::Video => (is_video(&head), "MP4, MOV, Matroska, WebM, AVI or MPEG"),
         Role::Images => (is_picture(&head), "PNG, JPEG, WebP, GIF, BMP or TIFF"),
-        Role::Codes => (is_codes(&head), "NumPy or HDF5"),
+        Role::Codes => (is_codes(&head) || is_tensors(&head), "NumPy, HDF5 or PyTorch"),
     };
     if is_known { Ok(()) } else { Err(format!("unusable {what}: {name} does not begin like {kinds}").into()) }
 }
@@ -78,6 +78,11 @@ fn head(source: &Source<'_>, root: &Path) -> io::Result<(Vec<u8>, u64)> {
     file.seek(SeekFrom::Start(offset))?;
     file.take(size.min(HEAD_BYTES as u64)).read_to_end(&mut head)?;
     Ok((head, size))
+}
+
+/// Returns whether a file with these first bytes may be one of PyTorch, a zip or a pickle.
+fn is_tensors(head: &[u8]) -> bool {
+    head.starts_with(b"PK\x03\x04") || head.starts_with(b"\x80")
 }
 
 /// Returns whether a file with these first bytes is a picture.

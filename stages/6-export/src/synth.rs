@@ -76,7 +76,7 @@ impl Synth {
         folder: &Path,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Synthesized, ExportError> {
-        let Synthesis { made, figures } = self.0.run_observed(request, progress).map_err(ExportError::Model)?;
+        let Synthesis { made, figures } = self.make(request, progress)?;
         let mut files = Vec::new();
         for file in made.files(&request.name).map_err(ExportError::Model)? {
             let path = folder.join(file.file_name());
@@ -84,6 +84,14 @@ impl Synth {
             files.push(path);
         }
         Ok(Synthesized { files, figures })
+    }
+
+    /// Runs a request like [`run_observed`](Self::run_observed), and returns the result instead of writing files.
+    ///
+    /// # Errors
+    /// [`ExportError::Model`] if an input cannot be read or the model fails.
+    pub fn make(&self, request: &Request, progress: &mut dyn FnMut(usize, usize)) -> Result<Synthesis, ExportError> {
+        self.0.run_observed(request, progress).map_err(ExportError::Model)
     }
 
     /// Returns what is spoken in a recording, as phonemes.
@@ -96,7 +104,10 @@ impl Synth {
 }
 
 /// Writes a file in one step, so that no reader sees an incomplete one.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
+///
+/// # Errors
+/// [`ExportError::File`].
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ExportError> {
     let failed = |source| ExportError::file(path, source);
     let file = WholeFile::beside(path).map_err(failed)?;
     std::fs::write(file.path(), bytes).map_err(failed)?;

@@ -1,4 +1,5 @@
-//! `flowmill convert-config CONFIG.yaml`: writes a recipe from the configuration of the public VALL-E trainer.
+//! `flowmill convert-config CONFIG`: writes a recipe from the configuration of the public VALL-E trainer, or of a FLOAT training
+//! ([`float_config`](super::float_config)).
 //!
 //! [`TABLE`] says what becomes of every key of the trainer (`vall_e/config.py`); keys that it lacks are listed as keys without a counterpart.
 
@@ -10,6 +11,7 @@ use anyhow::Context;
 use flowmill_runner::{from_yaml, to_yaml};
 use serde_json::{Map, Value, json};
 
+use super::float_config;
 use super::report::write;
 use crate::args::ConvertConfigArgs;
 use crate::failure::Failure;
@@ -164,12 +166,12 @@ const TABLE: &[(&str, To)] = &[
 ];
 
 /// A recipe, and the keys of the configuration that are not in it.
-struct Converted {
-    recipe: Value,
+pub(super) struct Converted {
+    pub(super) recipe: Value,
     /// Keys of the configuration without a counterpart, each with its value.
-    without: Vec<(String, Value)>,
+    pub(super) without: Vec<(String, Value)>,
     /// Keys that need no counterpart, each with the reason.
-    not_needed: Vec<(String, &'static str)>,
+    pub(super) not_needed: Vec<(String, &'static str)>,
 }
 
 /// Reads the configuration, writes the recipe, and lists the keys without a counterpart.
@@ -182,13 +184,12 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
     let text = fs::read_to_string(input).with_context(|| format!("cannot read {}", input.display()));
     let config = from_yaml(&text.map_err(Failure::Usage)?, &input.display().to_string())?;
     let Value::Object(config) = with_plain_numbers(config) else {
-        return Err(Failure::usage(format!(
-            "{}: a list or a single value, no configuration of VALL-E",
-            input.display()
-        )));
+        return Err(Failure::usage(format!("{}: a list or a single value, no configuration", input.display())));
     };
-    if !["models", "dataset", "hyperparameters", "trainer"].iter().any(|key| config.contains_key(*key)) {
-        let problem = "it has neither `models` nor `dataset`, so it is no configuration of the public VALL-E trainer";
+    let is_float = float_config::is_one(&config);
+    if !is_float && !["models", "dataset", "hyperparameters", "trainer"].iter().any(|key| config.contains_key(*key)) {
+        let problem = "it has neither `models` nor `dataset`, so it is no configuration of the public VALL-E trainer, and none of FLOAT's \
+                       options (`fmt_depth`, `data_root` …)";
         return Err(Failure::usage(format!("{}: {problem}", input.display())));
     }
     if let Some(problem) = unsupported(&config) {
@@ -203,14 +204,13 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         true => String::new(),
         false => format!("{}/", std::path::absolute(folder)?.display()),
     };
-    let Converted { recipe, without, not_needed } = convert(config, &below);
+    let trainer = if is_float { "a FLOAT training" } else { "the public VALL-E trainer" };
+    let converted = if is_float { float_config::convert(&config, &below) } else { convert(config, &below) };
+    let Converted { recipe, without, not_needed } = converted;
     let listed: String = without.iter().map(|(key, value)| format!("#   {key}: {value}\n")).collect();
     let rest = if listed.is_empty() { String::new() } else { format!("# Keys without a counterpart:\n{listed}") };
     let name = input.file_name().unwrap_or_default().to_string_lossy();
-    let text = format!(
-        "# Made from {name} of the public VALL-E trainer by `flowmill convert-config`.\n{}{rest}",
-        to_yaml(&recipe)
-    );
+    let text = format!("# Made from {name} of {trainer} by `flowmill convert-config`.\n{}{rest}", to_yaml(&recipe));
     write(&output, text.as_bytes()).map_err(Failure::Failed)?;
     writeln!(out, "{}", output.display())?;
     for (key, reason) in &not_needed {
@@ -495,7 +495,7 @@ fn flatten(prefix: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {
 }
 
 /// Sets a key of the recipe, given as a path.
-fn set(recipe: &mut Value, path: &str, value: Value) {
+pub(super) fn set(recipe: &mut Value, path: &str, value: Value) {
     let mut place = recipe;
     for key in path.split('.') {
         if !place.is_object() {

@@ -6,6 +6,7 @@ mod convert;
 mod convert_config;
 mod ctl;
 mod doctor;
+mod float_config;
 mod inspect;
 mod parity;
 mod parts;
@@ -17,6 +18,7 @@ mod run_part;
 mod speak;
 mod status;
 mod synth;
+mod talk;
 mod train;
 mod version;
 
@@ -49,6 +51,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Parity(arguments) => parity::run(arguments, out),
         Command::Synth(arguments) => synth::run(arguments, out),
         Command::Speak(arguments) => speak::run(arguments, out),
+        Command::Talk(arguments) => talk::run(arguments, out),
         Command::Version => version::run(out),
     }
 }

@@ -7,7 +7,9 @@ pub mod encodec;
 pub mod import;
 pub mod kmeans;
 pub mod lia;
+pub mod mel_windows;
 pub mod paraformer;
+pub mod pca_motion;
 pub mod phonemes;
 pub mod rvq_kmeans;
 pub mod s3;
@@ -24,6 +26,7 @@ pub fn registry() -> Registry {
         .with::<kmeans::KmeansConfig>()
         .with::<import::ImportConfig>()
         .with::<import::ImportCodesConfig>()
+        .with::<import::ImportLatentsConfig>()
         .with::<campplus::CampplusConfig>()
         .with::<s3::S3Config>()
         .with::<paraformer::ParaformerConfig>()
@@ -35,4 +38,6 @@ pub fn registry() -> Registry {
         .with::<dac::DacConfig>()
         .with::<wav2vec2::Wav2Vec2Config>()
         .with::<lia::LiaConfig>()
+        .with::<pca_motion::PcaMotionConfig>()
+        .with::<mel_windows::MelWindowsConfig>()
 }

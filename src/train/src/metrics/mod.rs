@@ -203,6 +203,7 @@ impl Metrics {
         let kind = |media| match media {
             Media::Wav => "audio",
             Media::Png => "spectrogram",
+            Media::Mp4 => "video",
         };
         let data =
             samples.iter().map(|sample| (format!("{}/{}", kind(sample.media), sample.name), Datum::Sample(sample)));

@@ -42,6 +42,8 @@ pub(crate) fn summary_record<'a>(time: f64, step: u64, data: impl IntoIterator<I
             Datum::Sample(sample) => match sample.media {
                 Media::Png => image(&sample.bytes).map(|image| entry.message(4, &image)),
                 Media::Wav => audio(&sample.bytes).map(|audio| entry.message(6, &audio)),
+                // TensorBoard shows no videos.
+                Media::Mp4 => None,
             },
         };
         if let Some(entry) = entry {

@@ -10,6 +10,7 @@
 mod codes;
 mod file;
 mod files;
+mod latents;
 mod speakers;
 mod vocabulary_offset;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use codes::{ImportCodes, ImportCodesConfig};
 pub use file::{ImportError, read_embeddings, read_tokens};
 pub use files::Files;
+pub use latents::ImportLatentsConfig;
 pub use speakers::{Choice, SpeakerFiles};
 
 use crate::dual_codebook::{DualCodebook, MIXED_RATE};

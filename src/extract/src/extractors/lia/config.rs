@@ -9,16 +9,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::dimensions::SMALLEST;
+use super::face::LiaFace;
 use super::{Checkpoint, Dimensions, KIND, LiaExtractor};
 use crate::error::within;
+use crate::renderer::{MOTION, PORTRAIT, REFERENCE};
 use crate::weights::{self as taken, Pretrained};
-use crate::{Column, ConfigError, Extractor, Fit, Fitted, Kind, State, StateError, UnusableWeights, Weights};
-
-/// The column of the motion of every frame.
-pub const MOTION: &str = "motion";
-
-/// The column of the motion of the reference, the first frame.
-pub const REFERENCE: &str = "reference";
+use crate::{Column, ConfigError, Extractor, Fit, Fitted, Kind, Renderer, State, StateError, UnusableWeights, Weights};
 
 /// Settings of the `lia-motion` extractor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,11 +37,12 @@ impl Default for LiaConfig {
     }
 }
 
-/// The columns for motions of this many channels.
-pub(super) fn columns(channels: usize) -> Vec<Column> {
+/// The columns for motions of this many channels and frames of this size.
+pub(super) fn columns(channels: usize, size: usize) -> Vec<Column> {
     let motion = ColumnSpec::new(MOTION, DType::F32).axis("frame").fixed_axis("channel", channels);
     let reference = ColumnSpec::new(REFERENCE, DType::F32).fixed_axis("channel", channels);
-    vec![motion.into(), reference.into()]
+    let portrait = ColumnSpec::new(PORTRAIT, DType::U8).fixed_axis("row", size).fixed_axis("column", size);
+    vec![motion.into(), reference.into(), portrait.fixed_axis("color", 3).into()]
 }
 
 impl LiaConfig {
@@ -86,11 +83,16 @@ impl Kind for LiaConfig {
     const MEDIA: &'static [Role] = &[Role::Video];
 
     fn columns(&self) -> Vec<Column> {
-        columns(self.channels)
+        columns(self.channels, self.frames.size as usize)
     }
 
     fn open(state: &State, _device: &Device) -> Result<Box<dyn Extractor>, StateError> {
         Ok(Box::new(LiaExtractor::from_state(state)?))
+    }
+
+    fn renderer(state: &State, _device: &Device) -> Result<Option<Box<dyn Renderer>>, StateError> {
+        // Weights without a decoder give motion that cannot be rendered.
+        Ok(LiaFace::from_state(state)?.map(|face| Box::new(face) as Box<dyn Renderer>))
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -1,6 +1,6 @@
 //! The `lia-motion` extractor: frames of a face in, their motion out.
 
-use flowmill_corpus::{Array, Role};
+use flowmill_corpus::{Array, ArrayError, Role};
 use flowmill_video::crop::Frames;
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -63,19 +63,19 @@ impl LiaExtractor {
         }
     }
 
-    /// Returns the columns of a clip: the motion of every frame, and that of the first one as reference.
+    /// Returns the columns of a clip: the motion of every frame, that of the first one as reference, and the first one as portrait.
     ///
     /// # Errors
     /// When there is no frame; like [`motions`](Self::motions).
     pub fn extracted(&self, frames: &[&[u8]]) -> Result<Extracted, ExtractError> {
-        if frames.is_empty() {
-            return Err(ExtractError::NoMedia { extractor: KIND, wanted: Role::Video });
-        }
+        let [first, ..] = frames else { return Err(ExtractError::NoMedia { extractor: KIND, wanted: Role::Video }) };
+        let media = |error: ArrayError| ExtractError::Media(error.to_string());
+        let size = self.frames.size as usize;
+        let portrait = Array::new(vec![size, size, 3], first.to_vec()).map_err(media)?;
         let motions = self.motions(frames)?;
         let reference = Array::vector(motions.row(0).to_vec());
         let array = Array::new(vec![motions.rows(), motions.columns()], motions.as_slice().to_vec());
-        let array = array.map_err(|error| ExtractError::Media(error.to_string()))?;
-        Ok(Extracted::new(vec![array, reference]))
+        Ok(Extracted::new(vec![array.map_err(media)?, reference, portrait]))
     }
 }
 
@@ -85,7 +85,7 @@ impl Extractor for LiaExtractor {
     }
 
     fn columns(&self) -> Vec<Column> {
-        columns(self.directions.width())
+        columns(self.directions.width(), self.frames.size as usize)
     }
 
     fn extract(&self, media: &Media) -> Result<Extracted, ExtractError> {

@@ -16,13 +16,14 @@ mod dimensions;
 mod direction;
 mod encoder;
 mod extractor;
+mod face;
 mod modulated;
 mod names;
 mod pixels;
 mod renderer;
 mod warp;
 
-pub use config::{LiaConfig, MOTION, REFERENCE};
+pub use config::LiaConfig;
 pub use decoder::{Decoded, LiaDecoder};
 pub use dimensions::Dimensions;
 pub use direction::Directions;
