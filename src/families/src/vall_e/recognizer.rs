@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_text_with_a_single_recording_is_no_closed_set() {
         let mut recognizer = Recognizer::default();
-        ["up", "down", "up"].map(|text| recognizer.add(text, "a", features(&[0.0, 1.0])));
+        ["up", "down", "up"].iter().for_each(|text| recognizer.add(text, "a", features(&[0.0, 1.0])));
         assert_eq!(recognizer.texts(), None);
     }
 }
