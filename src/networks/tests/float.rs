@@ -95,6 +95,10 @@ fn windows_do_not_depend_on_their_batch() {
     };
     let alone: Vec<f32> = windows.iter().flat_map(|window| output(std::slice::from_ref(window))).collect();
     let together = output(&windows);
+    // Frames that a clip does not have are silent, whatever their features are.
+    let mut loud = windows.clone();
+    loud[1].audio[..3 * config.audio_width()].fill(7.0);
+    assert_eq!(output(&loud), together);
     assert!(alone.iter().zip(&together).all(|(a, b)| (a - b).abs() < 1e-5));
 }
 

@@ -92,7 +92,8 @@ impl Float {
         }
         let speech = self.project_audio(context, &batch.audio)?;
         let (reference, emotion) = (elements(&batch.reference)?, elements(&batch.emotion)?);
-        let conditions = Conditions { speech: &speech, reference: &reference, emotion: &emotion, kept: &draws.kept };
+        let (kept, missing) = (&draws.kept, &batch.missing);
+        let conditions = Conditions { speech: &speech, reference: &reference, emotion: &emotion, kept, missing };
         let output = self.velocity(context, &motion, &conditions, &draws.times, &batch.lengths)?;
         Ok((output, targets))
     }

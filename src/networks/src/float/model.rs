@@ -30,6 +30,8 @@ pub(super) struct Conditions<'a> {
     pub(super) emotion: &'a [f32],
     /// The parts of the conditions that each window keeps.
     pub(super) kept: &'a [Kept],
+    /// The number of previous frames that the clip of each window does not have: they are silent, as in sampling.
+    pub(super) missing: &'a [usize],
 }
 
 impl Float {
@@ -95,13 +97,15 @@ impl Float {
         let mut motion = motion.to_vec();
         let (mut reference, mut emotion) = (vec![0.0; total * width], vec![0.0; total * self.config.dim_e]);
         let mut speech_factors = vec![1.0f32; total * self.config.dim_a];
-        for ((item, range), kept) in rows.windows.ranges().iter().enumerate().zip(conditions.kept) {
+        let items = rows.windows.ranges().iter().enumerate().zip(conditions.kept).zip(conditions.missing);
+        for (((item, range), kept), missing) in items {
             let current = range.start + previous..range.end;
             let before = range.start..current.start;
             if !kept.previous_motion {
                 motion[before.start * width..before.end * width].fill(0.0);
             }
-            for (given, rows) in [(kept.previous_audio, before), (kept.audio, current)] {
+            let silent = before.start..before.start + missing;
+            for (given, rows) in [(false, silent), (kept.previous_audio, before), (kept.audio, current)] {
                 if !given {
                     speech_factors[rows.start * self.config.dim_a..rows.end * self.config.dim_a].fill(0.0);
                 }

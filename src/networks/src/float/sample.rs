@@ -179,7 +179,10 @@ impl Float {
             once.repeat(used.len())
         };
         let (reference, emotion) = (joined(|request| &request.reference), joined(|request| &request.emotion));
-        let conditions = Conditions { speech: &speech, reference: &reference, emotion: &emotion, kept: &kept };
+        // The speech before the first window is zero already.
+        let missing = vec![0; kept.len()];
+        let conditions =
+            Conditions { speech: &speech, reference: &reference, emotion: &emotion, kept: &kept, missing: &missing };
         let times = vec![time; used.len() * items];
         let lengths = vec![num_frames; used.len() * items];
         let output = self.velocity(context, &motion.repeat(used.len()), &conditions, &times, &lengths)?;
