@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(row, [30.0, -15.0, 70.0]);
         scale_row(&mut row, 0.1);
         assert!((row[1] + 1.5).abs() < 1e-6);
-        for length in [0, 1, 6, 7] {
+        for length in [0_usize, 1, 6, 7] {
             let row: Vec<f32> = (0..length).map(|x| x as f32).collect();
             let (mut even, mut odd) = (vec![0.0; length.div_ceil(2)], vec![0.0; length / 2]);
             split_row(&row, &mut even, &mut odd);
