@@ -126,7 +126,7 @@ fn mp4(frames: &[Image], rate: u16, audio: Option<&Audio>) -> Result<Vec<u8>, Bo
         sample_rate: *sample_rate,
         warnings: Vec::new(),
     });
-    Ok(write::mp4(&frames, audio.as_ref(), &WriteOptions { fps: f64::from(rate), ..WriteOptions::default() })?)
+    Ok(write::mp4(&frames, audio.as_ref(), &WriteOptions { fps: f64::from(rate) })?)
 }
 
 impl Image {

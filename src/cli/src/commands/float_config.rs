@@ -159,7 +159,7 @@ mod tests {
             assert_eq!(recipe.pointer(key), Some(&value), "{key}");
         }
         let keys: Vec<&str> = without.iter().map(|(key, _)| key.as_str()).collect();
-        assert_eq!(keys, ["diffusion_mode", "fps"]);
+        assert_eq!(keys, ["fps", "diffusion_mode"]);
         assert_eq!(not_needed.len(), 1);
     }
 
