@@ -23,6 +23,12 @@ pub trait Sizes: Sized {
 
     /// Returns the names and shapes of all weights.
     fn shapes(&self) -> Vec<(String, Vec<usize>)>;
+
+    /// Returns the deviation of random weights of a shape, by which the network keeps the power of a signal.
+    fn deviation(shape: &[usize]) -> f32 {
+        let count = shape.iter().product::<usize>();
+        (shape.first().copied().unwrap_or(1) as f32 / count.max(1) as f32).sqrt()
+    }
 }
 
 /// The weights of a codec's network with the sizes `D`, weight norms folded.
@@ -66,8 +72,7 @@ impl<D: Sizes> Checkpoint<D> {
         let rng_key = RngKey::new(seed).purpose(D::KIND);
         let draw = |(name, shape): (String, Vec<usize>)| {
             let count = shape.iter().product::<usize>();
-            let scale = (shape.first().copied().unwrap_or(1) as f32 / count.max(1) as f32).sqrt();
-            let scale = if name.ends_with("bias") { 0.0 } else { scale };
+            let scale = if name.ends_with("bias") { 0.0 } else { D::deviation(&shape) };
             let values = rng_key.purpose(&name).normals(count).into_iter().map(|value| scale * value).collect();
             Ok((name, host::tensor(values, &shape)?))
         };

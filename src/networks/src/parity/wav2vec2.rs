@@ -39,16 +39,19 @@ pub(super) fn check_emotion(file: &GoldenFile) -> Result<Report> {
         2 => wav.to_vec2()?,
         _ => return Err(ParityError::tensor("in.wav", format!("{:?}", wav.dims()), "[item, sample]")),
     };
-    let (mut inputs, mut logits, mut scores) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut inputs, mut states, mut logits, mut scores) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for samples in &items {
         let samples = normalized(samples);
         let found = classifier.classify(&samples)?;
+        states.extend(host::read(classifier.encoder().last_hidden_state(&samples)?.tensor())?);
         inputs.extend(samples);
         logits.extend(found.logits);
         scores.extend(found.scores);
     }
     let mut report = Report::default();
-    for (name, found) in [("out.normalized", inputs), ("out.logits", logits), ("out.scores", scores)] {
+    let outputs =
+        [("out.normalized", inputs), ("out.last_hidden", states), ("out.logits", logits), ("out.scores", scores)];
+    for (name, found) in outputs {
         let expected = file.tensor(name)?;
         if found.len() != expected.elem_count() {
             let found = format!("{} numbers", expected.elem_count());

@@ -99,6 +99,29 @@ impl Halving {
     }
 }
 
+/// Filters maps whose size is even, with a zero before and after each line and column, and keeps the even lines and columns.
+pub(super) fn halved(maps: &Maps) -> Maps {
+    let (size, half) = (maps.size, maps.size / 2);
+    let mut out = Maps::new(maps.channels, half);
+    let zeros = vec![0.0; size];
+    let mut line = vec![0.0; size];
+    let (mut evens, mut odds) = (vec![0.0; half + 2 * MARGIN], vec![0.0; half + 2 * MARGIN]);
+    for channel in 0..maps.channels {
+        let source = |place: usize| match place.checked_sub(1).filter(|place| *place < size) {
+            Some(place) => maps.rows.row(channel * size + place),
+            None => &zeros,
+        };
+        for kept in 0..half {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|tap| source(2 * kept + tap));
+            binomial_rows(&mut line, a, b, c, d, 1.0 / 64.0);
+            split_row(&line, &mut evens[MARGIN..MARGIN + half], &mut odds[MARGIN..MARGIN + half]);
+            let (before, after) = (&odds[MARGIN - 1..], &evens[MARGIN + 1..]);
+            binomial_rows(out.line_mut(channel, kept), before, &evens[MARGIN..], &odds[MARGIN..], after, 1.0);
+        }
+    }
+    out
+}
+
 /// The result of a transposed convolution of stride 2, by the parity of lines and columns: `size + 1` even and `size` odd lines per
 /// channel, each with its even and odd columns.
 pub(super) struct Doubling {

@@ -83,6 +83,11 @@ impl Sizes for Dimensions {
         Ok(Self { channels, style, directions, has_decoder })
     }
 
+    /// The networks scale their weights at every use.
+    fn deviation(_shape: &[usize]) -> f32 {
+        1.0
+    }
+
     fn shapes(&self) -> Vec<(String, Vec<usize>)> {
         let mut shapes = Vec::new();
         let mut add = |name: String, shape: Vec<usize>| shapes.push((name, shape));

@@ -3,7 +3,7 @@
 use flowmill_nn::inference::{Convolution2d, Epilogue, Filters, Linear, Rows, leaky_row};
 use flowmill_nn::{Activation, NnError, Value, host};
 
-use super::blur::{Halving, Maps};
+use super::blur::{Halving, Maps, halved};
 use super::dimensions::LINEAR_LAYERS;
 use super::{Checkpoint, Dimensions};
 use crate::UnusableWeights;
@@ -123,7 +123,9 @@ impl Block {
         let places = |channel: usize| (0..9).map(move |place| (channel, place / 3, place % 3));
         let taps: Vec<u32> =
             (0..channels).flat_map(places).map(|(channel, line, tap)| window(channel, line, tap)).collect();
-        let middle: Vec<u32> = (0..channels).map(|channel| window(channel, 1, 1)).collect();
+        // The other path filters the block's input.
+        let skipped = halved(input);
+        let pixel: Vec<u32> = (0..channels).map(|channel| (channel * half * skipped.rows.stride()) as u32).collect();
         let mut path = Maps::new(self.outputs, half);
         let mut out = Maps::new(self.outputs, half);
         for line in 0..half {
@@ -132,7 +134,8 @@ impl Block {
             self.second.apply(data, &taps, half, (path.rows.data_mut(), start, step), Epilogue::default());
             (0..self.outputs).for_each(|channel| leaky_row(path.line_mut(channel, line), [1.0, 0.0, SLOPE, 1.0]));
             let epilogue = Epilogue { residual: Some((path.rows.data(), start, step)), relu: false };
-            self.skip.apply(data, &middle, half, (out.rows.data_mut(), start, step), epilogue);
+            let data = &skipped.rows.data()[skipped.rows.start(line)..];
+            self.skip.apply(data, &pixel, half, (out.rows.data_mut(), start, step), epilogue);
         }
         out
     }
