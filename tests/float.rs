@@ -7,6 +7,7 @@ use crate::support::corpus::Corpus;
 use crate::support::mini::repository;
 use crate::support::training::metrics;
 use crate::support::{Outcome, flowmill, json, muxers};
+use serde_json::Value;
 
 const RECIPE: &str = "
 name: c
@@ -60,7 +61,8 @@ fn a_face_goes_through_all_stages_and_talks() {
     let corpus = corpus();
     run(&corpus, &[]).expect_code(0);
     let lines = metrics(&corpus.path("exp/c/4-train/metrics.jsonl"));
-    let has = |name: &str| lines.iter().any(|line| line["parts"][name].is_number());
+    let parts = |line: &Value| [line["parts"].clone(), line["validation"]["parts"].clone()];
+    let has = |name: &str| lines.iter().flat_map(parts).any(|parts| parts[name].is_number());
     for name in ["loss.current", "loss.previous", "distance", "distance.still", "mouth"] {
         assert!(has(name), "{name}");
     }
@@ -174,7 +176,7 @@ fn clips_that_cannot_be_used_are_rejected_and_short_ones_are_trained_on() {
     // Windows of 200 frames, of which no clip has as many.
     let long = ["--set", "train.model.num_frames=200", "--set", "max_rejected=1", "--stop-stage", "train"];
     run(&corpus, &long).expect_code(0);
-    corpus.expect_rejected("01-01-06-01-01-01-04", "unreadable video", &["text"]);
+    corpus.expect_rejected("01-01-06-01-01-01-04", "unusable video", &["text"]);
 }
 
 #[test]
