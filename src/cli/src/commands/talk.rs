@@ -20,7 +20,7 @@ pub fn run(arguments: &TalkArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if video.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("mp4")) || stem.is_empty() {
         return Err(Failure::usage("--out must be the name of an .mp4 file"));
     }
-    let synth = open(&arguments.model, &given(arguments), arguments.seed, arguments.device)?;
+    let synth = open(&arguments.model, &given(arguments), arguments.seed, arguments.device, None)?;
     let inputs = vec![Input::Image(portrait.clone()), Input::Audio(audio.clone())];
     let request = Request { inputs, name: stem.clone() };
     let Synthesis { made, figures } =

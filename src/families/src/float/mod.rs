@@ -33,8 +33,8 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use flowmill_corpus::shard::{RowSizes, ShardIndex, speech};
 use flowmill_corpus::{ColumnSpec, Row};
-use flowmill_extract::{PORTRAIT, State};
 use flowmill_extract::extractors::registry;
+use flowmill_extract::{PORTRAIT, State};
 use flowmill_family::{
     Artifacts, BoxError, Card, Columns, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, Scorer, Synthesizer,
     TrainSettings,

@@ -104,8 +104,8 @@ impl SynthOptions {
             ..*sampling
         };
         if let Some(strength) = self.guidance {
-            let rescale = guidance.unwrap_or_default().rescale;
-            *guidance = (strength != 1.0).then_some(Guidance { strength, rescale });
+            let own = guidance.unwrap_or_default();
+            *guidance = (strength != 1.0).then_some(Guidance { strength, ..own });
         }
         if let Some(seconds) = self.max_seconds {
             if !(seconds.is_finite() && seconds > 0.0) {

@@ -30,8 +30,8 @@ pub use loss::{Accuracy, TrainLoss};
 pub use model::VallE;
 pub use sample::{Batch, Sample, Task};
 pub use speak::{
-    FirstLevel, Guidance, MaskedOptions, Progress, SamplingOptions, SpeakOptions, SpeakRequest, Speaker, Stage,
-    TranscribeRequest,
+    FirstLevel, Guidance, LeftOut, MaskedOptions, Progress, SamplingOptions, SpeakOptions, SpeakRequest, Speaker,
+    Stage, TranscribeRequest,
 };
 
 /// An error of the VALL-E network.

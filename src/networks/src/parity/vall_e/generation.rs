@@ -89,7 +89,8 @@ impl Setup<'_> {
             return Ok(());
         }
         let number = |key| self.file.number(&["guidance", key]).map(|number| number as f32);
-        let guidance = Some(Guidance { strength: number("strength")?, rescale: number("rescale")? });
+        let guidance =
+            Some(Guidance { strength: number("strength")?, rescale: number("rescale")?, ..Guidance::default() });
         let first = &self.requests[..1];
         let codes = self.speak(first, &SpeakOptions { levels: 1, ..self.options(guidance) })?;
         self.exact(report, "out.ar_guided.0", &first_level(&codes[0]))?;
@@ -106,7 +107,11 @@ impl Setup<'_> {
             return Ok(());
         }
         let number = |key| self.file.number(&["narlen", key]).map(|number| number as f32);
-        let guidance = Some(Guidance { strength: number("cfg_strength")?, rescale: number("cfg_rescale")? });
+        let guidance = Some(Guidance {
+            strength: number("cfg_strength")?,
+            rescale: number("cfg_rescale")?,
+            ..Guidance::default()
+        });
         let masked =
             MaskedOptions { steps: self.file.size(&["narlen", "steps"])?, guidance, ..MaskedOptions::default() };
         let with_frames =

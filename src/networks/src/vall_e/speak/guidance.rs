@@ -37,11 +37,11 @@ impl Guide {
         Self { guidance, conditional: Moments::default(), guided: Moments::default() }
     }
 
-    /// Replaces logits with conditions, `[row, class]`, by guided ones.
-    pub(super) fn apply(&mut self, logits: &mut [f32], unconditional: &[f32]) {
-        let Guidance { strength, rescale } = self.guidance;
+    /// Replaces logits with all conditions, `[row, class]`, by guided ones; `others` are those without the conditions that are left out.
+    pub(super) fn apply(&mut self, logits: &mut [f32], others: &[f32]) {
+        let Guidance { strength, rescale, .. } = self.guidance;
         self.conditional.add(logits);
-        for (logit, without) in logits.iter_mut().zip(unconditional) {
+        for (logit, without) in logits.iter_mut().zip(others) {
             *logit = without + (*logit - without) * strength;
         }
         self.guided.add(logits);
@@ -62,7 +62,7 @@ mod tests {
         let (logits, without) = ([1.0, 3.0, -2.0, 0.5], [0.5, 1.0, 1.0, -3.0]);
         let guided = |strength, rescale| {
             let mut guided = logits;
-            Guide::new(Guidance { strength, rescale }).apply(&mut guided, &without);
+            Guide::new(Guidance { strength, rescale, ..Guidance::default() }).apply(&mut guided, &without);
             guided
         };
         guided(1.0, 0.7).iter().zip(logits).for_each(|(a, b)| assert!((a - b).abs() < 1e-6));

@@ -69,7 +69,7 @@ impl Speaker {
         let conditional: Vec<Sequence> =
             pairs.clone().map(|(request, codes)| sequence(&request.conditions(), codes)).collect();
         let unconditional = options.level_guidance.map(|guidance| {
-            let sequences = pairs.map(|(request, codes)| sequence(&request.unconditional(), codes)).collect();
+            let sequences = pairs.map(|(request, codes)| sequence(&request.without(guidance.without), codes)).collect();
             (guidance, sequences)
         });
         let frames: Vec<usize> = members.iter().map(|request| codes[*request].frames()).collect();

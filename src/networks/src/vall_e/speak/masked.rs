@@ -14,7 +14,7 @@ struct Frames {
     codes: Vec<u32>,
     /// Probability of each frame's code; the lowest are masked next.
     scores: Vec<f32>,
-    /// The conditions, and for guidance no conditions; each is computed once.
+    /// The conditions, and for guidance those that are not left out; each is computed once.
     prefixes: Vec<(Sequence, KeyValueCache)>,
 }
 
@@ -56,7 +56,7 @@ impl Speaker {
         };
         let start = |(request, frames): (&SpeakRequest, &usize)| {
             let mut prefixes = vec![prefix(&request.conditions())];
-            prefixes.extend(options.guidance.map(|_| prefix(&request.unconditional())));
+            prefixes.extend(options.guidance.map(|guidance| prefix(&request.without(guidance.without))));
             Frames { codes: vec![self.config().stop_token(); *frames], scores: vec![1.0; *frames], prefixes }
         };
         let mut all: Vec<Frames> = requests.iter().zip(frames).map(start).collect();

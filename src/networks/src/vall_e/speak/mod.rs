@@ -8,7 +8,7 @@ mod options;
 mod sampling;
 
 pub use options::{
-    FirstLevel, Guidance, MaskedOptions, Progress, SamplingOptions, SpeakOptions, SpeakRequest, Stage,
+    FirstLevel, Guidance, LeftOut, MaskedOptions, Progress, SamplingOptions, SpeakOptions, SpeakRequest, Stage,
     TranscribeRequest,
 };
 
@@ -71,7 +71,7 @@ impl Speaker {
         let first = match &options.first_level {
             FirstLevel::Autoregressive { sampling, guidance } => {
                 let mut streams: Vec<Stream> =
-                    requests.iter().map(|request| self.speech_stream(request, guidance.is_some())).collect();
+                    requests.iter().map(|request| self.speech_stream(request, *guidance)).collect();
                 let job = Job {
                     push: Sequence::push_code,
                     stop: self.config().stop_token(),
@@ -183,10 +183,10 @@ impl Speaker {
         Ok(streams.into_iter().map(|stream| stream.tokens).collect())
     }
 
-    fn speech_stream(&self, request: &SpeakRequest, guided: bool) -> Stream {
+    fn speech_stream(&self, request: &SpeakRequest, guidance: Option<Guidance>) -> Stream {
         let levels = self.config().levels;
         let sequence = |conditions: &Conditions| Sequence::before_response(conditions, Classifier::Level(0), levels);
-        let unconditional = guided.then(|| sequence(&request.unconditional()));
+        let unconditional = guidance.map(|guidance| sequence(&request.without(guidance.without)));
         Stream::new(sequence(&request.conditions()), unconditional, request.sample)
     }
 
@@ -269,14 +269,17 @@ impl SpeakRequest {
         }
     }
 
-    /// The conditions of classifier-free guidance: no text and no prompt.
-    fn unconditional(&self) -> Conditions<'_> {
-        Conditions {
-            task: Task::Speech,
-            phonemes: &NO_PHONEMES,
-            language: self.language,
-            tone: self.tone,
-            prompt: None,
+    /// Returns the conditions of classifier-free guidance.
+    fn without(&self, left_out: LeftOut) -> Conditions<'_> {
+        match left_out {
+            LeftOut::All => Conditions {
+                task: Task::Speech,
+                phonemes: &NO_PHONEMES,
+                language: self.language,
+                tone: self.tone,
+                prompt: None,
+            },
+            LeftOut::Prompt => Conditions { prompt: None, ..self.conditions() },
         }
     }
 }

@@ -109,6 +109,23 @@ impl SamplingOptions {
     }
 }
 
+/// Conditions that are left out for guidance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOut {
+    /// Phonemes and prompt, as in the public implementation. The model needs `condition_dropout` in training.
+    #[default]
+    All,
+    /// The prompt. A strength below 1 then weakens the prompt against the text. The model needs `prompt_dropout` in training.
+    Prompt,
+}
+
+impl LeftOut {
+    fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+}
+
 /// Classifier-free guidance (arXiv 2207.12598) with rescaled logits (arXiv 2305.08891).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -117,11 +134,14 @@ pub struct Guidance {
     pub strength: f32,
     /// Share of the guided logits' deviation that is reset to that of the logits with conditions.
     pub rescale: f32,
+    /// The conditions that the second logits lack.
+    #[serde(skip_serializing_if = "LeftOut::is_all")]
+    pub without: LeftOut,
 }
 
 impl Default for Guidance {
     fn default() -> Self {
-        Self { strength: 2.5, rescale: 0.7 }
+        Self { strength: 2.5, rescale: 0.7, without: LeftOut::All }
     }
 }
 
@@ -157,7 +177,7 @@ impl Default for MaskedOptions {
         Self {
             steps: 25,
             sampling: SamplingOptions::greedy(),
-            guidance: Some(Guidance { strength: 2.5, rescale: 0.75 }),
+            guidance: Some(Guidance { rescale: 0.75, ..Guidance::default() }),
             score_sigma: 1.0,
         }
     }
