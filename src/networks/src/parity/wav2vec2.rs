@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use flowmill_extract::extractors::wav2vec2::{Checkpoint, EmotionClassifier, Wav2Vec2, normalized};
-use flowmill_nn::host;
+use flowmill_nn::{Ragged, host};
 
 use super::{GoldenFile, ParityError, Report, Result};
 
@@ -39,18 +39,26 @@ pub(super) fn check_emotion(file: &GoldenFile) -> Result<Report> {
         2 => wav.to_vec2()?,
         _ => return Err(ParityError::tensor("in.wav", format!("{:?}", wav.dims()), "[item, sample]")),
     };
-    let (mut inputs, mut states, mut logits, mut scores) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut inputs, mut states, mut pooled) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut logits, mut scores) = (Vec::new(), Vec::new());
     for samples in &items {
         let samples = normalized(samples);
         let found = classifier.classify(&samples)?;
-        states.extend(host::read(classifier.encoder().last_hidden_state(&samples)?.tensor())?);
+        let last = classifier.encoder().last_hidden_state(&samples)?;
+        pooled.extend(host::read(last.mean_items(&Ragged::packed(&[last.rows()]))?.tensor())?);
+        states.extend(host::read(last.tensor())?);
         inputs.extend(samples);
         logits.extend(found.logits);
         scores.extend(found.scores);
     }
     let mut report = Report::default();
-    let outputs =
-        [("out.normalized", inputs), ("out.last_hidden", states), ("out.logits", logits), ("out.scores", scores)];
+    let outputs = [
+        ("out.normalized", inputs),
+        ("out.last_hidden", states),
+        ("out.pooled", pooled),
+        ("out.logits", logits),
+        ("out.scores", scores),
+    ];
     for (name, found) in outputs {
         let expected = file.tensor(name)?;
         if found.len() != expected.elem_count() {
