@@ -168,7 +168,8 @@ mod tests {
         assert_eq!(rows, expected);
         let extra = reading.utterances.row(0).extra.unwrap();
         assert_eq!(extra.media[&Role::Video], [MediaRef("d/ann/1.mp4".into())]);
-        assert_eq!((reading.rejected.len(), reading.lines, reading.warnings.len()), (1, 4, 1));
+        // The warnings: a file that is no clip, and no transcripts.
+        assert_eq!((reading.rejected.len(), reading.lines, reading.warnings.len()), (1, 4, 2));
     }
 
     #[test]
