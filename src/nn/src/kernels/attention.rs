@@ -34,6 +34,9 @@ pub enum AttentionMask {
         /// Chunks before the query's own that it sees.
         left: usize,
     },
+    /// Keys up to the query's own position, which comes after this many keys that every query sees: causal attention of rows that
+    /// continue a prefix.
+    After(usize),
 }
 
 impl AttentionMask {
@@ -51,6 +54,7 @@ impl AttentionMask {
                 let start = (position / size).saturating_sub(left).saturating_mul(size);
                 start.min(end(size))..end(size)
             }
+            AttentionMask::After(prefix) => 0..keys.min(position.saturating_add(1).saturating_add(prefix)),
         }
     }
 }

@@ -7,8 +7,8 @@ mod linear;
 mod norm;
 mod position;
 
-pub use conv::{Conv1d, ConvTranspose1d};
+pub use conv::{Conv1d, Conv2d, ConvTranspose1d};
 pub use embedding::Embedding;
 pub use linear::{FeedForward, Linear};
-pub use norm::{LayerNorm, RmsNorm};
-pub use position::{RotaryAngles, relative_encodings, sinusoidal_time, timestep_encodings};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};
+pub use position::{RotaryAngles, relative_encodings, sinusoidal_time, step_encodings, timestep_encodings};

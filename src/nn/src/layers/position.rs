@@ -50,6 +50,14 @@ pub fn sinusoidal_time(times: &[f32], channels: usize) -> Result<Value> {
 /// # Errors
 /// When the number of channels is odd or 0.
 pub fn timestep_encodings(times: &[f32], channels: usize) -> Result<Value> {
+    step_encodings(&times.iter().map(|time| 1000.0 * time).collect::<Vec<_>>(), channels)
+}
+
+/// Like [`timestep_encodings`], of the steps of a diffusion themselves, such as 0 to 999 (the form of Stable Diffusion).
+///
+/// # Errors
+/// When the number of channels is odd or 0.
+pub fn step_encodings(steps: &[f32], channels: usize) -> Result<Value> {
     if !channels.is_multiple_of(2) || channels == 0 {
         return Err(NnError::invalid(
             "time encoding",
@@ -59,12 +67,12 @@ pub fn timestep_encodings(times: &[f32], channels: usize) -> Result<Value> {
     let half = channels / 2;
     let logarithm = -(10_000f32.ln());
     let rates: Vec<f32> = (0..half).map(|channel| (logarithm * channel as f32 / half as f32).exp()).collect();
-    let encode = |time: &f32| {
-        let angles: Vec<f32> = rates.iter().map(|rate| 1000.0 * time * rate).collect();
+    let encode = |step: &f32| {
+        let angles: Vec<f32> = rates.iter().map(|rate| step * rate).collect();
         let cosines: Vec<f32> = angles.iter().map(|angle| angle.cos()).collect();
         cosines.into_iter().chain(angles.into_iter().map(f32::sin)).collect::<Vec<_>>()
     };
-    Value::from_vec(times.iter().flat_map(encode).collect(), &[times.len(), channels])
+    Value::from_vec(steps.iter().flat_map(encode).collect(), &[steps.len(), channels])
 }
 
 /// Angles of rotary positions (Su et al., arXiv 2104.09864), for [`Value::rotate`].
