@@ -8,6 +8,7 @@
 //! are. Every `out.` or `grad.` tensor is checked: one that the model does not compute is an error.
 
 mod campplus;
+mod clip;
 mod cosyvoice2_flow;
 mod dac;
 mod encodec;
@@ -16,11 +17,16 @@ mod features;
 mod flow;
 mod golden_file;
 mod linguistic_tokenizer;
+mod llama;
+mod lpips;
+mod pmg;
 mod report;
 mod s3_tokenizer;
 mod sfm_flow;
 mod sfm_head;
 mod sfm_objective;
+mod ssim;
+mod stable_diffusion;
 mod step_audio_flow;
 mod vall_e;
 
@@ -37,17 +43,24 @@ type Check = fn(&GoldenFile) -> Result<Report>;
 /// The models that can be checked, by their names in golden files, sorted.
 const MODELS: &[(&str, Check)] = &[
     ("campplus", campplus::check),
+    ("clip", clip::check),
     ("cosyvoice2_flow", cosyvoice2_flow::check),
     ("dac", dac::check),
+    ("diffusion_sampling", stable_diffusion::check_sampling),
     ("encodec", encodec::check),
     ("features", features::check),
+    ("llama_generate", llama::check),
+    ("lpips", lpips::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),
+    ("pmg", pmg::check),
+    ("sd_vae", stable_diffusion::check_autoencoder),
     ("sfm_flow", sfm_flow::check),
     ("sfm_head", sfm_head::check),
     ("sfm_objective", sfm_objective::check),
     ("speech_tokenizer_v1_25hz", s3_tokenizer::check_v1),
     ("speech_tokenizer_v2_25hz", s3_tokenizer::check_v2),
     ("speech_tokenizer_v3_25hz", s3_tokenizer::check_v3),
+    ("ssim", ssim::check),
     ("step_audio_flow", step_audio_flow::check),
     ("vall_e_generate", vall_e::check_generation),
     ("vall_e_v5", vall_e::check_training),
@@ -72,6 +85,13 @@ pub fn check(file: &GoldenFile) -> Result<Report> {
     let report = check(file)?;
     refuse_unchecked(file, &report)?;
     Ok(report)
+}
+
+/// Reads the settings of a model from the configuration, at a path; all of it for an empty path.
+fn settings<T: serde::de::DeserializeOwned>(file: &GoldenFile, path: &[&str]) -> Result<T> {
+    let value = file.value(path).ok_or_else(|| ParityError::config(path, "is missing"))?;
+    serde_json::from_value(value.clone())
+        .map_err(|error| ParityError::config(path, format!("is no configuration: {error}")))
 }
 
 /// Returns an error if an expected tensor was not compared.
