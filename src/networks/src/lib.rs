@@ -3,11 +3,16 @@
 //! Built on `flowmill-nn` (layers, tape), `flowmill-audio` (features) and `flowmill-extract` (the form of its tokens). Knows nothing of corpora,
 //! recipes, stages or the training loop: a model here is a pure function of parameters, a batch and random draws.
 
+pub mod clip;
 pub mod float;
 pub mod flow;
 pub mod llama;
+pub mod lpips;
 pub mod parity;
+pub mod pmg;
+pub mod pretrained;
 pub mod sfm;
+pub mod stable_diffusion;
 pub mod token_lengths;
 mod token_to_mel;
 pub mod vall_e;

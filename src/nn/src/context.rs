@@ -5,6 +5,7 @@ use crate::precision::Precision;
 use crate::random::RngKey;
 use crate::tape::Tape;
 use crate::value::Value;
+use crate::{Result, stored};
 use candle_core::Tensor;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -82,7 +83,16 @@ impl<'a> Context<'a> {
     }
 
     /// The value of a parameter: recorded when this context records and the parameter is trainable.
+    ///
+    /// # Panics
+    /// When it has not been loaded ([`Parameters::first_unfilled`]): a bug in the caller.
     pub fn parameter(&self, id: ParameterId) -> Value {
+        if let Some(weight) = self.parameters.mapped(id) {
+            let precision = self.precision();
+            // Not kept: the copy lives as long as the operation that reads it.
+            let tensor = stored::read(weight, precision.of_shape(weight.shape()));
+            return Value::new(tensor.expect("a file has the elements of its shape"), None);
+        }
         let Some(training) = &self.training else {
             return Value::new(self.parameters.tensor(id).clone(), None);
         };
@@ -92,6 +102,22 @@ impl<'a> Context<'a> {
             Value::new(training.common.rounded(self.parameters, id, training.tape.precision()), node)
         };
         leaf.get_or_insert_with(make).clone()
+    }
+
+    /// The rows of a parameter `[entry, channel]` at `indices`, shaped `[.. of shape, channel]`. Of one that stays in its file only these
+    /// rows are read.
+    ///
+    /// # Errors
+    /// When an index is outside of the table, or the number of indices does not match `shape`.
+    pub(crate) fn embed(&self, id: ParameterId, indices: &[u32], shape: &[usize]) -> Result<Value> {
+        let Some(weight) = self.parameters.mapped(id) else { return self.parameter(id).embed(indices, shape) };
+        let rows = Value::new(stored::read_rows(weight, indices, self.precision())?, None);
+        rows.reshape(&[shape, &[rows.width()]].concat())
+    }
+
+    /// The number format of weights.
+    fn precision(&self) -> Precision {
+        self.training.as_ref().map_or(Precision::Fp32, |training| training.tape.precision())
     }
 
     /// Returns the random stream of the next operation that needs one; `None` in inference. Calls are counted, so the same

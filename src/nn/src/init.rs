@@ -45,18 +45,32 @@ pub struct Builder<'a> {
     parameters: &'a mut Parameters,
     rng_key: RngKey,
     prefix: String,
+    /// False if parameters get a shape only.
+    fills: bool,
 }
 
 impl<'a> Builder<'a> {
     /// Registers into `parameters`, drawing initial values from `draw` and each parameter's full name.
     pub fn new(parameters: &'a mut Parameters, rng_key: RngKey) -> Self {
-        Self { parameters, rng_key, prefix: String::new() }
+        Self { parameters, rng_key, prefix: String::new(), fills: true }
     }
 
     /// Returns a builder for the module `name` inside of this one.
     pub fn scope(&mut self, name: impl std::fmt::Display) -> Builder<'_> {
         let prefix = format!("{}{name}.", self.prefix);
-        Builder { parameters: self.parameters, rng_key: self.rng_key, prefix }
+        Builder { parameters: self.parameters, rng_key: self.rng_key, prefix, fills: self.fills }
+    }
+
+    /// Makes this builder register frozen parameters without elements, which are loaded before they are used: for networks whose weights
+    /// come from files.
+    #[must_use]
+    pub fn without_values(self) -> Self {
+        Self { fills: false, ..self }
+    }
+
+    /// Returns a builder for another part of the same module.
+    pub fn scope_here(&mut self) -> Builder<'_> {
+        Builder { parameters: self.parameters, rng_key: self.rng_key, prefix: self.prefix.clone(), fills: self.fills }
     }
 
     /// Registers the weight `[output, input]` of a linear layer, which can have adapters.
@@ -78,6 +92,9 @@ impl<'a> Builder<'a> {
         let count = shape.iter().try_fold(1usize, |count, axis| count.checked_mul(*axis));
         let count = count.filter(|count| *count < 1 << 40);
         let count = count.ok_or_else(|| NnError::invalid("parameter shape", format!("{shape:?} for `{name}`")))?;
+        if !self.fills {
+            return self.parameters.add_unfilled(name, shape);
+        }
         let elements = init.draw(self.rng_key.purpose(&name), count);
         self.parameters.add(name, host::tensor(elements, shape)?)
     }

@@ -48,6 +48,7 @@ pub mod ragged;
 pub mod random;
 mod saved_tensor;
 pub mod solvers;
+mod stored;
 pub mod tape;
 pub mod testing;
 #[cfg(all(feature = "cuda", target_os = "linux", target_arch = "x86_64"))]

@@ -2,6 +2,7 @@
 
 use crate::{ParameterId, Parameters, Result};
 use candle_core::Tensor;
+use flowmill_weights::MappedTensor;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
@@ -89,6 +90,34 @@ impl Parameters {
                 }
             }
         }
+        Ok(report)
+    }
+
+    /// Gives the parameters whose names begin with `prefix` the weights of mapped files ([`set_mapped`](Self::set_mapped)), and reports
+    /// what fits. Only matching parameters are changed.
+    ///
+    /// # Errors
+    /// When the elements cannot be copied to the device of the parameters.
+    pub fn load_mapped(&mut self, prefix: &str, mut weights: BTreeMap<String, MappedTensor>) -> Result<LoadReport> {
+        let mut report = LoadReport::default();
+        for id in self.ids() {
+            let name = self.name(id).to_owned();
+            if !name.starts_with(prefix) {
+                continue;
+            }
+            let shape = self.tensor(id).dims().to_vec();
+            match weights.remove(&name) {
+                None => report.missing.push(name),
+                Some(weight) if weight.shape() != shape => {
+                    report.mismatched.push((name, shape, weight.shape().to_vec()));
+                }
+                Some(weight) => {
+                    self.set_mapped(id, weight)?;
+                    report.matched.push(name);
+                }
+            }
+        }
+        report.extra = weights.into_keys().collect();
         Ok(report)
     }
 }

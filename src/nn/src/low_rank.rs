@@ -87,9 +87,9 @@ impl Parameters {
     pub fn merged_weight(&self, id: ParameterId) -> Result<Tensor> {
         match self.low_rank(id) {
             Some(LowRank { down, up, settings }) => {
-                merged(self.tensor(id), self.tensor(down), self.tensor(up), settings.scale)
+                merged(&self.read(id)?, self.tensor(down), self.tensor(up), settings.scale)
             }
-            None => Ok(self.tensor(id).clone()),
+            None => self.read(id),
         }
     }
 }

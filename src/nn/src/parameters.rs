@@ -1,8 +1,9 @@
 //! Named weights and buffers, in order of registration.
 
 use crate::low_rank::LowRank;
-use crate::{NnError, Result, host};
-use candle_core::{Device, Tensor};
+use crate::{NnError, Precision, Result, host, stored};
+use candle_core::{DType, Device, Tensor};
+use flowmill_weights::MappedTensor;
 use std::collections::HashMap;
 
 /// Identifies one parameter of a [`Parameters`]: its position.
@@ -27,6 +28,38 @@ struct Entry {
     tensor: Tensor,
     trainable: bool,
     role: Role,
+    state: State,
+}
+
+/// The place of a parameter's elements.
+#[derive(Debug, Clone)]
+enum State {
+    /// In the tensor.
+    Filled,
+    /// Nowhere: the tensor has the shape only. Such a parameter must be loaded before it is used.
+    Unfilled,
+    /// In a file, from which they are read at each use. The tensor has the shape only.
+    Mapped(MappedTensor),
+}
+
+impl Entry {
+    fn move_to(&mut self, device: &Device) -> Result<()> {
+        match &self.state {
+            State::Filled => self.tensor = self.tensor.to_device(device)?,
+            State::Mapped(weight) if !device.is_cpu() => {
+                self.tensor = stored::to_device(weight, device)?;
+                self.state = State::Filled;
+            }
+            // The shape needs no device.
+            State::Unfilled | State::Mapped(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Returns a tensor of a shape that has one element in memory.
+fn shape_only(shape: &[usize]) -> Result<Tensor> {
+    Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape)?)
 }
 
 /// Role of a parameter in its layer, as far as other code needs to know.
@@ -39,7 +72,7 @@ enum Role {
 }
 
 /// The weights of a model: contiguous `f32` tensors under the names of the public implementation's `state_dict`, in order of
-/// registration, each trainable or frozen. Cloning is cheap (the tensors are shared, [`set`](Self::set) replaces them).
+/// registration, each trainable or frozen. Frozen ones may stay in their file ([`set_mapped`](Self::set_mapped)). Cloning is cheap (the tensors are shared, [`set`](Self::set) replaces them).
 #[derive(Debug, Clone, Default)]
 pub struct Parameters {
     entries: Vec<Entry>,
@@ -57,15 +90,70 @@ impl Parameters {
     /// # Errors
     /// [`NnError::DuplicateParameter`] when the name is taken.
     pub fn add(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<ParameterId> {
-        let name = name.into();
-        if self.by_name.contains_key(&name) {
-            return Err(NnError::DuplicateParameter(name));
+        let tensor = host::contiguous(&tensor)?;
+        self.push(Entry { name: name.into(), tensor, trainable: true, role: Role::Any, state: State::Filled })
+    }
+
+    /// Registers a frozen parameter of a shape, whose elements are loaded before it is used.
+    ///
+    /// # Errors
+    /// [`NnError::DuplicateParameter`] when the name is taken.
+    pub(crate) fn add_unfilled(&mut self, name: String, shape: &[usize]) -> Result<ParameterId> {
+        let tensor = shape_only(shape)?;
+        self.push(Entry { name, tensor, trainable: false, role: Role::Any, state: State::Unfilled })
+    }
+
+    fn push(&mut self, entry: Entry) -> Result<ParameterId> {
+        if self.by_name.contains_key(&entry.name) {
+            return Err(NnError::DuplicateParameter(entry.name));
         }
         let id = ParameterId(self.entries.len());
-        let tensor = host::contiguous(&tensor)?;
-        self.by_name.insert(name.clone(), id);
-        self.entries.push(Entry { name, tensor, trainable: true, role: Role::Any });
+        self.by_name.insert(entry.name.clone(), id);
+        self.entries.push(entry);
         Ok(id)
+    }
+
+    /// Returns the first parameter whose elements have not been loaded.
+    pub fn first_unfilled(&self) -> Option<&str> {
+        let unfilled = |entry: &&Entry| matches!(entry.state, State::Unfilled);
+        self.entries.iter().find(unfilled).map(|entry| entry.name.as_str())
+    }
+
+    /// Freezes a parameter and takes its elements from a mapped file, at each use: they have no second copy in memory. On a device they
+    /// are copied there in the type of the file.
+    ///
+    /// # Errors
+    /// When the shape differs, or the elements cannot be copied to the device.
+    pub fn set_mapped(&mut self, id: ParameterId, weight: MappedTensor) -> Result<()> {
+        let entry = &mut self.entries[id.0];
+        if entry.tensor.dims() != weight.shape() {
+            let expected = format!("{:?} for `{}`", entry.tensor.dims(), entry.name);
+            return Err(NnError::shape("map parameter", expected, weight.shape()));
+        }
+        let device = entry.tensor.device().clone();
+        entry.tensor = shape_only(weight.shape())?;
+        entry.state = State::Mapped(weight);
+        entry.trainable = false;
+        entry.move_to(&device)
+    }
+
+    /// Returns the file that the elements of a parameter stay in.
+    pub(crate) fn mapped(&self, id: ParameterId) -> Option<&MappedTensor> {
+        match &self.entries[id.0].state {
+            State::Mapped(weight) => Some(weight),
+            _ => None,
+        }
+    }
+
+    /// Returns the value of a parameter like [`tensor`](Self::tensor); one that stays in its file is read from there.
+    ///
+    /// # Errors
+    /// When candle cannot create it.
+    pub fn read(&self, id: ParameterId) -> Result<Tensor> {
+        match self.mapped(id) {
+            Some(weight) => stored::read(weight, Precision::Fp32),
+            None => Ok(self.tensor(id).clone()),
+        }
     }
 
     /// Returns the number of parameters.
@@ -93,7 +181,8 @@ impl Parameters {
         &self.entries[id.0].name
     }
 
-    /// The value of a parameter: contiguous, `f32`.
+    /// The value of a parameter: contiguous, `f32`. Of one that [stays in its file](Self::set_mapped) the shape only; see
+    /// [`read`](Self::read).
     pub fn tensor(&self, id: ParameterId) -> &Tensor {
         &self.entries[id.0].tensor
     }
@@ -109,6 +198,7 @@ impl Parameters {
             return Err(NnError::shape("set parameter", expected, tensor.dims()));
         }
         entry.tensor = host::contiguous(&tensor)?.to_device(entry.tensor.device())?;
+        entry.state = State::Filled;
         Ok(())
     }
 
@@ -131,10 +221,7 @@ impl Parameters {
     /// # Errors
     /// When candle cannot copy one, for example for lack of memory there.
     pub fn to_device(&mut self, device: &Device) -> Result<()> {
-        for entry in &mut self.entries {
-            entry.tensor = entry.tensor.to_device(device)?;
-        }
-        Ok(())
+        self.entries.iter_mut().try_for_each(|entry| entry.move_to(device))
     }
 
     /// Returns the device of the parameters: they are all on one device.

@@ -1,7 +1,7 @@
 //! Inputs that an operation saves for its backward pass.
 
 use crate::precision::Precision;
-use crate::{Result, host};
+use crate::{NnError, Result, host};
 use candle_core::Tensor;
 use std::fmt;
 use std::rc::Rc;
@@ -51,6 +51,8 @@ pub(crate) struct SavedTensor {
 enum Source {
     Elements(Tensor),
     Recompute(Recompute),
+    /// Nowhere: the backward pass does not read the elements.
+    Nothing,
 }
 
 impl SavedTensor {
@@ -58,6 +60,11 @@ impl SavedTensor {
         let source = recompute
             .map_or_else(|| Source::Elements(tensor.clone()), |recompute| Source::Recompute(recompute.clone()));
         Self { dims: tensor.dims().to_vec(), source }
+    }
+
+    /// Saves the shape only.
+    pub(crate) fn shape_of(tensor: &Tensor) -> Self {
+        Self { dims: tensor.dims().to_vec(), source: Source::Nothing }
     }
 
     /// The shape.
@@ -73,6 +80,7 @@ impl SavedTensor {
         match &self.source {
             Source::Elements(tensor) => Ok(tensor.clone()),
             Source::Recompute(recompute) => recompute.make(),
+            Source::Nothing => Err(NnError::invalid("backward", "an input that was not saved")),
         }
     }
 }

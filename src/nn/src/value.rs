@@ -125,6 +125,12 @@ impl Value {
         SavedTensor::new(&self.tensor, self.recompute.as_ref())
     }
 
+    /// Returns the form in which a product with `factor` saves it, whose gradient alone depends on its elements: frozen weights need the
+    /// shape only.
+    pub(crate) fn save_for(&self, factor: &Value) -> SavedTensor {
+        if factor.is_recorded() { self.save() } else { SavedTensor::shape_of(&self.tensor) }
+    }
+
     pub(crate) fn node(&self) -> Option<&Node> {
         self.node.as_ref()
     }

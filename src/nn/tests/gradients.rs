@@ -4,8 +4,8 @@ mod support;
 
 use flowmill_nn::objectives::{ShallowFlowMatching, ShallowPrediction};
 use flowmill_nn::ops::{
-    Attention, Convolution, EntrySums, Modulation, Normalization, RelativePositions, TableEntry, concatenate,
-    sum_embeddings,
+    Attention, Convolution, Convolution2d, EntrySums, Modulation, Normalization, RelativePositions, TableEntry,
+    concatenate, sum_embeddings,
 };
 use flowmill_nn::random::RngKey;
 use flowmill_nn::testing::{check, check_at, check_large};
@@ -290,6 +290,26 @@ fn layer_norm() {
 fn group_norm() {
     let settings = Normalization { activation: Activation::Mish, ..Normalization::default() };
     check("group norm", &[&[2, 3, 6], &[6], &[6]], |x| x[0].group_norm(2, &x[1], &x[2], settings).unwrap());
+    let settings = Normalization { activation: Activation::Silu, ..Normalization::default() };
+    check("group norm, one place", &[&[1, 1, 5], &[5], &[5]], |x| x[0].group_norm(1, &x[1], &x[2], settings).unwrap());
+    check("group norm, one group", &[&[3, 4, 3], &[3], &[3]], |x| {
+        x[0].group_norm(1, &x[1], &x[2], Normalization::default()).unwrap()
+    });
+    let wrong = value("rows", &[1, 2, 4]);
+    assert!(wrong.group_norm(3, &value("w", &[4]), &value("b", &[4]), settings).is_err());
+    assert!(wrong.group_norm(2, &value("w", &[3]), &value("b", &[4]), settings).is_err());
+}
+
+#[test]
+fn a_large_group_norm_agrees_with_its_composition() {
+    // Several tasks per item, and a mean far from zero.
+    let x = value("large group norm", &[2, 1000, 24]).affine(0.5, 30.0).unwrap();
+    let (weight, bias) = (value("gain", &[24]), value("offset", &[24]));
+    let settings = Normalization { activation: Activation::Silu, ..Normalization::default() };
+    let norm = || x.group_norm(3, &weight, &bias, settings).unwrap();
+    let (fused, composed) = (norm(), flowmill_nn::device::by_composition(norm));
+    let expected: Vec<f64> = support::elements(&composed).into_iter().map(f64::from).collect();
+    assert!(support::worst(&support::elements(&fused), &expected) < 2e-5);
 }
 
 #[test]
@@ -314,6 +334,38 @@ fn convolution() {
             x[0].conv1d_packed(&x[1], None, settings, &items).unwrap()
         });
     }
+}
+
+#[test]
+fn convolution_of_images() {
+    let cases = [
+        ([3, 3], Convolution2d::padded(1, 1)),
+        ([3, 3], Convolution2d::padded(1, 2)),
+        ([3, 3], Convolution2d { stride: 2, padding: [[0, 1], [0, 1]] }),
+        ([2, 3], Convolution2d { stride: 1, padding: [[0, 2], [1, 0]] }),
+        ([2, 2], Convolution2d::padded(0, 2)),
+        ([1, 1], Convolution2d::default()),
+        ([1, 1], Convolution2d::padded(0, 2)),
+    ];
+    for (kernel, settings) in cases {
+        let weight = [3, 2, kernel[0], kernel[1]];
+        let shapes: [&[usize]; 3] = [&[2, 4, 5, 2], &weight, &[3]];
+        let name = format!("conv2d {kernel:?} {settings:?}");
+        check(&name, &shapes, |x| x[0].conv2d(&x[1], Some(&x[2]), settings).unwrap());
+        check(&format!("{name}, no bias"), &shapes[..2], |x| x[0].conv2d(&x[1], None, settings).unwrap());
+    }
+    check("repeat pixels", &[&[2, 3, 2, 3]], |x| x[0].repeat_pixels(2).unwrap());
+    let image = value("image", &[1, 2, 2, 2]);
+    assert!(image.conv2d(&value("w", &[1, 2, 3, 3]), None, Convolution2d::default()).is_err());
+    assert!(image.conv2d(&value("w", &[1, 3, 1, 1]), None, Convolution2d::default()).is_err());
+}
+
+#[test]
+fn exponentials_and_bounds() {
+    check("exponential", &[&[3, 5]], |x| x[0].exponential().unwrap());
+    // No element lies at an end of the range.
+    check("clamp", &[&[40]], |x| x[0].affine(1.0, 0.003).unwrap().clamp(-0.7, 0.9).unwrap());
+    assert!(value("x", &[2]).clamp(1.0, 0.0).is_err());
 }
 
 #[test]
@@ -353,6 +405,16 @@ fn attention() {
             x[0].attend(&x[1], &x[2], &settings, None).unwrap()
         });
     }
+}
+
+#[test]
+fn attention_after_a_prefix() {
+    // Three keys that every query sees, then one key per query.
+    let items = [Ragged::packed(&[4, 2]), Ragged::packed(&[7, 5])];
+    let settings = attention_over(&items, AttentionMask::After(3));
+    check("attention after a prefix", &[&[6, 4], &[12, 4], &[12, 4]], |x| {
+        x[0].attend(&x[1], &x[2], &settings, None).unwrap()
+    });
 }
 
 #[test]

@@ -205,6 +205,7 @@ fn attention_by_loops(
                 AttentionMask::Chunk(size) => key / size <= query / size,
                 AttentionMask::Chunks { size, left } => key / size <= query / size && key / size + left >= query / size,
                 AttentionMask::Band(distance) => key.abs_diff(query) <= distance,
+                AttentionMask::After(prefix) => *key <= query + prefix,
             })
             .collect();
         let weights: Vec<f64> = keys.iter().map(|key| score(*key).exp()).collect();

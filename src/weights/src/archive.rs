@@ -217,6 +217,11 @@ impl<'a> Archive<'a> {
         self.sources.iter().fold(0, |sum, source| sum.saturating_add(source.length()))
     }
 
+    /// Returns the path and the length of each of its files, and whether it is on disk.
+    pub(super) fn source_files(&self) -> impl Iterator<Item = (&Path, u64, bool)> {
+        self.sources.iter().map(|source| (source.path(), source.length(), source.is_on_disk()))
+    }
+
     /// Returns the path of the opened file: the given path, or for a folder the file in it.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,7 +1,7 @@
 //! Weight files: `.safetensors`, PyTorch's `.pt`/`.pth`/`.bin`, `.npy`, and the initializers of ONNX graphs.
 //!
 //! The format of a file is detected from its content. [`read`] returns tensors ready for a model; [`Archive`] lists a file's contents and
-//! reads each tensor as stored, bit for bit; [`PickleFile`] reads all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.
+//! reads each tensor as stored, bit for bit, and maps files into memory instead of reading them; [`PickleFile`] reads all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.
 //! Weights may be in several files: an index with shards, or an ONNX file with tensors in other files. [`files`] lists them.
 //!
 //! Nothing in a file is executed, and lengths in a file are checked against its size before anything is allocated.
@@ -12,6 +12,7 @@ mod error;
 mod fault;
 mod host;
 mod locate;
+mod mapped;
 mod naming;
 mod npy;
 mod onnx;
@@ -30,6 +31,7 @@ pub use element::ElementType;
 pub use error::WeightError;
 pub use fault::FaultKind;
 pub use locate::{files, is_index, locate};
+pub use mapped::MappedTensor;
 pub use naming::{Naming, NamingError};
 pub use onnx::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, OnnxValue};
 pub use pickle::PickleValue;

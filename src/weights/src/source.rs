@@ -111,6 +111,11 @@ impl<'a> Source<'a> {
         &self.path
     }
 
+    /// Returns whether it is a file on disk.
+    pub fn is_on_disk(&self) -> bool {
+        self.on_disk
+    }
+
     /// Returns the total number of bytes.
     pub fn length(&self) -> u64 {
         self.length

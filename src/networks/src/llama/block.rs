@@ -1,10 +1,11 @@
 //! The transformer on the tape.
 
 use super::LlamaConfig;
+use super::prefix::{KeyRows, Prefix, repeat_heads};
 use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{Linear, RmsNorm, RotaryAngles};
 use flowmill_nn::ops::Attention;
-use flowmill_nn::{Activation, AttentionMask, Context, Ragged, Result, Value};
+use flowmill_nn::{Context, Ragged, Result, Value};
 use std::rc::Rc;
 
 /// Deviation of the initial weights (`initializer_range` in transformers).
@@ -41,13 +42,35 @@ impl Llama {
     /// # Errors
     /// When the shapes do not fit.
     pub fn forward(&self, context: &Context, embeddings: &Value, positions: &[u32], items: &Ragged) -> Result<Value> {
-        let LlamaConfig { rotary_base, attention_dropout, .. } = self.config;
-        let angles = RotaryAngles::new(positions, self.config.head_width() / 2, rotary_base)?;
-        let rows = Rc::new(Rows { angles, items: items.clone(), dropout: attention_dropout });
+        self.forward_after(context, None, embeddings, positions, items)
+    }
+
+    /// Like [`forward`](Self::forward), with a prefix that every row of each item sees. The positions are those of the rows themselves;
+    /// the public implementation counts them from the number of rows of the prefix on.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn forward_after(
+        &self,
+        context: &Context,
+        prefix: Option<&Prefix>,
+        embeddings: &Value,
+        positions: &[u32],
+        items: &Ragged,
+    ) -> Result<Value> {
+        prefix.map_or(Ok(()), |prefix| prefix.check(&self.config))?;
+        let angles = RotaryAngles::new(positions, self.config.head_width() / 2, self.config.rotary_base)?;
+        let keys = KeyRows::new(items, prefix.map_or(0, Prefix::rows));
+        let rows = Rc::new(Rows { angles, items: items.clone(), keys, config: self.config.clone() });
         let mut state = embeddings.clone();
-        for block in &self.blocks {
+        for (number, block) in self.blocks.iter().enumerate() {
             let (block, rows) = (block.clone(), rows.clone());
-            state = context.checkpoint(&[&state], move |context, inputs| block.forward(context, &inputs[0], &rows))?;
+            let before = prefix.map(|prefix| &prefix.blocks()[number]).into_iter().flatten();
+            let inputs: Vec<&Value> = std::iter::once(&state).chain(before).collect();
+            state = context.checkpoint(&inputs, move |context, inputs| {
+                let before = inputs.get(1).zip(inputs.get(2));
+                block.forward(context, &inputs[0], before, &rows)
+            })?;
         }
         Ok(state)
     }
@@ -61,11 +84,12 @@ impl Llama {
     }
 }
 
-/// Positions and items of a batch, which all blocks share.
+/// Positions and items of a batch, and settings, which all blocks share.
 struct Rows {
     angles: RotaryAngles,
     items: Ragged,
-    dropout: f32,
+    keys: KeyRows,
+    config: LlamaConfig,
 }
 
 /// Attention and gated feed-forward layer.
@@ -80,8 +104,6 @@ pub(super) struct Block {
     pub(super) gate: Linear,
     pub(super) up: Linear,
     pub(super) down: Linear,
-    heads: usize,
-    activation: Activation,
 }
 
 /// Creates a layer without a bias.
@@ -95,35 +117,45 @@ impl Block {
         let attention_norm = RmsNorm::new(builder.scope("input_layernorm"), dim, epsilon)?;
         let mut scope = builder.scope("self_attn");
         let query = linear(scope.scope("q_proj"), dim, dim)?;
-        let key = linear(scope.scope("k_proj"), dim, dim)?;
-        let value = linear(scope.scope("v_proj"), dim, dim)?;
+        let key = linear(scope.scope("k_proj"), dim, config.key_value_width())?;
+        let value = linear(scope.scope("v_proj"), dim, config.key_value_width())?;
         let output = linear(scope.scope("o_proj"), dim, dim)?;
         let feed_forward_norm = RmsNorm::new(builder.scope("post_attention_layernorm"), dim, epsilon)?;
         let mut scope = builder.scope("mlp");
         let gate = linear(scope.scope("gate_proj"), dim, ffn)?;
         let up = linear(scope.scope("up_proj"), dim, ffn)?;
         let down = linear(scope.scope("down_proj"), ffn, dim)?;
-        let (heads, activation) = (config.heads, config.activation);
-        Ok(Self { attention_norm, query, key, value, output, feed_forward_norm, gate, up, down, heads, activation })
+        Ok(Self { attention_norm, query, key, value, output, feed_forward_norm, gate, up, down })
     }
 
-    fn forward(&self, context: &Context, state: &Value, rows: &Rows) -> Result<Value> {
+    fn forward(
+        &self,
+        context: &Context,
+        state: &Value,
+        prefix: Option<(&Value, &Value)>,
+        rows: &Rows,
+    ) -> Result<Value> {
         let normal = self.attention_norm.forward(context, state)?;
         let query = rows.angles.rotate(&self.query.forward(context, &normal)?)?;
-        let key = rows.angles.rotate(&self.key.forward(context, &normal)?)?;
-        let value = self.value.forward(context, &normal)?;
+        let mut key = rows.angles.rotate(&self.key.forward(context, &normal)?)?;
+        let mut value = self.value.forward(context, &normal)?;
+        if let Some((keys, values)) = prefix {
+            key = rows.keys.join(keys, &key)?;
+            value = rows.keys.join(values, &value)?;
+        }
+        let (key, value) = (repeat_heads(&key, &rows.config)?, repeat_heads(&value, &rows.config)?);
         let attention = Attention {
-            heads: self.heads,
-            attention_mask: AttentionMask::CAUSAL,
+            heads: rows.config.heads,
+            attention_mask: rows.keys.attention_mask(),
             queries: &rows.items,
-            keys: &rows.items,
-            dropout: context.attention_dropout(rows.dropout),
+            keys: &rows.keys.items,
+            dropout: context.attention_dropout(rows.config.attention_dropout),
         };
         let attended = query.attend(&key, &value, &attention, None)?;
         let state = self.output.forward_onto(context, &attended, state)?;
         let normal = self.feed_forward_norm.forward(context, &state)?;
         let gate = self.gate.forward(context, &normal)?;
-        let inner = gate.gated(&self.up.forward(context, &normal)?, self.activation)?;
+        let inner = gate.gated(&self.up.forward(context, &normal)?, rows.config.activation)?;
         self.down.forward_onto(context, &inner, &state)
     }
 }

@@ -1,6 +1,7 @@
 //! The transformer without a tape: weights are packed once, and sequences can be continued.
 
 use super::block::Block;
+use super::prefix::{Prefix, repeat_heads};
 use super::{Llama, LlamaConfig};
 use flowmill_nn::inference::{KeyValueCache, Linear};
 use flowmill_nn::kernels::rms_norm;
@@ -89,6 +90,20 @@ impl LlamaDecoder {
         KeyValueCache::new(self.config.layers, self.config.heads, self.config.head_width())
     }
 
+    /// Returns a cache that begins with a prefix.
+    ///
+    /// # Errors
+    /// When the prefix does not belong to this transformer.
+    pub fn cache_after(&self, prefix: &Prefix) -> Result<KeyValueCache> {
+        prefix.check(&self.config)?;
+        let mut cache = self.cache();
+        for (block, parts) in prefix.blocks().iter().enumerate() {
+            let [keys, values] = parts.each_ref().map(|part| host::read(repeat_heads(part, &self.config)?.tensor()));
+            cache.append(block, &keys?, &values?)?;
+        }
+        Ok(cache)
+    }
+
     /// Returns the residual stream of rows `[row, channel]`, before the last normalization. With caches, one per item, the rows of
     /// each item continue its cached rows, and are added to them. Without caches, items are whole sequences.
     ///
@@ -108,6 +123,7 @@ impl LlamaDecoder {
             let query = angles.rotate(&block.query.forward(&normal, Activation::Identity)?)?;
             let key = angles.rotate(&block.key.forward(&normal, Activation::Identity)?)?;
             let value = block.value.forward(&normal, Activation::Identity)?;
+            let (key, value) = (repeat_heads(&key, &self.config)?, repeat_heads(&value, &self.config)?);
             let attended = match caches.as_deref_mut() {
                 Some(caches) => self.attend_cached(number, [&query, &key, &value], items, caches)?,
                 None => self.attend([&query, &key, &value], items)?,

@@ -1,11 +1,16 @@
 //! Errors of golden files that cannot be checked.
 
 use flowmill_audio::AudioError;
+use flowmill_image::ImageError;
 use flowmill_nn::{LoadReport, NnError};
 use flowmill_weights::WeightError;
 
+use crate::clip::ClipError;
 use crate::float::FloatError;
 use crate::flow::FlowError;
+use crate::llama::LlamaError;
+use crate::pmg::PmgError;
+use crate::stable_diffusion::DiffusionError;
 use crate::vall_e::VallEError;
 use flowmill_extract::extractors::campplus::CampplusError;
 use flowmill_extract::{CodecError, ExtractError, UnusableWeights};
@@ -83,6 +88,21 @@ pub enum ParityError {
     /// VALL-E refused its configuration, a sample or a request.
     #[error(transparent)]
     VallE(#[from] VallEError),
+    /// A LLaMA refused its settings or input.
+    #[error(transparent)]
+    Llama(#[from] LlamaError),
+    /// A latent diffusion model refused its settings or input.
+    #[error(transparent)]
+    Diffusion(#[from] DiffusionError),
+    /// CLIP refused its settings or input.
+    #[error(transparent)]
+    Clip(#[from] ClipError),
+    /// PMG refused its settings or a batch.
+    #[error(transparent)]
+    Pmg(#[from] PmgError),
+    /// Images cannot be compared.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The weights are not those of a speaker encoder.
     #[error(transparent)]
     Campplus(#[from] CampplusError),

@@ -9,6 +9,7 @@
 //! that run forward only are an exception.)
 
 mod campplus;
+mod clip;
 mod cosyvoice2_flow;
 mod dac;
 mod encodec;
@@ -19,11 +20,16 @@ mod flow;
 mod golden_file;
 mod lia;
 mod linguistic_tokenizer;
+mod llama;
+mod lpips;
+mod pmg;
 mod report;
 mod s3_tokenizer;
 mod sfm_flow;
 mod sfm_head;
 mod sfm_objective;
+mod ssim;
+mod stable_diffusion;
 mod step_audio_flow;
 mod vall_e;
 mod wav2vec2;
@@ -41,21 +47,28 @@ type Check = fn(&GoldenFile) -> Result<Report>;
 /// The models that can be checked, by their names in golden files, sorted.
 const MODELS: &[(&str, Check)] = &[
     ("campplus", campplus::check),
+    ("clip", clip::check),
     ("cosyvoice2_flow", cosyvoice2_flow::check),
     ("dac", dac::check),
+    ("diffusion_sampling", stable_diffusion::check_sampling),
     ("encodec", encodec::check),
     ("features", features::check),
     ("float_decoder", lia::check_decoder),
     ("float_emotion", wav2vec2::check_emotion),
     ("float_fmt", float_fmt::check),
     ("float_motion_encoder", lia::check_encoder),
+    ("llama_generate", llama::check),
+    ("lpips", lpips::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),
+    ("pmg", pmg::check),
+    ("sd_vae", stable_diffusion::check_autoencoder),
     ("sfm_flow", sfm_flow::check),
     ("sfm_head", sfm_head::check),
     ("sfm_objective", sfm_objective::check),
     ("speech_tokenizer_v1_25hz", s3_tokenizer::check_v1),
     ("speech_tokenizer_v2_25hz", s3_tokenizer::check_v2),
     ("speech_tokenizer_v3_25hz", s3_tokenizer::check_v3),
+    ("ssim", ssim::check),
     ("step_audio_flow", step_audio_flow::check),
     ("vall_e_generate", vall_e::check_generation),
     ("vall_e_v5", vall_e::check_training),
@@ -84,6 +97,13 @@ pub fn check(file: &GoldenFile) -> Result<Report> {
     let report = check(file)?;
     refuse_unchecked(file, &report)?;
     Ok(report)
+}
+
+/// Reads the settings of a model from the configuration, at a path; all of it for an empty path.
+fn settings<T: serde::de::DeserializeOwned>(file: &GoldenFile, path: &[&str]) -> Result<T> {
+    let value = file.value(path).ok_or_else(|| ParityError::config(path, "is missing"))?;
+    serde_json::from_value(value.clone())
+        .map_err(|error| ParityError::config(path, format!("is no configuration: {error}")))
 }
 
 /// Returns an error if an expected tensor was not compared.

@@ -176,6 +176,7 @@ impl VallEConfig {
         LlamaConfig {
             dim: self.dim,
             heads: self.heads,
+            key_value_heads: self.heads,
             layers: self.layers,
             ffn: self.ffn_multiple * self.dim,
             activation: Activation::Gelu,

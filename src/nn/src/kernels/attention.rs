@@ -36,6 +36,9 @@ pub enum AttentionMask {
     },
     /// Keys at most this many positions from the query's own, in both directions.
     Band(usize),
+    /// Keys up to the query's own position, which comes after this many keys that every query sees: causal attention of rows that
+    /// continue a prefix.
+    After(usize),
 }
 
 impl AttentionMask {
@@ -57,6 +60,7 @@ impl AttentionMask {
                 let end = keys.min(position.saturating_add(distance).saturating_add(1));
                 position.saturating_sub(distance).min(end)..end
             }
+            AttentionMask::After(prefix) => 0..keys.min(position.saturating_add(1).saturating_add(prefix)),
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod attention;
 pub mod convolution;
+pub mod convolution2d;
 pub mod cross_entropy;
 pub mod depthwise;
 pub mod dropout;
@@ -11,6 +12,7 @@ pub mod functions;
 pub mod gate;
 pub mod gemm;
 mod gemm_bf16;
+pub mod group_norm;
 pub mod item_tasks;
 pub mod norm;
 pub mod reduce;

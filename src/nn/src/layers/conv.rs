@@ -1,7 +1,7 @@
-//! One-dimensional convolutions.
+//! Convolutions over time and over images.
 
 use crate::init::{Builder, Init};
-use crate::ops::Convolution;
+use crate::ops::{Convolution, Convolution2d};
 use crate::{Context, ParameterId, Ragged, Result, Value};
 
 /// Convolution over time, channels innermost: parameters `weight` `[output, input, tap]` and `bias` `[output]`.
@@ -85,5 +85,56 @@ impl ConvTranspose1d {
     pub fn forward_packed(&self, context: &Context, input: &Value, items: &Ragged) -> Result<Value> {
         let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
         input.conv_transpose1d_packed(&weight, &bias, self.stride, items)
+    }
+}
+
+/// Convolution of images, channels innermost: parameters `weight` `[output, input, tap, tap]` and an optional `bias` `[output]`.
+#[derive(Debug, Clone)]
+pub struct Conv2d {
+    weight: ParameterId,
+    bias: Option<ParameterId>,
+    settings: Convolution2d,
+}
+
+impl Conv2d {
+    /// Creates the layer with a bias and PyTorch's default initialization; `kernel` is the size of the window along both axes.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(
+        mut builder: Builder,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        settings: Convolution2d,
+    ) -> Result<Self> {
+        let init = Init::default_for(inputs.saturating_mul(kernel).saturating_mul(kernel));
+        let weight = builder.add("weight", &[outputs, inputs, kernel, kernel], init)?;
+        Ok(Self { weight, bias: Some(builder.add("bias", &[outputs], init)?), settings })
+    }
+
+    /// Creates the layer without a bias.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn without_bias(
+        mut builder: Builder,
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        settings: Convolution2d,
+    ) -> Result<Self> {
+        let init = Init::default_for(inputs.saturating_mul(kernel).saturating_mul(kernel));
+        let weight = builder.add("weight", &[outputs, inputs, kernel, kernel], init)?;
+        Ok(Self { weight, bias: None, settings })
+    }
+
+    /// Convolves a batch of images `[item, height, width, input]`; see [`Value::conv2d`].
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward(&self, context: &Context, input: &Value) -> Result<Value> {
+        let bias = self.bias.map(|bias| context.parameter(bias));
+        input.conv2d(&context.parameter(self.weight), bias.as_ref(), self.settings)
     }
 }

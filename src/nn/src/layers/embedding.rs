@@ -18,11 +18,16 @@ impl Embedding {
         Ok(Self { weight: builder.add("weight", &[entries, channels], Init::Normal(1.0))? })
     }
 
+    /// All vectors, `[entry, channel]`.
+    pub fn value(&self, context: &Context) -> Value {
+        context.parameter(self.weight)
+    }
+
     /// The vectors at `indices`, shaped `[.. of shape, channel]`.
     ///
     /// # Errors
     /// When an index is outside of the table.
     pub fn forward(&self, context: &Context, indices: &[u32], shape: &[usize]) -> Result<Value> {
-        context.parameter(self.weight).embed(indices, shape)
+        context.embed(self.weight, indices, shape)
     }
 }

@@ -7,10 +7,10 @@ mod linear;
 mod norm;
 mod position;
 
-pub use conv::{Conv1d, ConvTranspose1d};
+pub use conv::{Conv1d, Conv2d, ConvTranspose1d};
 pub use embedding::Embedding;
 pub use linear::{FeedForward, Linear};
-pub use norm::{LayerNorm, RmsNorm};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use position::{
     RotaryAngles, position_encodings, relative_encodings, scaled_timestep_encodings, sinusoidal_time,
     timestep_encodings,

@@ -53,7 +53,7 @@ pub fn timestep_encodings(times: &[f32], channels: usize) -> Result<Value> {
     scaled_timestep_encodings(times, 1000.0, channels)
 }
 
-/// Encodings of times like [`timestep_encodings`], but of `scale` t in place of 1000 t.
+/// Encodings of times like [`timestep_encodings`], but of `scale` t in place of 1000 t. Steps of a diffusion, such as 0 to 999, have the scale 1 (Stable Diffusion).
 ///
 /// # Errors
 /// When the number of channels is odd or 0.

@@ -258,7 +258,7 @@ impl Operation for Convolve {
         let out = kernel::forward(&x, &taps, offset.as_deref(), &geometry, &layout);
         let output = host::tensor(out, &shape)?;
         Ok(record(output, inputs, || {
-            let (input, weight, has_bias) = (input.save(), weight.tensor().clone(), bias.is_some());
+            let (input, weight, has_bias) = (input.save_for(weight), weight.tensor().clone(), bias.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("conv1d", gradient.tensor())?;
                 if flow.wants(0) {

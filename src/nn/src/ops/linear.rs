@@ -200,7 +200,7 @@ impl Operation for Linear {
         drop(x);
         let output = host::tensor(out, &self.shape)?;
         Ok(record(output, values, || {
-            let (input, weight) = (input.save(), weight.tensor().clone());
+            let (input, weight) = (input.save_for(weight), weight.tensor().clone());
             let Self { sizes, has_bias, has_residual, .. } = self;
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("linear", gradient.tensor())?;
@@ -274,7 +274,7 @@ impl Value {
         let output = host::tensor(after, &shape)?;
         let before = host::tensor(before, &shape)?;
         Ok(record(output, &values, || {
-            let (input, weight, has_bias) = (self.save(), weight.tensor().clone(), bias.is_some());
+            let (input, weight, has_bias) = (self.save_for(weight), weight.tensor().clone(), bias.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let before = host::slice("linear", &before)?;
                 let gradient = gradient.map(|dy| activation.chain(dy, &before))?;
@@ -332,7 +332,7 @@ impl Value {
         let output = host::tensor(out, &shape)?;
         let has_residual = residual.is_some();
         Ok(record(output, &values, || {
-            let (input, w1, w2) = (self.save(), w1.clone(), w2.clone());
+            let (input, w1, w2) = (self.save_for(first[0]), w1.clone(), w2.clone());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("feed-forward", gradient.tensor())?;
                 let dy_matrix = outer.output(&dy);

@@ -3,6 +3,7 @@
 use crate::device::wide;
 use crate::gradients::{Flow, Gradient};
 use crate::kernels::activation::Activation;
+use crate::kernels::group_norm::{self, ChannelAffine, GroupMoments, Groups};
 use crate::kernels::norm::{self, Affine, Moments};
 use crate::ops::operation::{Operation, apply, composed};
 use crate::ops::row_map::{matrix, sum_rows};
@@ -205,6 +206,53 @@ impl Normalize {
     }
 }
 
+/// A group norm by its kernel, with its inputs.
+struct GroupNorm {
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    shape: Groups,
+    settings: Normalization,
+}
+
+impl GroupNorm {
+    /// Records the kernel; inputs are `x`, weight and bias.
+    fn apply(values: &[&Value; 3], shape: Groups, settings: Normalization) -> Result<Value> {
+        let [input, weight, bias] = values.map(|value| value.tensor().clone());
+        let layer = Rc::new(Self { input, weight, bias, shape, settings });
+        let (output, moments) = layer.forward()?;
+        let recorded = record(output, values, || {
+            let layer = layer.clone();
+            move |gradient: Gradient, flow: &mut Flow<'_>| {
+                let mut sums = None;
+                let gradient = layer.with(|x, affine| {
+                    gradient.map(|gradient| {
+                        let activation = layer.settings.activation;
+                        sums = Some(group_norm::backward(gradient, x, &layer.shape, affine, &moments, activation));
+                    })
+                })??;
+                flow.give(0, gradient)?;
+                let (weight_sum, bias_sum) = sums.unwrap_or_default();
+                flow.give_vec(1, weight_sum, layer.weight.dims())?;
+                flow.give_vec(2, bias_sum, layer.bias.dims())
+            }
+        });
+        Ok(recorded.recomputed_by(move || Ok(layer.forward()?.0)))
+    }
+
+    /// Calls `work` with the elements of the input and the parameters.
+    fn with<R>(&self, work: impl FnOnce(&[f32], ChannelAffine) -> R) -> Result<R> {
+        let (weight, bias) = (host::slice("group norm", &self.weight)?, host::slice("group norm", &self.bias)?);
+        Ok(work(&host::slice("group norm", &self.input)?, ChannelAffine { weight: &weight, bias: &bias }))
+    }
+
+    fn forward(&self) -> Result<(Tensor, GroupMoments)> {
+        let Normalization { epsilon, activation } = self.settings;
+        let (out, moments) = self.with(|x, affine| group_norm::forward(x, &self.shape, affine, epsilon, activation))?;
+        Ok((host::tensor(out, self.input.dims())?, moments))
+    }
+}
+
 impl Value {
     /// Normalizes the innermost axis to mean 0 and variance 1, then multiplies by `weight`, adds `bias` (both as wide as that axis, or
     /// absent) and applies the activation.
@@ -265,6 +313,17 @@ impl Value {
         };
         if groups == 0 || channels % groups != 0 {
             return Err(NnError::invalid("group norm", format!("{channels} channels in {groups} groups")));
+        }
+        if weight.dims() != [channels] || bias.dims() != [channels] {
+            return Err(NnError::shape("group norm", format!("weight and bias of [{channels}]"), weight.dims()));
+        }
+        if self.tensor().elem_count() == 0 {
+            return Err(NnError::shape("group norm", "at least one element", self.dims()));
+        }
+        let values = [self, weight, bias];
+        if !composed(&values) {
+            let shape = Groups { items, places: time, channels, groups };
+            return GroupNorm::apply(&values, shape, settings);
         }
         // [item, time, group, channel] -> [item, group, time x channel], which reduces it to a layer norm without gain.
         let split = self.reshape(&[items, time, groups, channels / groups])?.swap_middle()?;

@@ -2,6 +2,7 @@
 
 mod allocations;
 mod hostile;
+mod mapped;
 mod mutation;
 mod npy;
 mod onnx;
