@@ -44,6 +44,8 @@ pub struct PmgSettings {
 pub enum Frozen {
     /// Random numbers that follow from the seed.
     Seeded,
+    /// Those of the language model are random numbers that follow from a seed of their own, the others are loaded.
+    SeededLanguage(u64),
     /// None: they are loaded before the network is used.
     FromFiles,
 }
@@ -82,19 +84,27 @@ impl Pmg {
     pub fn new(settings: &PmgSettings, frozen: Frozen, seed: u64) -> Result<(Self, Parameters)> {
         let PmgSettings { prompts: config, llama, vocabulary, unet, schedule } = settings;
         let mut parameters = Parameters::new();
-        let mut builder = Builder::new(&mut parameters, RngKey::new(seed).purpose("initial weights"));
+        let key = RngKey::new(seed).purpose("initial weights");
+        let mut builder = Builder::new(&mut parameters, key);
         let prompts = SoftPrompts::new(builder.scope_here(), config, llama, unet.cross_attention_dim)?;
-        let mut builder = match frozen {
-            Frozen::Seeded => builder,
-            Frozen::FromFiles => builder.without_values(),
+        let (language_key, language_fills, unet_fills) = match frozen {
+            Frozen::Seeded => (key, true, true),
+            Frozen::SeededLanguage(seed) => (RngKey::new(seed).purpose("language model"), true, false),
+            Frozen::FromFiles => (key, false, false),
         };
-        let mut scope = builder.scope("llama");
+        let builder = |parameters, key, fills| match fills {
+            true => Builder::new(parameters, key),
+            false => Builder::new(parameters, key).without_values(),
+        };
+        let mut language = builder(&mut parameters, language_key, language_fills);
+        let mut scope = language.scope("llama");
         let tokens = Embedding::new(scope.scope("embed_tokens"), *vocabulary, llama.dim)?;
         let transformer = Llama::new(scope, llama)?;
-        let unet = UNet::new(builder.scope("unet"), unet)?;
+        let unet = UNet::new(builder(&mut parameters, key, unet_fills).scope("unet"), unet)?;
         for id in parameters.ids() {
-            let frozen = FROZEN.iter().any(|prefix| parameters.name(id).starts_with(prefix));
-            parameters.set_trainable(id, !frozen);
+            if FROZEN.iter().any(|prefix| parameters.name(id).starts_with(prefix)) {
+                parameters.set_external(id);
+            }
         }
         let schedule = Schedule::new(schedule)?;
         Ok((Self { config: config.clone(), prompts, tokens, llama: transformer, unet, schedule }, parameters))
