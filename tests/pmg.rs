@@ -127,10 +127,21 @@ fn soft_prompts_go_through_all_stages_and_make_images() {
     let exported = corpus.path("exp/users/6-export");
     assert_eq!(names(&exported.join("model.safetensors")), TRAINED);
     let public = names(&exported.join("pytorch_model.bin"));
-    assert_eq!(public, ["mapping_layer.bias", "mapping_layer.weight", "prefix_encoder.embedding.weight", "prefix_tokens", "trainable_prompt"]);
+    assert_eq!(
+        public,
+        [
+            "mapping_layer.bias",
+            "mapping_layer.weight",
+            "prefix_encoder.embedding.weight",
+            "prefix_tokens",
+            "trainable_prompt"
+        ]
+    );
     let scores = json(&exported.join("scores.json"));
     assert_eq!((&scores["users"], scores["noise_of_seeds"].as_array().map(Vec::len)), (&2.into(), Some(3)));
-    for (of, parts) in [("noise", &["own_history", "other_history", "no_prompt"][..]), ("ssim", &["own_history", "history_mean"])] {
+    for (of, parts) in
+        [("noise", &["own_history", "other_history", "no_prompt"][..]), ("ssim", &["own_history", "history_mean"])]
+    {
         assert!(parts.iter().all(|part| scores[of][part].is_number()), "{scores}");
     }
     assert!(exported.join("samples/grid.png").is_file() && exported.join("samples/d.png").is_file());

@@ -93,7 +93,14 @@ impl Parameters {
     /// [`NnError::DuplicateParameter`] when the name is taken.
     pub fn add(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<ParameterId> {
         let tensor = host::contiguous(&tensor)?;
-        self.push(Entry { name: name.into(), tensor, trainable: true, role: Role::Any, state: State::Filled, external: false })
+        self.push(Entry {
+            name: name.into(),
+            tensor,
+            trainable: true,
+            role: Role::Any,
+            state: State::Filled,
+            external: false,
+        })
     }
 
     /// Registers a frozen parameter of a shape, whose elements are loaded before it is used.

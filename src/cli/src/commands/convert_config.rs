@@ -11,8 +11,8 @@ use anyhow::Context;
 use flowmill_runner::{from_yaml, to_yaml};
 use serde_json::{Map, Value, json};
 
-use super::{float_config, pmg_config};
 use super::report::write;
+use super::{float_config, pmg_config};
 use crate::args::ConvertConfigArgs;
 use crate::failure::Failure;
 
@@ -188,7 +188,10 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
     };
     let is_pmg = pmg_config::is_one(&config);
     let is_float = !is_pmg && float_config::is_one(&config);
-    if !is_float && !is_pmg && !["models", "dataset", "hyperparameters", "trainer"].iter().any(|key| config.contains_key(*key)) {
+    if !is_float
+        && !is_pmg
+        && !["models", "dataset", "hyperparameters", "trainer"].iter().any(|key| config.contains_key(*key))
+    {
         let problem = "it has neither `models` nor `dataset`, so it is no configuration of the public VALL-E trainer, none of FLOAT's \
                        options (`fmt_depth`, `data_root` …) and none of a PMG training (`pmg`)";
         return Err(Failure::usage(format!("{}: {problem}", input.display())));

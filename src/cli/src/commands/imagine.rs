@@ -27,8 +27,7 @@ pub fn run(arguments: &ImagineArgs, out: &mut dyn Write) -> Result<(), Failure> 
         let request = Request { inputs: vec![Input::Text(user.to_string())], name: name.clone() };
         let about = || format!("{}, user {number}", arguments.user.display());
         let made = synth.make(&request, &mut |_, _| {});
-        let Synthesis { made, figures } =
-            made.with_context(about).map_err(Failure::Failed)?;
+        let Synthesis { made, figures } = made.with_context(about).map_err(Failure::Failed)?;
         let Output::Images(images) = &made.output else {
             return Err(Failure::Failed(anyhow!("the model made no images")));
         };

@@ -36,7 +36,10 @@ const TABLE: &[(&str, To)] = &[
     ("training.output_dir", Always("results are in exp/NAME; --exp names another folder")),
     ("training.num_train_epochs", Key("train.max_epochs")),
     ("training.train_batch_size", Combined),
-    ("training.val_batch_size", Always("a validation takes batches of the training's size; its loss is a mean over users")),
+    (
+        "training.val_batch_size",
+        Always("a validation takes batches of the training's size; its loss is a mean over users"),
+    ),
     ("training.gradient_accumulation_steps", Key("train.accum_grad")),
     ("training.learning_rate", Key("train.optim.lr")),
     ("training.lr_scheduler", Combined),
@@ -81,14 +84,16 @@ fn flat(config: &Map<String, Value>) -> Vec<(String, Value)> {
 /// Converts a configuration; `below` comes before its paths.
 pub fn convert(config: &Map<String, Value>, below: &str) -> Converted {
     let keys = flat(config);
-    let find = |key: &str| keys.iter().find(|(name, _)| name == key).map(|(_, value)| value).filter(|value| !value.is_null());
+    let find =
+        |key: &str| keys.iter().find(|(name, _)| name == key).map(|(_, value)| value).filter(|value| !value.is_null());
     let text = |key: &str, default: &str| find(key).and_then(Value::as_str).unwrap_or(default).to_owned();
     let number = |key: &str, default: u64| find(key).and_then(Value::as_u64).unwrap_or(default);
     let images = find("dataset.image_dir").and_then(Value::as_str);
     let mut data = Vec::new();
     for (key, split) in [("dataset.train_json", "train"), ("dataset.val_json", "dev"), ("dataset.test_json", "test")] {
         let Some(file) = find(key).and_then(Value::as_str) else { continue };
-        let mut source = json!({ "dir": placed(below, file), "format": "histories", "split": split, "repeated_users": true });
+        let mut source =
+            json!({ "dir": placed(below, file), "format": "histories", "split": split, "repeated_users": true });
         if let Some(images) = images {
             source["images"] = json!(placed(below, images));
         }

@@ -48,7 +48,10 @@ impl Imagination {
         for (option, place) in [("--stable-diffusion", Some(&diffusion)), ("--llama", llama.as_ref())] {
             if let Some(place) = place.filter(|place| !place.is_dir()) {
                 let place = place.display();
-                return Err(format!("there is no folder {place} with a frozen network of this model; name it with {option}").into());
+                return Err(format!(
+                    "there is no folder {place} with a frozen network of this model; name it with {option}"
+                )
+                .into());
             }
         }
         let folders = Folders { llama, diffusion };
@@ -80,7 +83,8 @@ impl Imagination {
     /// When the diffusion model has no encoder of captions.
     pub fn caption(&self, caption: &str) -> Result<Value, BoxError> {
         let encoder = self.captions.as_ref();
-        let encoder = encoder.ok_or("the diffusion model has no `text_encoder`, which guidance and negative prompts need")?;
+        let encoder =
+            encoder.ok_or("the diffusion model has no `text_encoder`, which guidance and negative prompts need")?;
         encoder.encode(caption)
     }
 
@@ -111,7 +115,13 @@ impl Imagination {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn noise_error(&self, conditions: &Value, example: &Example, draws: usize, rng_key: &RngKey) -> Result<f64, BoxError> {
+    pub fn noise_error(
+        &self,
+        conditions: &Value,
+        example: &Example,
+        draws: usize,
+        rng_key: &RngKey,
+    ) -> Result<f64, BoxError> {
         let loss =
             self.network.noise_loss(&self.context(), conditions, (std::slice::from_ref(example), draws), rng_key)?;
         Ok(f64::from(loss.scalar()?))

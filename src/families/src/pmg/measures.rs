@@ -92,7 +92,11 @@ fn open_lpips(path: &Path, device: &Device) -> Result<(Lpips, Parameters), BoxEr
     let report = parameters.load(&flowmill_weights::read(path)?.tensors)?;
     // The package's file also has the constants of its input.
     if !report.missing.is_empty() || !report.mismatched.is_empty() {
-        return Err(format!("train.lpips: {}: these are not the weights of LPIPS with AlexNet: {report}", path.display()).into());
+        return Err(format!(
+            "train.lpips: {}: these are not the weights of LPIPS with AlexNet: {report}",
+            path.display()
+        )
+        .into());
     }
     parameters.to_device(device)?;
     Ok((network, parameters))

@@ -156,7 +156,8 @@ impl Family for Pmg {
         let mut tensors: Vec<(String, Tensor)> = flowmill_weights::read(weights)?.tensors.into_iter().collect();
         let positions: Vec<f32> = (0..config.num_prefix_prompt).map(|position| position as f32).collect();
         // Integers there; loading a state converts.
-        tensors.push((PUBLIC_POSITIONS.to_owned(), Tensor::from_vec(positions, config.num_prefix_prompt, &Device::Cpu)?));
+        tensors
+            .push((PUBLIC_POSITIONS.to_owned(), Tensor::from_vec(positions, config.num_prefix_prompt, &Device::Cpu)?));
         Ok(flowmill_weights::write_torch(&file(PUBLIC_WEIGHTS)?, &tensors, &[])?)
     }
 

@@ -28,7 +28,9 @@ pub enum RowFault {
     #[error("its prompt has no tokens")]
     Empty,
     /// A token that the language model does not have.
-    #[error("its prompt has the token {token}; the language model has {vocabulary} (train.tiny.vocab_size, or another train.llama)")]
+    #[error(
+        "its prompt has the token {token}; the language model has {vocabulary} (train.tiny.vocab_size, or another train.llama)"
+    )]
     Token {
         /// The token.
         token: i64,
@@ -36,7 +38,9 @@ pub enum RowFault {
         vocabulary: usize,
     },
     /// The prompt is longer than the model's limit.
-    #[error("its prompt has {tokens} tokens; with {prompts} image prompts it is {excess} longer than train.model.max_sequence_length, {limit}")]
+    #[error(
+        "its prompt has {tokens} tokens; with {prompts} image prompts it is {excess} longer than train.model.max_sequence_length, {limit}"
+    )]
     TooLong {
         /// Number of its tokens.
         tokens: usize,
@@ -48,7 +52,9 @@ pub enum RowFault {
         excess: usize,
     },
     /// The latents have another shape than the U-Net's.
-    #[error("its latents have the shape {found:?}; the diffusion model needs {wanted:?} for images of train.model.image_size")]
+    #[error(
+        "its latents have the shape {found:?}; the diffusion model needs {wanted:?} for images of train.model.image_size"
+    )]
     Latents {
         /// The shape of the column.
         found: Vec<usize>,
@@ -84,7 +90,8 @@ pub fn columns() -> Vec<ColumnSpec> {
 
 /// Returns the columns that scoring reads.
 pub fn columns_of_scores() -> Vec<ColumnSpec> {
-    let more = [ColumnSpec::new(IMAGES, DType::Bytes).axis("image").optional(), ColumnSpec::new(TEXT, DType::Text).optional()];
+    let more =
+        [ColumnSpec::new(IMAGES, DType::Bytes).axis("image").optional(), ColumnSpec::new(TEXT, DType::Text).optional()];
     columns().into_iter().chain(more).collect()
 }
 

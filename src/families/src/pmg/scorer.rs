@@ -106,7 +106,9 @@ impl UserScorer {
 
     /// Compares generated images with the target and the history.
     fn compare(&self, scores: &mut UserScores, user: &HeldOut, generated: &Generated) -> Result<(), BoxError> {
-        let Some((target, history)) = user.images.split_first().filter(|(_, history)| !history.is_empty()) else { return Ok(()) };
+        let Some((target, history)) = user.images.split_first().filter(|(_, history)| !history.is_empty()) else {
+            return Ok(());
+        };
         let mean = mean_image(history)?;
         type Measure<'a> = dyn Fn(&Raster) -> Result<Option<f64>, BoxError> + 'a;
         let compared = |measure: &Measure<'_>| -> Result<Option<Compared>, BoxError> {
@@ -164,7 +166,12 @@ impl Scorer for UserScorer {
             self.compare(&mut scores, user, &generated)?;
             self.scores.push(scores);
             let output = flowmill_family::Output::Images(vec![image(&generated.own)]);
-            scored.push(Ok(vec![flowmill_family::Made { name: row.id.clone(), title: row.id.clone(), output, real: None }]));
+            scored.push(Ok(vec![flowmill_family::Made {
+                name: row.id.clone(),
+                title: row.id.clone(),
+                output,
+                real: None,
+            }]));
             if self.sheet.len() < SHOWN {
                 let (target, history) = user.images.split_at(user.images.len().min(1));
                 let cells = vec![

@@ -113,10 +113,26 @@ impl Scores {
             "How far the predicted noise of the next liked image is off; lower is better. It must be below both trivial answers.",
         );
         let others = [
-            ("structural similarity to the target", self.ssim, "How alike generated and liked image are, pixel by pixel; 1 at best."),
-            ("LPIPS distance from the target", self.lpips, "How different generated and liked image look to people; 0 at best."),
-            ("CLIP similarity to the target", self.clip_target, "How alike generated and liked image are in content; 1 at best."),
-            ("CLIP similarity to the history", self.clip_history, "How alike the generated image and the liked ones are in content; 1 at best."),
+            (
+                "structural similarity to the target",
+                self.ssim,
+                "How alike generated and liked image are, pixel by pixel; 1 at best.",
+            ),
+            (
+                "LPIPS distance from the target",
+                self.lpips,
+                "How different generated and liked image look to people; 0 at best.",
+            ),
+            (
+                "CLIP similarity to the target",
+                self.clip_target,
+                "How alike generated and liked image are in content; 1 at best.",
+            ),
+            (
+                "CLIP similarity to the history",
+                self.clip_history,
+                "How alike the generated image and the liked ones are in content; 1 at best.",
+            ),
         ];
         let others = others.into_iter().filter_map(|(name, figures, meaning)| Some((name, figures?, meaning)));
         std::iter::once(noise).chain(others).collect()
@@ -129,7 +145,9 @@ impl Scores {
             rows.push((name.to_owned(), number(figures.own_history)));
             rows.push(("  trivial: another user's history".to_owned(), number(figures.other_history)));
             rows.push(("  trivial: no prompt".to_owned(), number(figures.no_prompt)));
-            rows.extend(figures.history_mean.map(|value| ("  trivial: the mean of the history".to_owned(), number(value))));
+            rows.extend(
+                figures.history_mean.map(|value| ("  trivial: the mean of the history".to_owned(), number(value))),
+            );
         }
         let spread = format!("{:.4}, {:.4}", self.noise_spread[0], self.noise_spread[1]);
         rows.push(("spread of both gaps of the noise over the seeds".to_owned(), spread));
@@ -139,7 +157,9 @@ impl Scores {
     /// Formats the scores as lines for a terminal.
     pub fn lines(&self) -> Vec<String> {
         let title = format!("scores on {} ({} users)", self.split, self.users);
-        std::iter::once(title).chain(self.rows().into_iter().map(|(name, value)| format!("  {name:<48} {value}"))).collect()
+        std::iter::once(title)
+            .chain(self.rows().into_iter().map(|(name, value)| format!("  {name:<48} {value}")))
+            .collect()
     }
 
     /// Returns the card of a model.

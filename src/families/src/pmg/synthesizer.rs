@@ -91,7 +91,8 @@ impl ImageSynthesizer {
         let made = self.imagination.images(&conditions, &self.negative, &self.sampling, &keys, progress)?;
         let output = Output::Images(made.iter().map(image).collect());
         let seconds = started.elapsed().as_secs_f64();
-        let figures = vec![format!("{} images", made.len()), format!("{} steps", self.sampling.steps), format!("{seconds:.1} s")];
+        let figures =
+            vec![format!("{} images", made.len()), format!("{} steps", self.sampling.steps), format!("{seconds:.1} s")];
         Ok(Synthesis { made: Made { name: name.to_owned(), title: name.to_owned(), output, real: None }, figures })
     }
 }
@@ -135,7 +136,9 @@ mod tests {
     fn captions_of_the_history_are_required() {
         let user = |items: Value| serde_json::json!({ "history_items_info": items });
         assert_eq!(captions(&user(serde_json::json!([{ "caption": " a cat " }]))).unwrap(), ["a cat"]);
-        for items in [serde_json::json!([]), serde_json::json!([{ "caption": "" }]), serde_json::json!([{}]), Value::Null] {
+        for items in
+            [serde_json::json!([]), serde_json::json!([{ "caption": "" }]), serde_json::json!([{}]), Value::Null]
+        {
             assert!(captions(&user(items)).is_err());
         }
     }

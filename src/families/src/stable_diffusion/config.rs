@@ -119,7 +119,9 @@ impl Default for StableDiffusionConfig {
 /// Names the key of a wrong setting.
 fn about(section: &str, error: DiffusionError) -> KeyError {
     match error {
-        DiffusionError::Config { field, message, .. } => KeyError::new(format!("train.model.{section}.{field}"), message),
+        DiffusionError::Config { field, message, .. } => {
+            KeyError::new(format!("train.model.{section}.{field}"), message)
+        }
         other => KeyError::new(format!("train.model.{section}"), other.to_string()),
     }
 }

@@ -53,7 +53,8 @@ impl FolderSettings {
         let schedule = pretrained::schedule_config(&folder.join(SCHEDULER))?;
         unet.check()?;
         autoencoder.check()?;
-        let about = |part: &str, message: String| format!("{}: {message}", folder.join(part).join("config.json").display());
+        let about =
+            |part: &str, message: String| format!("{}: {message}", folder.join(part).join("config.json").display());
         if unet.in_channels != autoencoder.latent_channels || unet.out_channels != unet.in_channels {
             let message = format!(
                 "`in_channels` {} and `out_channels` {} must be the `latent_channels` of the autoencoder, {}",
@@ -88,7 +89,12 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files.push(folder.join(SCHEDULER).join("scheduler_config.json"));
-    files.extend(["vocab.json", "merges.txt"].map(|name| folder.join(TOKENIZER).join(name)).into_iter().filter(|path| path.exists()));
+    files.extend(
+        ["vocab.json", "merges.txt"]
+            .map(|name| folder.join(TOKENIZER).join(name))
+            .into_iter()
+            .filter(|path| path.exists()),
+    );
     files
 }
 
@@ -166,7 +172,11 @@ impl CaptionEncoder {
         let config = pretrained::text_config(&own)?;
         let tokenizer = ClipTokenizer::open(&folder.join(TOKENIZER))?;
         if tokenizer.size() > config.vocab_size {
-            let message = format!("its {} tokens are more than those of the text encoder, {}", tokenizer.size(), config.vocab_size);
+            let message = format!(
+                "its {} tokens are more than those of the text encoder, {}",
+                tokenizer.size(),
+                config.vocab_size
+            );
             return Err(format!("{}: {message}", folder.join(TOKENIZER).display()).into());
         }
         let mut parameters = Parameters::new();
@@ -211,7 +221,8 @@ impl FolderContent<'_> {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>) -> Result<(), BoxError> {
-        let mut write = |name: &str, content: String| -> Result<(), BoxError> { Ok(std::fs::write(file(name)?, content)?) };
+        let mut write =
+            |name: &str, content: String| -> Result<(), BoxError> { Ok(std::fs::write(file(name)?, content)?) };
         let index = json!({
             "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.0",
             "feature_extractor": [null, null], "safety_checker": [null, null], "requires_safety_checker": false,
@@ -220,7 +231,10 @@ impl FolderContent<'_> {
             "vae": ["diffusers", "AutoencoderKL"],
         });
         write("model_index.json", format!("{index:#}\n"))?;
-        write(&format!("{UNET}/config.json"), described(json!(self.unet), json!({ "_class_name": "UNet2DConditionModel" })))?;
+        write(
+            &format!("{UNET}/config.json"),
+            described(json!(self.unet), json!({ "_class_name": "UNet2DConditionModel" })),
+        )?;
         let levels = self.autoencoder.block_out_channels.len();
         let types = json!({
             "_class_name": "AutoencoderKL", "sample_size": self.image_size, "act_fn": "silu",

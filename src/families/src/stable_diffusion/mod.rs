@@ -128,7 +128,8 @@ impl Family for StableDiffusion {
     }
 
     fn example(settings: &Settings, (): &(), row: &Row, sample: u64, rng_key: RngKey) -> Result<Example, BoxError> {
-        let example = Example::of(row, &settings.config, sample).map_err(|fault| format!("image {}: {fault}", row.id))?;
+        let example =
+            Example::of(row, &settings.config, sample).map_err(|fault| format!("image {}: {fault}", row.id))?;
         Ok(example.mirrored(settings.options.flip, settings.config.image_size, rng_key))
     }
 

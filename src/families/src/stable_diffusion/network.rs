@@ -141,7 +141,11 @@ impl Network {
     ///
     /// # Errors
     /// When the shapes do not fit.
-    pub fn reconstruct(&self, context: &Context, examples: &[Example]) -> Result<Vec<flowmill_image::Raster>, BoxError> {
+    pub fn reconstruct(
+        &self,
+        context: &Context,
+        examples: &[Example],
+    ) -> Result<Vec<flowmill_image::Raster>, BoxError> {
         let posterior = self.autoencoder.encode(context, &self.images(examples)?)?;
         rasters(&self.autoencoder.decode(context, &posterior.mean)?)
     }

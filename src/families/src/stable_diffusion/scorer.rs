@@ -114,8 +114,12 @@ impl Scorer for ImageScorer {
             self.scores.push(scores);
             scored.push(Ok(Vec::new()));
         }
-        let shown: Vec<(&str, &Example)> =
-            rows.iter().zip(&examples).filter_map(|(row, example)| Some((row.id.as_str(), example.as_ref().ok()?))).take(SHOWN).collect();
+        let shown: Vec<(&str, &Example)> = rows
+            .iter()
+            .zip(&examples)
+            .filter_map(|(row, example)| Some((row.id.as_str(), example.as_ref().ok()?)))
+            .take(SHOWN)
+            .collect();
         if let Some(Ok(made)) = scored.iter_mut().find(|scored| scored.is_ok()).filter(|_| !self.has_sheet) {
             let context = Context::inference(&self.parameters);
             let sheet = self.network.sheet(&context, &shown, &self.options.images, &self.rng_key.purpose("samples"))?;

@@ -64,7 +64,8 @@ fn byte_characters() -> [char; 256] {
 /// Returns the byte symbols in the order of the public vocabulary: printable ones first.
 fn alphabet() -> Vec<String> {
     let characters = byte_characters();
-    let (others, printable): (Vec<char>, Vec<char>) = characters.into_iter().partition(|character| *character >= '\u{100}');
+    let (others, printable): (Vec<char>, Vec<char>) =
+        characters.into_iter().partition(|character| *character >= '\u{100}');
     printable.into_iter().chain(others).map(String::from).collect()
 }
 
@@ -164,7 +165,10 @@ impl ClipTokenizer {
             let io = |source| TokenizerError::Io { path: path.clone(), source };
             let size = std::fs::metadata(&path).map_err(io)?.len();
             if size > LARGEST_FILE {
-                return Err(TokenizerError::Format { path, problem: format!("it is larger than {LARGEST_FILE} bytes") });
+                return Err(TokenizerError::Format {
+                    path,
+                    problem: format!("it is larger than {LARGEST_FILE} bytes"),
+                });
             }
             let text = std::fs::read_to_string(&path).map_err(io)?;
             Ok((path, text))
@@ -173,7 +177,8 @@ impl ClipTokenizer {
         let format = |problem: String| TokenizerError::Format { path: path.clone(), problem };
         let vocabulary: HashMap<String, u32> =
             serde_json::from_str(&text).map_err(|error| format(format!("this is no vocabulary: {error}")))?;
-        let lacking = alphabet().into_iter().chain([BEGIN, END].map(str::to_owned)).find(|token| !vocabulary.contains_key(token));
+        let lacking =
+            alphabet().into_iter().chain([BEGIN, END].map(str::to_owned)).find(|token| !vocabulary.contains_key(token));
         if let Some(token) = lacking {
             return Err(format(format!("the vocabulary lacks the token `{}`", token.escape_debug())));
         }
@@ -184,7 +189,8 @@ impl ClipTokenizer {
             Some((left.to_owned(), right.to_owned()))
         };
         let merges = lines.map(pair).collect::<Option<Vec<_>>>();
-        let problem = || TokenizerError::Format { path: path.clone(), problem: "a line is not a pair of symbols".to_owned() };
+        let problem =
+            || TokenizerError::Format { path: path.clone(), problem: "a line is not a pair of symbols".to_owned() };
         Ok(Self::with(merges.ok_or_else(problem)?, vocabulary))
     }
 
@@ -244,7 +250,8 @@ impl ClipTokenizer {
 
     /// Returns the content of its files by name, for texts of `length` tokens.
     pub fn files(&self, length: usize) -> Vec<(&'static str, String)> {
-        let by_number: BTreeMap<u32, &String> = self.vocabulary.iter().map(|(token, number)| (*number, token)).collect();
+        let by_number: BTreeMap<u32, &String> =
+            self.vocabulary.iter().map(|(token, number)| (*number, token)).collect();
         let vocabulary: serde_json::Map<String, Value> =
             by_number.into_iter().map(|(number, token)| (token.clone(), json!(number))).collect();
         let merges = self.merges.iter().map(|(left, right)| format!("{left} {right}"));

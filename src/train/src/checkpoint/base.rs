@@ -22,8 +22,7 @@ pub(crate) fn kept(parameters: &Parameters) -> Vec<(String, Tensor)> {
 /// The checksum of the weights that checkpoints leave out; `None` if they hold all.
 pub(crate) fn checksum(parameters: &Parameters) -> Result<Option<String>, TrainError> {
     let adapters = has_adapters(parameters);
-    let left_out: Vec<ParameterId> =
-        parameters.ids().filter(|id| is_left_out(parameters, *id, adapters)).collect();
+    let left_out: Vec<ParameterId> = parameters.ids().filter(|id| is_left_out(parameters, *id, adapters)).collect();
     if left_out.is_empty() && !adapters {
         return Ok(None);
     }

@@ -103,7 +103,15 @@ impl Metrics {
         let references =
             has_references.then(|| ReferenceEvents::open(folder, lengths.references, references, clock.seconds(0)));
         let references = references.transpose()?;
-        Ok(Self { json_lines, events, references, wandb: None, wandb_before: lengths.wandb.clone(), clock, plain_tags: false })
+        Ok(Self {
+            json_lines,
+            events,
+            references,
+            wandb: None,
+            wandb_before: lengths.wandb.clone(),
+            clock,
+            plain_tags: false,
+        })
     }
 
     /// Gives the tags of TensorBoard the names of trainers on Accelerate.
@@ -242,7 +250,8 @@ impl Metrics {
 
     fn write(&mut self, step: u64, line: &Value, scalars: &[(String, f32)]) -> Result<(), TrainError> {
         self.json_lines.append(format!("{line}\n").as_bytes());
-        let renamed = |tag: &str| PLAIN_TAGS.iter().find(|(own, _)| self.plain_tags && *own == tag).map(|(_, name)| *name);
+        let renamed =
+            |tag: &str| PLAIN_TAGS.iter().find(|(own, _)| self.plain_tags && *own == tag).map(|(_, name)| *name);
         let data = scalars
             .iter()
             .map(|(tag, value)| (renamed(tag).map_or_else(|| tag.clone(), str::to_owned), Datum::Scalar(*value)));
