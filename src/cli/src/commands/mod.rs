@@ -11,7 +11,6 @@ mod imagine;
 mod inspect;
 mod parity;
 mod parts;
-mod pmg_config;
 mod recipe;
 mod reference;
 mod report;

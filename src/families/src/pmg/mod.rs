@@ -42,7 +42,6 @@ pub use options::{Description, ExportOptions, TinyLlama, TrainOptions};
 pub use synthesizer::SynthOptions;
 
 use frozen::Folders;
-use prompt::PROMPT_EXTRACTOR;
 
 /// The soft prompts in the form of the public code.
 const PUBLIC_WEIGHTS: &str = "pytorch_model.bin";
@@ -59,7 +58,7 @@ impl Family for Pmg {
     const NAME: &'static str = "pmg";
     const COST_UNIT: &'static str = "users";
     const SHARD_COLUMNS: Option<&'static [&'static str]> =
-        Some(&[rows::TOKENS, rows::LATENT_MEAN, rows::LATENT_DEVIATION, rows::IMAGES, rows::TEXT]);
+        Some(&[rows::TOKENS, rows::LENGTH, rows::LATENT_MEAN, rows::LATENT_DEVIATION, rows::IMAGES, rows::TEXT]);
     const EXTRACTORS: &'static [FittedExtractor] = &[prompt::FITTED];
     const PATHS: &'static [&'static str] = &["llama", "stable_diffusion", "clip", "lpips"];
     const WORDS: &'static [&'static str] = &[options::TINY];

@@ -1,18 +1,14 @@
 //! The columns of a row: a user with a history and a target.
 
 use flowmill_corpus::{Array, ColumnError, ColumnSpec, DType, Row};
-use flowmill_image::{Filter, Limits, Raster, decode};
+use flowmill_extract::extractors::pixels::ImageTransform;
+use flowmill_image::{Limits, Raster, decode};
 
 use super::config::PmgModelConfig;
 
-/// The tokens of the prompt about the history, padded at the right.
-pub const TOKENS: &str = "input_ids";
-/// The number of tokens without padding.
-pub const LENGTH: &str = "token_len";
-/// The means of the target's latents.
-pub const LATENT_MEAN: &str = "latent_mean";
-/// The deviations of the target's latents.
-pub const LATENT_DEVIATION: &str = "latent_deviation";
+pub use flowmill_extract::extractors::prompt_tokens::{INPUT_IDS as TOKENS, TOKEN_LEN as LENGTH};
+pub use flowmill_networks::extractors::vae_latents::{LATENT_DEVIATION, LATENT_MEAN};
+
 /// The images in their own formats: the target, then the history.
 pub const IMAGES: &str = "image_data";
 /// The caption of the target.
@@ -68,12 +64,12 @@ pub enum RowFault {
         column: &'static str,
     },
     /// An image cannot be decoded.
-    #[error("its image {number}: {source}")]
+    #[error("its image {number}: {problem}")]
     Image {
         /// The position of the image, counted from 0.
         number: usize,
         /// The problem.
-        source: flowmill_image::ImageError,
+        problem: String,
     },
 }
 
@@ -153,18 +149,11 @@ impl User {
 /// The image that cannot be decoded.
 pub fn images(row: &Row, config: &PmgModelConfig) -> Result<Vec<Raster>, RowFault> {
     let Ok(encoded) = row.values::<Vec<u8>>(IMAGES) else { return Ok(Vec::new()) };
+    let transform = ImageTransform { size: config.image_size, ..ImageTransform::default() };
     let decoded = |(number, bytes): (usize, &Vec<u8>)| {
-        let about = |source| RowFault::Image { number, source };
-        let image = decode(bytes, &Limits::default()).map_err(about)?;
-        square(&image, config.image_size as u32).map_err(about)
+        let image = decode(bytes, &Limits::default());
+        let image = image.map_err(|error| RowFault::Image { number, problem: error.to_string() })?;
+        transform.apply(&image).map_err(|error| RowFault::Image { number, problem: error.to_string() })
     };
     encoded.iter().enumerate().map(decoded).collect()
-}
-
-/// Returns the square in the middle of an image, at a size: the public transform.
-///
-/// # Errors
-/// When the size is 0.
-pub fn square(image: &Raster, size: u32) -> flowmill_image::Result<Raster> {
-    image.resize_shorter(size, Filter::Bilinear)?.center_crop(size, size)
 }

@@ -6,10 +6,8 @@ use flowmill_nn::random::RngKey;
 
 use super::{StableDiffusion, StableDiffusionConfig};
 
-/// The pixels of an image.
-pub const PIXELS: &str = "pixels";
-/// The caption.
-pub const TEXT: &str = "text";
+pub use flowmill_corpus::shard::speech::TEXT;
+pub use flowmill_extract::extractors::pixels::PIXELS;
 
 /// The reason why a row cannot be used.
 #[derive(Debug, thiserror::Error)]
