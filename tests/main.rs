@@ -41,6 +41,7 @@ mod optimization;
 mod parity;
 mod phonemes;
 mod pmg;
+mod pmg_data;
 mod precision;
 mod prepared_codes;
 mod readers;

@@ -4,6 +4,7 @@
 //! recipes, stages or the training loop: a model here is a pure function of parameters, a batch and random draws.
 
 pub mod clip;
+pub mod extractors;
 pub mod float;
 pub mod flow;
 pub mod llama;
