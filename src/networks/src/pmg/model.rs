@@ -76,6 +76,12 @@ pub struct PmgPrediction {
     pub loss: Value,
 }
 
+/// Returns the builder of a frozen network: with random weights if it `fills`, or without any.
+fn frozen_builder(parameters: &mut Parameters, key: RngKey, fills: bool) -> Builder<'_> {
+    let builder = Builder::new(parameters, key);
+    if fills { builder } else { builder.without_values() }
+}
+
 impl Pmg {
     /// Creates the network with random soft prompts. Only these are trainable.
     ///
@@ -92,15 +98,11 @@ impl Pmg {
             Frozen::SeededLanguage(seed) => (RngKey::new(seed).purpose("language model"), true, false),
             Frozen::FromFiles => (key, false, false),
         };
-        let builder = |parameters, key, fills| match fills {
-            true => Builder::new(parameters, key),
-            false => Builder::new(parameters, key).without_values(),
-        };
-        let mut language = builder(&mut parameters, language_key, language_fills);
+        let mut language = frozen_builder(&mut parameters, language_key, language_fills);
         let mut scope = language.scope("llama");
         let tokens = Embedding::new(scope.scope("embed_tokens"), *vocabulary, llama.dim)?;
         let transformer = Llama::new(scope, llama)?;
-        let unet = UNet::new(builder(&mut parameters, key, unet_fills).scope("unet"), unet)?;
+        let unet = UNet::new(frozen_builder(&mut parameters, key, unet_fills).scope("unet"), unet)?;
         for id in parameters.ids() {
             if FROZEN.iter().any(|prefix| parameters.name(id).starts_with(prefix)) {
                 parameters.set_external(id);
