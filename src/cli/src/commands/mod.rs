@@ -10,6 +10,7 @@ mod float_config;
 mod inspect;
 mod parity;
 mod parts;
+mod pmg_config;
 mod recipe;
 mod reference;
 mod report;
