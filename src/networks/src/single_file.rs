@@ -74,13 +74,14 @@ pub fn map_autoencoder(file: &Path, parameters: &mut Parameters) -> Result<(), P
     let prefix = Role::Autoencoder.prefix();
     let mut weights: BTreeMap<String, MappedTensor> = BTreeMap::new();
     for (name, weight) in Archive::open(file)?.map()? {
-        let is_present = name.contains("_blocks.") || name.contains("mid_block.") || name.contains("conv_norm_out.");
+        let is_part = ["encoder.", "decoder."].iter().any(|part| name.starts_with(part));
+        let is_present = is_part && ["_blocks.", "mid_block.", "conv_norm_out."].iter().any(|own| name.contains(own));
         let present = if is_present { Some(name.clone()) } else { present_name(&name) };
         let Some(present) = present else { continue };
         // The projections of the attention were convolutions.
         let weight = match *weight.shape() {
             [outputs, inputs, 1, 1] if present.contains(".attentions.") => {
-                weight.clone().with_shape(vec![outputs, inputs]).unwrap_or(weight)
+                weight.with_shape(vec![outputs, inputs]).unwrap_or(weight)
             }
             _ => weight,
         };
