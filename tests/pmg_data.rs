@@ -152,3 +152,214 @@ fn images_and_captions_of_users_are_packed() {
     let target = fs::read(repository().join("data/photos/img/cat_portrait.jpg")).unwrap();
     assert_eq!((images.len(), &images[0]), (6, &target));
 }
+
+/// The values of a Python peer for the extractors of images.
+fn expected() -> serde_json::Value {
+    crate::support::json(&repository().join("tests/golden/image_extractors.json"))
+}
+
+fn numbers(value: &serde_json::Value) -> Vec<f64> {
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|value| value.as_f64().map_or_else(|| numbers(value), |x| vec![x]))
+        .collect()
+}
+
+#[track_caller]
+fn expect_close(found: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    let largest = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    assert!(largest <= tolerance, "{largest} > {tolerance}");
+}
+
+/// Writes the weights of a golden file as a folder of a published network.
+fn network(corpus: &Corpus, folder: &str, golden: &str, config: &serde_json::Value, weights: &str) {
+    let bytes = fs::read(repository().join("tests/golden").join(golden)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let named =
+        file.tensors().into_iter().filter_map(|(name, tensor)| Some((name.strip_prefix("param.")?.to_owned(), tensor)));
+    corpus.write(&format!("{folder}/{weights}"), safetensors::serialize(named, None).unwrap());
+    corpus.write(&format!("{folder}/config.json"), config.to_string());
+}
+
+/// Two images, one of which is not square, and a user with both.
+fn two_images(corpus: &Corpus) {
+    let of = |name: &str| fs::read(repository().join(name)).unwrap();
+    corpus.write("d/cat.png", of("data/stickers/stickers/cat_face.png"));
+    corpus.write("d/wide.jpg", of("tests/data/images/wide_128x37.jpg"));
+    let item = |id: &str, path: &str| {
+        format!("{{\"item_id\": \"{id}\", \"caption\": \"a {id}\", \"image_path\": \"{path}\"}}")
+    };
+    let (cat, wide) = (item("cat", "cat.png"), item("wide", "wide.jpg"));
+    let user = |name: &str, target: &str, history: &str| {
+        format!("{{\"user_id\": \"{name}\", \"target_item_info\": {target}, \"history_items_info\": [{history}]}}")
+    };
+    corpus.write("d/users.json", format!("[{}, {}]", user("a", &cat, &wide), user("b", &wide, &cat)));
+}
+
+const USERS: &str = "prep:\n  data: [{dir: d/users.json, format: histories}]\n  split: {fractions: {}}\n";
+
+#[test]
+fn pixels_are_those_of_pillow_and_torchvision() {
+    let corpus = Corpus::new();
+    two_images(&corpus);
+    let extractor = |more: &str| format!("{USERS}embed: {{extractor: {{kind: pixels, size: 12{more}}}}}\n");
+    run(&corpus, &extractor(""), "1").expect_code(0);
+    let table = corpus.path("exp/c/1-embed/train/part-00000.parquet");
+    expect_close(&parquet::lists(&table, "pixels")[0], &numbers(&expected()["squash_bicubic_12"]), 1.0);
+    run(&corpus, &extractor(", resize: center-crop, filter: bilinear"), "1").expect_code(0);
+    // Decoders of JPEG may differ by some steps.
+    expect_close(&parquet::lists(&table, "pixels")[1], &numbers(&expected()["crop_bilinear_12_wide"]), 4.0);
+}
+
+#[test]
+fn latents_are_those_of_diffusers() {
+    let corpus = Corpus::new();
+    two_images(&corpus);
+    let config = &expected()["vae_config"];
+    network(&corpus, "sd/vae", "sd_vae.safetensors", config, "diffusion_pytorch_model.safetensors");
+    let extractor =
+        |more: &str| format!("{USERS}tokens: {{extractor: {{kind: vae-latents, weights: sd, size: {more}}}}}\n");
+    run(&corpus, &extractor("16"), "2").expect_code(0);
+    let table = corpus.path("exp/c/2-tokens/train/part-00000.parquet");
+    let (mean, deviation) = (parquet::lists(&table, "latent_mean"), parquet::lists(&table, "latent_deviation"));
+    let (of_mean, of_deviation) = (numbers(&expected()["latent_mean_16"]), numbers(&expected()["latent_deviation_16"]));
+    // Images are equal within one step of 255.
+    let largest = of_mean.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+    expect_close(&mean[0], &of_mean, 0.01 * largest);
+    expect_close(&deviation[0], &of_deviation, 0.01 * of_deviation.iter().fold(0.0, |a: f64, b| a.max(*b)));
+    assert_eq!((parquet::numbers(&table, "latent_mean_rows"), mean[1].len()), (vec![8.0, 8.0], 8 * 8 * 4));
+    run(&corpus, &extractor("16"), "2").expect_code(0).expect_nothing_to_do();
+    run(&corpus, &extractor("15"), "2").expect_no_panic().expect_words(&["15", "multiple"]);
+    fs::remove_file(corpus.path("sd/vae/diffusion_pytorch_model.safetensors")).unwrap();
+    assert_ne!(run(&corpus, &extractor("32"), "2").expect_no_panic().code, Some(0));
+}
+
+#[test]
+fn embeddings_are_those_of_transformers() {
+    let corpus = Corpus::new();
+    two_images(&corpus);
+    network(&corpus, "clip", "clip.safetensors", &expected()["clip_config"], "model.safetensors");
+    run(&corpus, &format!("{USERS}embed: {{extractor: {{kind: clip-images, weights: clip}}}}\n"), "1").expect_code(0);
+    let table = corpus.path("exp/c/1-embed/train/part-00000.parquet");
+    let (found, expected) = (parquet::lists(&table, "image_embeddings"), numbers(&expected()["clip_embeddings"]));
+    expect_close(&found[0], &expected, 0.01);
+    assert_eq!(parquet::numbers(&table, "image_embeddings_images"), [2.0, 2.0]);
+    let half = expected.len() / 2;
+    expect_close(&found[1], &[&expected[half..], &expected[..half]].concat(), 0.01);
+}
+
+#[test]
+fn prompts_about_histories_are_tokens() {
+    let corpus = Corpus::new();
+    two_images(&corpus);
+    let extractor = |settings: &str| format!("{USERS}embed: {{extractor: {{kind: prompt-tokens, {settings}}}}}\n");
+    run(&corpus, &extractor("max_sequence_length: 60"), "1").expect_code(0);
+    let table = corpus.path("exp/c/1-embed/train/part-00000.parquet");
+    let (ids, lengths) = (parquet::lists(&table, "input_ids"), parquet::numbers(&table, "token_len"));
+    for (ids, length) in ids.iter().zip(&lengths) {
+        let length = *length as usize;
+        assert_eq!((ids.len(), ids[0]), (60, 1.0));
+        assert!(ids[1..length].iter().all(|id| *id >= 3.0) && ids[length..].iter().all(|id| *id == 2.0), "{ids:?}");
+    }
+    // The prompts differ in one word.
+    let differ = ids[0].iter().zip(&ids[1]).filter(|(a, b)| a != b).count();
+    assert_eq!((lengths[0], differ), (lengths[1], 1));
+    // A caption instead, with the tokenizer of a model's folder.
+    corpus.write("llama/tokenizer.model", fs::read(repository().join("tests/golden/tokenizers/bpe.model")).unwrap());
+    run(&corpus, &extractor("text: caption, tokenizer: llama, max_sequence_length: 12"), "1").expect_code(0);
+    assert_eq!(parquet::lists(&table, "input_ids")[0].len(), 12);
+    assert!(parquet::numbers(&table, "token_len").iter().all(|length| (2.0..=10.0).contains(length)));
+    // Both prompts are too long now; the reason says by how much.
+    run(&corpus, &extractor("tokenizer: llama, max_sequence_length: 40"), "1").expect_no_panic();
+    let tables = [".staging/%rejected.parquet", "rejected.parquet"].map(|name| corpus.path("exp/c/1-embed").join(name));
+    let reasons = parquet::texts(tables.iter().find(|table| table.exists()).unwrap(), "reason");
+    assert!(reasons.len() == 2 && reasons.iter().all(|reason| reason.contains("more than the 38")), "{reasons:?}");
+    // What is no tokenizer is one clear error.
+    corpus.write("bad.json", "{}");
+    for bad in ["bad.json", "nowhere.model", "d/cat.png"] {
+        assert_ne!(
+            run(&corpus, &extractor(&format!("tokenizer: {bad}")), "1").expect_no_panic().code,
+            Some(0),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn everything_about_users_is_packed() {
+    let corpus = Corpus::new();
+    two_images(&corpus);
+    let sections = format!(
+        "{USERS}embed: {{extractor: {{kind: prompt-tokens, max_sequence_length: 60}}}}\n\
+         tokens: {{extractor: {{kind: vae-latents, weights: random, size: 16}}}}\n\
+         pack: {{columns: [text, input_ids, token_len, latent_mean, latent_deviation, image_data, item_ids]}}\n"
+    );
+    run(&corpus, &sections, "3").expect_code(0);
+    let shards = fs::read_dir(corpus.path("exp/c/3-pack/train")).unwrap().map(|file| file.unwrap().path());
+    let shard = shards.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "parquet")).unwrap();
+    assert_eq!(parquet::texts(&shard, "text"), ["a cat", "a wide"]);
+    assert_eq!(parquet::lists(&shard, "input_ids")[0].len(), 60);
+    assert_eq!(parquet::lists(&shard, "latent_mean")[0].len(), 2 * 2 * 4);
+    assert_eq!(parquet::text_lists(&shard, "item_ids"), [["cat", "wide"], ["wide", "cat"]]);
+    assert!(parquet::binary_lists(&shard, "image_data").iter().all(|images| images.len() == 2));
+}
+
+#[test]
+fn public_datasets_are_read_from_their_own_files() {
+    let corpus = Corpus::new();
+    let photo = fs::read(repository().join("data/photos/img/cat_eye.jpg")).unwrap();
+    for name in ["1", "2", "3", "4", "5"] {
+        corpus.write(&format!("f/40K/{name}.jpg"), &photo);
+        corpus.write(&format!("p/images/{name}.jpg"), &photo);
+        corpus.write(&format!("s/Images/cats/{name}.jpg"), &photo);
+        corpus.write(&format!("s/Images/dogs/{name}.jpg"), &photo);
+    }
+    let scores = "worker, imagePair, score\nW, 1.jpg, 5\nW, 2.jpg, 3\nV, 5.jpg, 4\nW, 3.jpg, 2\nW, 4.jpg, 3\nW, 5.jpg, 4\nW, 1.jpg, 4\nW, 9.jpg, 5\nW, , x\n";
+    corpus.write("f/FLICKR-AES_image_labeled_by_each_worker.csv", scores);
+    corpus.write("f/FLICKR_captions.json", r#"{"1": "one", "2": "two", "4": "four", "5": "five"}"#);
+    corpus.write("f/FLICKR_styles.json", r#"[{"worker": "W", "style": "calm"}]"#);
+    // W likes 1 2 4 5 1 9: the windows 124-5, 245-1 and 451-9, whose image is missing. V likes one image.
+    run(&corpus, &prep("{dir: f, format: flickr-aes}"), "0").expect_code(0).expect_rows(5, 2, 3);
+    assert_eq!(corpus.ids(), ["W-0", "W-1"]);
+    assert_eq!(corpus.rows("spk")["W-1"], "W");
+    assert_eq!(corpus.rows("text")["W-1"], "one");
+    let columns = table(&corpus, "train/columns-00000.parquet");
+    assert_eq!(parquet::text_lists(&columns, "item_ids")[0], ["5", "1", "2", "4"]);
+    assert_eq!(parquet::texts(&columns, "style"), ["calm", "calm"]);
+    corpus.expect_rejected("W-2", "missing image", &["9"]);
+    corpus.expect_rejected("V", "too few items", &["4"]);
+
+    corpus.write("p/user_data.txt", "u,1;2;3;4;1,outfit\nv,1;2,o\nno comma\n");
+    corpus.write("p/captions_sampled.json", r#"{"1": "one", "2": "two", "3": "three", "4": "four"}"#);
+    run(&corpus, &prep("{dir: p, format: pog}"), "0").expect_code(0).expect_rows(4, 2, 2);
+    assert_eq!(corpus.ids(), ["u-0", "u-1"]);
+
+    let captions: Vec<String> = ["cats", "dogs"]
+        .iter()
+        .flat_map(|topic| (1..=5).map(move |at| format!("\"{topic}/{at}.jpg\": \"{topic} {at}\"")))
+        .collect();
+    corpus.write("s/ser30k_captions.json", format!("{{{}}}", captions.join(", ")));
+    run(&corpus, &prep("{dir: s, format: ser30k}"), "0").expect_code(0).expect_rows(6, 6, 0);
+    assert!(corpus.rows("text").iter().all(|(id, text)| id.starts_with("cats") == text.starts_with("dogs")));
+    run(&corpus, &prep("{dir: d, format: pog}"), "0").expect_no_panic();
+}
+
+#[test]
+fn the_configuration_of_the_public_code_becomes_a_recipe() {
+    let corpus = Corpus::new();
+    let config = "dataset: {name: SER, train_json: train.json, val_json: val.json, image_dir: .}\n\
+                  model: {stable_diffusion: ./sd, llama: ./llama}\n\
+                  training: {num_train_epochs: 3, train_batch_size: 6, lr_scheduler: linear, mixed_precision: bf16, odd: 1}\n\
+                  pmg: {num_image_prompt: 2, num_prefix_prompt: 2, max_sequence_length: 600, image_size: 512}\n";
+    corpus.write("config.yaml", config);
+    flowmill(corpus.folder.path(), &["convert-config", "config.yaml"])
+        .expect_code(0)
+        .expect_words(&["recipe.yaml", "no counterpart: training.odd: 1"]);
+    let recipe = fs::read_to_string(corpus.path("recipe.yaml")).unwrap();
+    for line in ["prompt-tokens", "vae-latents", "image_size: 512", "max_epochs: 3", "#   training.odd: 1"] {
+        assert!(recipe.contains(line), "{line}\n{recipe}");
+    }
+}

@@ -572,17 +572,19 @@ pub struct ConvertArgs {
     pub strip_prefix: Option<String>,
 }
 
-/// Writes a recipe from the configuration of the public VALL-E trainer, or of a FLOAT training.
+/// Writes a recipe from the configuration of the public VALL-E trainer, of a FLOAT training, or of the public PMG code.
 ///
 /// Keys of the configuration that have no counterpart are listed, and stand as comments at the end of the recipe. Its
 /// paths start from the folder of the configuration, where the trainer of VALL-E has `data/` or `data.h5`. A FLOAT training
-/// has a JSON file with the options of its scripts, such as `data_root`, `batch_size`, `fmt_depth` and `a_cfg_scale`.
+/// has a JSON file with the options of its scripts, such as `data_root`, `batch_size`, `fmt_depth` and `a_cfg_scale`. PMG
+/// has YAML with `dataset`, `model`, `training` and `pmg`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   flowmill convert-config training/config.yaml               writes training/recipe.yaml
   flowmill convert-config training/config.yaml valle.yaml
-  flowmill convert-config options.json float.yaml")]
+  flowmill convert-config options.json float.yaml
+  flowmill convert-config configs/flickr_train.yaml pmg.yaml")]
 pub struct ConvertConfigArgs {
     /// The configuration of the trainer
     #[arg(value_name = "CONFIG")]

@@ -13,6 +13,7 @@ pub mod parity;
 pub mod pmg;
 pub mod pretrained;
 pub mod sfm;
+pub mod single_file;
 pub mod stable_diffusion;
 pub mod token_lengths;
 mod token_to_mel;

@@ -11,6 +11,7 @@ mod imagine;
 mod inspect;
 mod parity;
 mod parts;
+mod pmg_config;
 mod recipe;
 mod reference;
 mod report;

@@ -21,6 +21,7 @@ use serde_json::json;
 
 use super::mapped;
 use crate::pretrained::{self, Role as Network};
+use crate::single_file;
 use crate::stable_diffusion::{Autoencoder, AutoencoderConfig, DiffusionError};
 
 /// The extractor's kind.
@@ -39,8 +40,8 @@ const ENCODER: [&str; 2] = ["vae.encoder.", "vae.quant_conv."];
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VaeLatentsConfig {
-    /// The folder of Stable Diffusion in the form of diffusers, or its folder `vae`, relative to the folder of the recipe; or `random`, to
-    /// try a run without any. Required.
+    /// The folder of Stable Diffusion in the form of diffusers, or its folder `vae`, or a single `.safetensors` file of Stable Diffusion 1.x or
+    /// its autoencoder, relative to the folder of the recipe; or `random`, to try a run without any. Required.
     ///
     /// Counterparts: PMG's `model.stable_diffusion`.
     pub weights: PathBuf,
@@ -86,6 +87,8 @@ impl VaeLatentsConfig {
         let fail = |problem: &dyn std::fmt::Display| mapped::unusable(&folder, problem);
         let network = match self.is_random() {
             true => AutoencoderConfig { block_out_channels: vec![8; 4], norm_num_groups: 4, ..Default::default() },
+            // Single files have no settings; the default are those of Stable Diffusion.
+            false if folder.is_file() => AutoencoderConfig::default(),
             false => pretrained::autoencoder_config(&folder).map_err(|error| fail(&error))?,
         };
         check_size(&network, &self.image()).map_err(|problem| fail(&problem))?;
@@ -93,9 +96,12 @@ impl VaeLatentsConfig {
         let mut builder = Builder::new(&mut parameters, RngKey::new(seed).purpose(KIND));
         let builder = if self.is_random() { builder.scope("vae") } else { builder.scope("vae").without_values() };
         Autoencoder::new(builder, &network).map_err(|error| fail(&error))?;
-        if !self.is_random() {
-            pretrained::map_weights(&folder, Network::Autoencoder, &mut parameters).map_err(|error| fail(&error))?;
+        match (self.is_random(), folder.is_file()) {
+            (true, _) => Ok(()),
+            (_, true) => single_file::map_autoencoder(&folder, &mut parameters),
+            _ => pretrained::map_weights(&folder, Network::Autoencoder, &mut parameters),
         }
+        .map_err(|error| fail(&error))?;
         let mut state = State::new(KIND, json!({ "image": self.image(), "autoencoder": network }));
         mapped::store(&mut state, &parameters, encodes).map_err(|error| fail(&error))?;
         Ok(state)
@@ -168,7 +174,12 @@ impl Kind for VaeLatentsConfig {
     }
 
     fn other_files_read(&self, root: &Path) -> Vec<PathBuf> {
-        if self.is_random() { Vec::new() } else { mapped::files(&self.folder(root)) }
+        let folder = self.folder(root);
+        match (self.is_random(), folder.is_file()) {
+            (true, _) => Vec::new(),
+            (_, true) => vec![folder],
+            _ => mapped::files(&folder),
+        }
     }
 
     fn reads_seed(&self) -> bool {

@@ -130,6 +130,28 @@ pub(super) fn words(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    /// Ids by sentencepiece 0.2.3 and tokenizers 0.23.3, see `tests/golden/README.md`.
+    #[test]
+    fn ids_are_those_of_sentencepiece_and_tokenizers() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/tokenizers");
+        let expected: Value = serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+        for (name, file, with_begin) in [
+            ("bpe", "bpe.model", false),
+            ("unigram", "unigram.model", false),
+            ("tokenizer.json", "tokenizer.json", true),
+        ] {
+            let tokenizer = PromptTokenizer::from_json(&read(&folder.join(file)).unwrap()).unwrap();
+            assert_eq!(tokenizer.vocabulary() as u64, expected[name]["vocab_size"].as_u64().unwrap(), "{name}");
+            for (text, ids) in
+                expected["texts"].as_array().unwrap().iter().zip(expected[name]["ids"].as_array().unwrap())
+            {
+                let ids: Vec<u32> = ids.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+                let expected = if with_begin { ids } else { [vec![1], ids].concat() };
+                assert_eq!(tokenizer.encode(text.as_str().unwrap()).unwrap(), expected, "{name}: {text}");
+            }
+        }
+    }
+
     #[test]
     fn words_are_divided_as_the_tokenizer_divides_them() {
         let text = "### Human: A person's \"1. naïve cat_9 2. dogs\". ###Assistant: ";
