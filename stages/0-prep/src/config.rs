@@ -40,9 +40,11 @@ pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
     }
     let config = PrepConfig::of(recipe)?;
     let has_codes = |source: &Source| config.format_of(source) == Format::Codes;
-    // Prepared codes have no recordings.
-    let only_codes = is_audio(&config.media) && config.data.iter().all(has_codes);
-    let media = config.media.iter().filter(|_| !only_codes);
+    let has_images = |source: &Source| config.format_of(source).has_images();
+    // Prepared codes and images have no recordings.
+    let no_audio =
+        is_audio(&config.media) && (config.data.iter().all(has_codes) || config.data.iter().all(has_images));
+    let media = config.media.iter().filter(|_| !no_audio);
     let codes = config.has_codes().then_some(Role::Codes);
     let video = config.has_clips().then_some(Role::Video);
     let images = config.has_images().then_some(Role::Images);
