@@ -129,16 +129,6 @@ impl FrozenAutoencoder {
         let factor = 1.0 / self.network.config().scaling_factor as f32;
         rasters(&self.network.decode(&context, &latents.affine(factor, 0.0)?)?)
     }
-
-    /// Returns the mean latents of images `[item, height, width, 3]` with values from -1 to 1, times the scaling factor.
-    ///
-    /// # Errors
-    /// When the shape does not fit.
-    pub fn encode(&self, images: &Value) -> Result<Value, BoxError> {
-        let context = Context::inference(&self.parameters);
-        let mean = self.network.encode(&context, images)?.mean;
-        Ok(mean.affine(self.network.config().scaling_factor as f32, 0.0)?)
-    }
 }
 
 /// Returns images `[item, height, width, 3]` with values from -1 to 1 as pictures.

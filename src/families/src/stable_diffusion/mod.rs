@@ -161,7 +161,7 @@ impl Family for StableDiffusion {
         let merges: Vec<String> = serde_json::from_value(described["model"]["merges"].clone())?;
         let tokenizer = ClipTokenizer::new(&merges)?;
         let log_scale = tensors.get(network::LOG_SCALE).ok_or("the weights have no scaling factor")?;
-        let scale = f64::from(flowmill_nn::host::read(log_scale)?.first().copied().unwrap_or(0.0)).exp();
+        let scale = f64::from(network::scaling_factor(log_scale)?);
         FolderContent {
             tensors: &tensors,
             unet: &config.unet_config(),

@@ -1,7 +1,8 @@
 //! The networks, for training, validation and previews.
 //!
 //! The autoencoder and the U-Net are trained at the same time. The U-Net reads latents without a gradient to the autoencoder, so neither
-//! changes what the other one learns. The factor that brings latents to a deviation of 1 is learned along, by maximum likelihood.
+//! changes what the other one learns. The factor that brings latents to a deviation of 1 is learned along: its logarithm follows that of
+//! the latents of each batch.
 
 use flowmill_family::{BoxError, ExtractorFiles, Loss, Made, Model};
 use flowmill_networks::clip::TextTower;
@@ -18,8 +19,21 @@ use super::tokenizer::ClipTokenizer;
 use super::{Description, Sampling, StableDiffusion, StableDiffusionConfig};
 use crate::image_sheet::Sheet;
 
-/// The logarithm of the factor from latents to the U-Net's samples.
+/// A tenth of the logarithm of the factor from latents to the U-Net's samples.
 pub const LOG_SCALE: &str = "log_scaling_factor";
+/// The multiple of the parameter that is the logarithm: optimizers change it as much faster than other parameters.
+const SCALE_GAIN: f32 = 10.0;
+/// Weight of the squared error of the logarithm, too small to count in the norm of the gradient.
+const SCALE_WEIGHT: f32 = 1e-3;
+
+/// Returns the factor from latents to the U-Net's samples.
+///
+/// # Errors
+/// When the parameter has no element.
+pub fn scaling_factor(parameter: &candle_core::Tensor) -> Result<f32, BoxError> {
+    let logarithm = host::read(parameter)?.first().copied().ok_or("the scaling factor is missing")?;
+    Ok((SCALE_GAIN * logarithm).exp())
+}
 
 /// The networks of the family.
 pub struct Network {
@@ -72,7 +86,7 @@ impl Network {
     }
 
     fn scale(&self, context: &Context) -> Result<f32, BoxError> {
-        Ok(host::read(context.parameter(self.log_scale).tensor())?.first().copied().unwrap_or(0.0).exp())
+        scaling_factor(context.parameter(self.log_scale).tensor())
     }
 
     /// Returns the mean squared error of the predicted noise. `latents` are plain, not scaled, `captions` one per item; each item gets
@@ -128,12 +142,11 @@ impl Network {
         let captions: Vec<&str> =
             examples.iter().map(|example| if left_out(example) { "" } else { example.caption.as_str() }).collect();
         let noise = self.noise_loss(context, &latents, &captions, (examples, options.draws_per_image), rng_key)?;
-        // The negative log likelihood of scaled latents under the standard normal distribution, per element.
-        let log_scale = context.parameter(self.log_scale);
         let elements = host::read(latents.tensor())?;
         let square = elements.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / elements.len().max(1) as f64;
-        let second_moment = log_scale.affine(2.0, 0.0)?.exponential()?.affine(0.5 * square as f32, 0.0)?;
-        let scale = second_moment.subtract(&log_scale)?.sum()?;
+        let wanted = -0.5 * square.max(1e-12).ln() as f32;
+        let error = context.parameter(self.log_scale).affine(SCALE_GAIN, -wanted)?;
+        let scale = error.multiply(&error)?.sum()?.affine(SCALE_WEIGHT, 0.0)?;
         Ok(Losses { reconstruction, divergence, noise, scale })
     }
 
