@@ -59,3 +59,29 @@ pub fn lists(path: &Path, name: &str) -> Vec<Vec<f64>> {
     };
     read(path).into_iter().flat_map(of_batch).collect()
 }
+
+/// A column of lists of texts; missing ones are empty.
+pub fn text_lists(path: &Path, name: &str) -> Vec<Vec<String>> {
+    let as_type = DataType::List(Arc::new(Field::new("item", DataType::Utf8, true)));
+    let of_batch = |batch: RecordBatch| {
+        let column = column(&batch, name, &as_type);
+        let texts = |list: arrow::array::ArrayRef| {
+            list.as_string::<i32>().iter().map(|text| text.unwrap_or("").to_owned()).collect::<Vec<_>>()
+        };
+        column.as_list::<i32>().iter().map(|list| list.map(texts).unwrap_or_default()).collect::<Vec<_>>()
+    };
+    read(path).into_iter().flat_map(of_batch).collect()
+}
+
+/// A column of lists of bytes.
+pub fn binary_lists(path: &Path, name: &str) -> Vec<Vec<Vec<u8>>> {
+    let as_type = DataType::List(Arc::new(Field::new("item", DataType::Binary, true)));
+    let of_batch = |batch: RecordBatch| {
+        let column = column(&batch, name, &as_type);
+        let bytes = |list: arrow::array::ArrayRef| {
+            list.as_binary::<i32>().iter().map(|bytes| bytes.unwrap_or_default().to_vec()).collect::<Vec<_>>()
+        };
+        column.as_list::<i32>().iter().map(|list| bytes(list.expect("a list"))).collect::<Vec<_>>()
+    };
+    read(path).into_iter().flat_map(of_batch).collect()
+}

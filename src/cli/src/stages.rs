@@ -17,7 +17,7 @@ pub fn families() -> Registry {
 
 /// All extractors.
 pub fn extractors() -> flowmill_extract::Registry {
-    flowmill_extract::extractors::registry()
+    flowmill_networks::extractors::registry()
 }
 
 /// All stages, by number.

@@ -5,6 +5,7 @@
 //! | [`array`], [`column`] | the typed value of a column in a row, and the specification of a column ([`Row`] has them with its media) |
 //! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`], [`codes`], [`clips`] | readers of common formats; each returns a [`Reading`] |
 //! | [`fields`] | the fields of a JSON object that describes an utterance, with all their alternative names |
+//! | [`images`] | folders of images with captions |
 //! | [`histories`] | users with items that they liked, from the JSON files of PMG |
 //! | [`hints`] | hints about the actual format of a folder that cannot be read |
 //! | [`utterances`] | the compact columnar table that a reader fills (a million rows fit easily) |
@@ -32,6 +33,7 @@ pub mod folder;
 pub mod hints;
 pub mod histories;
 mod ids;
+pub mod images;
 pub mod kaldi;
 mod lines;
 pub mod ljspeech;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::histories::HistoryOptions;
 use crate::{ColumnSpec, Role};
 
 /// The origin of the ids of a tar file's utterances.
@@ -37,6 +38,10 @@ pub struct ReadOptions<'a> {
     pub references: &'a [String],
     /// Columns that rows of a manifest have beyond those of an utterance.
     pub columns: &'a [ColumnSpec],
+    /// The folder of the images of users, as the recipe names it; without it that of the file of users.
+    pub images: Option<&'a str>,
+    /// Options of files of users.
+    pub histories: HistoryOptions,
 }
 
 impl ReadOptions<'_> {

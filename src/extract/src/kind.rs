@@ -1,7 +1,7 @@
 //! The contract of a kind of extractor: its settings, and all that follows from them.
 
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use flowmill_corpus::Role;
@@ -31,6 +31,8 @@ pub trait Kind:
     const MEDIA: &'static [Role] = &[Role::Audio];
     /// True if it reads the text of a row and its language, in addition to the media.
     const TEXT: bool = false;
+    /// The columns of stage 0 that it reads, as far as the rows have them.
+    const COLUMNS: &'static [&'static str] = &[];
     /// True if it is a network, which a device computes.
     const NETWORK: bool = false;
 
@@ -93,6 +95,12 @@ pub trait Kind:
     /// The files other than weights that fitting reads, relative to the recipe's folder.
     fn other_files(&self) -> Vec<&Path> {
         Vec::new()
+    }
+
+    /// Returns those of the [other files](Kind::other_files) that are read below `root`, the recipe's folder, where a setting may name a
+    /// folder.
+    fn other_files_read(&self, root: &Path) -> Vec<PathBuf> {
+        self.other_files().into_iter().map(|file| root.join(file)).collect()
     }
 
     /// Returns true if fitting draws random numbers, so that the result depends on the seed.

@@ -1,9 +1,11 @@
 //! The media and the text of a row, as an extractor reads them.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use flowmill_audio::Audio;
-use flowmill_corpus::Role;
+use flowmill_corpus::{Array, Role};
+use flowmill_image::{Limits, Raster};
 use flowmill_video::Clip;
 use flowmill_video::crop::Frames;
 
@@ -20,6 +22,7 @@ pub struct Media {
     clip: LazyClip,
     text: Option<String>,
     language: Option<String>,
+    columns: BTreeMap<String, Array>,
 }
 
 impl Media {
@@ -44,6 +47,17 @@ impl Media {
     #[must_use]
     pub fn with_text(self, text: impl Into<String>, language: Option<String>) -> Self {
         Self { text: Some(text.into()), language, ..self }
+    }
+
+    /// Adds columns of the row, as stage 0 read them.
+    #[must_use]
+    pub fn with_columns(self, columns: BTreeMap<String, Array>) -> Self {
+        Self { columns, ..self }
+    }
+
+    /// The texts of a column of the row; none if the row lacks it or it has other values.
+    pub fn texts(&self, column: &str) -> Option<&[String]> {
+        self.columns.get(column)?.values().ok()
     }
 
     /// The text of a row, for an extractor that reads.
@@ -77,6 +91,24 @@ impl Media {
         files.filter(|files| !files.is_empty()).ok_or(ExtractError::NoMedia { extractor, wanted: role })
     }
 
+    /// The first image of a row, decoded: 8 bits, upright, on white.
+    ///
+    /// # Errors
+    /// [`ExtractError::NoMedia`] if the row has none; why it cannot be decoded.
+    pub fn image(&self, extractor: &'static str) -> Result<Raster, ExtractError> {
+        let files = self.files(extractor, Role::Images)?;
+        // `files` gives at least one.
+        decode(&files[0])
+    }
+
+    /// All images of a row in their order, decoded like [`Media::image`].
+    ///
+    /// # Errors
+    /// Those of [`Media::image`].
+    pub fn images(&self, extractor: &'static str) -> Result<Vec<Raster>, ExtractError> {
+        self.files(extractor, Role::Images)?.iter().map(|bytes| decode(bytes)).collect()
+    }
+
     /// The video of a row as frames at a constant rate, cropped, resized and augmented by the settings of an extractor that watches, with its
     /// sound in step: frame `n` belongs to the samples from `n / fps` seconds on, and the sound is as long as the frames. It is decoded once
     /// per row, however often it is asked for.
@@ -101,6 +133,11 @@ impl Media {
         // `files` gives at least one.
         Ok(files.swap_remove(0))
     }
+}
+
+fn decode(bytes: &[u8]) -> Result<Raster, ExtractError> {
+    flowmill_image::decode(bytes, &Limits::default())
+        .map_err(|error| ExtractError::Media(format!("unreadable picture: {error}")))
 }
 
 /// The reason why media cannot be loaded. Any error that can be displayed converts to a fault of the media themselves.

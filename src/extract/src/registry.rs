@@ -196,6 +196,7 @@ trait Configured: fmt::Debug + Send + Sync {
     fn kind(&self) -> &'static str;
     fn media(&self) -> &'static [Role];
     fn reads_text(&self) -> bool;
+    fn reads_columns(&self) -> &'static [&'static str];
     fn is_network(&self) -> bool;
     fn settings(&self) -> Value;
     fn columns(&self) -> Vec<Column>;
@@ -204,6 +205,7 @@ trait Configured: fmt::Debug + Send + Sync {
     fn fit(&self, seed: u64, root: &Path) -> Result<Box<dyn Fit>, ConfigError>;
     fn weights(&self) -> Vec<&Weights>;
     fn other_files(&self) -> Vec<&Path>;
+    fn other_files_read(&self, root: &Path) -> Vec<PathBuf>;
     fn reads_seed(&self) -> bool;
     fn has_centers(&self) -> bool;
     fn import(&self) -> Option<&ImportConfig>;
@@ -224,6 +226,10 @@ impl<K: Kind> Configured for Settings<K> {
 
     fn reads_text(&self) -> bool {
         K::TEXT
+    }
+
+    fn reads_columns(&self) -> &'static [&'static str] {
+        K::COLUMNS
     }
 
     fn is_network(&self) -> bool {
@@ -256,6 +262,10 @@ impl<K: Kind> Configured for Settings<K> {
 
     fn other_files(&self) -> Vec<&Path> {
         self.0.other_files()
+    }
+
+    fn other_files_read(&self, root: &Path) -> Vec<PathBuf> {
+        self.0.other_files_read(root)
     }
 
     fn reads_seed(&self) -> bool {
@@ -295,6 +305,11 @@ impl Chosen {
     /// Returns true if it reads the text of a row and its language.
     pub fn reads_text(&self) -> bool {
         self.0.reads_text()
+    }
+
+    /// The columns of stage 0 that it reads.
+    pub fn reads_columns(&self) -> &'static [&'static str] {
+        self.0.reads_columns()
     }
 
     /// Returns true if it is a network, which a device computes.
@@ -337,7 +352,7 @@ impl Chosen {
     pub fn files_read(&self, root: &Path) -> Vec<PathBuf> {
         let weights = self.0.weights().into_iter().filter_map(Weights::file);
         let files = weights.flat_map(|file| flowmill_weights::files(&root.join(file)));
-        files.chain(self.0.other_files().into_iter().map(|file| root.join(file))).collect()
+        files.chain(self.0.other_files_read(root)).collect()
     }
 
     /// Returns true if fitting draws random numbers, so that the result depends on the seed.

@@ -102,14 +102,14 @@ pub(super) fn kept(state: &State, prefix: &str) -> Result<BTreeMap<String, Tenso
 }
 
 /// The fit of an extractor whose weights are published or random: it measures nothing, finishing takes the weights over.
-pub(super) struct Pretrained<F> {
+pub struct Pretrained<F> {
     kind: &'static str,
     load: F,
 }
 
 impl<F: Fn() -> Result<Fitted, StateError> + Send + Sync> Pretrained<F> {
     /// Creates the fit of an extractor of this kind; `load` makes the state and its facts.
-    pub(super) fn new(kind: &'static str, load: F) -> Self {
+    pub fn new(kind: &'static str, load: F) -> Self {
         Self { kind, load }
     }
 }

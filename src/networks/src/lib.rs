@@ -4,6 +4,7 @@
 //! recipes, stages or the training loop: a model here is a pure function of parameters, a batch and random draws.
 
 pub mod clip;
+pub mod extractors;
 pub mod float;
 pub mod flow;
 pub mod llama;
@@ -12,6 +13,7 @@ pub mod parity;
 pub mod pmg;
 pub mod pretrained;
 pub mod sfm;
+pub mod single_file;
 pub mod stable_diffusion;
 pub mod token_lengths;
 mod token_to_mel;

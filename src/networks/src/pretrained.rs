@@ -1,6 +1,8 @@
 //! Published networks in folders: `config.json` with the settings, and weights that stay in their files.
 
+use crate::clip::{ClipConfig, TextConfig};
 use crate::llama::LlamaFileConfig;
+use crate::stable_diffusion::sampling::ScheduleConfig;
 use crate::stable_diffusion::{AutoencoderConfig, UNetConfig};
 use flowmill_nn::{LoadReport, Parameters};
 use flowmill_weights::{Archive, MappedTensor, WeightError};
@@ -49,6 +51,10 @@ pub enum Role {
     UNet,
     /// An autoencoder in the format of diffusers.
     Autoencoder,
+    /// The text transformer of a CLIP in the format of transformers.
+    TextEncoder,
+    /// A whole CLIP in the format of transformers.
+    Clip,
 }
 
 impl Role {
@@ -58,6 +64,8 @@ impl Role {
             Self::Llama => "llama.",
             Self::UNet => "unet.",
             Self::Autoencoder => "vae.",
+            Self::TextEncoder => "text_encoder.",
+            Self::Clip => "clip.",
         }
     }
 
@@ -71,11 +79,20 @@ impl Role {
             }
             Self::UNet => published.to_owned(),
             Self::Autoencoder => current_attention(published),
+            Self::TextEncoder => match published.strip_prefix(TEXT_MODEL).unwrap_or(published) {
+                // The projection belongs to the comparison with images.
+                "embeddings.position_ids" | "text_projection.weight" => return None,
+                inner => format!("{TEXT_MODEL}{inner}"),
+            },
+            Self::Clip if published.ends_with(".embeddings.position_ids") => return None,
+            Self::Clip => published.to_owned(),
         };
         Some(format!("{}{name}", self.prefix()))
     }
 }
 
+/// The prefix of the text transformer's names, which newer files leave out.
+const TEXT_MODEL: &str = "text_model.";
 /// Names of the autoencoder's attention in older files, and their present names.
 const OLD_NAMES: [(&str, &str); 4] =
     [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
@@ -90,7 +107,10 @@ fn current_attention(published: &str) -> String {
 
 /// Reads the settings of a network, `config.json` in its folder.
 fn settings<T: DeserializeOwned>(folder: &Path) -> Result<T, PretrainedError> {
-    let path = folder.join("config.json");
+    settings_in(folder.join("config.json"))
+}
+
+fn settings_in<T: DeserializeOwned>(path: PathBuf) -> Result<T, PretrainedError> {
     let refuse = |problem: String| PretrainedError::Config { path: path.clone(), problem };
     let mut text = Vec::new();
     let file = File::open(&path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
@@ -123,6 +143,30 @@ pub fn unet_config(folder: &Path) -> Result<UNetConfig, PretrainedError> {
 /// [`PretrainedError::Config`] if there are none.
 pub fn autoencoder_config(folder: &Path) -> Result<AutoencoderConfig, PretrainedError> {
     settings(folder)
+}
+
+/// Reads the settings of a text encoder in a folder.
+///
+/// # Errors
+/// [`PretrainedError::Config`] if there are none.
+pub fn text_config(folder: &Path) -> Result<TextConfig, PretrainedError> {
+    settings(folder)
+}
+
+/// Reads the settings of a CLIP in a folder.
+///
+/// # Errors
+/// [`PretrainedError::Config`] if there are none.
+pub fn clip_config(folder: &Path) -> Result<ClipConfig, PretrainedError> {
+    settings(folder)
+}
+
+/// Reads the settings of a diffusion in a folder, `scheduler_config.json`.
+///
+/// # Errors
+/// [`PretrainedError::Config`] if there are none.
+pub fn schedule_config(folder: &Path) -> Result<ScheduleConfig, PretrainedError> {
+    settings_in(folder.join("scheduler_config.json"))
 }
 
 /// Gives the parameters of a network, whose names begin with the [prefix](Role::prefix) of its role, the weights in a folder: one
@@ -169,6 +213,13 @@ mod tests {
                 Some("vae.encoder.mid_block.attentions.0.to_out.0.weight"),
             ),
             (Role::Autoencoder, "quant_conv.weight", Some("vae.quant_conv.weight")),
+            (
+                Role::TextEncoder,
+                "text_model.final_layer_norm.bias",
+                Some("text_encoder.text_model.final_layer_norm.bias"),
+            ),
+            (Role::TextEncoder, "final_layer_norm.bias", Some("text_encoder.text_model.final_layer_norm.bias")),
+            (Role::TextEncoder, "text_model.embeddings.position_ids", None),
         ] {
             assert_eq!(role.name_of(published).as_deref(), expected, "{published}");
         }

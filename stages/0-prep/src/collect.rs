@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use flowmill_corpus::histories::Dataset;
 use flowmill_corpus::split::{Fractions, Lists};
 use flowmill_corpus::{
-    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, clips, codes, folder, hints, kaldi,
-    ljspeech, manifest, webdataset,
+    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, clips, codes, folder, hints, histories,
+    images, kaldi, ljspeech, manifest, webdataset,
 };
 use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
@@ -147,7 +148,16 @@ fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading
         Format::Kaldi => kaldi::ids(root, &source.dir),
         Format::Ljspeech => ljspeech::ids(root, &source.dir),
         Format::Webdataset => webdataset::loose(root, &source.dir).unwrap_or_default(),
-        Format::Folder | Format::Manifest | Format::Codes | Format::Clips | Format::Ravdess => Vec::new(),
+        Format::Folder
+        | Format::Manifest
+        | Format::Codes
+        | Format::Clips
+        | Format::Ravdess
+        | Format::Images
+        | Format::Histories
+        | Format::FlickrAes
+        | Format::Pog
+        | Format::Ser30k => Vec::new(),
     };
     (Reading::unreadable(&problem, root, &source.dir, ids), problem.is_of_machine())
 }
@@ -168,6 +178,8 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         media: &config.media,
         references: &config.references,
         columns: &columns,
+        images: source.images.as_deref(),
+        histories: source.histories(),
     };
     match config.format_of(source) {
         Format::Kaldi => kaldi::read_directory(root, &source.dir, &options),
@@ -178,6 +190,11 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         Format::Codes => codes::read_source(root, &source.dir, &options),
         Format::Clips => clips::read_directory(root, &source.dir, clips::Layout::Clips, &options),
         Format::Ravdess => clips::read_directory(root, &source.dir, clips::Layout::Ravdess, &options),
+        Format::Images => images::read_directory(root, &source.dir, &options),
+        Format::Histories => histories::read_file(root, &source.dir, &options),
+        Format::FlickrAes => histories::read_dataset(root, &source.dir, Dataset::FlickrAes, &options),
+        Format::Pog => histories::read_dataset(root, &source.dir, Dataset::Pog, &options),
+        Format::Ser30k => histories::read_dataset(root, &source.dir, Dataset::Ser30k, &options),
     }
 }
 

@@ -144,6 +144,25 @@ pub fn read_media(rows: &Path) -> Result<BTreeMap<String, Media>, StageError> {
     read.map(|row| row.map(media).map_err(StageError::other)).collect()
 }
 
+/// Returns the columns of these names of a table's rows, by the rows' ids, as far as rows have them.
+///
+/// # Errors
+/// Returns an error if the table cannot be read.
+pub fn read_columns(rows: &Path, names: &[&str]) -> Result<BTreeMap<String, BTreeMap<String, Array>>, StageError> {
+    let path = columns_of(rows);
+    if names.is_empty() || !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let table = ShardReader::open_table(&path).map_err(StageError::other)?;
+    let (mut specs, _) = table.columns();
+    specs.retain(|column| names.contains(&column.name.as_str()));
+    if specs.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let read = table.iter(&specs).map_err(StageError::other)?;
+    read.map(|row| row.map(|row| (row.id, row.columns)).map_err(StageError::other)).collect()
+}
+
 /// Returns the parts of a table's rows beyond utterances, by id.
 ///
 /// # Errors

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use flowmill_corpus::histories::{Dataset, HistoryOptions};
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, hints, webdataset};
+use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, hints, histories, images, webdataset};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -39,12 +40,15 @@ pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
     }
     let config = PrepConfig::of(recipe)?;
     let has_codes = |source: &Source| config.format_of(source) == Format::Codes;
-    // Prepared codes have no recordings.
-    let only_codes = is_audio(&config.media) && config.data.iter().all(has_codes);
-    let media = config.media.iter().filter(|_| !only_codes);
+    let has_images = |source: &Source| config.format_of(source).has_images();
+    // Prepared codes and images have no recordings.
+    let no_audio =
+        is_audio(&config.media) && (config.data.iter().all(has_codes) || config.data.iter().all(has_images));
+    let media = config.media.iter().filter(|_| !no_audio);
     let codes = config.has_codes().then_some(Role::Codes);
-    let video = config.data.iter().any(|source| config.format_of(source).clips().is_some()).then_some(Role::Video);
-    Ok(media.chain(&codes).chain(&video).any(|role| roles.contains(role)))
+    let video = config.has_clips().then_some(Role::Video);
+    let images = config.has_images().then_some(Role::Images);
+    Ok(media.chain(&codes).chain(&video).chain(&images).any(|role| roles.contains(role)))
 }
 
 /// Returns the training device (`train.device`). Networks of earlier stages run there too, unless their sections name
@@ -197,6 +201,18 @@ pub enum Format {
     /// A folder with the names of RAVDESS (`01-01-03-01-02-01-21.mp4`): video with and without sound, and sound alone.
     /// The group is the actor, and the emotion is the column `emotion_label`.
     Ravdess,
+    /// A folder of images with captions: `items.json`, or `metadata.jsonl` or `metadata.csv` of Hugging Face's `imagefolder`, or a
+    /// `.txt` next to each image.
+    Images,
+    /// A JSON file of users with `history_items_info` and `target_item_info`, as the public PMG code reads it.
+    Histories,
+    /// FLICKR-AES from its own files: `FLICKR-AES_image_labeled_by_each_worker.csv`, `FLICKR_captions.json`, `FLICKR_styles.json` and `40K/`.
+    #[serde(rename = "flickr-aes")]
+    FlickrAes,
+    /// POG from its own files: `user_data.txt`, `captions_sampled.json`, `user_styles.json` and `images/`.
+    Pog,
+    /// SER30K from its own files: `Images/TOPIC/` and `ser30k_captions.json`.
+    Ser30k,
 }
 
 impl Format {
@@ -205,6 +221,26 @@ impl Format {
         match self {
             Self::Clips => Some(clips::Layout::Clips),
             Self::Ravdess => Some(clips::Layout::Ravdess),
+            _ => None,
+        }
+    }
+
+    /// Returns whether its rows have images and no recordings.
+    pub(crate) fn has_images(self) -> bool {
+        self == Self::Images || self.has_histories()
+    }
+
+    /// Returns whether its rows are users.
+    pub(crate) fn has_histories(self) -> bool {
+        self == Self::Histories || self.dataset().is_some()
+    }
+
+    /// Returns the public dataset that it reads.
+    pub(crate) fn dataset(self) -> Option<Dataset> {
+        match self {
+            Self::FlickrAes => Some(Dataset::FlickrAes),
+            Self::Pog => Some(Dataset::Pog),
+            Self::Ser30k => Some(Dataset::Ser30k),
             _ => None,
         }
     }
@@ -220,13 +256,20 @@ impl Format {
             Self::Codes => "codes",
             Self::Clips => "clips",
             Self::Ravdess => "ravdess",
+            Self::Images => "images",
+            Self::Histories => "histories",
+            Self::FlickrAes => "flickr-aes",
+            Self::Pog => "pog",
+            Self::Ser30k => "ser30k",
         }
     }
 
     /// Describes what a source of this format must name.
     fn place(self) -> &'static str {
         match self {
-            Self::Kaldi | Self::Folder | Self::Ljspeech | Self::Clips | Self::Ravdess => "directory",
+            Self::Kaldi | Self::Folder | Self::Ljspeech | Self::Clips | Self::Ravdess | Self::Images => "directory",
+            Self::FlickrAes | Self::Pog | Self::Ser30k => "directory",
+            Self::Histories => "file of users",
             Self::Manifest => "manifest",
             Self::Webdataset => "tar file",
             Self::Codes => "folder or HDF5 file",
@@ -257,11 +300,42 @@ pub struct Source {
     /// Prefix of every id of the source, such as `NAME-`: 1 to 100 bytes without blanks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// The folder that the paths of images in a `histories` source start from, and that they may not leave. Without it the folder of
+    /// the file.
+    ///
+    /// Counterparts: PMG's `dataset.image_dir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<String>,
+    /// Keeps users of a `histories` source whose target is in their history. Their prompts contain the answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_repeats: bool,
+    /// Keeps several entries of a user of a `histories` source, as long as they differ. The second row of the user `17` is `17-2`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repeated_users: bool,
 }
 
 impl Source {
-    fn at(dir: &str) -> Self {
-        Self { dir: dir.to_owned(), format: None, split: None, speaker: None, ids: None, prefix: None }
+    pub(crate) fn at(dir: &str) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            format: None,
+            split: None,
+            speaker: None,
+            ids: None,
+            prefix: None,
+            images: None,
+            allow_repeats: false,
+            repeated_users: false,
+        }
+    }
+
+    /// Returns the options of a file of users.
+    pub(crate) fn histories(&self) -> HistoryOptions {
+        HistoryOptions {
+            allow_repeats: self.allow_repeats,
+            repeated_users: self.repeated_users,
+            ..HistoryOptions::default()
+        }
     }
 }
 
@@ -368,13 +442,23 @@ impl PrepConfig {
             let problem = format!("the `prefix` of {} must be 1 to 100 bytes without blanks", source.dir);
             return Some(("data", problem));
         }
-        let names_speakers =
-            |s: &Source| matches!(self.format_of(s), Format::Folder | Format::Codes | Format::Clips | Format::Ravdess);
+        let names_speakers = |s: &Source| {
+            matches!(self.format_of(s), Format::Folder | Format::Codes | Format::Clips | Format::Ravdess)
+                || self.format_of(s).has_images()
+        };
         if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
             let (dir, format) = (&source.dir, json!(self.format_of(source)));
             let problem =
                 format!("`speaker` has no effect on {dir}: a source of format {format} names its speakers itself");
             return Some(("data", problem));
+        }
+        let is_wrong = |s: &&Source| {
+            let (is_file, has_users) = (self.format_of(s) == Format::Histories, self.format_of(s).has_histories());
+            ((s.images.is_some() || s.repeated_users) && !is_file) || (s.allow_repeats && !has_users)
+        };
+        if let Some(source) = self.data.iter().find(is_wrong) {
+            let keys = "`images`, `repeated_users` and `allow_repeats` are only for `format: histories` (the last also for datasets)";
+            return Some(("data", format!("{keys}; {} has another format", source.dir)));
         }
         if let Some(problem) = speed::problem(self) {
             return Some(("speed_perturb", problem));
@@ -400,12 +484,36 @@ impl PrepConfig {
         let emotion = || ColumnSpec::new(clips::ravdess::EMOTION, DType::Text).optional();
         let has_emotions = self.data.iter().any(|source| self.format_of(source) == Format::Ravdess)
             && !self.columns.contains_key(clips::ravdess::EMOTION);
-        named.chain(has_emotions.then(emotion)).collect()
+        let named: Vec<ColumnSpec> = named.chain(has_emotions.then(emotion)).collect();
+        let mut columns = named;
+        for column in self.image_columns() {
+            if !columns.iter().any(|own| own.name == column.name) {
+                columns.push(column);
+            }
+        }
+        columns
+    }
+
+    /// Returns the columns of sources with images. They are required only where every row has them.
+    fn image_columns(&self) -> Vec<ColumnSpec> {
+        let mut formats = self.data.iter().map(|source| self.format_of(source));
+        let of_users = formats.clone().any(Format::has_histories).then(histories::columns).unwrap_or_default();
+        let of_images =
+            formats.clone().any(|format| format == Format::Images).then(images::columns).unwrap_or_default();
+        let required = formats.all(Format::has_histories);
+        let mut columns: Vec<ColumnSpec> = of_users.into_iter().chain(of_images).collect();
+        columns.iter_mut().for_each(|column| column.required &= required);
+        columns
     }
 
     /// Returns whether rows may have more than utterances have.
     pub(crate) fn has_extras(&self) -> bool {
-        self.asks_for_extras() || self.has_codes() || self.has_clips()
+        self.asks_for_extras() || self.has_codes() || self.has_clips() || self.has_images()
+    }
+
+    /// Returns whether a source has images and no recordings.
+    pub(crate) fn has_images(&self) -> bool {
+        self.data.iter().any(|source| self.format_of(source).has_images())
     }
 
     /// Returns whether the recipe asks for more than utterances have.
@@ -433,6 +541,7 @@ impl PrepConfig {
         let has_them = |source: &&Source| match self.format_of(source) {
             Format::Manifest | Format::Codes => true,
             Format::Clips | Format::Ravdess => !needs_fields,
+            format if format.has_images() => !needs_fields,
             _ => false,
         };
         if self.asks_for_extras()
@@ -525,8 +634,16 @@ impl PrepConfig {
                     webdataset::shards(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string())
                 }
                 Format::Codes => codes::list(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string()),
-                Format::Manifest if path.is_file() => Ok(()),
-                Format::Kaldi | Format::Folder | Format::Ljspeech | Format::Clips | Format::Ravdess
+                Format::Manifest | Format::Histories if path.is_file() => Ok(()),
+                Format::Kaldi
+                | Format::Folder
+                | Format::Ljspeech
+                | Format::Clips
+                | Format::Ravdess
+                | Format::Images
+                | Format::FlickrAes
+                | Format::Pog
+                | Format::Ser30k
                     if path.is_dir() =>
                 {
                     Ok(())
@@ -559,6 +676,10 @@ impl PrepConfig {
                 )),
             };
             there.map_err(|problem| recipe.error(&format!("{SECTION}.data"), problem))?;
+            if let Some(images) = source.images.as_deref().filter(|images| !recipe.resolve(images).is_dir()) {
+                let problem = format!("there is no folder of images {}", recipe.resolve(images).display());
+                return Err(recipe.error(&format!("{SECTION}.data"), problem));
+            }
         }
         for (name, list) in &self.split.lists {
             let path = recipe.resolve(list);

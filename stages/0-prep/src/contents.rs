@@ -82,6 +82,21 @@ impl Contents {
         Ok(())
     }
 
+    /// Adds columns of a table's rows beyond those of an utterance, as far as the rows have them.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be read.
+    pub fn add_extra_columns(&mut self, table: &Path, names: &[&str]) -> Result<(), StageError> {
+        for (id, columns) in columns::read_columns(table, names)? {
+            self.text(&id);
+            for (name, array) in &columns {
+                self.text(name);
+                self.text(&format!("{array:?}"));
+            }
+        }
+        Ok(())
+    }
+
     fn add_recording(&mut self, wav: &str) {
         if wav.is_empty() {
             // A row of other media.

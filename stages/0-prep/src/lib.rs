@@ -18,6 +18,7 @@ mod config;
 pub mod contents;
 mod fallback;
 mod filter;
+mod images;
 mod leaks;
 mod listing;
 mod media;
@@ -64,7 +65,15 @@ impl Stage for Prep {
     }
 
     fn paths(&self) -> StagePaths {
-        StagePaths::of(&["data", "data.dir", "data.[]", "data.[].dir", "split.lists.*"])
+        StagePaths::of(&[
+            "data",
+            "data.dir",
+            "data.[]",
+            "data.[].dir",
+            "data.images",
+            "data.[].images",
+            "split.lists.*",
+        ])
     }
 
     fn may_give_the_same(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use flowmill_corpus::{CorpusError, clips, codes, folder, kaldi, webdataset};
+use flowmill_corpus::{CorpusError, clips, codes, folder, images, kaldi, webdataset};
 use flowmill_runner::{PlanContext, StageError};
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
                 optional.extend(kaldi::OPTIONAL_FILES.map(|name| place.join(name)));
                 Value::Null
             }
-            Format::Manifest => {
+            Format::Manifest | Format::Histories => {
                 files.push(place);
                 Value::Null
             }
@@ -44,6 +44,10 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
             }
             Format::Webdataset => webdataset_dependencies(source, context, &mut files)?,
             format @ (Format::Clips | Format::Ravdess) => clips_dependencies(source, format, context)?,
+            Format::Images => images_dependencies(source, context, &mut files)?,
+            format @ (Format::FlickrAes | Format::Pog | Format::Ser30k) => {
+                dataset_dependencies(source, format, context, &mut files)?
+            }
             Format::Folder => folder_dependencies(source, context, &mut files)?,
             Format::Codes => {
                 // Every file holds the text of its row; a file that comes or goes changes the list of inputs.
@@ -80,6 +84,33 @@ fn clips_dependencies(source: &Source, format: Format, context: &PlanContext) ->
     };
     let unusable = listing.unusable.iter().map(|(path, _)| path);
     Ok(digest_of(listing.clips.iter().chain(unusable).map(String::as_str)))
+}
+
+/// Returns the dependencies on a folder of images: its index, or its captions' content and the names of its images.
+fn images_dependencies(source: &Source, context: &PlanContext, files: &mut Vec<PathBuf>) -> Result<Value, StageError> {
+    let place = context.resolve(&source.dir);
+    if let Some(index) = images::index_file(&place) {
+        files.push(index);
+        return Ok(Value::Null);
+    }
+    let Some(listing) = unless_unreadable(images::list(&place))? else { return Ok(Value::Null) };
+    files.extend(listing.texts.iter().map(|path| place.join(path)));
+    let unusable = listing.unusable.iter().map(|(path, _)| path);
+    Ok(digest_of(listing.images.iter().chain(unusable).map(String::as_str)))
+}
+
+/// Returns the dependencies on a dataset: its tables, and the names of its images.
+fn dataset_dependencies(
+    source: &Source,
+    format: Format,
+    context: &PlanContext,
+    files: &mut Vec<PathBuf>,
+) -> Result<Value, StageError> {
+    let Some(dataset) = format.dataset() else { return Ok(Value::Null) };
+    let found = unless_unreadable(dataset.files(&context.resolve(&source.dir)))?;
+    let Some(found) = found else { return Ok(Value::Null) };
+    files.extend(found.files);
+    Ok(digest_of(found.images.iter().map(String::as_str)))
 }
 
 /// Returns the dependencies on a folder: its transcripts' content and the names of its recordings.

@@ -112,9 +112,7 @@ mod tests {
 
     #[test]
     fn sources_have_names_of_their_own() {
-        let source =
-            |dir: &str| Source { dir: dir.into(), format: None, split: None, speaker: None, ids: None, prefix: None };
-        let names_of = |dirs: &[&str]| names(&dirs.iter().map(|dir| source(dir)).collect::<Vec<_>>());
+        let names_of = |dirs: &[&str]| names(&dirs.iter().map(|dir| Source::at(dir)).collect::<Vec<_>>());
         assert_eq!(names_of(&["data/anna/", "data/ben.jsonl"]), ["anna", "ben"]);
         assert_eq!(names_of(&["a/wavs", "b/wavs", "."]), ["a-wavs", "b-wavs", "data"]);
         assert_eq!(names_of(&["a", "a"]), ["a-1", "a-2"]);

@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::columns::{self, ExtraRow};
 use crate::read::{KEY, filters};
 use crate::warnings::Warnings;
-use crate::{Format, PrepConfig, fallback, filter, media, videos};
+use crate::{Format, PrepConfig, fallback, filter, images, media, videos};
 
 /// The time in seconds by which a segment may exceed its recording and is cut, instead of being rejected (as Kaldi's
 /// extract-segments does by default).
@@ -72,7 +72,7 @@ fn shared_recordings(parts: &[Vec<String>]) -> SharedRecordings {
 }
 
 /// Parts of a row beyond an utterance, and the reason of its rejection, if any.
-type CheckedExtra = (Extra, Result<(), RejectionReason>);
+pub(crate) type CheckedExtra = (Extra, Result<(), RejectionReason>);
 
 /// Plans one part.
 fn part(
@@ -191,7 +191,11 @@ impl Probing {
             let checked = media::check(&extra.media, &self.root);
             Ok((id, (extra, checked)))
         });
-        checked.collect()
+        let mut checked: BTreeMap<String, CheckedExtra> = checked.collect::<Result<_, StageError>>()?;
+        if self.config.has_images() {
+            images::decode(&mut checked, &self.root, work)?;
+        }
+        Ok(checked)
     }
 
     /// Opens the videos of rows and adds their facts; returns the rows that cannot be used, with the reason.

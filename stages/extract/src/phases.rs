@@ -61,6 +61,10 @@ impl Planned<'_> {
         if reads.files {
             parts.iter_mut().try_for_each(|part| part.contents.add_media(&part.table.path))?;
         }
+        if !reads.extra_columns.is_empty() {
+            let add = |part: &mut PrepPart| part.contents.add_extra_columns(&part.table.path, reads.extra_columns);
+            parts.iter_mut().try_for_each(add)?;
+        }
         Ok(parts)
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flowmill_corpus::source::{PipeLimits, Source};
-use flowmill_corpus::{Role, Utterance};
+use flowmill_corpus::{Array, Role, Utterance};
 use flowmill_extract::{
     Chosen, ExtractError, Extractor, Media, MediaError, Registry, RowEvents, RowWork, State, VideoPart,
 };
@@ -26,6 +26,8 @@ pub(crate) struct Reads {
     pub video: bool,
     /// The text and its language.
     pub text: bool,
+    /// Columns of stage 0 beyond those of an utterance.
+    pub extra_columns: &'static [&'static str],
 }
 
 /// The columns of stage 0's tables that say which samples of a recording belong to a row.
@@ -42,6 +44,7 @@ impl Reads {
             files: media.iter().any(|role| *role != Role::Audio),
             video: media.contains(&Role::Video),
             text: extractor.reads_text(),
+            extra_columns: extractor.reads_columns(),
         }
     }
 
@@ -60,6 +63,8 @@ pub(crate) struct PartRows<'r> {
     recordings: &'r PartRecordings,
     /// The videos and pictures of rows that have some, if the extractor reads them.
     others: BTreeMap<String, columns::Media>,
+    /// Columns of rows beyond those of an utterance, as far as the extractor reads them.
+    columns: BTreeMap<String, BTreeMap<String, Array>>,
     reads: Reads,
     root: PathBuf,
 }
@@ -68,7 +73,8 @@ impl<'r> PartRows<'r> {
     /// Reads the rows of a part for an extractor; `root` is the recipe's folder.
     pub fn read(table: &Table, recordings: &'r PartRecordings, reads: Reads, root: &Path) -> Result<Self, StageError> {
         let others = if reads.files { columns::read_media(&table.path)? } else { BTreeMap::new() };
-        Ok(Self { rows: utterances(table)?, recordings, others, reads, root: root.to_owned() })
+        let columns = columns::read_columns(&table.path, reads.extra_columns)?;
+        Ok(Self { rows: utterances(table)?, recordings, others, columns, reads, root: root.to_owned() })
     }
 
     /// The media of a row, loaded when an extractor asks for them, and its text for an extractor that reads it.
@@ -82,6 +88,10 @@ impl<'r> PartRows<'r> {
         };
         // An extractor that does not declare that it reads the text must not see it: its parts do not depend on it.
         let media = if self.reads.text { media.with_text(&row.text, row.lang.clone()) } else { media };
+        let media = match self.columns.get(&row.utt) {
+            Some(columns) => media.with_columns(columns.clone()),
+            None => media,
+        };
         let Some(others) = self.others.get(&row.utt).cloned() else { return media };
         let root = self.root.clone();
         let video = others.get(&Role::Video).and_then(|video| video.first());

@@ -1,5 +1,5 @@
-//! `flowmill convert-config CONFIG`: writes a recipe from the configuration of the public VALL-E trainer, or of a FLOAT training
-//! ([`float_config`](super::float_config)).
+//! `flowmill convert-config CONFIG`: writes a recipe from the configuration of the public VALL-E trainer, of a FLOAT training
+//! ([`float_config`](super::float_config)), or of the public PMG code ([`pmg_config`](super::pmg_config)).
 //!
 //! [`TABLE`] says what becomes of every key of the trainer (`vall_e/config.py`); keys that it lacks are listed as keys without a counterpart.
 
@@ -11,8 +11,8 @@ use anyhow::Context;
 use flowmill_runner::{from_yaml, to_yaml};
 use serde_json::{Map, Value, json};
 
-use super::float_config;
 use super::report::write;
+use super::{float_config, pmg_config};
 use crate::args::ConvertConfigArgs;
 use crate::failure::Failure;
 
@@ -187,12 +187,16 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         return Err(Failure::usage(format!("{}: a list or a single value, no configuration", input.display())));
     };
     let is_float = float_config::is_one(&config);
-    if !is_float && !["models", "dataset", "hyperparameters", "trainer"].iter().any(|key| config.contains_key(*key)) {
-        let problem = "it has neither `models` nor `dataset`, so it is no configuration of the public VALL-E trainer, and none of FLOAT's \
-                       options (`fmt_depth`, `data_root` …)";
+    let is_pmg = !is_float && pmg_config::is_one(&config);
+    if !is_float
+        && !is_pmg
+        && !["models", "dataset", "hyperparameters", "trainer"].iter().any(|key| config.contains_key(*key))
+    {
+        let problem = "it has neither `models` nor `dataset`, so it is no configuration of the public VALL-E trainer, none of FLOAT's \
+                       options (`fmt_depth`, `data_root` …), and none of PMG (`pmg`)";
         return Err(Failure::usage(format!("{}: {problem}", input.display())));
     }
-    if let Some(problem) = unsupported(&config) {
+    if let Some(problem) = unsupported(&config).filter(|_| !is_pmg) {
         return Err(Failure::usage(format!("{}: {problem}", input.display())));
     }
     let folder = input.parent().unwrap_or(Path::new(""));
@@ -204,8 +208,11 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         true => String::new(),
         false => format!("{}/", std::path::absolute(folder)?.display()),
     };
-    let trainer = if is_float { "a FLOAT training" } else { "the public VALL-E trainer" };
-    let converted = if is_float { float_config::convert(&config, &below) } else { convert(config, &below) };
+    let (trainer, converted) = match (is_float, is_pmg) {
+        (true, _) => ("a FLOAT training", float_config::convert(&config, &below)),
+        (_, true) => ("the public PMG code", pmg_config::convert(&config, &below)),
+        _ => ("the public VALL-E trainer", convert(config, &below)),
+    };
     let Converted { recipe, without, not_needed } = converted;
     let listed: String = without.iter().map(|(key, value)| format!("#   {key}: {value}\n")).collect();
     let rest = if listed.is_empty() { String::new() } else { format!("# Keys without a counterpart:\n{listed}") };

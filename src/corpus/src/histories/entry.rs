@@ -36,18 +36,25 @@ pub(super) fn user(entry: &Value, images: &Path, options: &HistoryOptions) -> Re
         return Err(HistoryFault::EmptyHistory);
     }
     let target = entry.get("target_item_info").filter(|target| target.as_object().is_some_and(|item| !item.is_empty()));
-    let target = item(target.ok_or(HistoryFault::NoTarget)?, images, || "the target".to_owned())?;
+    let target = item(target.ok_or(HistoryFault::NoTarget)?, images, options, || "the target".to_owned())?;
     let numbered = items.iter().enumerate();
-    let history = numbered.map(|(number, value)| item(value, images, || format!("history item {}", number + 1)));
+    let history =
+        numbered.map(|(number, value)| item(value, images, options, || format!("history item {}", number + 1)));
     let history = history.collect::<Result<Vec<_>, _>>()?;
     if !options.allow_repeats && history.iter().any(|item| item.id == target.id) {
         return Err(HistoryFault::TargetInHistory { item: target.id });
     }
     let style = text(entry, &["user_style", "worker_style"]);
-    Ok(UserHistory { id, history, target, style, dialogue: text(entry, &["dialogue"]) })
+    let (dialogue, emotion) = (text(entry, &["dialogue"]), text(entry, &["target_emotion"]));
+    Ok(UserHistory { id, history, target, style, dialogue, emotion })
 }
 
-fn item(value: &Value, images: &Path, place: impl Fn() -> String) -> Result<HistoryItem, HistoryFault> {
+fn item(
+    value: &Value,
+    images: &Path,
+    options: &HistoryOptions,
+    place: impl Fn() -> String,
+) -> Result<HistoryItem, HistoryFault> {
     let field = |field, expected| HistoryFault::Field { place: place(), field, expected };
     let id = value.get("item_id").and_then(id).ok_or_else(|| field("item_id", "a text or a number"))?;
     let caption = match value.get("caption") {
@@ -58,6 +65,6 @@ fn item(value: &Value, images: &Path, place: impl Fn() -> String) -> Result<Hist
         return Err(HistoryFault::EmptyCaption { place: place() });
     }
     let path = value.get("image_path").and_then(Value::as_str).filter(|path| !path.is_empty());
-    let image = image_in(images, path.ok_or_else(|| field("image_path", "a path"))?, &place)?;
+    let image = image_in(images, path.ok_or_else(|| field("image_path", "a path"))?, options, &place)?;
     Ok(HistoryItem { id, caption: caption.to_owned(), image })
 }

@@ -2,19 +2,21 @@
 //! INTREBID/PMG for FLICKR-AES, POG and SER30K).
 //!
 //! A file is an array of objects with `user_id` (or `worker_id`), `history_items_info`, `target_item_info`, and optionally `user_style`
-//! (or `worker_style`) and `dialogue`. An item has `item_id`, `caption` and `image_path`. Every entry becomes a user or a rejection.
+//! (or `worker_style`), `dialogue` and `target_emotion`. An item has `item_id`, `caption` and `image_path`. Every entry becomes a user or
+//! a rejection. [`read_file`] makes rows of the users.
 
+mod datasets;
 mod entry;
+mod rows;
 
-use crate::CorpusError;
+pub use datasets::{Dataset, DatasetFiles};
+pub use rows::{DIALOGUE, HISTORY_CAPTIONS, ITEM_IDS, STYLE, columns, read_dataset, read_file};
+
+use crate::images::place::{PathFault, file_in};
+use crate::{CorpusError, fields, images};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
-
-/// Largest size of a file, in bytes.
-const LARGEST: u64 = 1 << 30;
+use std::path::{Path, PathBuf};
 
 /// An item with an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct UserHistory {
     pub style: Option<String>,
     /// A sentence that the target answers.
     pub dialogue: Option<String>,
+    /// The emotion that the target shows.
+    pub emotion: Option<String>,
 }
 
 /// The reason why an entry is rejected.
@@ -73,8 +77,8 @@ pub enum HistoryFault {
         /// The item.
         place: String,
     },
-    /// The id belongs to an earlier entry.
-    #[error("the user's id is that of entry {first}")]
+    /// The id belongs to an earlier entry, or the whole entry repeats it.
+    #[error("the user's id is that of entry {first}; `repeated_users` keeps several entries of a user that differ")]
     Duplicate {
         /// Position of the earlier entry, counted from 0.
         first: usize,
@@ -95,6 +99,39 @@ pub enum HistoryFault {
         /// The path in the file.
         path: String,
     },
+    /// The user has too few items for a history and a target.
+    #[error("there are {found} items, at least {needed} are needed")]
+    TooFew {
+        /// The number of items.
+        found: usize,
+        /// The smallest number.
+        needed: usize,
+    },
+    /// A line of a table cannot be read.
+    #[error("{problem}")]
+    Line {
+        /// The problem.
+        problem: String,
+    },
+}
+
+impl HistoryFault {
+    /// Returns the reason of a rejected row: its kind, and the details.
+    pub fn reason(&self) -> String {
+        let kind = match self {
+            Self::Field { .. } => "bad entry",
+            Self::EmptyHistory => "no history",
+            Self::NoTarget => "no target",
+            Self::TargetInHistory { .. } => "target in the history",
+            Self::EmptyCaption { .. } => "no caption",
+            Self::Duplicate { .. } => "repeated user",
+            Self::Outside { .. } => "image outside of the folder",
+            Self::MissingImage { .. } => "missing image",
+            Self::TooFew { .. } => "too few items",
+            Self::Line { .. } => "bad line",
+        };
+        format!("{kind}: {self}")
+    }
 }
 
 /// An entry that is not used.
@@ -122,6 +159,10 @@ pub struct Histories {
 pub struct HistoryOptions {
     /// Keep users whose target is in their history. Their prompts contain the answer.
     pub allow_repeats: bool,
+    /// Keep several entries of a user, as long as they differ.
+    pub repeated_users: bool,
+    /// Accept images that do not exist. Who opens them later finds that out.
+    pub missing_images: bool,
 }
 
 /// Reads a file of users; `images` is the folder that the paths of images are relative to, and that they may not leave.
@@ -129,26 +170,26 @@ pub struct HistoryOptions {
 /// # Errors
 /// When the file cannot be read or is not an array.
 pub fn read_histories(path: &Path, images: &Path, options: &HistoryOptions) -> Result<Histories, CorpusError> {
-    let io = |source| CorpusError::Io { action: "read", path: path.to_owned(), source };
-    let structure = |problem: String| CorpusError::Structure { path: path.to_owned(), problem };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(io)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(structure(format!("it is larger than {LARGEST} bytes; split it into several files")));
-    }
-    let entries: Vec<Value> = serde_json::from_slice(&bytes)
-        .map_err(|error| structure(format!("it is not a JSON array of users: {error}")))?;
+    let structure = |problem: String| CorpusError::structure(path, problem);
+    let expected = "a JSON array of users is expected";
+    let entries = match fields::parse(&images::read_text(path)?) {
+        Ok(Value::Array(entries)) => entries,
+        Ok(_) => return Err(structure(format!("is another JSON value; {expected}"))),
+        Err(problem) => return Err(structure(format!("{problem}; {expected}"))),
+    };
     let mut histories = Histories::default();
     let mut entries_of = HashMap::new();
     for (entry, value) in entries.iter().enumerate() {
         let id = entry::user_id(value);
-        let user = match id.as_ref().and_then(|id| entries_of.get(id)) {
+        let whole = options.repeated_users.then(|| blake3::hash(value.to_string().as_bytes()));
+        let key = id.clone().map(|id| (id, whole));
+        let user = match key.as_ref().and_then(|key| entries_of.get(key)) {
             Some(first) => Err(HistoryFault::Duplicate { first: *first }),
             None => entry::user(value, images, options),
         };
         match user {
             Ok(user) => {
-                entries_of.insert(user.id.clone(), entry);
+                entries_of.insert((user.id.clone(), whole), entry);
                 histories.users.push(user);
             }
             Err(fault) => histories.rejected.push(RejectedHistory { entry, id, fault }),
@@ -158,19 +199,14 @@ pub fn read_histories(path: &Path, images: &Path, options: &HistoryOptions) -> R
 }
 
 /// Returns the file of an image inside of a folder.
-fn image_in(folder: &Path, path: &str, place: impl Fn() -> String) -> Result<PathBuf, HistoryFault> {
-    let outside = || HistoryFault::Outside { place: place(), path: path.to_owned() };
-    let missing = || HistoryFault::MissingImage { place: place(), path: path.to_owned() };
-    let inner = Path::new(path);
-    let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !inner.components().all(plain) || path.contains(['\\', '\0']) {
-        return Err(outside());
-    }
-    let file = folder.join(inner);
-    let (Ok(real), Ok(root)) = (file.canonicalize(), folder.canonicalize()) else { return Err(missing()) };
-    // A link inside of the folder may lead out of it.
-    if !real.starts_with(root) {
-        return Err(outside());
-    }
-    if real.is_file() { Ok(file) } else { Err(missing()) }
+fn image_in(
+    folder: &Path,
+    path: &str,
+    options: &HistoryOptions,
+    place: impl Fn() -> String,
+) -> Result<PathBuf, HistoryFault> {
+    file_in(folder, path, options.missing_images).map_err(|fault| match fault {
+        PathFault::Outside => HistoryFault::Outside { place: place(), path: path.to_owned() },
+        PathFault::Missing => HistoryFault::MissingImage { place: place(), path: path.to_owned() },
+    })
 }

@@ -11,6 +11,8 @@ pub mod mel_windows;
 pub mod paraformer;
 pub mod pca_motion;
 pub mod phonemes;
+pub mod pixels;
+pub mod prompt_tokens;
 pub mod rvq_kmeans;
 pub mod s3;
 pub mod statistics;
@@ -40,4 +42,6 @@ pub fn registry() -> Registry {
         .with::<lia::LiaConfig>()
         .with::<pca_motion::PcaMotionConfig>()
         .with::<mel_windows::MelWindowsConfig>()
+        .with::<pixels::PixelsConfig>()
+        .with::<prompt_tokens::PromptTokensConfig>()
 }
