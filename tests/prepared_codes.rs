@@ -7,7 +7,7 @@ use flowmill_corpus::{ColumnSpec, DType, Row};
 
 use crate::support::corpus::Corpus;
 use crate::support::mini::{copy_tree, repository};
-use crate::support::{Outcome, flowmill, parquet};
+use crate::support::{Outcome, flowmill, muxers, parquet};
 
 /// Creates a recipe's folder with the prepared data of the tests.
 fn prepared(source: &str, more: &str) -> Corpus {
@@ -76,4 +76,34 @@ fn codes_of_another_codec_and_damaged_files_are_rejected_rows() {
     let ids: Vec<_> = packed(&corpus).into_iter().map(|(id, ..)| id).collect();
     assert_eq!(ids, ["carla-five", "carla-four"]);
     assert!(corpus.path("exp/c/2-tokens/usage.json").is_file());
+}
+
+#[test]
+fn a_model_of_prepared_codes_speaks_if_the_weights_of_the_codec_are_given() {
+    let corpus = prepared("codes/good", ", codec: encodec, weights: random");
+    let train = "train:\n  model: {family: vall-e, dim: 16, heads: 2, layers: 1, ffn_multiple: 2, levels: 8, audio_tokens: 1024, \
+                 languages: 1}\n  languages: [en]\n  validation_split: null\n  batch: {max_frames_in_batch: 400}\n  optim: {lr: \
+                 1e-3}\n  schedule: {name: constant}\n  max_steps: 2\naverage: {which: last, count: 1}\nexport: {max_utterances: 1, speech: {max_frames: 10}}\n";
+    let recipe = fs::read_to_string(corpus.path("recipe.yaml")).unwrap();
+    let recipe = recipe.replace("columns: [text, codes,", "columns: [text, duration, codes,");
+    corpus.write("recipe.yaml", format!("{recipe}{train}"));
+    flowmill(corpus.folder.path(), &["run", "."]).expect_code(0);
+    let tone = (0..24_000).flat_map(|at| (((f64::from(at) * 0.2).sin() * 8000.0) as i16).to_le_bytes()).collect();
+    fs::write(corpus.path("voice.wav"), muxers::wav(1, 1, 24_000, 2, 16, &[(b"data", tone)])).unwrap();
+    let model = corpus.path("exp/c/6-export").display().to_string();
+    let speak = [
+        "speak",
+        "--model",
+        &model,
+        "--prompt",
+        "voice.wav",
+        "--text",
+        "one",
+        "--max-seconds",
+        "0.3",
+        "--out",
+        "a.wav",
+    ];
+    flowmill(corpus.folder.path(), &speak).expect_code(0).expect_words(&["real-time factor"]);
+    assert!(fs::read(corpus.path("a.wav")).unwrap().len() > 44);
 }

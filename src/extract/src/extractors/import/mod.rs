@@ -20,7 +20,7 @@ use candle_core::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use codes::{ImportCodes, ImportCodesConfig};
+pub use codes::{ImportCodes, ImportCodesConfig, ImportedCodec};
 pub use file::{ImportError, read_embeddings, read_tokens};
 pub use files::Files;
 pub use latents::ImportLatentsConfig;
