@@ -289,6 +289,35 @@ fn prompts_about_histories_are_tokens() {
 }
 
 #[test]
+fn ids_are_those_of_sentencepiece_and_tokenizers() {
+    let expected = crate::support::json(&repository().join("tests/golden/tokenizers/expected.json"));
+    // Stage 0 writes texts on one line, with one blank between words.
+    let is_kept = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ") == text;
+    let texts = expected["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).enumerate();
+    let texts: Vec<(usize, &str)> = texts.filter(|(_, text)| is_kept(text)).collect();
+    assert!(texts.len() > 8);
+    let corpus = Corpus::new();
+    corpus.write("d/x.png", fs::read(repository().join("tests/data/images/gray8.png")).unwrap());
+    let item = |(at, text): &(usize, &str)| serde_json::json!({ "item_id": format!("t{at:02}"), "image_path": "x.png", "caption": text });
+    corpus.write("d/items.json", serde_json::json!(texts.iter().map(item).collect::<Vec<_>>()).to_string());
+    for (name, file, begin) in
+        [("bpe", "bpe.model", true), ("unigram", "unigram.model", true), ("tokenizer.json", "tokenizer.json", false)]
+    {
+        let tokenizer = repository().join("tests/golden/tokenizers").join(file);
+        let extractor = format!("{{kind: prompt-tokens, text: caption, tokenizer: {}}}", tokenizer.display());
+        let sections = format!("{}embed: {{extractor: {extractor}}}\n", prep("{dir: d, format: images}"));
+        run(&corpus, &sections, "1").expect_code(0);
+        let table = corpus.path("exp/c/1-embed/train/part-00000.parquet");
+        let (found, lengths) = (parquet::lists(&table, "input_ids"), parquet::numbers(&table, "token_len"));
+        for (((at, text), ids), length) in texts.iter().zip(&found).zip(&lengths) {
+            let own = numbers(&expected[name]["ids"][at]);
+            let own = if begin { [vec![1.0], own].concat() } else { own };
+            assert_eq!(ids[..*length as usize], own, "{name}: {text}");
+        }
+    }
+}
+
+#[test]
 fn everything_about_users_is_packed() {
     let corpus = Corpus::new();
     two_images(&corpus);
