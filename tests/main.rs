@@ -40,6 +40,7 @@ mod neural_codecs;
 mod optimization;
 mod parity;
 mod phonemes;
+mod pmg;
 mod pmg_data;
 mod precision;
 mod prepared_codes;

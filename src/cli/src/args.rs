@@ -91,6 +91,7 @@ pub enum Command {
     Synth(SynthArgs),
     Speak(SpeakArgs),
     Talk(TalkArgs),
+    Imagine(ImagineArgs),
     Parity(ParityArgs),
     Completions(CompletionsArgs),
     /// Prints the version and how this binary was built
@@ -797,7 +798,7 @@ pub struct TalkArgs {
     /// The exported model: a folder with model.safetensors and config.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The picture of a face, a PNG
+    /// The picture of a face: PNG, JPEG, WebP or GIF
     #[arg(long, value_name = "FACE")]
     pub portrait: PathBuf,
     /// The recording of the voice
@@ -827,6 +828,56 @@ pub struct TalkArgs {
     /// Seed of the random draws; another seed gives other motion
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// The device.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Makes images to the taste of users, from the captions of images that they liked.
+///
+/// USER is a JSON file with a user, or a list of users, as the public PMG code reads them: `history_items_info` with a `caption` each. For
+/// user N the folder sample_N gets the images gen_0.jpg, gen_1.jpg … and info.json. The model is a folder that stage 6 wrote for the
+/// family `pmg`. Its frozen language model and diffusion model must be where they were, or be named.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill imagine --model exp/pmg/6-export --user user.json --out made
+  flowmill imagine --model exp/pmg/6-export --user user.json --negative \"blurry\" --images 4 --seed 1
+  flowmill imagine --model exp/pmg/6-export --user user.json --steps 25 --guidance 6 --sampler pndm")]
+pub struct ImagineArgs {
+    /// The exported model: a folder with model.safetensors and config.json
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The user, or a list of users: JSON
+    #[arg(long, value_name = "USER")]
+    pub user: PathBuf,
+    /// The folder of the images
+    #[arg(long, value_name = "DIR", default_value = "imagined")]
+    pub out: PathBuf,
+    /// Number of steps [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Strength of the taste; 1 takes it as it is [default: the model's own]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    pub guidance: Option<f32>,
+    /// The method of sampling: ddim, pndm, ddpm or euler [default: the model's own]
+    #[arg(long, value_name = "NAME")]
+    pub sampler: Option<String>,
+    /// A description of what the images should not be [default: the model's own]
+    #[arg(long, value_name = "TEXT")]
+    pub negative: Option<String>,
+    /// Number of images per user
+    #[arg(long, value_name = "N")]
+    pub images: Option<usize>,
+    /// Seed of the noise that the images begin with
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// The folder of the frozen language model [default: that of the training]
+    #[arg(long, value_name = "DIR")]
+    pub llama: Option<PathBuf>,
+    /// The folder of the frozen diffusion model [default: that of the training]
+    #[arg(long, value_name = "DIR")]
+    pub stable_diffusion: Option<PathBuf>,
     /// The device.
     #[command(flatten)]
     pub device: DeviceArgs,

@@ -22,6 +22,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::Cli;
+use flowmill_nn::HugePages;
+
+/// Tensors lie on huge pages.
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -10,6 +10,9 @@ use flowmill_extract::extractors::{dac, encodec};
 use flowmill_nn::Value;
 use flowmill_nn::random::RngKey;
 
+#[global_allocator]
+static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
+
 /// The result of a function whose errors are printed and end the program.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 

@@ -12,6 +12,9 @@ use flowmill_audio::features::{KaldiConfig, KaldiFbank};
 use flowmill_extract::extractors::campplus::Campplus;
 use rayon::prelude::*;
 
+#[global_allocator]
+static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
+
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// A network as a function from features to numbers.

@@ -14,6 +14,9 @@ use flowmill_audio::features::WhisperLogMel;
 use flowmill_extract::extractors::s3::{S3Config, S3Extractor};
 use flowmill_extract::{Kind, Scope};
 
+#[global_allocator]
+static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
+
 /// The result of a function whose errors are printed and end the program.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 

@@ -19,6 +19,9 @@ use flowmill_train::process_memory;
 use flowmill_train::{DataSource, Loss, Observer, OverfitOptions, Progress, Task, TrainConfig};
 use serde_json::json;
 
+#[global_allocator]
+static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
+
 /// Codes per second of EnCodec.
 const RATE: usize = 75;
 /// Symbols of a text.
@@ -117,7 +120,9 @@ fn train(size: &str, weights: &str, samples: u64, steps: u64) -> Result<(), BoxE
     let samples = (0..samples).map(|place| sample(place, place as usize % 8)).collect::<Result<Vec<_>, _>>()?;
     let batch = Batch::collate(&samples, model.config())?;
     let rows = batch.rows();
-    let config = TrainConfig { max_steps: Some(steps), grad_clip: Some(1.0), ..TrainConfig::default() };
+    let mut config = TrainConfig { max_steps: Some(steps), grad_clip: Some(1.0), ..TrainConfig::default() };
+    // As the other side's optimizer, so that the losses can be compared.
+    (config.optim.lr, config.optim.weight_decay) = (1e-4, 1e-2);
     let options = OverfitOptions { batches: 1, steps, enough: None };
     let mut times = Times::default();
     flowmill_train::overfit(&Steps(model), &mut parameters, &OneBatch(batch), &config, options, &mut times)?;

@@ -7,11 +7,17 @@
 //! | `sfm` | `sfm-flow` | CosyVoice 2's flow with shallow flow matching |
 //! | `vall_e` | `vall-e` | VALL-E's codec language model |
 //! | `float` | `float` | FLOAT's motion of a talking face |
+//! | `stable_diffusion` | `stable-diffusion` | latent diffusion of images from captions |
+//! | `pmg` | `pmg` | PMG's soft prompts of personal images |
 //! | `token_to_mel` | | the common parts of the three flows |
 
+mod canvas;
 pub mod cosyvoice2;
 pub mod float;
+mod image_sheet;
+pub mod pmg;
 pub mod sfm;
+pub mod stable_diffusion;
 pub mod step_audio;
 pub mod token_to_mel;
 pub mod vall_e;
@@ -29,4 +35,6 @@ pub fn registry() -> Registry {
         .with::<step_audio::StepAudioFlow>()
         .with::<vall_e::VallE>()
         .with::<float::Float>()
+        .with::<stable_diffusion::StableDiffusion>()
+        .with::<pmg::Pmg>()
 }

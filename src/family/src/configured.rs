@@ -63,6 +63,8 @@ pub trait Configured: Debug + Send + Sync {
     fn check(&self) -> Result<(), KeyError>;
     fn check_columns(&self, columns: &Columns) -> Result<(), KeyError>;
     fn check_initial_weights(&self) -> Result<(), KeyError>;
+    /// See [`Family::check_files`].
+    fn check_files(&self, root: &Path) -> Result<(), KeyError>;
     fn adapters(&self) -> Result<Option<LoraConfig>, KeyError>;
     /// See [`Family::ADAPTED_LAYERS`].
     fn adapted_layers(&self) -> &'static [&'static str];
@@ -227,6 +229,10 @@ impl<F: Family> Configured for TrainSettings<F> {
 
     fn check_initial_weights(&self) -> Result<(), KeyError> {
         F::check_initial_weights(self)
+    }
+
+    fn check_files(&self, root: &Path) -> Result<(), KeyError> {
+        F::check_files(self, root)
     }
 
     fn adapters(&self) -> Result<Option<LoraConfig>, KeyError> {

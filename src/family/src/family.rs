@@ -239,6 +239,15 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// Returns the invalid key.
     fn check_export(config: &Self::Config, options: &Self::ExportOptions) -> Result<(), KeyError>;
 
+    /// Checks the files that the family's own keys of the section `train` name, before any stage runs; relative paths are from `root` on.
+    ///
+    /// # Errors
+    /// Returns the key of a file that is missing or cannot be used.
+    fn check_files(settings: &TrainSettings<Self>, root: &Path) -> Result<(), KeyError> {
+        let _ = (settings, root);
+        Ok(())
+    }
+
     /// Returns the files that a training reads in addition to the shards, each with its role in the receipt.
     fn inputs(settings: &TrainSettings<Self>, artifacts: &Artifacts) -> Vec<(String, PathBuf)> {
         let _ = (settings, artifacts);

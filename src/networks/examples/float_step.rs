@@ -10,6 +10,9 @@ use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Tape};
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
+
 fn window(config: &FloatConfig, number: u64) -> Window {
     let rng_key = RngKey::new(number);
     let frames = config.window();

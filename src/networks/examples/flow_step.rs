@@ -13,6 +13,9 @@ use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Precision, Tape};
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
+
 struct Case {
     name: &'static str,
     width: usize,

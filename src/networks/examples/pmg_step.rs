@@ -15,6 +15,9 @@ use flowmill_nn::random::RngKey;
 use flowmill_nn::{Activation, Context, Tape, Value};
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
+
 /// Tokens of a text.
 const TOKENS: usize = 120;
 

@@ -12,6 +12,9 @@ use flowmill_nn::{Context, Parameters, Tape};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
+
 /// Seconds of processor time that this process has used, on all threads: a figure that other work on the machine does not change much.
 fn processor_seconds() -> f64 {
     // Fields 14 and 15 of the process's statistics are ticks of 1/100 s; the name before them may contain spaces.

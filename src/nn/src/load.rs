@@ -66,8 +66,15 @@ impl Parameters {
         self.ids().map(|id| (self.name(id).to_owned(), self.tensor(id).clone())).collect()
     }
 
+    /// The parameters that are this model's own, not [external](Self::set_external), by name, in order of registration.
+    pub fn own_tensors(&self) -> Vec<(String, Tensor)> {
+        let own = self.ids().filter(|id| !self.is_external(*id));
+        own.map(|id| (self.name(id).to_owned(), self.tensor(id).clone())).collect()
+    }
+
     /// Copies the tensors of the same name and shape, and reports what fits. Only matching parameters are changed; the
-    /// caller decides whether a report that is not [exact](LoadReport::is_exact) is an error.
+    /// caller decides whether a report that is not [exact](LoadReport::is_exact) is an error. [External](Self::set_external) parameters
+    /// are not missing: they come from elsewhere.
     ///
     /// # Errors
     /// When a tensor cannot be copied.
@@ -80,6 +87,7 @@ impl Parameters {
             let name = self.name(id).to_owned();
             let shape = self.tensor(id).dims().to_vec();
             match tensors.get(&name) {
+                None if self.is_external(id) => {}
                 None => report.missing.push(name),
                 Some(tensor) if tensor.dims() != shape => {
                     report.mismatched.push((name, shape, tensor.dims().to_vec()));

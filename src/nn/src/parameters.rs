@@ -29,6 +29,8 @@ struct Entry {
     trainable: bool,
     role: Role,
     state: State,
+    /// True if it comes from another model's files or from a seed.
+    external: bool,
 }
 
 /// The place of a parameter's elements.
@@ -91,7 +93,14 @@ impl Parameters {
     /// [`NnError::DuplicateParameter`] when the name is taken.
     pub fn add(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<ParameterId> {
         let tensor = host::contiguous(&tensor)?;
-        self.push(Entry { name: name.into(), tensor, trainable: true, role: Role::Any, state: State::Filled })
+        self.push(Entry {
+            name: name.into(),
+            tensor,
+            trainable: true,
+            role: Role::Any,
+            state: State::Filled,
+            external: false,
+        })
     }
 
     /// Registers a frozen parameter of a shape, whose elements are loaded before it is used.
@@ -100,7 +109,7 @@ impl Parameters {
     /// [`NnError::DuplicateParameter`] when the name is taken.
     pub(crate) fn add_unfilled(&mut self, name: String, shape: &[usize]) -> Result<ParameterId> {
         let tensor = shape_only(shape)?;
-        self.push(Entry { name, tensor, trainable: false, role: Role::Any, state: State::Unfilled })
+        self.push(Entry { name, tensor, trainable: false, role: Role::Any, state: State::Unfilled, external: false })
     }
 
     fn push(&mut self, entry: Entry) -> Result<ParameterId> {
@@ -137,8 +146,20 @@ impl Parameters {
         entry.move_to(&device)
     }
 
+    /// Makes a parameter frozen and external: checkpoints and exported models leave it out, because its value comes from another model's
+    /// files, or follows from the settings.
+    pub fn set_external(&mut self, id: ParameterId) {
+        let entry = &mut self.entries[id.0];
+        (entry.external, entry.trainable) = (true, false);
+    }
+
+    /// Returns whether a parameter is [external](Self::set_external).
+    pub fn is_external(&self, id: ParameterId) -> bool {
+        self.entries[id.0].external
+    }
+
     /// Returns the file that the elements of a parameter stay in.
-    pub(crate) fn mapped(&self, id: ParameterId) -> Option<&MappedTensor> {
+    pub fn mapped(&self, id: ParameterId) -> Option<&MappedTensor> {
         match &self.entries[id.0].state {
             State::Mapped(weight) => Some(weight),
             _ => None,
@@ -263,6 +284,12 @@ impl Parameters {
     /// Returns the parameter with a name.
     pub fn find(&self, name: &str) -> Option<ParameterId> {
         self.by_name.get(name).copied()
+    }
+
+    /// Number of elements of all parameters that take memory, which those in a mapped file do not.
+    pub fn elements_in_memory(&self) -> usize {
+        let filled = self.entries.iter().filter(|entry| matches!(entry.state, State::Filled));
+        filled.map(|entry| entry.tensor.elem_count()).sum()
     }
 
     /// Number of elements of all parameters, or of the trainable ones.

@@ -105,6 +105,11 @@ pub struct TrainConfig {
     ///
     /// Counterparts: what `SummaryWriter` and `wandb.init` always do.
     pub wall_clock: bool,
+    /// Names the TensorBoard tags `train_loss`, `val_loss` and `learning_rate`, like trainers on Accelerate, and not `train/loss`,
+    /// `validation/loss` and `train/lr`.
+    ///
+    /// Counterparts: the tags of PMG's trainer.
+    pub plain_tags: bool,
     /// The configuration that a Weights & Biases run shows.
     #[serde(skip)]
     pub described: Value,
@@ -153,6 +158,7 @@ impl Default for TrainConfig {
             sample_every: 0,
             wandb: None,
             wall_clock: false,
+            plain_tags: false,
             described: Value::Null,
             references: &[],
             keep: KeepConfig::default(),

@@ -325,7 +325,8 @@ pub(crate) fn describe(batch: &LargestBatch) -> String {
 }
 
 fn weights(parameters: &Parameters, only_trainable: bool) -> u64 {
-    ELEMENT * parameters.element_count(only_trainable) as u64
+    let count = if only_trainable { parameters.element_count(true) } else { parameters.elements_in_memory() };
+    ELEMENT * count as u64
 }
 
 fn required(figure: Option<u64>) -> Result<u64, TrainError> {

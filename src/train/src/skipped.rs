@@ -170,7 +170,7 @@ impl Dump {
             let file = format!("{}{after:06}{}", WEIGHTS.0, WEIGHTS.1);
             let target = folder.join(&file);
             if unchanged == 1 || !target.exists() {
-                flowmill_weights::write(&target, &parameters.named_tensors(), &BTreeMap::new())
+                flowmill_weights::write(&target, &parameters.own_tensors(), &BTreeMap::new())
                     .map_err(TrainError::weights("dumping the weights of a skipped step"))?;
             }
             self.weights = Some(DumpedWeights { file, blake3: hexadecimal_checksum(&target)? });
@@ -198,7 +198,7 @@ impl Dump {
 
 /// Returns whether all weights are finite, because weight files may contain no NaN or infinity.
 fn are_finite(parameters: &Parameters) -> Result<bool, TrainError> {
-    for id in parameters.ids() {
+    for id in parameters.ids().filter(|id| !parameters.is_external(*id)) {
         let failed = || TrainError::tensor(format!("reading {}", parameters.name(id)));
         let weights = host::fetch(parameters.tensor(id)).map_err(failed())?;
         let values = host::slice("weights to dump", &weights).map_err(failed())?;

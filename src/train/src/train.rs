@@ -139,7 +139,8 @@ where
         state.record = store.record();
         keep_best_to_what_is_there(&mut state, store, config)?;
         tell_warnings(data, config, horizon, observer);
-        let mut metrics = Metrics::open(folder, &state.metrics, Clock::of(config.wall_clock), config.references)?;
+        let mut metrics = Metrics::open(folder, &state.metrics, Clock::of(config.wall_clock), config.references)?
+            .with_plain_tags(config.plain_tags);
         if let Some(settings) = config.wandb.clone() {
             let run = WandbRun { settings, config: config.described.clone() };
             metrics.open_wandb(folder, &run)?;

@@ -45,7 +45,7 @@ pub const ENDS: [&str; 3] = ["max_steps", "max_epochs", "early_stopping"];
 /// Keys that do not change the weights: the intervals of measuring, writing and keeping, the prefetching of data,
 /// recomputation and the device, and the stopping of a process. Also `init_from`, whose content counts instead.
 #[cfg(test)]
-const FREE: [&str; 19] = [
+const FREE: [&str; 20] = [
     "init_from",
     "device",
     "tf32",
@@ -60,6 +60,7 @@ const FREE: [&str; 19] = [
     "sample_count",
     "wandb",
     "wall_clock",
+    "plain_tags",
     "keep",
     "prefetch",
     "num_workers",

@@ -104,7 +104,7 @@ pub fn start_from(parameters: &mut Parameters, file: &Path, partial: bool) -> Re
         ));
     }
     let model: BTreeMap<String, Vec<usize>> =
-        parameters.named_tensors().into_iter().map(|(name, tensor)| (name, tensor.dims().to_vec())).collect();
+        parameters.own_tensors().into_iter().map(|(name, tensor)| (name, tensor.dims().to_vec())).collect();
     let naming = match archive.fit_names(&model) {
         Ok(naming) => naming,
         Err(NamingError::Ambiguous(prefixes)) if partial && prefixes.iter().any(String::is_empty) => None,

@@ -138,6 +138,7 @@ impl Stage for TrainStage {
     fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let section = self.read(recipe)?;
         section.check_device(recipe)?;
+        section.model.check_files(recipe.dir()).map_err(|error| error.in_recipe(recipe))?;
         section.check_files(recipe)
     }
 

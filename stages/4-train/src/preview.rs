@@ -58,7 +58,7 @@ impl Preview {
 
     /// Writes a model folder for `flowmill synth --model`; adapters are merged into the weights, and written next to them.
     pub fn export(&self, parameters: &Parameters, folder: &Path) -> Result<(), BoxError> {
-        let mut tensors: BTreeMap<_, _> = parameters.named_tensors().into_iter().collect();
+        let mut tensors: BTreeMap<_, _> = parameters.own_tensors().into_iter().collect();
         if let Some(Adapted { settings, base, .. }) = &self.adapted {
             let adapters = low_rank::merge(&mut tensors, settings.scale())?;
             let [alone, description] = [ADAPTER_MODEL, ADAPTER_CONFIG].map(|name| folder.join(name));

@@ -7,6 +7,7 @@ mod convert_config;
 mod ctl;
 mod doctor;
 mod float_config;
+mod imagine;
 mod inspect;
 mod parity;
 mod parts;
@@ -53,6 +54,7 @@ pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Synth(arguments) => synth::run(arguments, out),
         Command::Speak(arguments) => speak::run(arguments, out),
         Command::Talk(arguments) => talk::run(arguments, out),
+        Command::Imagine(arguments) => imagine::run(arguments, out),
         Command::Version => version::run(out),
     }
 }

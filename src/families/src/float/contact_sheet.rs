@@ -1,16 +1,12 @@
 //! A contact sheet: real frames above generated ones, the opening of the mouth, and the envelope of the sound, on one axis of time.
 
-use std::convert::Infallible;
-
-use embedded_graphics::mono_font::MonoTextStyle;
-use embedded_graphics::mono_font::ascii::FONT_9X15;
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::prelude::*;
-use embedded_graphics::primitives::{Line, PrimitiveStyle, Rectangle};
-use embedded_graphics::text::{Alignment, Baseline, Text, TextStyleBuilder};
+use embedded_graphics::text::Alignment;
 use flowmill_family::{BoxError, Image, Made, Output};
 use flowmill_video::Frame;
-use flowmill_video::resize::{Region, resize};
+
+use crate::canvas::{Canvas, FAINT, INK};
 
 /// Frames from one shown frame to the next.
 const EVERY: usize = 5;
@@ -26,9 +22,6 @@ const CURVES: u32 = 90;
 const ENVELOPE: u32 = 60;
 const AXIS: u32 = 44;
 
-const BACKGROUND: Rgb888 = Rgb888::WHITE;
-const INK: Rgb888 = Rgb888::new(40, 40, 40);
-const FAINT: Rgb888 = Rgb888::new(205, 205, 205);
 const REAL: Rgb888 = Rgb888::new(90, 90, 90);
 const GENERATED: Rgb888 = Rgb888::new(214, 84, 24);
 const SOUND: Rgb888 = Rgb888::new(64, 105, 170);
@@ -95,7 +88,7 @@ impl Sheet<'_> {
                 let top = TITLE + row as u32 * (CELL + GAP);
                 canvas.text(name, LEFT - 10, top + CELL / 2 - 8, Alignment::Right, INK);
                 for (column, face) in faces.iter().step_by(every).enumerate() {
-                    canvas.picture(face, LEFT + column as u32 * CELL, top);
+                    canvas.picture(face, LEFT + column as u32 * CELL, top, CELL);
                 }
             }
         }
@@ -104,7 +97,7 @@ impl Sheet<'_> {
         canvas.text("mouth", LEFT - 10, curves + CURVES / 2 - 16, Alignment::Right, INK);
         canvas.text("real", LEFT - 10, curves + CURVES / 2, Alignment::Right, REAL);
         canvas.text("generated", LEFT - 10, curves + CURVES / 2 + 16, Alignment::Right, GENERATED);
-        canvas.frame(LEFT, curves, width, CURVES);
+        canvas.frame(LEFT, curves, width, CURVES, FAINT);
         let all = || self.openings.iter().flat_map(|opening| opening.iter().copied()).filter(|value| value.is_finite());
         let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
         for (opening, color) in self.openings.into_iter().zip([REAL, GENERATED]) {
@@ -118,7 +111,7 @@ impl Sheet<'_> {
         if !self.envelope.is_empty() {
             let top = bottom - sound;
             canvas.text("sound", LEFT - 10, top + ENVELOPE / 2 - 8, Alignment::Right, SOUND);
-            canvas.frame(LEFT, top, width, ENVELOPE);
+            canvas.frame(LEFT, top, width, ENVELOPE, FAINT);
             let loudest = self.envelope.iter().copied().fold(1e-9, f64::max);
             let middle = (top + ENVELOPE / 2) as i32;
             for (frame, level) in self.envelope.iter().take(frames).enumerate() {
@@ -150,73 +143,6 @@ impl Sheet<'_> {
             Alignment::Center,
             INK,
         );
-    }
-}
-
-/// A picture that is drawn on.
-struct Canvas {
-    width: u32,
-    height: u32,
-    rgb: Vec<u8>,
-}
-
-impl Canvas {
-    fn new(width: u32, height: u32) -> Self {
-        Self { width, height, rgb: vec![BACKGROUND.r(); 3 * width as usize * height as usize] }
-    }
-
-    fn picture(&mut self, frame: &Frame, left: u32, top: u32) {
-        let small = resize(frame, Region::whole(frame), CELL - 2, CELL - 2);
-        let pixels = small.rgb.as_chunks::<3>().0.iter().enumerate().map(|(at, [r, g, b])| {
-            let (x, y) = (at as u32 % small.width.max(1), at as u32 / small.width.max(1));
-            Pixel(Point::new((left + 1 + x) as i32, (top + 1 + y) as i32), Rgb888::new(*r, *g, *b))
-        });
-        let Ok(()) = self.draw_iter(pixels.collect::<Vec<_>>());
-    }
-
-    fn text(&mut self, text: &str, x: u32, y: u32, alignment: Alignment, color: Rgb888) {
-        let style = TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Top).build();
-        let place = Point::new(x as i32, y as i32);
-        let Ok(_) = Text::with_text_style(text, place, MonoTextStyle::new(&FONT_9X15, color), style).draw(self);
-    }
-
-    fn line(&mut self, from: Point, to: Point, color: Rgb888, width: u32) {
-        let Ok(()) = Line::new(from, to).into_styled(PrimitiveStyle::with_stroke(color, width)).draw(self);
-    }
-
-    fn frame(&mut self, left: u32, top: u32, width: u32, height: u32) {
-        let area = Rectangle::new(Point::new(left as i32, top as i32), Size::new(width, height));
-        let Ok(()) = area.into_styled(PrimitiveStyle::with_stroke(FAINT, 1)).draw(self);
-    }
-
-    /// Fills a bar around the middle `x`.
-    fn bar(&mut self, x: i32, top: i32, width: u32, height: u32, color: Rgb888) {
-        let area = Rectangle::new(Point::new(x - width as i32 / 2, top), Size::new(width, height));
-        let Ok(()) = area.into_styled(PrimitiveStyle::with_fill(color)).draw(self);
-    }
-}
-
-impl OriginDimensions for Canvas {
-    fn size(&self) -> Size {
-        Size::new(self.width, self.height)
-    }
-}
-
-impl DrawTarget for Canvas {
-    type Color = Rgb888;
-    type Error = Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<Rgb888>>>(&mut self, pixels: I) -> Result<(), Infallible> {
-        for Pixel(Point { x, y }, color) in pixels {
-            if let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y))
-                && x < self.width
-                && y < self.height
-            {
-                let at = 3 * (y as usize * self.width as usize + x as usize);
-                self.rgb[at..at + 3].copy_from_slice(&[color.r(), color.g(), color.b()]);
-            }
-        }
-        Ok(())
     }
 }
 

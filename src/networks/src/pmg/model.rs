@@ -44,6 +44,8 @@ pub struct PmgSettings {
 pub enum Frozen {
     /// Random numbers that follow from the seed.
     Seeded,
+    /// Those of the language model are random numbers that follow from a seed of their own, the others are loaded.
+    SeededLanguage(u64),
     /// None: they are loaded before the network is used.
     FromFiles,
 }
@@ -74,6 +76,12 @@ pub struct PmgPrediction {
     pub loss: Value,
 }
 
+/// Returns the builder of a frozen network: with random weights if it `fills`, or without any.
+fn frozen_builder(parameters: &mut Parameters, key: RngKey, fills: bool) -> Builder<'_> {
+    let builder = Builder::new(parameters, key);
+    if fills { builder } else { builder.without_values() }
+}
+
 impl Pmg {
     /// Creates the network with random soft prompts. Only these are trainable.
     ///
@@ -82,19 +90,23 @@ impl Pmg {
     pub fn new(settings: &PmgSettings, frozen: Frozen, seed: u64) -> Result<(Self, Parameters)> {
         let PmgSettings { prompts: config, llama, vocabulary, unet, schedule } = settings;
         let mut parameters = Parameters::new();
-        let mut builder = Builder::new(&mut parameters, RngKey::new(seed).purpose("initial weights"));
+        let key = RngKey::new(seed).purpose("initial weights");
+        let mut builder = Builder::new(&mut parameters, key);
         let prompts = SoftPrompts::new(builder.scope_here(), config, llama, unet.cross_attention_dim)?;
-        let mut builder = match frozen {
-            Frozen::Seeded => builder,
-            Frozen::FromFiles => builder.without_values(),
+        let (language_key, language_fills, unet_fills) = match frozen {
+            Frozen::Seeded => (key, true, true),
+            Frozen::SeededLanguage(seed) => (RngKey::new(seed).purpose("language model"), true, false),
+            Frozen::FromFiles => (key, false, false),
         };
-        let mut scope = builder.scope("llama");
+        let mut language = frozen_builder(&mut parameters, language_key, language_fills);
+        let mut scope = language.scope("llama");
         let tokens = Embedding::new(scope.scope("embed_tokens"), *vocabulary, llama.dim)?;
         let transformer = Llama::new(scope, llama)?;
-        let unet = UNet::new(builder.scope("unet"), unet)?;
+        let unet = UNet::new(frozen_builder(&mut parameters, key, unet_fills).scope("unet"), unet)?;
         for id in parameters.ids() {
-            let frozen = FROZEN.iter().any(|prefix| parameters.name(id).starts_with(prefix));
-            parameters.set_trainable(id, !frozen);
+            if FROZEN.iter().any(|prefix| parameters.name(id).starts_with(prefix)) {
+                parameters.set_external(id);
+            }
         }
         let schedule = Schedule::new(schedule)?;
         Ok((Self { config: config.clone(), prompts, tokens, llama: transformer, unet, schedule }, parameters))

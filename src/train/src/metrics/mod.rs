@@ -70,7 +70,13 @@ pub struct Metrics {
     /// Position in the Weights & Biases run, while it is not continued.
     wandb_before: WandbPosition,
     clock: Clock,
+    /// True if tags have the names of [`PLAIN_TAGS`].
+    plain_tags: bool,
 }
+
+/// Tags that have another name in trainers on Accelerate.
+const PLAIN_TAGS: [(&str, &str); 3] =
+    [("train/loss", "train_loss"), ("validation/loss", "val_loss"), ("train/lr", "learning_rate")];
 
 impl Metrics {
     /// Opens the files in a folder, cut to the given lengths; see [`troubles`](Self::troubles). The references are
@@ -97,7 +103,20 @@ impl Metrics {
         let references =
             has_references.then(|| ReferenceEvents::open(folder, lengths.references, references, clock.seconds(0)));
         let references = references.transpose()?;
-        Ok(Self { json_lines, events, references, wandb: None, wandb_before: lengths.wandb.clone(), clock })
+        Ok(Self {
+            json_lines,
+            events,
+            references,
+            wandb: None,
+            wandb_before: lengths.wandb.clone(),
+            clock,
+            plain_tags: false,
+        })
+    }
+
+    /// Gives the tags of TensorBoard the names of trainers on Accelerate.
+    pub(crate) fn with_plain_tags(self, plain_tags: bool) -> Self {
+        Self { plain_tags, ..self }
     }
 
     /// Also writes a Weights & Biases run, starting at the position in the checkpoint.
@@ -231,7 +250,11 @@ impl Metrics {
 
     fn write(&mut self, step: u64, line: &Value, scalars: &[(String, f32)]) -> Result<(), TrainError> {
         self.json_lines.append(format!("{line}\n").as_bytes());
-        let data = scalars.iter().map(|(tag, value)| (tag.clone(), Datum::Scalar(*value)));
+        let renamed =
+            |tag: &str| PLAIN_TAGS.iter().find(|(own, _)| self.plain_tags && *own == tag).map(|(_, name)| *name);
+        let data = scalars
+            .iter()
+            .map(|(tag, value)| (renamed(tag).map_or_else(|| tag.clone(), str::to_owned), Datum::Scalar(*value)));
         self.events.append(&summary_record(self.clock.seconds(step), step, data));
         if let Some(wandb) = &mut self.wandb {
             wandb.history(step, scalars);

@@ -8,11 +8,12 @@ pub use guidance::guided;
 pub use schedule::{BetaSchedule, Prediction, Schedule, ScheduleConfig, Spacing};
 
 use super::{DiffusionError, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use steps::{Multistep, Terms};
 
 /// A method of sampling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
     /// Deterministic steps along the predicted noise (DDIM with eta 0; Song et al., arXiv 2010.02502).

@@ -2,6 +2,7 @@
 
 use crate::stable_diffusion::{DiffusionError, Result};
 use flowmill_nn::Value;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Largest number of steps of a diffusion.
@@ -19,7 +20,7 @@ pub enum BetaSchedule {
 }
 
 /// The quantity that a network predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Prediction {
     /// The noise.
