@@ -281,6 +281,28 @@ mod tests {
     }
 
     #[test]
+    fn tokens_are_those_of_the_public_tokenizer() {
+        let merges = ["a t</w>", "c at</w>", "r e", "re d</w>", "2 4</w>"].map(str::to_owned);
+        let tokenizer = ClipTokenizer::new(&merges).unwrap();
+        for (text, expected) in [
+            // What transformers 5.24 (`CLIPTokenizer`) makes of the same vocabulary and merges.
+            (
+                "A cat's  red-2 42%! na\u{ef}ve",
+                &[320, 513, 6, 338, 515, 268, 273, 275, 273, 4, 256, 77, 64, 127, 107, 85, 324][..],
+            ),
+            (
+                "re-read the CAT at 24: it's Red",
+                &[81, 324, 268, 514, 64, 323, 83, 71, 324, 513, 512, 273, 275, 281, 72, 339, 6, 338, 515],
+            ),
+            ("", &[]),
+            ("\tcat\n", &[513]),
+        ] {
+            let padded = [&[517], expected, &[518; 40]].concat();
+            assert_eq!(tokenizer.encode(text, 40), padded[..40], "{text}");
+        }
+    }
+
+    #[test]
     fn fitted_captions_have_a_token_per_word() {
         let captions = ["a yellow cat", "a yellow dog", "two cats, one dog"];
         let merges = ClipTokenizer::fit(captions, 1000);
