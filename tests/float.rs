@@ -129,6 +129,9 @@ fn talks(corpus: &Corpus) {
     // Silence is a voice too.
     fs::write(corpus.path("voice.wav"), muxers::wav(1, 1, 8000, 2, 16, &[(b"data", vec![0; 16_000])])).unwrap();
     talk(corpus, &["--out", "silent.mp4"]).expect_code(0);
+    // A JPEG file is known by its content.
+    fs::copy(repository().join("data/photos/img/cat_portrait.jpg"), corpus.path("face.png")).unwrap();
+    talk(corpus, &["--out", "cat.mp4"]).expect_code(0);
 }
 
 /// Checks that bad input ends in one clear error.

@@ -86,7 +86,7 @@ fn users_are_rows_with_their_target_and_history() {
     let sections = |sources: String| format!("prep:\n  data: [{sources}]\n  split: {{by: given}}\n");
     let sources = format!("{}, {}", source("train", "train"), source("test", "dev"));
     run(&corpus, &sections(sources.clone()), "0").expect_code(0).expect_rows(10, 9, 1);
-    corpus.expect_rejected("user_zoo", "target in the history", &["lion_face"]);
+    corpus.expect_rejected("user_zoo", "target in the history", &["fox_face"]);
     assert_eq!(parquet::texts(&table(&corpus, "dev/part-00000.parquet"), "utt"), ["user_calm", "user_surprised"]);
     assert_eq!(parquet::texts(&table(&corpus, "dev/part-00000.parquet"), "spk"), ["user_calm", "user_surprised"]);
     assert_eq!(corpus.rows("text")["user_cat"], "a yellow cartoon cat with red hearts for eyes");
@@ -273,10 +273,10 @@ fn prompts_about_histories_are_tokens() {
     assert_eq!(parquet::lists(&table, "input_ids")[0].len(), 12);
     assert!(parquet::numbers(&table, "token_len").iter().all(|length| (2.0..=10.0).contains(length)));
     // Both prompts are too long now; the reason says by how much.
-    run(&corpus, &extractor("tokenizer: llama, max_sequence_length: 40"), "1").expect_no_panic();
+    run(&corpus, &extractor("tokenizer: llama, max_sequence_length: 20"), "1").expect_no_panic();
     let tables = [".staging/%rejected.parquet", "rejected.parquet"].map(|name| corpus.path("exp/c/1-embed").join(name));
     let reasons = parquet::texts(tables.iter().find(|table| table.exists()).unwrap(), "reason");
-    assert!(reasons.len() == 2 && reasons.iter().all(|reason| reason.contains("more than the 38")), "{reasons:?}");
+    assert!(reasons.len() == 2 && reasons.iter().all(|reason| reason.contains("more than the 18")), "{reasons:?}");
     // What is no tokenizer is one clear error.
     corpus.write("bad.json", "{}");
     for bad in ["bad.json", "nowhere.model", "d/cat.png"] {

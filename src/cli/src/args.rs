@@ -798,7 +798,7 @@ pub struct TalkArgs {
     /// The exported model: a folder with model.safetensors and config.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The picture of a face, a PNG
+    /// The picture of a face: PNG, JPEG, WebP or GIF
     #[arg(long, value_name = "FACE")]
     pub portrait: PathBuf,
     /// The recording of the voice

@@ -92,7 +92,10 @@ fn bad_entries_are_rejected_with_their_reasons() {
 fn repeats_are_kept_on_demand() {
     let folder = folder();
     let users = json!([{ "user_id": "a", "history_items_info": [item("cat")], "target_item_info": item("cat") }]);
-    assert_eq!(read(folder.path(), users, HistoryOptions { allow_repeats: true, ..HistoryOptions::default() }).users.len(), 1);
+    assert_eq!(
+        read(folder.path(), users, HistoryOptions { allow_repeats: true, ..HistoryOptions::default() }).users.len(),
+        1
+    );
 }
 
 #[cfg(unix)]

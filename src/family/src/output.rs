@@ -4,9 +4,9 @@ use std::io::Cursor;
 
 use flowmill_audio::features::{Features, MelConfig};
 use flowmill_audio::spectrogram_image::{Panel, write_png};
+use flowmill_image::{ImageError, Raster, to_png};
 use flowmill_train::{BoxError, Media, Sample};
 use flowmill_video::Frame;
-use flowmill_video::image::write_png as write_png_frame;
 use flowmill_video::write::{self, WriteOptions};
 
 /// A model's output for one request.
@@ -100,7 +100,7 @@ impl Made {
             }
             Output::Images(images) => {
                 let numbered = |at: usize| if images.len() == 1 { name.to_owned() } else { format!("{name}-{at}") };
-                let image = |(at, image): (usize, &Image)| Ok(file(&numbered(at + 1), Media::Png, png(image)?));
+                let image = |(at, image): (usize, &Image)| Ok(file(&numbered(at + 1), Media::Png, image.to_png()?));
                 images.iter().enumerate().map(image).collect()
             }
         }
@@ -111,11 +111,6 @@ fn wav(samples: &[f32], sample_rate: u32) -> Result<Vec<u8>, BoxError> {
     let mut bytes = Cursor::new(Vec::new());
     flowmill_audio::write_wav(&mut bytes, samples, sample_rate)?;
     Ok(bytes.into_inner())
-}
-
-/// Encodes a PNG.
-fn png(image: &Image) -> Result<Vec<u8>, BoxError> {
-    Ok(write_png_frame(&image.frame())?)
 }
 
 /// Encodes a video. Its codec needs an even number of rows and columns: the last ones are repeated.
@@ -130,6 +125,14 @@ fn mp4(frames: &[Image], rate: u16, audio: Option<&Audio>) -> Result<Vec<u8>, Bo
 }
 
 impl Image {
+    /// Returns the picture as PNG.
+    ///
+    /// # Errors
+    /// When the number of bytes does not fit its size.
+    pub fn to_png(&self) -> Result<Vec<u8>, ImageError> {
+        to_png(&Raster::new(self.width, self.height, self.rgb.clone())?)
+    }
+
     /// Returns the picture as a frame of a video.
     pub fn frame(&self) -> Frame {
         Frame { width: self.width, height: self.height, rgb: self.rgb.clone() }
@@ -172,7 +175,7 @@ mod tests {
     fn images_are_numbered_and_a_video_keeps_its_frames_and_its_sound() {
         let files = made(Output::Images(vec![image(1), image(2)])).files("a").unwrap();
         assert_eq!(files.iter().map(Sample::file_name).collect::<Vec<_>>(), ["a-1.png", "a-2.png"]);
-        assert_eq!(flowmill_video::image::read_png(&files[1].bytes, "a").unwrap().rgb, [2; 18]);
+        assert_eq!(flowmill_image::decode(&files[1].bytes, &Default::default()).unwrap().pixels(), [2; 18]);
 
         let audio = Some(Audio { samples: vec![0.0; 1920], sample_rate: 24_000 });
         let frame = |value| Image { width: 17, height: 19, rgb: vec![value; 3 * 17 * 19] };

@@ -21,7 +21,6 @@ pub mod augment;
 pub mod clip;
 pub mod crop;
 pub mod faces;
-pub mod image;
 pub mod info;
 pub mod resize;
 pub mod write;

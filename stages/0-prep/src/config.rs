@@ -39,12 +39,13 @@ pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
         return Ok(true);
     }
     let config = PrepConfig::of(recipe)?;
-    let has_codes = |source: &Source| config.format_of(source) == Format::Codes;
-    let has_images = |source: &Source| config.format_of(source).has_images();
+    let has_no_sound = |source: &Source| {
+        let format = config.format_of(source);
+        format == Format::Codes || format.has_images()
+    };
     // Prepared codes and images have no recordings.
-    let no_audio =
-        is_audio(&config.media) && (config.data.iter().all(has_codes) || config.data.iter().all(has_images));
-    let media = config.media.iter().filter(|_| !no_audio);
+    let no_sound = is_audio(&config.media) && config.data.iter().all(has_no_sound);
+    let media = config.media.iter().filter(|_| !no_sound);
     let codes = config.has_codes().then_some(Role::Codes);
     let video = config.has_clips().then_some(Role::Video);
     let images = config.has_images().then_some(Role::Images);

@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use flowmill_family::{Input, Made, Output, Request, Synthesis};
 use flowmill_stage_export::write_whole;
-use flowmill_video::image::write_png;
 use serde_json::{Value, json};
 
 use super::synth::open;
@@ -49,7 +48,7 @@ fn write_frames(made: &Made, folder: &Path) -> Result<(), Failure> {
     };
     create(folder)?;
     for (number, frame) in frames.iter().enumerate() {
-        let bytes = write_png(&frame.frame()).map_err(|error| Failure::Failed(error.into()))?;
+        let bytes = frame.to_png().map_err(|error| Failure::Failed(error.into()))?;
         write_whole(&folder.join(format!("{number:05}.png")), &bytes).map_err(|error| Failure::Failed(error.into()))?;
     }
     Ok(())

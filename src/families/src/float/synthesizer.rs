@@ -8,10 +8,11 @@ use flowmill_audio::Decoder;
 use flowmill_extract::extractors::registry;
 use flowmill_extract::{Extractor, Media, State};
 use flowmill_family::{Audio, BoxError, Input, Loaded, Request, Synthesis, Synthesizer};
+use flowmill_image::Limits;
 use flowmill_networks::float::MotionRequest;
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
-use flowmill_video::image::read_png;
+use flowmill_video::Frame;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -156,8 +157,9 @@ impl FaceSynthesizer {
     }
 
     fn talk(&self, portrait: &Path, voice: &Path, name: &str) -> Result<Synthesis, BoxError> {
-        let bytes = std::fs::read(portrait).map_err(|error| format!("{}: {error}", portrait.display()))?;
-        let picture = read_png(&bytes, &portrait.display().to_string())?;
+        let image = flowmill_image::read(portrait, &Limits::default());
+        let image = image.map_err(|error| format!("{}: {error}", portrait.display()))?;
+        let picture = Frame { width: image.width(), height: image.height(), rgb: image.into_pixels() };
         let renderer = self.rendering.required()?;
         let about = |error: flowmill_extract::RenderError| format!("{}: {error}", portrait.display());
         let face = renderer.portrait(&picture).map_err(about)?;
