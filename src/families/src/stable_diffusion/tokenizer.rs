@@ -236,7 +236,7 @@ impl ClipTokenizer {
         let mut tokens = vec![self.begin];
         for word in words(text) {
             let mut symbols = symbols(&word, &characters);
-            let rank = |pair: &[String]| self.ranks.get(&(pair[0].clone(), pair[1].clone())).map(|rank| *rank);
+            let rank = |pair: &[String]| self.ranks.get(&(pair[0].clone(), pair[1].clone())).copied();
             while let Some(best) = symbols.windows(2).filter_map(rank).min() {
                 let (left, right) = &self.merges[best];
                 join(&mut symbols, (left, right));
