@@ -25,6 +25,7 @@ train:
     unet: {block_out_channels: [8, 16], layers_per_block: 1, attention_head_dim: 2, norm_num_groups: 4}
     text_encoder:
       {hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2, max_position_embeddings: 12, max_merges: 99}
+  validation_split: null
   batch: {max_frames_in_batch: 4}
   optim: {lr: 1e-3}
   schedule: {name: constant}

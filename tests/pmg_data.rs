@@ -184,6 +184,36 @@ fn network(corpus: &Corpus, folder: &str, golden: &str, config: &serde_json::Val
     corpus.write(&format!("{folder}/config.json"), config.to_string());
 }
 
+/// The weights of a golden autoencoder of two levels as a single file, with a weight of another part.
+fn single_file(golden: &str) -> Vec<u8> {
+    let bytes = fs::read(repository().join("tests/golden").join(golden)).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let old = |name: &str| {
+        let name = name
+            .replace("down_blocks.", "down.")
+            .replace("up_blocks.0", "up.1_")
+            .replace("up_blocks.1", "up.0_")
+            .replace("1_", "1")
+            .replace("0_", "0")
+            .replace("downsamplers.0", "downsample")
+            .replace("upsamplers.0", "upsample")
+            .replace("mid_block.resnets.0", "mid.block_1")
+            .replace("mid_block.resnets.1", "mid.block_2")
+            .replace("mid_block.attentions.0", "mid.attn_1")
+            .replace("resnets.", "block.")
+            .replace("conv_shortcut", "nin_shortcut")
+            .replace("conv_norm_out", "norm_out")
+            .replace("group_norm", "norm")
+            .replace("to_out.0", "proj_out");
+        ["q", "k", "v"].iter().fold(name, |name, own| name.replace(&format!(".to_{own}."), &format!(".{own}.")))
+    };
+    let named = file.tensors().into_iter().filter_map(|(name, tensor)| {
+        Some((format!("first_stage_model.{}", old(name.strip_prefix("param.")?)), tensor))
+    });
+    let other = ("cond_stage_model.logit_scale".to_owned(), file.tensor("param.quant_conv.bias").unwrap());
+    safetensors::serialize(named.chain([other]), None).unwrap()
+}
+
 /// Two images, one of which is not square, and a user with both.
 fn two_images(corpus: &Corpus) {
     let of = |name: &str| fs::read(repository().join(name)).unwrap();
@@ -232,6 +262,12 @@ fn latents_are_those_of_diffusers() {
     expect_close(&deviation[0], &of_deviation, 0.01 * of_deviation.iter().fold(0.0, |a: f64, b| a.max(*b)));
     assert_eq!((parquet::numbers(&table, "latent_mean_rows"), mean[1].len()), (vec![8.0, 8.0], 8 * 8 * 4));
     run(&corpus, &extractor("16"), "2").expect_code(0).expect_nothing_to_do();
+    // The same weights in a single file, under the names of the first implementation.
+    corpus.write("one/sd.safetensors", single_file("sd_vae.safetensors"));
+    corpus.write("one/config.json", config.to_string());
+    let single = extractor("16").replace("weights: sd,", "weights: one/sd.safetensors,");
+    run(&corpus, &single, "2").expect_code(0);
+    assert_eq!(parquet::lists(&table, "latent_mean"), mean);
     run(&corpus, &extractor("15"), "2").expect_no_panic().expect_words(&["15", "multiple"]);
     fs::remove_file(corpus.path("sd/vae/diffusion_pytorch_model.safetensors")).unwrap();
     assert_ne!(run(&corpus, &extractor("32"), "2").expect_no_panic().code, Some(0));
@@ -285,6 +321,35 @@ fn prompts_about_histories_are_tokens() {
             Some(0),
             "{bad}"
         );
+    }
+}
+
+#[test]
+fn ids_are_those_of_sentencepiece_and_tokenizers() {
+    let expected = crate::support::json(&repository().join("tests/golden/tokenizers/expected.json"));
+    // Stage 0 writes texts on one line, with one blank between words.
+    let is_kept = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ") == text;
+    let texts = expected["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).enumerate();
+    let texts: Vec<(usize, &str)> = texts.filter(|(_, text)| is_kept(text)).collect();
+    assert!(texts.len() > 8);
+    let corpus = Corpus::new();
+    corpus.write("d/x.png", fs::read(repository().join("tests/data/images/gray8.png")).unwrap());
+    let item = |(at, text): &(usize, &str)| serde_json::json!({ "item_id": format!("t{at:02}"), "image_path": "x.png", "caption": text });
+    corpus.write("d/items.json", serde_json::json!(texts.iter().map(item).collect::<Vec<_>>()).to_string());
+    for (name, file, begin) in
+        [("bpe", "bpe.model", true), ("unigram", "unigram.model", true), ("tokenizer.json", "tokenizer.json", false)]
+    {
+        let tokenizer = repository().join("tests/golden/tokenizers").join(file);
+        let extractor = format!("{{kind: prompt-tokens, text: caption, tokenizer: {}}}", tokenizer.display());
+        let sections = format!("{}embed: {{extractor: {extractor}}}\n", prep("{dir: d, format: images}"));
+        run(&corpus, &sections, "1").expect_code(0);
+        let table = corpus.path("exp/c/1-embed/train/part-00000.parquet");
+        let (found, lengths) = (parquet::lists(&table, "input_ids"), parquet::numbers(&table, "token_len"));
+        for (((at, text), ids), length) in texts.iter().zip(&found).zip(&lengths) {
+            let own = numbers(&expected[name]["ids"][at]);
+            let own = if begin { [vec![1.0], own].concat() } else { own };
+            assert_eq!(ids[..*length as usize], own, "{name}: {text}");
+        }
     }
 }
 

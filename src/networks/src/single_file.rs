@@ -11,9 +11,6 @@ use crate::pretrained::{PretrainedError, Role};
 
 /// The prefix of the autoencoder's names in a file with all parts.
 const STAGE: &str = "first_stage_model.";
-/// The number of the highest level: the decoder of the first implementation counts its levels down.
-const HIGHEST: usize = 3;
-
 /// Names of layers inside of residual blocks and attention, and their present names.
 const LAYERS: [(&str, &str); 6] = [
     ("nin_shortcut", "conv_shortcut"),
@@ -24,8 +21,8 @@ const LAYERS: [(&str, &str); 6] = [
     ("proj_out", "to_out.0"),
 ];
 
-/// Returns the present name of a weight; `None` for one that is not the autoencoder's.
-fn present_name(published: &str) -> Option<String> {
+/// Returns the present name of a weight of an autoencoder with this number of levels; `None` for one that is not the autoencoder's.
+fn present_name(published: &str, levels: usize) -> Option<String> {
     let name = published.strip_prefix(STAGE).unwrap_or(published);
     let (part, rest) = name.split_once('.')?;
     if matches!(part, "quant_conv" | "post_quant_conv") {
@@ -35,6 +32,8 @@ fn present_name(published: &str) -> Option<String> {
         return None;
     }
     let parts: Vec<&str> = rest.split('.').collect();
+    // The decoder of the first implementation counts its levels down.
+    let counted_up = |level: &str| levels.checked_sub(1)?.checked_sub(level.parse().ok()?);
     let layer = |old: &str| LAYERS.iter().find(|(own, _)| *own == old).map_or(old, |(_, new)| new).to_owned();
     let inner = match parts.as_slice() {
         ["norm_out", last] => format!("conv_norm_out.{last}"),
@@ -62,21 +61,18 @@ fn shortcut(layer: &str) -> &str {
     if layer == "nin_shortcut" { "conv_shortcut" } else { layer }
 }
 
-fn counted_up(level: &str) -> Option<usize> {
-    HIGHEST.checked_sub(level.parse().ok()?)
-}
-
-/// Gives the parameters of an autoencoder, whose names begin with `vae.`, the weights in a single file. Names of diffusers are accepted too.
+/// Gives the parameters of an autoencoder, whose names begin with `vae.`, the weights in a single file;
+/// `levels` is the number of its levels. Names of diffusers are accepted too.
 ///
 /// # Errors
 /// [`PretrainedError::Weights`] if the file cannot be read; [`PretrainedError::Mismatch`] if names or shapes differ.
-pub fn map_autoencoder(file: &Path, parameters: &mut Parameters) -> Result<(), PretrainedError> {
+pub fn map_autoencoder(file: &Path, levels: usize, parameters: &mut Parameters) -> Result<(), PretrainedError> {
     let prefix = Role::Autoencoder.prefix();
     let mut weights: BTreeMap<String, MappedTensor> = BTreeMap::new();
     for (name, weight) in Archive::open(file)?.map()? {
         let is_part = ["encoder.", "decoder."].iter().any(|part| name.starts_with(part));
         let is_present = is_part && ["_blocks.", "mid_block.", "conv_norm_out."].iter().any(|own| name.contains(own));
-        let present = if is_present { Some(name.clone()) } else { present_name(&name) };
+        let present = if is_present { Some(name.clone()) } else { present_name(&name, levels) };
         let Some(present) = present else { continue };
         // The projections of the attention were convolutions.
         let weight = match *weight.shape() {
@@ -114,7 +110,7 @@ mod tests {
             ("model.diffusion_model.out.0.weight", None),
             ("cond_stage_model.transformer.text_model.final_layer_norm.bias", None),
         ] {
-            assert_eq!(present_name(published).as_deref(), expected, "{published}");
+            assert_eq!(present_name(published, 4).as_deref(), expected, "{published}");
         }
     }
 }

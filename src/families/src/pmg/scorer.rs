@@ -157,8 +157,8 @@ impl Scorer for UserScorer {
                 }
             };
             // The next user with another prompt; a single one has its own.
-            let others = (1..rows.len()).filter_map(|step| users[(at + step) % rows.len()].as_ref().ok());
-            let other = others.into_iter().find(|other| other.example.user.tokens != user.example.user.tokens);
+            let mut others = (1..rows.len()).filter_map(|step| users[(at + step) % rows.len()].as_ref().ok());
+            let other = others.find(|other| other.example.user.tokens != user.example.user.tokens);
             let other = other.map_or(&user.conditions, |other| &other.conditions);
             let mut scores =
                 UserScores { user: row.id.clone(), noise: self.noise(user, other, &empty)?, ..UserScores::default() };

@@ -108,7 +108,7 @@ impl Scorer for ImageScorer {
                     continue;
                 }
             };
-            let others = (1..rows.len()).map(|step| &examples[(at + step) % rows.len()]).flatten();
+            let others = (1..rows.len()).filter_map(|step| examples[(at + step) % rows.len()].as_ref().ok());
             let other = others.map(|other| other.caption.as_str()).find(|other| *other != example.caption);
             let scores = self.score_one(&row.id, example, other.unwrap_or_default())?;
             self.scores.push(scores);

@@ -236,7 +236,7 @@ impl ClipTokenizer {
         let mut tokens = vec![self.begin];
         for word in words(text) {
             let mut symbols = symbols(&word, &characters);
-            let rank = |pair: &[String]| self.ranks.get(&(pair[0].clone(), pair[1].clone())).map(|rank| *rank);
+            let rank = |pair: &[String]| self.ranks.get(&(pair[0].clone(), pair[1].clone())).copied();
             while let Some(best) = symbols.windows(2).filter_map(rank).min() {
                 let (left, right) = &self.merges[best];
                 join(&mut symbols, (left, right));
@@ -278,6 +278,28 @@ mod tests {
     fn words_are_those_of_the_public_tokenizer() {
         assert_eq!(words("A cat's  red-2 42%!"), ["a", "cat", "'s", "red", "-", "2", "4", "2", "%!"]);
         assert!(words(" \n").is_empty());
+    }
+
+    #[test]
+    fn tokens_are_those_of_the_public_tokenizer() {
+        let merges = ["a t</w>", "c at</w>", "r e", "re d</w>", "2 4</w>"].map(str::to_owned);
+        let tokenizer = ClipTokenizer::new(&merges).unwrap();
+        for (text, expected) in [
+            // What transformers 5.24 (`CLIPTokenizer`) makes of the same vocabulary and merges.
+            (
+                "A cat's  red-2 42%! na\u{ef}ve",
+                &[320, 513, 6, 338, 515, 268, 273, 275, 273, 4, 256, 77, 64, 127, 107, 85, 324][..],
+            ),
+            (
+                "re-read the CAT at 24: it's Red",
+                &[81, 324, 268, 514, 64, 323, 83, 71, 324, 513, 512, 273, 275, 281, 72, 339, 6, 338, 515],
+            ),
+            ("", &[]),
+            ("\tcat\n", &[513]),
+        ] {
+            let padded = [&[517], expected, &[518; 40]].concat();
+            assert_eq!(tokenizer.encode(text, 40), padded[..40], "{text}");
+        }
     }
 
     #[test]

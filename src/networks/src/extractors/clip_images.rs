@@ -30,7 +30,7 @@ pub const IMAGE_EMBEDDINGS: &str = "image_embeddings";
 /// The mean of each channel of the images that CLIP was trained on (`CLIPImageProcessor`).
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// The deviation of each channel of these images.
-pub const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The parts of CLIP that embed images.
 const IMAGES: [&str; 2] = ["clip.vision_model.", "clip.visual_projection."];

@@ -41,7 +41,7 @@ const ENCODER: [&str; 2] = ["vae.encoder.", "vae.quant_conv."];
 #[serde(deny_unknown_fields, default)]
 pub struct VaeLatentsConfig {
     /// The folder of Stable Diffusion in the form of diffusers, or its folder `vae`, or a single `.safetensors` file of Stable Diffusion 1.x or
-    /// its autoencoder, relative to the folder of the recipe; or `random`, to try a run without any. Required.
+    /// its autoencoder (with the settings of a `config.json` next to it, if there is one), relative to the folder of the recipe; or `random`, to try a run without any. Required.
     ///
     /// Counterparts: PMG's `model.stable_diffusion`.
     pub weights: PathBuf,
@@ -87,8 +87,12 @@ impl VaeLatentsConfig {
         let fail = |problem: &dyn std::fmt::Display| mapped::unusable(&folder, problem);
         let network = match self.is_random() {
             true => AutoencoderConfig { block_out_channels: vec![8; 4], norm_num_groups: 4, ..Default::default() },
-            // Single files have no settings; the default are those of Stable Diffusion.
-            false if folder.is_file() => AutoencoderConfig::default(),
+            // Single files have no settings, unless they lie next to them; the default are those of Stable Diffusion.
+            false if folder.is_file() && !folder.with_file_name("config.json").exists() => AutoencoderConfig::default(),
+            false if folder.is_file() => {
+                let beside = folder.parent().unwrap_or(Path::new(""));
+                pretrained::autoencoder_config(beside).map_err(|error| fail(&error))?
+            }
             false => pretrained::autoencoder_config(&folder).map_err(|error| fail(&error))?,
         };
         check_size(&network, &self.image()).map_err(|problem| fail(&problem))?;
@@ -98,7 +102,7 @@ impl VaeLatentsConfig {
         Autoencoder::new(builder, &network).map_err(|error| fail(&error))?;
         match (self.is_random(), folder.is_file()) {
             (true, _) => Ok(()),
-            (_, true) => single_file::map_autoencoder(&folder, &mut parameters),
+            (_, true) => single_file::map_autoencoder(&folder, network.block_out_channels.len(), &mut parameters),
             _ => pretrained::map_weights(&folder, Network::Autoencoder, &mut parameters),
         }
         .map_err(|error| fail(&error))?;
@@ -177,7 +181,10 @@ impl Kind for VaeLatentsConfig {
         let folder = self.folder(root);
         match (self.is_random(), folder.is_file()) {
             (true, _) => Vec::new(),
-            (_, true) => vec![folder],
+            (_, true) => {
+                let beside = folder.with_file_name("config.json");
+                std::iter::once(folder).chain(beside.exists().then_some(beside)).collect()
+            }
             _ => mapped::files(&folder),
         }
     }
