@@ -78,7 +78,14 @@ impl RowMaker<'_> {
         utterance.lang.iter().for_each(|lang| put(speech::LANG, Array::text(lang)));
         utterance.speed.iter().for_each(|speed| put(speech::SPEED, Array::scalar(*speed)));
         let (mut frames, mut seconds, mut moments) = (0, 0.0, None);
-        if RECORDING.iter().any(|name| self.has(name)) {
+        let mut wanted = RECORDING.iter().filter(|name| self.has(name));
+        if utterance.wav.is_empty() && wanted.clone().all(|name| *name == speech::DURATION) {
+            // Prepared codes have no recording; stage 0 found their duration.
+            if let Some(known) = utterance.duration {
+                seconds = known;
+                put(speech::DURATION, Array::scalar(seconds));
+            }
+        } else if wanted.next().is_some() {
             let (audio_data, audio) = self.recording(utterance)?;
             seconds = audio.seconds();
             put(speech::AUDIO_DATA, Array::scalar(audio_data));
