@@ -43,14 +43,13 @@ pub struct Scores {
     pub split: String,
     /// The number of users.
     pub users: usize,
-    /// Whether the error of the noise with the right history is below both others, by more than the spread over the seeds.
+    /// True if the error of the noise with the right history is below both others, by more than the spread over the seeds.
     pub is_personal: bool,
     /// The mean error of the predicted noise.
     pub noise: Compared,
     /// The mean error of each seed of the noise.
     pub noise_of_seeds: Vec<Compared>,
-    /// The largest difference between seeds of how much the error is above that with the right history: with another history, and without
-    /// a prompt.
+    /// The range over the seeds of the error's excess over that with the right history: with another history, and without a prompt.
     pub noise_spread: [f64; 2],
     /// Mean structural similarity.
     pub ssim: Option<Compared>,

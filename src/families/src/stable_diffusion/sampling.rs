@@ -54,9 +54,9 @@ impl Sampling {
 pub struct Diffusion<'a> {
     /// The network.
     pub unet: &'a UNet,
-    /// Its weights.
+    /// The weights of the network.
     pub context: &'a Context<'a>,
-    /// The noise of its training.
+    /// The noise schedule of the training.
     pub schedule: &'a Schedule,
 }
 

@@ -20,7 +20,7 @@ pub struct ImageTower {
     last_norm: LayerNorm,
 }
 
-/// What the image transformer makes of a batch of images.
+/// The outputs of the image transformer for a batch of images.
 #[derive(Debug, Clone)]
 pub struct ImageStates {
     /// The states of the class and of all patches, `[item, row, channel]`.

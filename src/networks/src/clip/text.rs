@@ -17,7 +17,7 @@ pub struct TextTower {
     norm: LayerNorm,
 }
 
-/// What the text transformer makes of a batch of texts.
+/// The outputs of the text transformer for a batch of texts.
 #[derive(Debug, Clone)]
 pub struct TextStates {
     /// The states of all tokens, `[item, token, channel]`: the conditions of Stable Diffusion.

@@ -195,7 +195,7 @@ impl ClipImages {
     /// Returns the embedding of each image at unit length, and its width.
     ///
     /// # Errors
-    /// Why an image cannot be used.
+    /// The reason why an image cannot be used.
     pub fn embed(&self, images: &[Raster]) -> Result<(Vec<f32>, usize), ExtractError> {
         let mut pixels = Vec::new();
         for image in images {

@@ -159,7 +159,7 @@ fn styles(path: Option<PathBuf>, key: &str) -> Result<BTreeMap<String, String>, 
     }
 }
 
-/// What the items of a dataset have in common.
+/// The properties that all items of a dataset share: their images, captions and styles.
 struct Items<'a> {
     images: &'a Images,
     by_stem: HashMap<&'a str, &'a str>,

@@ -51,7 +51,7 @@ impl Fit for WordsFit {
     }
 }
 
-/// How often words occur.
+/// The number of occurrences of each word.
 #[derive(Default)]
 struct Counts(BTreeMap<String, u64>);
 

@@ -38,7 +38,7 @@ struct Model {
 /// Returns the `tokenizer.json` of a model.
 ///
 /// # Errors
-/// Why the bytes are no model that can be read.
+/// The reason why the bytes are no model that can be read.
 pub(super) fn to_json(bytes: &[u8]) -> Result<Value, String> {
     let model = Model::parse(bytes)?;
     if model.pieces.is_empty() {

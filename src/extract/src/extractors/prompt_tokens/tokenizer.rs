@@ -32,7 +32,7 @@ impl PromptTokenizer {
     /// Reads a tokenizer from the content of a `tokenizer.json`.
     ///
     /// # Errors
-    /// Why it cannot be used.
+    /// The reason why it cannot be used.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
         let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| format!("is no tokenizer: {error}"))?;
         // A file may cut or pad texts, which would hide what was cut.
@@ -57,7 +57,7 @@ impl PromptTokenizer {
     /// Returns the ids of a text: the symbol of the beginning, then the text. No symbol of the end follows.
     ///
     /// # Errors
-    /// Why the text has no ids.
+    /// The reason why the text has no ids.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(|error| error.to_string())?;
         Ok(std::iter::once(self.begin).chain(encoding.get_ids().iter().copied()).collect())
@@ -73,7 +73,7 @@ pub(super) fn file_of(path: &Path) -> PathBuf {
 /// Reads a `tokenizer.json` or a `tokenizer.model` as the content of a `tokenizer.json`.
 ///
 /// # Errors
-/// Why it cannot be read; the file's name is not in the message.
+/// The reason why it cannot be read; the file's name is not in the message.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {error}");
     let mut bytes = Vec::new();
