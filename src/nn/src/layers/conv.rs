@@ -108,9 +108,13 @@ impl Conv2d {
         kernel: usize,
         settings: Convolution2d,
     ) -> Result<Self> {
-        let init = Init::default_for(inputs.saturating_mul(kernel).saturating_mul(kernel));
-        let weight = builder.add("weight", &[outputs, inputs, kernel, kernel], init)?;
-        Ok(Self { weight, bias: Some(builder.add("bias", &[outputs], init)?), settings })
+        let layer = Self::without_bias(builder.scope_here(), inputs, outputs, kernel, settings)?;
+        Ok(Self { bias: Some(builder.add("bias", &[outputs], Self::init(inputs, kernel))?), ..layer })
+    }
+
+    /// PyTorch's default initialization.
+    fn init(inputs: usize, kernel: usize) -> Init {
+        Init::default_for(inputs.saturating_mul(kernel).saturating_mul(kernel))
     }
 
     /// Creates the layer without a bias.
