@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// The reason why a file of symbols or similarities cannot be read.
+/// The reason why a file of symbols, similarities or a tokenizer cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {

@@ -13,6 +13,7 @@
 
 mod canvas;
 pub mod cosyvoice2;
+mod file_error;
 pub mod float;
 mod image_sheet;
 pub mod pmg;
@@ -23,6 +24,8 @@ pub mod token_to_mel;
 pub mod vall_e;
 
 use flowmill_family::Registry;
+
+pub use file_error::FileError;
 
 /// Decibels per natural-log unit of magnitude: 20 / ln 10.
 const DECIBELS_PER_NEPER: f64 = 20.0 / std::f64::consts::LN_10;

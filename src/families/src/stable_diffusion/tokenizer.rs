@@ -2,9 +2,11 @@
 //! (`CLIPTokenizer`): `vocab.json` and `merges.txt`. It can also be fitted to a few captions.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
+
+use crate::FileError;
 
 /// The end of a word in its last symbol.
 const END_OF_WORD: &str = "</w>";
@@ -18,27 +20,6 @@ const CONTRACTIONS: [&str; 7] = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"];
 const VERSION: &str = "#version: 0.2";
 /// The largest file that is read, in bytes.
 const LARGEST_FILE: u64 = 16 << 20;
-
-/// The reason why a folder has no tokenizer.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
-    /// A file is not what it should be.
-    #[error("{}: {problem}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// The problem.
-        problem: String,
-    },
-}
 
 /// A byte-pair encoding of words with the tokens of CLIP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,23 +139,20 @@ impl ClipTokenizer {
     /// Reads `vocab.json` and `merges.txt` of a folder.
     ///
     /// # Errors
-    /// [`TokenizerError`] names the file.
-    pub fn open(folder: &Path) -> Result<Self, TokenizerError> {
+    /// [`FileError`] names the file.
+    pub fn open(folder: &Path) -> Result<Self, FileError> {
         let read = |name: &str| {
             let path = folder.join(name);
-            let io = |source| TokenizerError::Io { path: path.clone(), source };
+            let io = |source| FileError::Io { path: path.clone(), source };
             let size = std::fs::metadata(&path).map_err(io)?.len();
             if size > LARGEST_FILE {
-                return Err(TokenizerError::Format {
-                    path,
-                    problem: format!("it is larger than {LARGEST_FILE} bytes"),
-                });
+                return Err(FileError::Format { path, problem: format!("it is larger than {LARGEST_FILE} bytes") });
             }
             let text = std::fs::read_to_string(&path).map_err(io)?;
             Ok((path, text))
         };
         let (path, text) = read("vocab.json")?;
-        let format = |problem: String| TokenizerError::Format { path: path.clone(), problem };
+        let format = |problem: String| FileError::Format { path: path.clone(), problem };
         let vocabulary: HashMap<String, u32> =
             serde_json::from_str(&text).map_err(|error| format(format!("this is no vocabulary: {error}")))?;
         let lacking =
@@ -190,7 +168,7 @@ impl ClipTokenizer {
         };
         let merges = lines.map(pair).collect::<Option<Vec<_>>>();
         let problem =
-            || TokenizerError::Format { path: path.clone(), problem: "a line is not a pair of symbols".to_owned() };
+            || FileError::Format { path: path.clone(), problem: "a line is not a pair of symbols".to_owned() };
         Ok(Self::with(merges.ok_or_else(problem)?, vocabulary))
     }
 
@@ -324,8 +302,8 @@ mod tests {
         }
         assert_eq!(ClipTokenizer::open(folder.path()).unwrap(), tokenizer);
         std::fs::write(folder.path().join("vocab.json"), "{}").unwrap();
-        assert!(matches!(ClipTokenizer::open(folder.path()), Err(TokenizerError::Format { .. })));
+        assert!(matches!(ClipTokenizer::open(folder.path()), Err(FileError::Format { .. })));
         std::fs::remove_file(folder.path().join("vocab.json")).unwrap();
-        assert!(matches!(ClipTokenizer::open(folder.path()), Err(TokenizerError::Io { .. })));
+        assert!(matches!(ClipTokenizer::open(folder.path()), Err(FileError::Io { .. })));
     }
 }

@@ -5,7 +5,7 @@
 //! | [`tokenizer`] | phonemes as the numbers of symbols |
 //! | [`prompts`] | the choice of the utterances that show the network a speaker's voice |
 //! | `rows`, `voices`, `example` | from the columns of a row to the sample of a task |
-//! | `options`, `description`, `file_error` | the keys of a recipe and errors of its files, and the description of a model |
+//! | `options`, `description` | the keys of a recipe, and the description of a model |
 //! | `network`, `parts`, `training`, `adapters` | loss, metrics, previews and adapters |
 //! | `voice`, `synthesizer` | the use of a model |
 //! | `recognizer`, `speaker`, `scores`, `scorer`, `card`, `explanation` | the scores |
@@ -17,7 +17,6 @@ mod description;
 mod discrimination;
 mod example;
 mod explanation;
-mod file_error;
 mod network;
 mod options;
 mod parts;
@@ -55,7 +54,6 @@ use serde_json::Value;
 pub use adapters::NamedLora;
 pub use description::Description;
 pub use example::{Example, ExampleBatch, Reader};
-pub use file_error::FileError;
 pub use network::Network;
 pub use options::{ExportOptions, TaskWeights, TrainOptions};
 use prompts::{Similarities, WithoutPrompt};

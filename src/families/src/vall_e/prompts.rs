@@ -11,7 +11,7 @@ use flowmill_corpus::id_of_path;
 use flowmill_nn::random::RngKey;
 use serde_json::Value;
 
-use super::file_error::FileError;
+use crate::FileError;
 
 /// Random numbers of a prompt's length.
 const OF_LENGTH: u64 = 1;

@@ -14,7 +14,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::file_error::FileError;
+use crate::FileError;
 
 /// The number before a text of bytes. Neither it nor [`BYTES_END`] is a byte of text.
 const BYTES_BEGIN: u32 = 1;
