@@ -67,11 +67,11 @@ impl<K: Kind> Registered for Entry<K> {
     }
 
     fn default(&self) -> Chosen {
-        Chosen(Arc::new(Settings(K::default())))
+        Chosen::new(K::default())
     }
 
     fn read(&self, recipe: &Recipe, key: &str) -> Result<Chosen, RecipeError> {
-        Ok(Chosen(Arc::new(Settings(recipe.shared::<K>(key, &[KIND])?))))
+        Ok(Chosen::new(recipe.shared::<K>(key, &[KIND])?))
     }
 
     fn open(&self, state: &State, device: &Device) -> Result<Box<dyn Extractor>, StateError> {
@@ -292,6 +292,11 @@ impl Serialize for Chosen {
 }
 
 impl Chosen {
+    /// Chooses the kind of these settings.
+    pub fn new<K: Kind>(settings: K) -> Self {
+        Self(Arc::new(Settings(settings)))
+    }
+
     /// The name of the kind.
     pub fn kind(&self) -> &'static str {
         self.0.kind()

@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::within;
-use crate::extractors::{dac, encodec};
+use crate::extractors::{dac, encodec, registry};
 use crate::weights::Pretrained;
 use crate::{
-    Codec, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Kind, Media, State, StateError,
-    Weights,
+    Chosen, Codec, Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Kind, Media, State,
+    StateError, Weights,
 };
 
 /// The extractor's kind.
@@ -65,47 +65,18 @@ impl Default for ImportCodesConfig {
     }
 }
 
-/// The settings of the codec's own extractor.
-enum Own {
-    Encodec(encodec::EncodecConfig),
-    Dac(dac::DacConfig),
-}
-
-impl Own {
-    fn columns(&self) -> Vec<Column> {
-        match self {
-            Self::Encodec(config) => config.columns(),
-            Self::Dac(config) => config.columns(),
-        }
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        match self {
-            Self::Encodec(config) => config.check(),
-            Self::Dac(config) => config.check(),
-        }
-    }
-
-    fn fit(&self, seed: u64, root: &Path) -> Result<Box<dyn Fit>, ConfigError> {
-        match self {
-            Self::Encodec(config) => config.fit(seed, root),
-            Self::Dac(config) => config.fit(seed, root),
-        }
-    }
-}
-
 impl ImportCodesConfig {
     /// Returns the settings of the codec's own extractor; `None` without a codec.
-    fn own(&self) -> Option<Own> {
+    fn own(&self) -> Option<Chosen> {
         let &Self { levels, vocabulary: codebook_size, rate, codec, .. } = self;
         let weights = self.weights.clone();
         Some(match codec? {
-            ImportedCodec::Encodec => Own::Encodec(encodec::EncodecConfig { weights, levels, codebook_size }),
+            ImportedCodec::Encodec => Chosen::new(encodec::EncodecConfig { weights, levels, codebook_size }),
             ImportedCodec::Dac => {
                 let published = dac::DacConfig { weights, levels, codebook_size, ..dac::DacConfig::default() };
                 let is = |sample_rate: u32| (rate - f64::from(sample_rate) / 320.0).abs() < 1e-6;
                 let slower = [16_000, 24_000].into_iter().find(|sample_rate| is(*sample_rate));
-                Own::Dac(match slower {
+                Chosen::new(match slower {
                     Some(sample_rate) => dac::DacConfig { sample_rate, hop_length: 320, ..published },
                     None => published,
                 })
@@ -115,18 +86,12 @@ impl ImportCodesConfig {
 }
 
 /// Splits a state into the settings of this kind and the state of the codec, if it has one.
-fn parts(state: &State) -> Result<(ImportCodesConfig, Option<(ImportedCodec, State)>), StateError> {
+fn parts(state: &State) -> Result<(ImportCodesConfig, Option<State>), StateError> {
     state.expect_kind(KIND)?;
     let mut settings = state.settings().clone();
     let of_codec = settings.as_object_mut().and_then(|settings| settings.remove(CODEC));
     let config: ImportCodesConfig = State::new(KIND, settings).settings_as(KIND)?;
-    let codec = config.codec.zip(of_codec).map(|(codec, settings)| {
-        let kind = match codec {
-            ImportedCodec::Encodec => encodec::KIND,
-            ImportedCodec::Dac => dac::KIND,
-        };
-        (codec, state.part(CODEC, kind, settings))
-    });
+    let codec = config.own().zip(of_codec).map(|(own, settings)| state.part(CODEC, own.kind(), settings));
     Ok((config, codec))
 }
 
@@ -149,8 +114,7 @@ impl Kind for ImportCodesConfig {
 
     fn codec(state: &State, device: &Device) -> Result<Option<Box<dyn Codec>>, StateError> {
         match parts(state)?.1 {
-            Some((ImportedCodec::Encodec, state)) => encodec::EncodecConfig::codec(&state, device),
-            Some((ImportedCodec::Dac, state)) => dac::DacConfig::codec(&state, device),
+            Some(state) => registry().codec(&state, device),
             None => Ok(None),
         }
     }
@@ -200,7 +164,7 @@ impl Kind for ImportCodesConfig {
 /// Reads codes from the files of rows, and with the codec those of recordings.
 pub struct ImportCodes {
     config: ImportCodesConfig,
-    codec: Option<(ImportedCodec, State)>,
+    codec: Option<State>,
     device: Device,
     /// The codec's own extractor, once a recording asked for it.
     opened: OnceLock<Result<Box<dyn Extractor>, String>>,
@@ -209,12 +173,9 @@ pub struct ImportCodes {
 impl ImportCodes {
     /// Returns the codec's own extractor; `None` without a codec.
     fn own(&self) -> Option<Result<&dyn Extractor, ExtractError>> {
-        let (codec, state) = self.codec.as_ref()?;
-        let open = || match codec {
-            ImportedCodec::Encodec => encodec::EncodecConfig::open(state, &self.device),
-            ImportedCodec::Dac => dac::DacConfig::open(state, &self.device),
-        };
-        let opened = self.opened.get_or_init(|| open().map_err(|error| error.to_string()));
+        let state = self.codec.as_ref()?;
+        let open = || registry().open(state, &self.device).map_err(|error| error.to_string());
+        let opened = self.opened.get_or_init(open);
         Some(opened.as_ref().map(AsRef::as_ref).map_err(|error| ExtractError::Machine(error.clone())))
     }
 }
