@@ -69,4 +69,4 @@ pub use renderer::{MOTION, PORTRAIT, REFERENCE, RenderError, Renderer, portrait_
 pub use rows::{Interrupted, RowEvents, RowWork, apply, fit_parts, fit_rows, for_each_row};
 pub use state::State;
 pub use video::VideoPart;
-pub use weights::{Pretrained, Weights};
+pub use weights::{Pretrained, Weights, required as required_weights};

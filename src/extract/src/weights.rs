@@ -64,8 +64,11 @@ impl Weights {
     }
 }
 
-/// The weights that a recipe must name under `field`.
-pub(super) fn required<'a>(
+/// Returns the weights that a recipe must name under `field`.
+///
+/// # Errors
+/// When it names none; `published` says which are missing.
+pub fn required<'a>(
     field: &'static str,
     weights: Option<&'a Weights>,
     published: &str,

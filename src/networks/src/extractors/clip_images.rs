@@ -7,7 +7,8 @@ use candle_core::Device;
 use flowmill_corpus::{Array, ColumnSpec, DType, Role};
 use flowmill_extract::extractors::pixels::{ImageFilter, ImageResize, ImageTransform};
 use flowmill_extract::{
-    Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Kind, Media, Pretrained, State, StateError,
+    Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Kind, Media, State, StateError, Weights,
+    required_weights,
 };
 use flowmill_image::Raster;
 use flowmill_nn::init::Builder;
@@ -35,9 +36,6 @@ pub const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// The parts of CLIP that embed images.
 const IMAGES: [&str; 2] = ["clip.vision_model.", "clip.visual_projection."];
 
-/// The name of weights that are drawn.
-const RANDOM: &str = "random";
-
 /// Settings of the `clip-images` extractor.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -46,17 +44,17 @@ pub struct ClipImagesConfig {
     /// `random`, to try a run without any. Required.
     ///
     /// Counterparts: PMG's `model.clip`.
-    pub weights: PathBuf,
+    pub weights: Option<Weights>,
 }
 
 impl ClipImagesConfig {
     fn is_random(&self) -> bool {
-        self.weights == Path::new(RANDOM)
+        self.weights == Some(Weights::Random)
     }
 
     /// Reads or draws the weights of the image transformer as a state.
     fn load(&self, seed: u64, root: &Path) -> Result<State, StateError> {
-        let folder = root.join(&self.weights);
+        let folder = mapped::place(self.weights.as_ref(), root);
         let fail = |problem: &dyn std::fmt::Display| mapped::unusable(&folder, problem);
         let network = match self.is_random() {
             true => random(),
@@ -112,7 +110,7 @@ impl Kind for ClipImagesConfig {
     const NAME: &'static str = KIND;
     const ABOUT: &'static str = "Embeddings of all images of a row by CLIP, at unit length.";
     const PATHS: &'static [&'static str] = &["weights"];
-    const WORDS: &'static [&'static str] = &[RANDOM];
+    const WORDS: &'static [&'static str] = &["random"];
     const MEDIA: &'static [Role] = &[Role::Images];
     const NETWORK: bool = true;
 
@@ -125,29 +123,20 @@ impl Kind for ClipImagesConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        match self.weights.as_os_str().is_empty() {
-            false => Ok(()),
-            true => {
-                let problem = format!("missing: the folder of a CLIP, or `{RANDOM}` to try a run without any");
-                Err(ConfigError::new("weights", problem))
-            }
-        }
+        required_weights("weights", self.weights.as_ref(), "the folder of a CLIP").map(drop)
     }
 
     fn fit(&self, seed: u64, root: &Path) -> Result<Box<dyn Fit>, ConfigError> {
         let (config, root) = (self.clone(), root.to_owned());
-        Ok(Box::new(Pretrained::new(KIND, move || {
-            let state = config.load(seed, &root)?;
-            Ok(Fitted { state, facts: vec![("weights".to_owned(), json!(config.weights))] })
-        })))
+        Ok(mapped::fit(KIND, self.weights.as_ref(), move || config.load(seed, &root)))
     }
 
     fn other_files(&self) -> Vec<&Path> {
-        if self.is_random() { Vec::new() } else { vec![&self.weights] }
+        self.weights.iter().filter_map(Weights::file).collect()
     }
 
     fn other_files_read(&self, root: &Path) -> Vec<PathBuf> {
-        if self.is_random() { Vec::new() } else { mapped::files(&root.join(&self.weights)) }
+        if self.is_random() { Vec::new() } else { mapped::files(&mapped::place(self.weights.as_ref(), root)) }
     }
 
     fn reads_seed(&self) -> bool {

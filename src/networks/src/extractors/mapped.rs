@@ -3,11 +3,27 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use flowmill_extract::{State, StateError};
+use flowmill_extract::{Fit, Fitted, Pretrained, State, StateError, Weights};
 use flowmill_nn::{Parameters, host};
+use serde_json::json;
 
 /// The endings of files of a network that are read: settings and weights.
 const READ: [&str; 2] = ["json", "safetensors"];
+
+/// Returns the fit of an extractor whose state `load` makes from these weights.
+pub(super) fn fit(
+    kind: &'static str,
+    weights: Option<&Weights>,
+    load: impl Fn() -> Result<State, StateError> + Send + Sync + 'static,
+) -> Box<dyn Fit> {
+    let facts = vec![("weights".to_owned(), json!(weights))];
+    Box::new(Pretrained::new(kind, move || Ok(Fitted { state: load()?, facts: facts.clone() })))
+}
+
+/// Returns the place of weights below `root`, the recipe's folder. Drawn ones have their name there, for messages.
+pub(super) fn place(weights: Option<&Weights>, root: &Path) -> PathBuf {
+    root.join(weights.and_then(Weights::file).unwrap_or(Path::new("random")))
+}
 
 /// Returns the settings and weights in a folder, sorted; nothing if it cannot be listed.
 pub(super) fn files(folder: &Path) -> Vec<PathBuf> {

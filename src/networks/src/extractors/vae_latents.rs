@@ -10,7 +10,8 @@ use candle_core::Device;
 use flowmill_corpus::{Array, ColumnSpec, DType, Role};
 use flowmill_extract::extractors::pixels::{ImageFilter, ImageResize, ImageTransform};
 use flowmill_extract::{
-    Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Fitted, Kind, Media, Pretrained, State, StateError,
+    Column, ConfigError, ExtractError, Extracted, Extractor, Fit, Kind, Media, State, StateError, Weights,
+    required_weights,
 };
 use flowmill_nn::init::Builder;
 use flowmill_nn::random::RngKey;
@@ -44,7 +45,7 @@ pub struct VaeLatentsConfig {
     /// its autoencoder (with the settings of a `config.json` next to it, if there is one), relative to the folder of the recipe; or `random`, to try a run without any. Required.
     ///
     /// Counterparts: PMG's `model.stable_diffusion`.
-    pub weights: PathBuf,
+    pub weights: Option<Weights>,
     /// Pixels along each axis of an image.
     ///
     /// Counterparts: PMG's `pmg.image_size`.
@@ -55,19 +56,16 @@ pub struct VaeLatentsConfig {
     pub filter: ImageFilter,
 }
 
-/// The name of weights that are drawn.
-const RANDOM: &str = "random";
-
 impl Default for VaeLatentsConfig {
     fn default() -> Self {
         let ImageTransform { size, resize, filter } = ImageTransform::default();
-        Self { weights: PathBuf::new(), size, resize, filter }
+        Self { weights: None, size, resize, filter }
     }
 }
 
 impl VaeLatentsConfig {
     fn is_random(&self) -> bool {
-        self.weights == Path::new(RANDOM)
+        self.weights == Some(Weights::Random)
     }
 
     fn image(&self) -> ImageTransform {
@@ -76,7 +74,7 @@ impl VaeLatentsConfig {
 
     /// Returns the folder of the autoencoder below `root`, the recipe's folder.
     fn folder(&self, root: &Path) -> PathBuf {
-        let given = root.join(&self.weights);
+        let given = mapped::place(self.weights.as_ref(), root);
         let inside = given.join("vae");
         if inside.is_dir() { inside } else { given }
     }
@@ -142,7 +140,7 @@ impl Kind for VaeLatentsConfig {
     const ABOUT: &'static str =
         "The latents of the first image of a row, as means and deviations, by the autoencoder of Stable Diffusion.";
     const PATHS: &'static [&'static str] = &["weights"];
-    const WORDS: &'static [&'static str] = &[RANDOM];
+    const WORDS: &'static [&'static str] = &["random"];
     const MEDIA: &'static [Role] = &[Role::Images];
     const NETWORK: bool = true;
 
@@ -155,26 +153,17 @@ impl Kind for VaeLatentsConfig {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if self.weights.as_os_str().is_empty() {
-            let problem = format!(
-                "missing: the folder of Stable Diffusion or its folder `vae`, or `{RANDOM}` to try a run without any"
-            );
-            return Err(ConfigError::new("weights", problem));
-        }
+        required_weights("weights", self.weights.as_ref(), "the folder of Stable Diffusion or its folder `vae`")?;
         self.image().check()
     }
 
     fn fit(&self, seed: u64, root: &Path) -> Result<Box<dyn Fit>, ConfigError> {
         let (config, root) = (self.clone(), root.to_owned());
-        Ok(Box::new(Pretrained::new(KIND, move || {
-            let state = config.load(seed, &root)?;
-            let facts = vec![("weights".to_owned(), json!(config.weights))];
-            Ok(Fitted { state, facts })
-        })))
+        Ok(mapped::fit(KIND, self.weights.as_ref(), move || config.load(seed, &root)))
     }
 
     fn other_files(&self) -> Vec<&Path> {
-        if self.is_random() { Vec::new() } else { vec![&self.weights] }
+        self.weights.iter().filter_map(Weights::file).collect()
     }
 
     fn other_files_read(&self, root: &Path) -> Vec<PathBuf> {
