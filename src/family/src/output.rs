@@ -125,12 +125,20 @@ fn mp4(frames: &[Image], rate: u16, audio: Option<&Audio>) -> Result<Vec<u8>, Bo
 }
 
 impl Image {
+    /// Returns the picture for encoding.
+    ///
+    /// # Errors
+    /// When the number of bytes does not fit its size.
+    pub fn raster(&self) -> Result<Raster, ImageError> {
+        Raster::new(self.width, self.height, self.rgb.clone())
+    }
+
     /// Returns the picture as PNG.
     ///
     /// # Errors
     /// When the number of bytes does not fit its size.
     pub fn to_png(&self) -> Result<Vec<u8>, ImageError> {
-        to_png(&Raster::new(self.width, self.height, self.rgb.clone())?)
+        to_png(&self.raster()?)
     }
 
     /// Returns the picture as a frame of a video.

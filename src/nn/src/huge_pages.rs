@@ -7,7 +7,7 @@ const LARGE: usize = 4 << 20;
 
 /// The system's allocator, which on Linux puts large allocations on huge pages where the kernel has them (transparent huge pages,
 /// `always` or `madvise`). With pages of 4 KiB, kernels wait for the translation of addresses, above all in virtual machines: a training
-/// step of VALL-E's quarter size took 1.8 times as long.
+/// step of VALL-E's quarter size took more than twice as long.
 ///
 /// Programs use it by `#[global_allocator]`. It changes no result.
 pub struct HugePages;

@@ -78,14 +78,8 @@ impl RowMaker<'_> {
         utterance.lang.iter().for_each(|lang| put(speech::LANG, Array::text(lang)));
         utterance.speed.iter().for_each(|speed| put(speech::SPEED, Array::scalar(*speed)));
         let (mut frames, mut seconds, mut moments) = (0, 0.0, None);
-        let mut wanted = RECORDING.iter().filter(|name| self.has(name));
-        if utterance.wav.is_empty() && wanted.clone().all(|name| *name == speech::DURATION) {
-            // Prepared codes have no recording; stage 0 found their duration.
-            if let Some(known) = utterance.duration {
-                seconds = known;
-                put(speech::DURATION, Array::scalar(seconds));
-            }
-        } else if wanted.next().is_some() {
+        let has_duration = self.has(speech::DURATION);
+        if RECORDING.iter().any(|name| self.has(name)) || has_duration && !utterance.wav.is_empty() {
             let (audio_data, audio) = self.recording(utterance)?;
             seconds = audio.seconds();
             put(speech::AUDIO_DATA, Array::scalar(audio_data));
@@ -110,6 +104,10 @@ impl RowMaker<'_> {
                 }
                 *tokens = Array::vector(ids);
             }
+        } else if let Some(known) = utterance.duration.filter(|_| has_duration) {
+            // Prepared codes have no recording; stage 0 found their duration.
+            seconds = known;
+            put(speech::DURATION, Array::scalar(seconds));
         }
         for (role, name) in MEDIA_BYTES.into_iter().filter(|(_, name)| self.has(name)) {
             let media = joined.media.get(&role).map(Vec::as_slice).unwrap_or_default();
@@ -151,8 +149,8 @@ impl RowMaker<'_> {
     }
 }
 
-/// The columns for which a recording is decoded.
-const RECORDING: [&str; 4] = [speech::AUDIO_DATA, speech::DURATION, speech::SAMPLE_RATE, speech::MEL];
+/// The columns for which a row must have a recording, which is decoded.
+const RECORDING: [&str; 3] = [speech::AUDIO_DATA, speech::SAMPLE_RATE, speech::MEL];
 
 /// Returns a mel in the form in which it is stored.
 fn stored(features: Features, store: MelStore) -> Result<Array, String> {

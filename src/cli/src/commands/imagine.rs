@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use flowmill_family::{Input, Output, Request, Synthesis};
-use flowmill_image::{Raster, to_jpeg};
+use flowmill_image::to_jpeg;
 use flowmill_stage_export::write_whole;
 use serde_json::{Value, json};
 
@@ -36,8 +36,7 @@ pub fn run(arguments: &ImagineArgs, out: &mut dyn Write) -> Result<(), Failure> 
             .with_context(|| format!("cannot create the folder {}", folder.display()))
             .map_err(Failure::Failed)?;
         for (at, image) in images.iter().enumerate() {
-            let raster = Raster::new(image.width, image.height, image.rgb.clone());
-            let bytes = raster.and_then(|raster| to_jpeg(&raster, QUALITY));
+            let bytes = image.raster().and_then(|raster| to_jpeg(&raster, QUALITY));
             let bytes = bytes.map_err(|error| Failure::Failed(error.into()))?;
             let path = folder.join(format!("gen_{at}.jpg"));
             write_whole(&path, &bytes).map_err(|error| Failure::Failed(error.into()))?;

@@ -12,7 +12,6 @@ use flowmill_image::Limits;
 use flowmill_networks::float::MotionRequest;
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
-use flowmill_video::Frame;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +20,7 @@ use super::network::Network;
 use super::rendering::Rendering;
 use super::rows::SPEECH_FEATURES;
 use super::{Description, Float, MOTION_EXTRACTOR, SPEECH_EXTRACTOR, Sampling};
+use crate::image_sheet::frame;
 
 /// The word for the emotion that a classifier hears in the voice.
 const AUTO: &str = "auto";
@@ -159,7 +159,7 @@ impl FaceSynthesizer {
     fn talk(&self, portrait: &Path, voice: &Path, name: &str) -> Result<Synthesis, BoxError> {
         let image = flowmill_image::read(portrait, &Limits::default());
         let image = image.map_err(|error| format!("{}: {error}", portrait.display()))?;
-        let picture = Frame { width: image.width(), height: image.height(), rgb: image.into_pixels() };
+        let picture = frame(&image);
         let renderer = self.rendering.required()?;
         let about = |error: flowmill_extract::RenderError| format!("{}: {error}", portrait.display());
         let face = renderer.portrait(&picture).map_err(about)?;

@@ -7,15 +7,13 @@ use flowmill_family::BoxError;
 use flowmill_image::measure::{Planes, SsimSettings, ssim};
 use flowmill_image::{Filter, Raster};
 use flowmill_networks::clip::{Clip, ClipConfig, cosine_similarities};
+use flowmill_networks::extractors::clip_images;
 use flowmill_networks::lpips::{Lpips, Trunk};
 use flowmill_networks::pretrained::{self, Role, map_weights};
 use flowmill_nn::init::Builder;
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters, Value, host};
 
-/// Mean and deviation of the color channels that CLIP was trained with.
-const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// The smallest height and width of images that LPIPS compares; smaller ones are enlarged.
 const LEAST_LPIPS: u32 = 64;
 
@@ -74,9 +72,7 @@ impl Judges {
         let embed = |images: &[Raster]| -> Result<Value, BoxError> {
             let mut values = Vec::new();
             for image in images {
-                let side = size as u32;
-                let image = image.resize_shorter(side, Filter::Bicubic)?.center_crop(side, side)?;
-                values.extend(image.to_normalized(CLIP_MEAN, CLIP_DEVIATION));
+                values.extend(clip_images::input(image, size)?);
             }
             let images = Value::from_vec(values, &[images.len(), size, size, 3])?;
             Ok(network.embed_images(&Context::inference(parameters), &images)?)

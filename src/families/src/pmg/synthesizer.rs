@@ -58,12 +58,7 @@ impl ImageSynthesizer {
     /// Returns an error if its folder or a frozen network is incomplete, or an option cannot be used.
     pub fn new(loaded: Loaded<Pmg>, options: SynthOptions, seed: u64) -> Result<Self, BoxError> {
         let own = loaded.description.sampling.clone();
-        let sampling = Sampling {
-            method: options.sampler.unwrap_or(own.images.method),
-            steps: options.steps.unwrap_or(own.images.steps),
-            guidance: options.guidance.unwrap_or(own.images.guidance),
-        };
-        sampling.check().map_err(|(key, reason)| format!("{key}: {reason}"))?;
+        let sampling = own.images.changed(options.sampler, options.steps, options.guidance)?;
         let images = options.images.unwrap_or(1);
         if !(1..=MOST_IMAGES).contains(&images) {
             return Err(format!("images: {images} is not between 1 and {MOST_IMAGES}").into());

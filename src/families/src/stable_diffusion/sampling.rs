@@ -44,6 +44,25 @@ impl Sampling {
         Ok(())
     }
 
+    /// Returns the settings with those that are given in the place of its own.
+    ///
+    /// # Errors
+    /// The setting that cannot be used.
+    pub fn changed(
+        self,
+        method: Option<Method>,
+        steps: Option<usize>,
+        guidance: Option<f32>,
+    ) -> Result<Self, BoxError> {
+        let changed = Self {
+            method: method.unwrap_or(self.method),
+            steps: steps.unwrap_or(self.steps),
+            guidance: guidance.unwrap_or(self.guidance),
+        };
+        changed.check().map_err(|(key, reason)| format!("{key}: {reason}"))?;
+        Ok(changed)
+    }
+
     /// Returns whether sampling needs the prediction without conditions.
     pub fn is_guided(&self) -> bool {
         self.guidance != 1.0

@@ -35,13 +35,7 @@ impl ImageSynthesizer {
     /// Returns an error if an option cannot be used.
     pub fn new(loaded: Loaded<StableDiffusion>, options: SynthOptions, seed: u64) -> Result<Self, BoxError> {
         let Loaded { description, model, parameters, .. } = loaded;
-        let own = description.sampling;
-        let sampling = Sampling {
-            steps: options.steps.unwrap_or(own.steps),
-            guidance: options.guidance.unwrap_or(own.guidance),
-            ..own
-        };
-        sampling.check().map_err(|(key, reason)| format!("{key}: {reason}"))?;
+        let sampling = description.sampling.changed(None, options.steps, options.guidance)?;
         Ok(Self { network: model, parameters, sampling, rng_key: RngKey::new(seed).purpose("images") })
     }
 }

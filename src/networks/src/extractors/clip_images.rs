@@ -29,9 +29,9 @@ pub const KIND: &str = "clip-images";
 pub const IMAGE_EMBEDDINGS: &str = "image_embeddings";
 
 /// The mean of each channel of the images that CLIP was trained on (`CLIPImageProcessor`).
-pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// The deviation of each channel of these images.
-pub const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+const DEVIATION: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// The parts of CLIP that embed images.
 const IMAGES: [&str; 2] = ["clip.vision_model.", "clip.visual_projection."];
@@ -100,6 +100,16 @@ fn embeds(name: &str) -> bool {
     IMAGES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Returns an image as CLIP reads it, `[row, column, channel]` with `size` rows and columns: the shorter side resized, the middle cut out, the
+/// channels normalized (`CLIPImageProcessor`).
+///
+/// # Errors
+/// [`ExtractError::Media`] for an image whose proportions are too extreme.
+pub fn input(image: &Raster, size: usize) -> Result<Vec<f32>, ExtractError> {
+    let transform = ImageTransform { size, resize: ImageResize::CenterCrop, filter: ImageFilter::Bicubic };
+    Ok(transform.apply(image)?.to_normalized(MEAN, DEVIATION))
+}
+
 /// The columns.
 fn columns() -> Vec<Column> {
     let spec = ColumnSpec::new(IMAGE_EMBEDDINGS, DType::F32).axis("image").axis("value");
@@ -148,7 +158,8 @@ impl Kind for ClipImagesConfig {
 pub struct ClipImages {
     network: Clip,
     parameters: Parameters,
-    image: ImageTransform,
+    /// Pixels along each axis of an image that the network reads.
+    size: usize,
     /// One row at a time: the network uses all threads itself.
     turn: Mutex<()>,
 }
@@ -172,13 +183,7 @@ impl ClipImages {
             Clip::new(builder.scope("clip").without_values(), &clip).map_err(|error| fail(error.to_string()))?;
         mapped::restore(state, &mut parameters, embeds)?;
         parameters.to_device(device).map_err(|error| fail(error.to_string()))?;
-        // As `CLIPImageProcessor`: the shorter side, then the middle.
-        let image = ImageTransform {
-            size: clip.image.image_size,
-            resize: ImageResize::CenterCrop,
-            filter: ImageFilter::Bicubic,
-        };
-        Ok(Self { network, parameters, image, turn: Mutex::new(()) })
+        Ok(Self { network, parameters, size: clip.image.image_size, turn: Mutex::new(()) })
     }
 
     /// Returns the embedding of each image at unit length, and its width.
@@ -188,14 +193,14 @@ impl ClipImages {
     pub fn embed(&self, images: &[Raster]) -> Result<(Vec<f32>, usize), ExtractError> {
         let mut pixels = Vec::new();
         for image in images {
-            pixels.extend(self.image.apply(image)?.to_normalized(MEAN, DEVIATION));
+            pixels.extend(input(image, self.size)?);
         }
         let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.forward(pixels, images.len()).map_err(|error| ExtractError::Media(error.to_string()))
     }
 
     fn forward(&self, pixels: Vec<f32>, count: usize) -> Result<(Vec<f32>, usize), ClipError> {
-        let size = self.image.size;
+        let size = self.size;
         let device = self.parameters.device();
         let images = host::tensor(pixels, &[count, size, size, 3])?.to_device(&device).map_err(NnError::from)?;
         let embeddings = self.network.embed_images(&Context::inference(&self.parameters), &Value::plain(images)?)?;
