@@ -30,6 +30,7 @@ mod gone_files;
 mod idempotence;
 mod import;
 mod last_save;
+mod launchers;
 mod leakage;
 mod log;
 mod long_recordings;

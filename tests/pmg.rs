@@ -147,6 +147,7 @@ fn soft_prompts_go_through_all_stages_and_make_images() {
     }
     assert!(exported.join("samples/grid.png").is_file() && exported.join("samples/d.png").is_file());
     imagines(&corpus, &exported);
+    single_file(&corpus);
     other_base(&corpus);
 }
 
@@ -193,6 +194,118 @@ fn imagines(corpus: &Corpus, exported: &Path) {
     imagine(corpus, "test.json", "bad", &["--sampler", "best"]).expect_code(1).expect_words(&["best"]);
     imagine(corpus, "none.json", "bad", &[]).expect_code(1).expect_words(&["none.json"]);
     assert!(exported.join("prompt.safetensors").is_file());
+}
+
+/// Checks that the diffusion model may be one file with the names of the first implementation: the soft prompts become the same.
+fn single_file(corpus: &Corpus) {
+    let base = corpus.path("exp/base/6-export");
+    for part in ["unet", "vae", "text_encoder", "scheduler", "tokenizer"] {
+        copy(&base.join(part), &corpus.path("single").join(part));
+    }
+    let mut tensors = Vec::new();
+    for (part, rename) in
+        [("unet", unet_name as fn(&str) -> String), ("vae", autoencoder_name), ("text_encoder", text_name)]
+    {
+        for entry in fs::read_dir(base.join(part)).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.extension().is_some_and(|kind| kind == "safetensors") {
+                let file = flowmill_weights::read(&entry).unwrap();
+                tensors.extend(file.tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)));
+                fs::remove_file(corpus.path("single").join(part).join(entry.file_name().unwrap())).unwrap();
+            }
+        }
+    }
+    tensors.push(("model_ema.decay".to_owned(), candle_core::Tensor::new(0f32, &candle_core::Device::Cpu).unwrap()));
+    tensors.sort_by(|one, other| one.0.cmp(&other.0));
+    flowmill_weights::write(&corpus.path("single/model.safetensors"), &tensors, &Default::default()).unwrap();
+    let file = "single/model.safetensors";
+    let sets = [format!("train.stable_diffusion={file}"), format!("tokens.extractor.weights={file}")];
+    run(corpus, ".", &["--exp", "exp/single", "--set", &sets[0], "--set", &sets[1]]).expect_code(0);
+    let steps = |experiment: &str| {
+        let lines = metrics(&corpus.path(&format!("exp/{experiment}/4-train/metrics.jsonl")));
+        lines.into_iter().map(|line| line["loss"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(steps("users"), steps("single"));
+    let scores = |experiment: &str| json(&corpus.path(&format!("exp/{experiment}/6-export/scores.json")));
+    assert_eq!(scores("users")["noise"], scores("single")["noise"]);
+    let own = ["imagine", "--model", "exp/single/6-export", "--user", "test.json", "--out", "three", "--steps", "3"];
+    flowmill(corpus.folder.path(), &own).expect_code(0);
+    let image = |path: &str| fs::read(corpus.path(path)).unwrap();
+    assert!(image("one/sample_0000/gen_0.jpg") == image("three/sample_0000/gen_0.jpg"));
+}
+
+/// The name of a weight of the U-Net in the first implementation; the model of these tests has two levels of one residual block.
+fn unet_name(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').collect();
+    let inner = |from: usize| {
+        let own = parts[from..].join(".");
+        let names = [
+            ("norm1.", "in_layers.0."),
+            ("conv1.", "in_layers.2."),
+            ("time_emb_proj.", "emb_layers.1."),
+            ("norm2.", "out_layers.0."),
+            ("conv2.", "out_layers.3."),
+            ("conv_shortcut.", "skip_connection."),
+        ];
+        let found = names.iter().find(|(new, _)| parts[from - 2] == "resnets" && own.starts_with(new));
+        found.map_or_else(|| own.clone(), |(new, old)| own.replacen(new, old, 1))
+    };
+    let number = |at: usize| parts[at].parse::<usize>().unwrap();
+    let published = match parts[..] {
+        ["conv_in", last] => format!("input_blocks.0.0.{last}"),
+        ["conv_norm_out", last] => format!("out.0.{last}"),
+        ["conv_out", last] => format!("out.2.{last}"),
+        ["time_embedding", "linear_1", last] => format!("time_embed.0.{last}"),
+        ["time_embedding", "linear_2", last] => format!("time_embed.2.{last}"),
+        ["mid_block", "attentions", ..] => format!("middle_block.1.{}", inner(3)),
+        ["mid_block", "resnets", ..] => format!("middle_block.{}.{}", 2 * number(2), inner(3)),
+        ["down_blocks", _, "resnets", ..] => format!("input_blocks.{}.0.{}", 1 + 2 * number(1), inner(4)),
+        ["down_blocks", _, "attentions", ..] => format!("input_blocks.{}.1.{}", 1 + 2 * number(1), inner(4)),
+        ["down_blocks", _, "downsamplers", "0", "conv", last] => {
+            format!("input_blocks.{}.0.op.{last}", 2 + 2 * number(1))
+        }
+        ["up_blocks", _, "resnets", ..] => format!("output_blocks.{}.0.{}", 2 * number(1) + number(3), inner(4)),
+        ["up_blocks", _, "attentions", ..] => format!("output_blocks.{}.1.{}", 2 * number(1) + number(3), inner(4)),
+        ["up_blocks", _, "upsamplers", "0", "conv", last] => {
+            format!("output_blocks.{}.1.conv.{last}", 2 * number(1) + 1)
+        }
+        _ => panic!("{name}"),
+    };
+    format!("model.diffusion_model.{published}")
+}
+
+/// The name of a weight of the autoencoder in the first implementation, which counts the levels of the decoder down.
+fn autoencoder_name(name: &str) -> String {
+    let parts: Vec<&str> = name.split('.').collect();
+    let layer = |own: &[&str]| own.join(".").replace("conv_shortcut", "nin_shortcut");
+    let published = match parts[..] {
+        [half, "conv_norm_out", last] => format!("{half}.norm_out.{last}"),
+        [half, "mid_block", "resnets", block, ref own @ ..] => {
+            format!("{half}.mid.block_{}.{}", block.parse::<usize>().unwrap() + 1, layer(own))
+        }
+        [half, "mid_block", "attentions", "0", ref own @ ..] => {
+            let own = own.join(".").replace("group_norm", "norm").replace("to_out.0", "proj_out").replace("to_", "");
+            format!("{half}.mid.attn_1.{own}")
+        }
+        [half, "down_blocks", level, "resnets", block, ref own @ ..] => {
+            format!("{half}.down.{level}.block.{block}.{}", layer(own))
+        }
+        [half, "down_blocks", level, "downsamplers", "0", ref own @ ..] => {
+            format!("{half}.down.{level}.downsample.{}", own.join("."))
+        }
+        [half, "up_blocks", level, "resnets", block, ref own @ ..] => {
+            format!("{half}.up.{}.block.{block}.{}", 1 - level.parse::<usize>().unwrap(), layer(own))
+        }
+        [half, "up_blocks", level, "upsamplers", "0", ref own @ ..] => {
+            format!("{half}.up.{}.upsample.{}", 1 - level.parse::<usize>().unwrap(), own.join("."))
+        }
+        _ => name.to_owned(),
+    };
+    format!("first_stage_model.{published}")
+}
+
+/// The name of a weight of the encoder of captions in the first implementation.
+fn text_name(name: &str) -> String {
+    format!("cond_stage_model.transformer.{name}")
 }
 
 /// Checks that other frozen networks are noticed when a training continues and when its model is used.

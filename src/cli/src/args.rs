@@ -192,6 +192,9 @@ pub struct RunArgs {
     /// Number of threads [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub jobs: Option<u16>,
+    /// Number of processes that train together on this machine (through mpirun; the build needs the feature mpi)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub nproc: Option<u16>,
     /// Wait if another run works on the experiment, instead of failing
     #[arg(long)]
     pub wait: bool,
@@ -265,6 +268,9 @@ pub struct RunPartArgs {
     /// Number of threads [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub jobs: Option<u16>,
+    /// Number of processes that train together on this machine (through mpirun; the build needs the feature mpi)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub nproc: Option<u16>,
     /// Wait when a run works on the experiment or another process does the part, instead of failing
     #[arg(long)]
     pub wait: bool,
@@ -378,6 +384,9 @@ pub struct TrainArgs {
     /// 1000 per batch]
     #[arg(long, requires = "overfit", conflicts_with_all = ["plan_memory", "replay", "eval", "rollback"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub steps: Option<u32>,
+    /// With --plan-memory: plan for one of N processes that train together on this machine
+    #[arg(long, requires = "plan_memory", conflicts_with_all = ["overfit", "replay", "eval", "rollback"], value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub nproc: Option<u16>,
     /// Number of threads [default: one per core]
     #[arg(long, short = 'j', value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub jobs: Option<u16>,
@@ -572,19 +581,21 @@ pub struct ConvertArgs {
     pub strip_prefix: Option<String>,
 }
 
-/// Writes a recipe from the configuration of the public VALL-E trainer, of a FLOAT training, or of the public PMG code.
+/// Writes a recipe from the configuration of the public VALL-E trainer, of a FLOAT training, of the public PMG code, of Accelerate or of DeepSpeed.
 ///
 /// Keys of the configuration that have no counterpart are listed, and stand as comments at the end of the recipe. Its
 /// paths start from the folder of the configuration, where the trainer of VALL-E has `data/` or `data.h5`. A FLOAT training
 /// has a JSON file with the options of its scripts, such as `data_root`, `batch_size`, `fmt_depth` and `a_cfg_scale`. PMG
-/// has YAML with `dataset`, `model`, `training` and `pmg`.
+/// has YAML with `dataset`, `model`, `training` and `pmg`. The YAML of `accelerate config` and the JSON of DeepSpeed become a
+/// few keys of `train`, for a recipe that names the file as its `base`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   flowmill convert-config training/config.yaml               writes training/recipe.yaml
   flowmill convert-config training/config.yaml valle.yaml
   flowmill convert-config options.json float.yaml
-  flowmill convert-config configs/flickr_train.yaml pmg.yaml")]
+  flowmill convert-config configs/flickr_train.yaml pmg.yaml
+  flowmill convert-config ds_config.json processes.yaml      keys for `base: processes.yaml`")]
 pub struct ConvertConfigArgs {
     /// The configuration of the trainer
     #[arg(value_name = "CONFIG")]

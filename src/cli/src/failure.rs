@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use flowmill_collective::CollectiveError;
 use flowmill_runner::{RecipeError, RunError};
 
 use crate::style;
@@ -62,6 +63,17 @@ impl Failure {
     }
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(error) | Self::Failed(error) => write!(formatter, "{error:#}"),
+            Self::Told | Self::ToldUsage => formatter.write_str("failed"),
+            Self::Interrupted | Self::Stopped => formatter.write_str("interrupted"),
+            Self::Closed => formatter.write_str("the output was closed"),
+        }
+    }
+}
+
 impl From<RecipeError> for Failure {
     fn from(error: RecipeError) -> Self {
         Self::Usage(error.into())
@@ -96,10 +108,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Returns the kind of a recipe error or a run error, under which `docs/ERRORS.md` explains it.
+/// The kind of an error of starting or connecting several processes.
+const PROCESSES: &str = "processes";
+
+/// Returns the kind of an error, under which `docs/ERRORS.md` explains it.
 fn kind(error: &anyhow::Error) -> Option<&'static str> {
     let of_run = error.downcast_ref::<RunError>().map(RunError::kind);
-    of_run.or_else(|| error.is::<RecipeError>().then_some(RecipeError::KIND))
+    let of_recipe = || error.is::<RecipeError>().then_some(RecipeError::KIND);
+    of_run.or_else(of_recipe).or_else(|| error.is::<CollectiveError>().then_some(PROCESSES))
 }
 
 /// Prints one error: its message, then each cause that the message does not already contain.

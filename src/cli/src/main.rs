@@ -11,6 +11,7 @@ mod failure;
 mod human;
 mod inspect;
 mod logging;
+mod ranks;
 mod reference;
 mod report;
 mod stages;

@@ -3,7 +3,7 @@
 use crate::kernels::elementwise;
 use crate::kernels::gemm::{self, Matrix};
 use crate::parameters::ParameterId;
-use crate::{NnError, Precision, Result, device, host};
+use crate::{Precision, Result, device, host};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 
@@ -170,18 +170,9 @@ impl Gradients {
         Ok(())
     }
 
-    /// Adds the gradients of another batch.
-    ///
-    /// # Errors
-    /// When a parameter's gradients differ in shape.
-    pub fn accumulate(&mut self, other: Gradients) -> Result<()> {
-        for (id, tensor) in other.by_parameter {
-            if let Some(sum) = self.by_parameter.get(&id).filter(|sum| sum.dims() != tensor.dims()) {
-                return Err(NnError::shape("accumulate", format!("{:?}", sum.dims()), tensor.dims()));
-            }
-            self.insert(id, Gradient::fresh(tensor))?;
-        }
-        Ok(())
+    /// Sets the gradient of a parameter, whose memory must have no other owner.
+    pub fn set(&mut self, id: ParameterId, gradient: Tensor) {
+        self.by_parameter.insert(id, gradient);
     }
 
     /// Multiplies every gradient by a factor.

@@ -166,6 +166,11 @@ impl Parameters {
         }
     }
 
+    /// Returns whether the elements of a parameter stay in a file; see [`set_mapped`](Self::set_mapped).
+    pub fn is_mapped(&self, id: ParameterId) -> bool {
+        self.mapped(id).is_some()
+    }
+
     /// Returns the value of a parameter like [`tensor`](Self::tensor); one that stays in its file is read from there.
     ///
     /// # Errors

@@ -116,6 +116,23 @@ impl Tape {
     /// # Errors
     /// Those of [`backward`](Self::backward); also when the shapes differ.
     pub fn backward_from(&self, output: &Value, seed: Tensor) -> Result<Gradients> {
+        let mut gradients = Gradients::default();
+        self.backward_onto(output, seed, &mut gradients, &mut |_, _| Ok(()))?;
+        Ok(gradients)
+    }
+
+    /// Adds the gradients of [`backward_from`](Self::backward_from) to `sums`. Calls `arrived` for each parameter as soon as its sum is
+    /// complete, in the order of the backward pass, which differs from batch to batch if these use different parameters.
+    ///
+    /// # Errors
+    /// Those of [`backward_from`](Self::backward_from), and of `arrived`.
+    pub fn backward_onto(
+        &self,
+        output: &Value,
+        seed: Tensor,
+        sums: &mut Gradients,
+        arrived: &mut dyn FnMut(ParameterId, &Gradients) -> Result<()>,
+    ) -> Result<()> {
         if output.dims() != seed.dims() {
             return Err(NnError::shape("backward", format!("{:?}", output.dims()), seed.dims()));
         }
@@ -124,12 +141,13 @@ impl Tape {
             // The caller may hold a clone, which shares its memory.
             *last = Some(Gradient::shared(seed));
         }
-        let mut gradients = Gradients::default();
         walk(entries, slots, |_, leaf, gradient| match leaf {
-            Leaf::Parameter(id) => gradients.insert(id, gradient.round(self.precision())?),
+            Leaf::Parameter(id) => {
+                sums.insert(id, gradient.round(self.precision())?)?;
+                arrived(id, sums)
+            }
             Leaf::Outer => Ok(()),
-        })?;
-        Ok(gradients)
+        })
     }
 
     /// Runs the backward pass of a recording that is one operation of another tape, from the gradient of its output. `leaves` maps the

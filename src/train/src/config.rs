@@ -54,6 +54,11 @@ pub struct TrainConfig {
     ///
     /// Counterparts: `gradient_checkpointing`, `activation_checkpointing`.
     pub gradient_checkpointing: bool,
+    /// Division of the optimizer's state among the ranks of a training on several processes: with 1 each rank keeps and updates its share,
+    /// with 0 all of it. The results are the same bit for bit. Without other ranks it has no effect.
+    ///
+    /// Counterparts: `zero_optimization.stage` (ZeRO).
+    pub zero: u8,
     /// Decay of the moving average of the weights, such as 0.9999. The average is validated and saved next to the weights; `null`
     /// disables it.
     ///
@@ -145,6 +150,7 @@ impl Default for TrainConfig {
             precision: Precision::Fp32,
             loss_scale: None,
             gradient_checkpointing: false,
+            zero: 0,
             ema_decay: None,
             max_steps: None,
             max_epochs: None,
@@ -202,6 +208,7 @@ impl TrainConfig {
         self.optim.check()?;
         self.schedule.check(self.optim.lr)?;
         let fail = |key, reason: &str| Err(TrainError::Config { key, reason: reason.to_owned() });
+        crate::ranks::check(self)?;
         if self.accum_grad == 0 {
             return fail("accum_grad", "must be at least 1");
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use flowmill_collective::CollectiveError;
 use flowmill_nn::NnError;
 use flowmill_weights::WeightError;
 
@@ -103,6 +104,17 @@ pub enum TrainError {
         /// The setting to change.
         remedy: &'static str,
     },
+    /// Another rank of this training has failed.
+    #[error("rank {rank} failed: {message}")]
+    OtherRank {
+        /// Its number, from 0.
+        rank: usize,
+        /// Its error.
+        message: String,
+    },
+    /// The ranks of this training cannot exchange something.
+    #[error("between ranks: {0}")]
+    Ranks(CollectiveError),
     /// A device is out of memory for a batch.
     #[error(transparent)]
     DeviceMemory(Box<OutOfDeviceMemory>),

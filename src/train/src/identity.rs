@@ -156,6 +156,7 @@ mod tests {
             prefetch: 0,
             num_workers: 9,
             gradient_checkpointing: true,
+            zero: 1,
             keep: crate::KeepConfig { last: 1, best: 0, every: 7 },
             save_every: crate::Interval::Steps(7),
             validate_every: crate::Interval::Steps(7),

@@ -3,8 +3,11 @@
 //! One thread plans the epochs and issues a ticket for every batch. The loop receives the tickets in order through a bounded queue and
 //! waits on each until the worker that took the batch has filled it. At most `prefetch` batches are therefore loaded in addition to the
 //! one waited for, whatever the number of workers, and an error or panic of a worker arrives at its batch's place.
+//!
+//! If several ranks share the batches of a step, each rank loads only its [share](crate::share), but knows the order of all of them.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,20 +15,41 @@ use std::thread::Scope;
 
 use flowmill_nn::random::RngKey;
 
+use crate::share::Share;
 use crate::{DataSource, TrainError};
 
 /// The purpose of the random numbers of loading.
 pub(crate) const DATA: &str = "data";
 
-/// A batch and its place in the order.
-pub(crate) struct Loaded<B> {
+/// A batch's place in the order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Planned {
     pub(crate) epoch: u64,
     /// Number of the batch in its epoch.
     pub(crate) index: u64,
     /// True if it is the last batch of the epoch.
     pub(crate) last: bool,
     pub(crate) items: Vec<u32>,
+}
+
+/// A batch, or the part of a batch that a rank computes.
+pub(crate) struct Loaded<B> {
+    pub(crate) epoch: u64,
+    /// Number of the batch in its epoch.
+    pub(crate) index: u64,
+    /// The items that were loaded.
+    pub(crate) items: Vec<u32>,
+    /// Number of the part, from 0, if the batch is cut between ranks.
+    pub(crate) part: Option<u64>,
     pub(crate) batch: B,
+}
+
+/// The batches of a step.
+pub(crate) struct Group<B> {
+    /// All batches, in order.
+    pub(crate) planned: Vec<Planned>,
+    /// What this rank computes of them; everything if there is one rank.
+    pub(crate) own: Vec<Loaded<B>>,
 }
 
 /// Number of batches and threads to load ahead.
@@ -44,34 +68,43 @@ type Filled<B> = Result<Loaded<B>, TrainError>;
 struct Job<B> {
     epoch: u64,
     index: u64,
-    count: u64,
     items: Vec<u32>,
+    wanted: Range<usize>,
+    part: Option<u64>,
     fill: SyncSender<Filled<B>>,
+}
+
+/// A batch of the order, in the queue.
+enum Ticket<B> {
+    /// A batch, and where it arrives if this rank has a share of it.
+    Batch(Planned, Option<Receiver<Filled<B>>>),
+    /// The order of an epoch is not known.
+    Failed(TrainError),
 }
 
 /// The receiving end of the queue. Dropping it ends the threads.
 pub(crate) struct Loader<B> {
-    tickets: Receiver<Receiver<Filled<B>>>,
+    tickets: Receiver<Ticket<B>>,
 }
 
 impl<B: Send> Loader<B> {
-    /// Starts loading at batch `position` of `epoch`; ends before epoch number `epochs`, if it is set. Batches before `position` are not
-    /// read. Random choices come from `seed`.
+    /// Starts loading a share of the batches at batch `position` of `epoch`; ends before epoch number `epochs`, if it is set. Batches before
+    /// `position` are not read. Random choices come from `seed`.
     pub(crate) fn start<'scope, 'env, D>(
         scope: &'scope Scope<'scope, 'env>,
         data: &'env D,
         seed: u64,
         from: (u64, u64),
         epochs: Option<u64>,
-        ahead: Ahead,
+        (ahead, share): (Ahead, Share),
     ) -> Self
     where
         D: DataSource<Batch = B>,
         B: 'scope,
     {
-        let (give, tickets) = sync_channel(ahead.prefetch);
+        let (give, tickets) = sync_channel(ahead.prefetch.saturating_mul(share.stride()));
         let (jobs, queue) = channel::<Job<B>>();
-        scope.spawn(move || plan_ahead(data, from, epochs, &give, &jobs));
+        scope.spawn(move || plan_ahead(data, from, epochs, share, (&give, &jobs)));
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..ahead.workers.clamp(1, ahead.prefetch + 1) {
             let queue = Arc::clone(&queue);
@@ -81,18 +114,23 @@ impl<B: Send> Loader<B> {
     }
 
     /// Returns the next batches: `count`, or fewer at the end of an epoch; none after the last.
-    pub(crate) fn group(&self, count: usize) -> Result<Vec<Loaded<B>>, TrainError> {
-        let mut group: Vec<Loaded<B>> = Vec::new();
-        while group.len() < count && group.last().is_none_or(|batch| !batch.last) {
+    pub(crate) fn group(&self, count: usize) -> Result<Group<B>, TrainError> {
+        let mut group = Group { planned: Vec::<Planned>::new(), own: Vec::new() };
+        while group.planned.len() < count && group.planned.last().is_none_or(|batch| !batch.last) {
             // The sender is gone after the last epoch; a panic of its thread appears where the scope joins it.
-            let Ok(ticket) = self.tickets.recv() else {
-                break;
-            };
-            // A worker fills every ticket that it takes, even if it fails.
-            let Ok(loaded) = ticket.recv() else {
-                break;
-            };
-            group.push(loaded?);
+            match self.tickets.recv() {
+                Ok(Ticket::Batch(planned, filled)) => {
+                    // A worker fills every ticket that it takes, even if it fails.
+                    match filled.map(|filled| filled.recv()) {
+                        Some(Ok(loaded)) => group.own.push(loaded?),
+                        Some(Err(_)) => break,
+                        None => {}
+                    }
+                    group.planned.push(planned);
+                }
+                Ok(Ticket::Failed(error)) => return Err(error),
+                Err(_) => break,
+            }
         }
         Ok(group)
     }
@@ -103,28 +141,29 @@ fn plan_ahead<D: DataSource>(
     data: &D,
     (epoch, position): (u64, u64),
     epochs: Option<u64>,
-    give: &SyncSender<Receiver<Filled<D::Batch>>>,
-    jobs: &Sender<Job<D::Batch>>,
+    share: Share,
+    (give, jobs): (&SyncSender<Ticket<D::Batch>>, &Sender<Job<D::Batch>>),
 ) {
     let mut skip = position;
     for epoch in epoch..epochs.unwrap_or(u64::MAX) {
-        let (fill, ticket) = sync_channel(1);
         let batches = match plan(data, epoch) {
             Ok(batches) => batches,
             Err(error) => {
-                // The receiver is gone, so nothing needs the error.
-                drop((fill.send(Err(error)), give.send(ticket)));
+                // If the receiver is gone, nothing needs the error.
+                drop(give.send(Ticket::Failed(error)));
                 return;
             }
         };
         let count = batches.len() as u64;
         let first = usize::try_from(std::mem::take(&mut skip)).unwrap_or(usize::MAX);
-        for (index, items) in batches.into_iter().enumerate().skip(first) {
-            let (fill, ticket) = sync_channel(1);
+        for (index, items) in (0..).zip(batches).skip(first) {
+            let wanted = share.of(data, index, &items);
+            let (fill, filled) = sync_channel(1);
+            let job = wanted.map(|wanted| Job { epoch, index, items: items.clone(), wanted, part: share.part(), fill });
+            let planned = Planned { epoch, index, last: index + 1 == count, items };
             // Blocks here while enough is loaded.
-            let wanted = give.send(ticket).is_ok();
-            let job = Job { epoch, index: index as u64, count, items, fill };
-            if !wanted || jobs.send(job).is_err() {
+            let listens = give.send(Ticket::Batch(planned, job.is_some().then_some(filled))).is_ok();
+            if !listens || job.is_some_and(|job| jobs.send(job).is_err()) {
                 return;
             }
         }
@@ -135,11 +174,14 @@ fn plan_ahead<D: DataSource>(
 fn work<D: DataSource>(data: &D, seed: u64, queue: &Mutex<Receiver<Job<D::Batch>>>) {
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { epoch, index, count, items, fill }) = next else {
+        let Ok(Job { epoch, index, items, wanted, part, fill }) = next else {
             return;
         };
-        let what = || described(data, epoch, index, &items);
-        let loaded = catch_unwind(AssertUnwindSafe(|| load(data, seed, (epoch, index), count, items.clone())));
+        let what = || described(data, epoch, index, &items[wanted.clone()]);
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let loaded = load_part(data, seed, (epoch, index), &items, wanted.clone())?;
+            Ok(Loaded { part, ..loaded })
+        }));
         let loaded = loaded.unwrap_or_else(|payload| {
             Err(TrainError::Data { what: what(), source: format!("this is a bug: {}", said(payload.as_ref())).into() })
         });
@@ -161,18 +203,29 @@ pub(crate) fn plan<D: DataSource>(data: &D, epoch: u64) -> Result<Vec<Vec<u32>>,
     if batches.is_empty() { Err(TrainError::NoData { epoch }) } else { Ok(batches) }
 }
 
-/// Reads a batch, given by its epoch and its number there, of an epoch with `count` batches.
+/// Reads a batch, given by its epoch and its number there.
 pub(crate) fn load<D: DataSource>(
     data: &D,
     seed: u64,
+    place: (u64, u64),
+    items: &[u32],
+) -> Result<Loaded<D::Batch>, TrainError> {
+    load_part(data, seed, place, items, 0..items.len())
+}
+
+/// Reads the items at `wanted` of a batch, with the random choices that they have in the whole batch.
+fn load_part<D: DataSource>(
+    data: &D,
+    seed: u64,
     (epoch, index): (u64, u64),
-    count: u64,
-    items: Vec<u32>,
+    items: &[u32],
+    wanted: Range<usize>,
 ) -> Result<Loaded<D::Batch>, TrainError> {
     let rng_key = RngKey::new(seed).purpose(DATA).epoch(epoch).step(index);
-    let batch = data.load(&items, rng_key);
+    let batch = data.load_part(items, wanted.clone(), rng_key);
+    let items = items[wanted].to_vec();
     let batch = batch.map_err(|source| TrainError::Data { what: described(data, epoch, index, &items), source })?;
-    Ok(Loaded { epoch, index, last: index + 1 == count, items, batch })
+    Ok(Loaded { epoch, index, items, part: None, batch })
 }
 
 /// Describes a batch for people.
@@ -231,11 +284,11 @@ mod tests {
     /// Returns the batches of the loader from a position, up to the first error.
     fn loaded(source: &Source, from: (u64, u64), ahead: Ahead) -> (Vec<u32>, Option<TrainError>) {
         std::thread::scope(|scope| {
-            let loader = Loader::start(scope, source, 0, from, Some(3), ahead);
+            let loader = Loader::start(scope, source, 0, from, Some(3), (ahead, Share::whole()));
             let mut batches = Vec::new();
             loop {
                 source.asked.fetch_add(1, Ordering::SeqCst);
-                match loader.group(1).map(|group| group.first().map(|loaded| loaded.batch)) {
+                match loader.group(1).map(|group| group.own.first().map(|loaded| loaded.batch)) {
                     Ok(Some(batch)) => batches.push(batch),
                     Ok(None) => return (batches, None),
                     Err(error) => return (batches, Some(error)),

@@ -147,9 +147,8 @@ fn in_range<T: Task>(
 /// Returns the first batches of the first epoch.
 fn first_batches<D: DataSource>(data: &D, seed: u64, count: usize) -> Result<Vec<Loaded<D::Batch>>, TrainError> {
     let plan = loader::plan(data, 0)?;
-    let total = plan.len() as u64;
     let chosen = plan.into_iter().take(count.max(1)).enumerate();
-    chosen.map(|(index, items)| loader::load(data, seed, (0, index as u64), total, items)).collect()
+    chosen.map(|(index, items)| loader::load(data, seed, (0, index as u64), &items)).collect()
 }
 
 /// Returns a digest of every trainable parameter, which takes less memory than a copy.

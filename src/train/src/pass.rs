@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use flowmill_nn::random::RngKey;
-use flowmill_nn::{Context, Gradients, NnError, Parameters, Tape};
+use flowmill_nn::{Context, Gradients, NnError, ParameterId, Parameters, Tape};
 
 use crate::loader::{DATA, Loaded};
 use crate::metrics::Measured;
@@ -18,6 +18,40 @@ pub(crate) struct Pass {
     pub(crate) means: Measured,
     /// The loss of each batch.
     pub(crate) losses: Vec<f64>,
+    /// The batches that this rank has computed.
+    pub(crate) batches: Vec<BatchLoss>,
+}
+
+/// The loss of a batch, or of a rank's part of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BatchLoss {
+    pub(crate) loss: f64,
+    /// The parts, as names and means; NaN for one that the batch does not have.
+    pub(crate) parts: Vec<(String, f64)>,
+    /// Weight of the mean.
+    pub(crate) weight: f64,
+}
+
+/// An observer of the last backward pass of a step, in which the sum of each gradient becomes complete.
+pub(crate) trait Completion {
+    /// Called once, after the last forward pass and before its backward pass.
+    fn forward_done(&mut self, batches: &[BatchLoss], divisor: f64) -> Result<(), TrainError>;
+
+    /// Called when the sum of a parameter's gradients is complete.
+    fn arrived(&mut self, id: ParameterId, sums: &Gradients) -> Result<(), NnError>;
+}
+
+/// Nobody observes.
+struct Unobserved;
+
+impl Completion for Unobserved {
+    fn forward_done(&mut self, _: &[BatchLoss], _: f64) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn arrived(&mut self, _: ParameterId, _: &Gradients) -> Result<(), NnError> {
+        Ok(())
+    }
 }
 
 /// Computes the gradient of the mean loss over everything in `batches`, whatever the size of each, as if they were one batch. The loss is
@@ -29,24 +63,53 @@ pub(crate) fn forward_backward<T: Task>(
     loss_scale: f64,
     batches: &[Loaded<T::Batch>],
 ) -> Result<Pass, TrainError> {
-    let mut pass =
-        Pass { gradients: Gradients::default(), divisor: 0.0, means: Measured::default(), losses: Vec::new() };
+    observed(task, parameters, config, loss_scale, batches, &mut Unobserved)
+}
+
+/// The same as [`forward_backward`] with an observer.
+pub(crate) fn observed<T: Task>(
+    task: &T,
+    parameters: &Parameters,
+    config: &TrainConfig,
+    loss_scale: f64,
+    batches: &[Loaded<T::Batch>],
+    completion: &mut dyn Completion,
+) -> Result<Pass, TrainError> {
+    let mut pass = Pass {
+        gradients: Gradients::default(),
+        divisor: 0.0,
+        means: Measured::default(),
+        losses: Vec::new(),
+        batches: Vec::new(),
+    };
     let mut first_weight = None;
-    for loaded in batches {
-        let Loaded { epoch, index, batch, .. } = loaded;
+    for (at, loaded) in batches.iter().enumerate() {
+        let Loaded { epoch, index, batch, part, .. } = loaded;
         let what = || training_on(loaded);
         let rng_key = RngKey::new(config.seed).purpose("train").epoch(*epoch).step(*index);
         let tape = Tape::with_precision(config.precision);
-        let context = Context::training(parameters, &tape, rng_key.purpose("layers"));
+        let layers = rng_key.purpose("layers");
+        // Layers draw by position in the batch, so the parts of a batch need draws of their own.
+        let layers = part.map_or(layers, |part| layers.purpose("part").sample(part));
+        let context = Context::training(parameters, &tape, layers);
         let context = context.with_checkpoints(config.gradient_checkpointing);
         let loss = task.loss(&context, batch, rng_key).map_err(|source| TrainError::Task { what: what(), source })?;
-        let total = weigh(&loss, &mut pass.means, what)?;
-        pass.losses.push(total);
+        let measured = weigh(&loss, what)?;
+        pass.means.add(measured.loss, &measured.parts, measured.weight);
+        pass.losses.push(measured.loss);
+        pass.batches.push(measured);
         let share = loss.weight / *first_weight.get_or_insert(loss.weight);
         pass.divisor += share;
-        let gradients = backward(&tape, &loss, share * loss_scale).map_err(TrainError::tensor(what()))?;
+        let is_last = at + 1 == batches.len();
+        if is_last {
+            completion.forward_done(&pass.batches, pass.divisor * loss_scale)?;
+        }
+        let arrived = &mut |id, sums: &Gradients| if is_last { completion.arrived(id, sums) } else { Ok(()) };
+        let total = loss.total.tensor();
+        let seed = Tensor::full((share * loss_scale) as f32, total.dims(), total.device()).map_err(NnError::from);
+        let walked = seed.and_then(|seed| tape.backward_onto(&loss.total, seed, &mut pass.gradients, arrived));
+        walked.map_err(TrainError::tensor(what()))?;
         drop(context);
-        pass.gradients.accumulate(gradients).map_err(TrainError::tensor(what()))?;
     }
     pass.divisor *= loss_scale;
     Ok(pass)
@@ -70,20 +133,20 @@ where
 {
     let mut means = Measured::default();
     for (index, items) in data.validation().iter().enumerate() {
-        validate_batch(task, parameters, data, seed, (index, items), &mut means)?;
+        let BatchLoss { loss, parts, weight } = validate_batch(task, parameters, data, seed, (index, items))?;
+        means.add(loss, &parts, weight);
     }
     Ok((means.weight > 0.0).then_some(means))
 }
 
-/// Adds the loss of one validation batch, given by its number and items, to the means.
+/// Returns the loss of one validation batch, given by its number and items.
 pub(crate) fn validate_batch<T, D>(
     task: &T,
     parameters: &Parameters,
     data: &D,
     seed: u64,
     (index, items): (usize, &[u32]),
-    means: &mut Measured,
-) -> Result<(), TrainError>
+) -> Result<BatchLoss, TrainError>
 where
     T: Task,
     D: DataSource<Batch = T::Batch>,
@@ -93,20 +156,15 @@ where
     let batch = data.load(items, rng_key.purpose(DATA));
     let batch = batch.map_err(|source| TrainError::Data { what: what(), source })?;
     let loss = task.loss(&Context::inference(parameters), &batch, rng_key);
-    weigh(&loss.map_err(|source| TrainError::Task { what: what(), source })?, means, what).map(drop)
+    weigh(&loss.map_err(|source| TrainError::Task { what: what(), source })?, what)
 }
 
-/// Adds a loss to the means and returns its value.
-fn weigh(loss: &Loss, means: &mut Measured, what: impl Fn() -> String) -> Result<f64, TrainError> {
+/// Returns the numbers of a loss.
+fn weigh(loss: &Loss, what: impl Fn() -> String) -> Result<BatchLoss, TrainError> {
     if !(loss.weight > 0.0 && loss.weight.is_finite()) {
         return Err(TrainError::Weight { what: what(), weight: loss.weight });
     }
     let total = f64::from(loss.total.scalar().map_err(TrainError::tensor(what()))?);
-    means.add(total, &loss.parts, loss.weight);
-    Ok(total)
-}
-
-fn backward(tape: &Tape, loss: &Loss, factor: f64) -> Result<Gradients, NnError> {
-    let total = loss.total.tensor();
-    tape.backward_from(&loss.total, Tensor::full(factor as f32, total.dims(), total.device())?)
+    let parts = loss.parts.iter().map(|(name, part)| ((*name).to_owned(), *part)).collect();
+    Ok(BatchLoss { loss: total, parts, weight: loss.weight })
 }

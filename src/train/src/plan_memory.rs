@@ -9,9 +9,9 @@ use flowmill_nn::{Parameters, Precision, device_memory};
 use crate::device::{is_out_of_memory, sizes};
 use crate::ema::Ema;
 use crate::loader::{self, Ahead, Loaded, Loader};
-use crate::metrics::Measured;
 use crate::optimizer::{Optimizer, Update, freeze, gradient_norms};
 use crate::setup::own_weights;
+use crate::share::Share;
 use crate::{DataSource, Observer, Task, TrainConfig, TrainError, pass, process_memory};
 
 /// Number of epochs whose batches are examined if the run has more.
@@ -177,8 +177,7 @@ where
 {
     let plan = loader::plan(data, batch.epoch)?;
     let items = &plan[batch.index as usize];
-    let load =
-        |items: &[u32]| loader::load(data, config.seed, (batch.epoch, batch.index), batch.index + 1, items.to_vec());
+    let load = |items: &[u32]| loader::load(data, config.seed, (batch.epoch, batch.index), items);
     let part = load(part(data, &plan, items))?;
     // As many as exist at a time: the waiting ones, the one on its way into the queue, and those of the step itself.
     let waiting = (0..=config.prefetch).map(|_| load(items)).collect::<Result<Vec<_>, _>>()?;
@@ -252,16 +251,17 @@ impl<T: Task> Run<'_, T> {
     ) -> Result<(), TrainError> {
         thread::scope(|scope| {
             let ahead = Ahead { prefetch: self.config.prefetch, workers: self.config.num_workers };
-            let loader = Loader::start(scope, data, self.config.seed, (batch.epoch, batch.index), None, ahead);
+            let from = (batch.epoch, batch.index);
+            let loader = Loader::start(scope, data, self.config.seed, from, None, (ahead, Share::whole()));
             for _ in 0..REHEARSED {
                 let group = loader.group(self.config.accum_grad)?;
-                self.step(parameters, &group)?;
+                self.step(parameters, &group.own)?;
             }
             Ok(())
         })?;
         let largest = data.validation().into_iter().max_by_key(|items| data.cost(items).padded);
         let Some(items) = largest else { return Ok(()) };
-        pass::validate_batch(self.task, parameters, data, self.config.seed, (0, &items), &mut Measured::default())
+        pass::validate_batch(self.task, parameters, data, self.config.seed, (0, &items)).map(drop)
     }
 
     /// Returns the memory that is constant over the steps or has a known size; `program` is the memory without a model.
@@ -288,8 +288,8 @@ pub(crate) fn constant(
         let share = if parameters.device().is_cpu() { 1 } else { 2 };
         kinds.push(("rounded weights", weights(parameters, false) / share));
     }
-    // The sum over the batches of a step, and that of the current batch.
-    kinds.push(("gradients", trainable * if config.accum_grad > 1 { 2 } else { 1 }));
+    // Gradients of further batches are added in place.
+    kinds.push(("gradients", trainable));
     kinds.push(("optimizer state", ELEMENT * state as u64));
     if averages {
         kinds.push(("moving average", trainable));

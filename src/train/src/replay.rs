@@ -63,13 +63,13 @@ where
             let fault = DumpFault::OtherUtterances { index: wanted.index, epoch: dump.epoch };
             return Err(TrainError::Dump { path: path.to_owned(), fault });
         }
-        batches.push(loader::load(data, dump.seed, (dump.epoch, wanted.index), plan.len() as u64, items)?);
+        batches.push(loader::load(data, dump.seed, (dump.epoch, wanted.index), &items)?);
     }
     let as_then = TrainConfig { seed: dump.seed, ..config.clone() };
     let pass = pass::forward_backward(task, parameters, &as_then, dump.loss_scale, &batches)?;
     let norms = gradient_norms(parameters, &pass.gradients, 1.0 / pass.divisor)?;
     Ok(Replay {
-        batches: describe(data, &batches, &pass.losses),
+        batches: describe(data, batches.iter().map(|batch| (batch.index, &*batch.items)), &pass.losses),
         gradient_norm: Figure::new(norms.total),
         gradient_norms: named_norms(&norms, parameters),
         same_run: dump.run == Identity::of(config, parameters).hash(),

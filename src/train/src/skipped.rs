@@ -13,7 +13,6 @@ use flowmill_nn::{Parameters, host};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::checkpoint::{State, checksum};
-use crate::loader::Loaded;
 use crate::optimizer::GradientNorms;
 use crate::synced::sync;
 use crate::{DataSource, LossScale, TrainError};
@@ -110,13 +109,15 @@ impl<'de> Deserialize<'de> for Figure {
     }
 }
 
-/// Describes the batches of a step with the loss of each.
-pub(crate) fn describe<D: DataSource>(data: &D, batches: &[Loaded<D::Batch>], losses: &[f64]) -> Vec<DumpedBatch> {
+/// Describes the batches of a step, given by number and items, with the loss of each.
+pub(crate) fn describe<'a, D: DataSource>(
+    data: &D,
+    batches: impl Iterator<Item = (u64, &'a [u32])>,
+    losses: &[f64],
+) -> Vec<DumpedBatch> {
     let ids = |items: &[u32]| items.iter().map(|&item| data.id(item).to_owned()).collect();
-    let entries = batches.iter().zip(losses);
-    entries
-        .map(|(batch, &loss)| DumpedBatch { index: batch.index, ids: ids(&batch.items), loss: Figure::new(loss) })
-        .collect()
+    let entries = batches.zip(losses);
+    entries.map(|((index, items), &loss)| DumpedBatch { index, ids: ids(items), loss: Figure::new(loss) }).collect()
 }
 
 /// Returns the norms by the parameters' names.

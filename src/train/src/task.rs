@@ -1,5 +1,6 @@
 //! The interfaces between the loop and the task, the data, the store of checkpoints, and the observer.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use flowmill_nn::random::RngKey;
@@ -61,6 +62,11 @@ pub trait DataSource: Sync {
     /// Reads the items of one batch. Called on a background thread, ahead of use. Random choices, such as a part of an item, come from
     /// `rng_key`, a function of the seed, the epoch and the batch's number in it, so that they do not depend on threads.
     fn load(&self, items: &[u32], rng_key: RngKey) -> Result<Self::Batch, BoxError>;
+
+    /// Reads the items at `wanted` of a batch, each with the random choices that it has when the whole batch is read.
+    fn load_part(&self, items: &[u32], wanted: Range<usize>, rng_key: RngKey) -> Result<Self::Batch, BoxError> {
+        self.load(&items[wanted], rng_key)
+    }
 
     /// Returns the batches to validate on, always the same; empty for no validation.
     fn validation(&self) -> Vec<Vec<u32>>;

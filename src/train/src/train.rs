@@ -4,6 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
+use flowmill_collective::Collective;
 use flowmill_nn::Parameters;
 
 use crate::checkpoint::{self, Contents, State};
@@ -12,11 +13,13 @@ use crate::disk_full::missed;
 use crate::ema::Ema;
 use crate::identity::Identity;
 use crate::interval::Interval;
-use crate::loader::{Ahead, Loaded, Loader};
-use crate::metrics::{Clock, Metrics, WandbRun, shorten};
+use crate::last_save::amount;
+use crate::loader::{Ahead, Group, Loader, Planned};
+use crate::metrics::{Clock, Measured, Metrics, WandbRun, shorten};
 use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
 use crate::overflow::Computed;
-use crate::pass::{self, Pass};
+use crate::pass::Pass;
+use crate::ranks::{self, Changing, Order, Ranks};
 use crate::schedule::{Horizon, Schedule};
 use crate::setup::{check_validation, horizon, own_weights};
 use crate::skipped::{self, Dump};
@@ -26,7 +29,7 @@ use crate::summary::Summary;
 use crate::waiting::Waiting;
 use crate::{
     CheckpointStore, DataSource, LossScale, Observer, Progress, RunLength, Task, TrainConfig, TrainError, coverage,
-    device, extend,
+    device, extend, process_memory,
 };
 
 /// Trains `parameters` in place until the configured end or an interruption, resuming from the newest intact checkpoint in `store`; a run
@@ -45,25 +48,65 @@ where
     T: Task,
     D: DataSource<Batch = T::Batch>,
 {
+    lead(task, parameters, data, config, (folder, store), observer, Ranks::alone())
+}
+
+/// Trains like [`train`] as rank 0 of several ranks; the others [follow](crate::follow). The ranks divide the batches of every step, so
+/// their number changes the results within rounding errors only, and it may change when a run is resumed.
+///
+/// # Errors
+/// Those of [`train`], and the errors of the other ranks.
+pub fn train_with<T, D>(
+    task: &T,
+    parameters: &mut Parameters,
+    data: &D,
+    config: &TrainConfig,
+    (folder, store): (&Path, &dyn CheckpointStore),
+    observer: &mut dyn Observer,
+    engine: &dyn Collective,
+) -> Result<Summary, TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
+    let ranks = Ranks::new(engine);
+    ranks.announce(lead(task, parameters, data, config, (folder, store), observer, ranks))
+}
+
+fn lead<T, D>(
+    task: &T,
+    parameters: &mut Parameters,
+    data: &D,
+    config: &TrainConfig,
+    (folder, store): (&Path, &dyn CheckpointStore),
+    observer: &mut dyn Observer,
+    ranks: Ranks<'_>,
+) -> Result<Summary, TrainError>
+where
+    T: Task,
+    D: DataSource<Batch = T::Batch>,
+{
     config.check()?;
-    let mut run = Run::start(task, parameters, data, config, folder, store, observer)?;
+    let mut run = Run::start(task, parameters, data, config, (folder, store), observer, ranks)?;
     run.close()?;
     let (mut interrupted, deadline, mut waiting) = (run.catch_up(), Deadline::starting_now(config), Waiting::default());
     thread::scope(|scope| {
         let from = (run.state.epoch, run.state.position);
         let ahead = Ahead { prefetch: config.prefetch, workers: config.num_workers };
-        let loader = Loader::start(scope, data, config.seed, from, config.max_epochs, ahead);
+        let share = ranks.share(config.accum_grad);
+        let loader = Loader::start(scope, data, config.seed, from, config.max_epochs, (ahead, share));
         while !run.finished() && !interrupted {
             let started = Instant::now();
-            let batches = loader.group(config.accum_grad)?;
-            if batches.is_empty() {
+            run.order_step()?;
+            let group = loader.group(config.accum_grad)?;
+            if group.planned.is_empty() {
                 break;
             }
             let data_wait = started.elapsed().as_secs_f64();
-            let mut progress = run.step(&batches).map_err(|error| run.explained(error, &batches))?;
+            let mut progress = run.step(&group).map_err(|error| run.explained(error, &group.own))?;
             (progress.data_wait, progress.seconds) = (data_wait, started.elapsed().as_secs_f64());
             waiting.add(&progress);
-            progress.items = batches.iter().map(|batch| batch.items.len() as u64).sum();
+            progress.items = group.planned.iter().map(|batch| batch.items.len() as u64).sum();
             run.observer.step(&progress);
             let asked_to_stop = !run.finished() && (run.observer.interrupted() || deadline.is_over(run.observer));
             run.record(&progress, asked_to_stop)?;
@@ -74,6 +117,7 @@ where
         Ok(())
     })?;
     waiting.tell(run.observer);
+    run.end_of_ranks()?;
     if !interrupted {
         run.metrics.finish(run.state.step)?;
     }
@@ -89,13 +133,14 @@ pub(crate) struct Run<'a, T, D> {
     pub(crate) folder: &'a Path,
     pub(crate) store: &'a dyn CheckpointStore,
     pub(crate) observer: &'a mut dyn Observer,
-    pub(crate) optimizer: Box<dyn Optimizer>,
+    pub(crate) optimizer: Box<dyn Optimizer + 'a>,
     pub(crate) schedule: Schedule,
     health: Health,
     pub(crate) ema: Option<Ema>,
     pub(crate) metrics: Metrics,
     pub(crate) state: State,
     pub(crate) steering: Steering,
+    ranks: Ranks<'a>,
     resumed_from: Option<u64>,
 }
 
@@ -109,15 +154,15 @@ where
         parameters: &'a mut Parameters,
         data: &'a D,
         config: &'a TrainConfig,
-        folder: &'a Path,
-        store: &'a dyn CheckpointStore,
+        (folder, store): (&'a Path, &'a dyn CheckpointStore),
         observer: &'a mut dyn Observer,
+        ranks: Ranks<'a>,
     ) -> Result<Self, TrainError> {
         checkpoint::check_writable(store)?;
         check_validation(data, config)?;
         optimizer::freeze(&config.optim, parameters)?;
         own_weights(parameters)?;
-        let mut optimizer = config.optim.build(parameters)?;
+        let mut optimizer = ranks::build(config, parameters, ranks)?;
         let mut ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
         let identity = Identity::of(config, parameters);
         let contents = Contents { parameters, optimizer: &mut *optimizer, ema: ema.as_mut() };
@@ -153,6 +198,12 @@ where
                 troubles.join("; ")
             ));
         }
+        // With a divided optimizer, that of rank 0 has not all of the state.
+        let whole = |step| checkpoint::optimizer_state(store, step);
+        let in_parts = config.zero > 0 && !ranks.is_alone();
+        let stored = in_parts.then(|| resumed_from.map_or(Ok(Vec::new()), whole)).transpose()?;
+        let changing = Changing { parameters, optimizer: &mut *optimizer, ema: ema.as_mut(), stored };
+        ranks::begin(changing, data, (state.epoch, state.position), ranks)?;
         let rate = state.lr.map_or(config.optim.lr, Positive::value);
         let schedule = Schedule::new(&config.schedule, rate, horizon);
         let health = Health::new(&config.optim, parameters);
@@ -173,6 +224,7 @@ where
             metrics,
             state,
             steering,
+            ranks,
             resumed_from,
         };
         run.apply_logged()?;
@@ -206,11 +258,36 @@ where
         self.state.step.is_multiple_of(self.config.log_every) || self.finished()
     }
 
-    /// Runs one step over its batches: gradient, check, update.
-    fn step(&mut self, batches: &[Loaded<T::Batch>]) -> Result<Progress, TrainError> {
+    /// Returns the learning rate of the next step and the factor on its loss.
+    fn rate_and_scale(&self) -> (f64, f64) {
         let scale = self.state.loss_scale.as_ref().map_or(1.0, LossScale::scale);
-        let pass = pass::forward_backward(self.task, self.parameters, self.config, scale, batches)?;
-        let rate = self.schedule.rate(self.state.step, self.state.epoch);
+        (self.schedule.rate(self.state.step, self.state.epoch), scale)
+    }
+
+    /// Lets the other ranks take part in the next step.
+    fn order_step(&self) -> Result<(), TrainError> {
+        let (rate, scale) = self.rate_and_scale();
+        let next = self.state.step + 1;
+        let measure = next.is_multiple_of(self.config.log_every) || next >= self.state.steps;
+        self.ranks.order(&Order::Step { rate: rate.to_bits(), scale: scale.to_bits(), measure })
+    }
+
+    /// Ends the other ranks, and reports the memory of all.
+    fn end_of_ranks(&mut self) -> Result<(), TrainError> {
+        if self.ranks.is_alone() {
+            return Ok(());
+        }
+        self.ranks.order(&Order::End)?;
+        let peaks = self.ranks.exchange(&process_memory::peak())?;
+        let peaks = peaks.iter().map(|peak| peak.map_or("?".to_owned(), amount)).collect::<Vec<_>>().join(", ");
+        self.observer.message(&format!("largest memory of ranks 0 to {}: {peaks}", self.ranks.engine.size() - 1));
+        Ok(())
+    }
+
+    /// Runs one step over its batches: gradient, check, update.
+    fn step(&mut self, group: &Group<T::Batch>) -> Result<Progress, TrainError> {
+        let (rate, scale) = self.rate_and_scale();
+        let pass = ranks::gradient(self.task, self.parameters, self.config, scale, &group.own, self.ranks)?;
         let norms = gradient_norms(self.parameters, &pass.gradients, 1.0 / pass.divisor)?;
         self.log_gradients(&pass)?;
         let computed = Computed { step: self.state.step + 1, rate, pass: &pass, norms: &norms };
@@ -236,26 +313,21 @@ where
             self.state.window.add(&pass.means, norms.total);
             self.state.skipped_in_a_row = 0;
         } else {
-            self.skip(batches, &pass, &norms, rate)?;
+            self.skip(&group.planned, &pass, &norms, rate)?;
         }
         let progress = self.progress(&pass, &norms, rate);
         let Progress { step, epoch, loss, grad_norm, rate, .. } = progress;
-        tracing::trace!(step, epoch, loss, grad_norm, rate, batches = batches.len(), overflowed, "step");
-        self.advance(batches);
+        tracing::trace!(step, epoch, loss, grad_norm, rate, batches = group.planned.len(), overflowed, "step");
+        self.advance(&group.planned);
         Ok(progress)
     }
 
     /// Skips a step: leaves the weights unchanged, counts, dumps; stops after too many.
-    fn skip(
-        &mut self,
-        batches: &[Loaded<T::Batch>],
-        pass: &Pass,
-        norms: &GradientNorms,
-        rate: f64,
-    ) -> Result<(), TrainError> {
+    fn skip(&mut self, batches: &[Planned], pass: &Pass, norms: &GradientNorms, rate: f64) -> Result<(), TrainError> {
         self.state.skipped += 1;
         self.state.skipped_in_a_row += 1;
         let (step, loss, in_a_row) = (self.state.step, pass.means.loss, self.state.skipped_in_a_row);
+        let batches = batches.iter().map(|batch| (batch.index, &*batch.items));
         let batches = skipped::describe(self.data, batches, &pass.losses);
         let mut dump = Dump::new(&self.state, rate, batches, norms, self.parameters);
         dump.write(self.folder, self.parameters, in_a_row, self.config.skipped_weights)
@@ -279,7 +351,7 @@ where
         Progress { step, steps, epoch, rate, ..Progress::measured(&pass.means, norms) }
     }
 
-    fn advance(&mut self, batches: &[Loaded<T::Batch>]) {
+    fn advance(&mut self, batches: &[Planned]) {
         if let Some(batch) = batches.last() {
             (self.state.epoch, self.state.position) =
                 if batch.last { (batch.epoch + 1, 0) } else { (batch.epoch, batch.index + 1) };
@@ -346,10 +418,15 @@ where
         }
     }
 
+    /// Returns the means over the validation batches, which the ranks share.
+    pub(crate) fn validation_means(&mut self) -> Result<Option<Measured>, TrainError> {
+        self.ranks.order(&Order::Validate)?;
+        let (task, data, seed, ranks) = (self.task, self.data, self.config.seed, self.ranks);
+        self.averaged(|parameters| ranks::validate(task, parameters, data, seed, ranks))
+    }
+
     fn validate(&mut self, epoch: u64) -> Result<(), TrainError> {
-        let (task, data, seed) = (self.task, self.data, self.config.seed);
-        let means = self.averaged(|parameters| pass::validate(task, parameters, data, seed))?;
-        let Some(means) = means else { return Ok(()) };
+        let Some(means) = self.validation_means()? else { return Ok(()) };
         self.state.validated(shorten(means.loss), self.config.early_stopping.as_ref());
         tracing::debug!(step = self.state.step, loss = means.loss, best = ?self.state.best, "validated");
         self.metrics.validation(self.state.step, epoch, &means)?;
@@ -361,6 +438,9 @@ where
         self.state.metrics = self.metrics.sync()?;
         self.state.scheduled = reason != SaveReason::Request;
         self.state.for_best = reason == SaveReason::Best;
+        if self.config.zero > 0 {
+            self.ranks.order(&Order::State)?;
+        }
         let contents =
             Contents { parameters: self.parameters, optimizer: &mut *self.optimizer, ema: self.ema.as_mut() };
         checkpoint::save(self.store, &self.state, contents)?;

@@ -1,5 +1,6 @@
 //! Training data from shards: the utterances, the order of batches, and the making of a batch.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -203,8 +204,19 @@ impl TrainingData {
     /// # Errors
     /// Returns an error if a row cannot be read or does not match the model.
     pub fn load_as(&self, model: &dyn Configured, items: &[u32], rng_key: RngKey) -> Result<Batch, BoxError> {
-        let rows = self.rows(items)?;
-        let rows = rows.iter().enumerate();
+        self.load_part_as(model, items, 0..items.len(), rng_key)
+    }
+
+    /// Loads a part of a batch, each item with the random choices that it has in the whole batch.
+    fn load_part_as(
+        &self,
+        model: &dyn Configured,
+        items: &[u32],
+        wanted: Range<usize>,
+        rng_key: RngKey,
+    ) -> Result<Batch, BoxError> {
+        let rows = self.rows(&items[wanted.clone()])?;
+        let rows = wanted.zip(&rows);
         let rows: Vec<ReaderRow<'_>> = rows.map(|(at, row)| reader_row(row, sample(items, at), rng_key)).collect();
         model.batch(&rows, &self.device)
     }
@@ -280,6 +292,10 @@ impl DataSource for TrainingData {
 
     fn load(&self, items: &[u32], rng_key: RngKey) -> Result<Batch, BoxError> {
         self.load_as(self.model.as_ref(), items, rng_key)
+    }
+
+    fn load_part(&self, items: &[u32], wanted: Range<usize>, rng_key: RngKey) -> Result<Batch, BoxError> {
+        self.load_part_as(self.model.as_ref(), items, wanted, rng_key)
     }
 
     fn validation(&self) -> Vec<Vec<u32>> {

@@ -45,11 +45,12 @@ pub const ENDS: [&str; 3] = ["max_steps", "max_epochs", "early_stopping"];
 /// Keys that do not change the weights: the intervals of measuring, writing and keeping, the prefetching of data,
 /// recomputation and the device, and the stopping of a process. Also `init_from`, whose content counts instead.
 #[cfg(test)]
-const FREE: [&str; 20] = [
+const FREE: [&str; 21] = [
     "init_from",
     "device",
     "tf32",
     "gradient_checkpointing",
+    "zero",
     "max_seconds",
     "validate_every",
     "save_every",

@@ -7,14 +7,14 @@ use std::thread;
 
 use flowmill_family::Registry;
 use flowmill_runner::{Recipe, StageError};
-use flowmill_train::{MemoryPlan, Observer};
+use flowmill_train::{DataOfRank, MemoryPlan, Observer};
 
 use crate::TrainSection;
-use crate::work::Training;
+use crate::work::{Prepared, Training};
 
 /// Trains the recipe's model on the largest batch of its data and measures the memory; see
 /// [`flowmill_train::plan_memory`]. `folder` returns the folder of a stage by number; stages up to packing must be
-/// finished. `usable` is the available memory in bytes.
+/// finished. `usable` is the available memory in bytes. The plan is for one of `ranks` processes that train together.
 ///
 /// # Errors
 /// Returns an error if data or initial weights do not match the model, and the errors of the plan.
@@ -22,7 +22,7 @@ pub fn plan_memory(
     registry: &Registry,
     recipe: &Recipe,
     folder: &dyn Fn(u8) -> PathBuf,
-    usable: Option<u64>,
+    (usable, ranks): (Option<u64>, usize),
     observer: &mut dyn Observer,
 ) -> Result<MemoryPlan, StageError> {
     let section = TrainSection::read(recipe, registry).map_err(StageError::other)?;
@@ -33,17 +33,21 @@ pub fn plan_memory(
     let pool = pool.map_err(StageError::other)?;
     let (tell, told) = channel();
     thread::scope(|scope| {
-        let planning = scope.spawn(move || pool.install(|| plan(&training, usable, &mut Teller(tell))));
+        let planning = scope.spawn(move || pool.install(|| plan(&training, usable, ranks, &mut Teller(tell))));
         told.iter().for_each(|text: String| observer.message(&text));
         planning.join().unwrap_or_else(|panic| resume_unwind(panic))
     })
 }
 
-fn plan(training: &Training, usable: Option<u64>, observer: &mut Teller) -> Result<MemoryPlan, StageError> {
-    let settings = training.section.run.clone();
-    let mut prepared = training.prepare(false, &|message| observer.tell(message))?;
-    let data = &prepared.data;
-    let plan = flowmill_train::plan_memory(&prepared.task, &mut prepared.parameters, data, &settings, usable, observer);
+fn plan(
+    training: &Training,
+    usable: Option<u64>,
+    ranks: usize,
+    observer: &mut Teller,
+) -> Result<MemoryPlan, StageError> {
+    let Prepared { data, task, mut parameters, .. } = training.prepare(false, &|message| observer.tell(message))?;
+    let (data, settings) = DataOfRank::new(&data, &training.section.run, ranks);
+    let plan = flowmill_train::plan_memory(&task, &mut parameters, &data, &settings, usable, observer);
     plan.map_err(StageError::other)
 }
 

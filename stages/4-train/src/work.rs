@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use flowmill_collective::World;
 use flowmill_family::{Artifacts, Configured, ExtractorFiles};
 use flowmill_nn::Parameters;
 use flowmill_nn::device::{self, name_of};
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::data::{DataPaths, TrainingData};
 use crate::preview::Preview;
+use crate::ranks::{self, Call};
 use crate::store::StagedCheckpoints;
 use crate::task::FamilyTask;
 use crate::watch::Watch;
@@ -119,10 +121,19 @@ impl Training {
     /// # Errors
     /// Returns the error that stops training; [`StageError::Interrupted`] after saving if the user asked to stop.
     pub fn run(&self, work: &PartWork) -> Result<PartReport, StageError> {
+        let world = flowmill_collective::world();
+        ranks::on_own_threads(&world, || self.run_in(&world, work))?
+    }
+
+    fn run_in(&self, world: &World, work: &PartWork) -> Result<PartReport, StageError> {
         let resumes = work.persisted()?.iter().any(|name| step_of(name).is_some());
         let mut prepared = self.prepare(resumes, &|message| work.message(message))?;
         let weights = prepared.parameters.element_count(true);
-        let summary = self.train(work, &mut prepared)?;
+        if world.is_shared() {
+            work.message(shared_by(world, &self.section));
+            world.ranks.call(&Call::Train { resumes }.bytes()).map_err(StageError::other)?;
+        }
+        let summary = self.train(world, work, &mut prepared)?;
         if summary.interrupted {
             return Err(StageError::Interrupted);
         }
@@ -142,7 +153,8 @@ impl Training {
         splits::check(&self.section, &self.data)?;
         let Self { artifacts, section, .. } = self;
         let config = section.model.completed(artifacts).map_err(StageError::other)?;
-        let device = device::open(section.settings.device).map_err(StageError::other)?;
+        let device = ranks::device(section.settings.device, &flowmill_collective::world());
+        let device = device::open(device).map_err(StageError::other)?;
         let data = TrainingData::open(&self.data, &config, section, device.clone())?;
         if data.train_len() == 0 {
             return Err(StageError::new("the training split has no utterances"));
@@ -183,12 +195,13 @@ impl Training {
         Ok(Prepared { config, data, task: FamilyTask { model, preview }, parameters })
     }
 
-    fn train(&self, work: &PartWork, prepared: &mut Prepared) -> Result<Summary, StageError> {
+    fn train(&self, world: &World, work: &PartWork, prepared: &mut Prepared) -> Result<Summary, StageError> {
         let store = StagedCheckpoints(work);
         let mut watch = Watch::new(work, &self.experiment, &self.results, prepared.config.as_ref());
         let Prepared { data, task, parameters, .. } = prepared;
+        let (config, folder) = (&self.section.run, work.staging_dir());
         let trained =
-            flowmill_train::train(task, parameters, data, &self.section.run, &work.staging_dir(), &store, &mut watch);
+            flowmill_train::train_with(task, parameters, data, config, (&folder, &store), &mut watch, &*world.ranks);
         trained.map_err(with_ways_on)
     }
 
@@ -313,6 +326,19 @@ fn with_ways_on(error: TrainError) -> StageError {
         }
         other => StageError::other(other),
     }
+}
+
+/// Describes the division of the work among ranks.
+fn shared_by(world: &World, section: &TrainSection) -> String {
+    let (size, engine, batches) = (world.ranks.size(), world.ranks.engine(), section.run.accum_grad);
+    let share = match batches {
+        _ if batches.is_multiple_of(size) => {
+            format!("each computes {} of the {batches} batches of a step", batches / size)
+        }
+        1 => format!("each computes 1/{size} of the batch of a step"),
+        _ => format!("each computes 1/{size} of each of the {batches} batches of a step"),
+    };
+    format!("training on {size} ranks through {engine}: {share}")
 }
 
 fn announce(tell: &dyn Fn(String), data: &TrainingData) {

@@ -1,5 +1,6 @@
 //! `flowmill convert-config CONFIG`: writes a recipe from the configuration of the public VALL-E trainer, of a FLOAT training
-//! ([`float_config`](super::float_config)), or of the public PMG code ([`pmg_config`](super::pmg_config)).
+//! ([`float_config`](super::float_config)), or of the public PMG code ([`pmg_config`](super::pmg_config)); or a part of a recipe from a
+//! configuration of Accelerate or DeepSpeed ([`distributed_config`](super::distributed_config)).
 //!
 //! [`TABLE`] says what becomes of every key of the trainer (`vall_e/config.py`); keys that it lacks are listed as keys without a counterpart.
 
@@ -12,7 +13,7 @@ use flowmill_runner::{from_yaml, to_yaml};
 use serde_json::{Map, Value, json};
 
 use super::report::write;
-use super::{float_config, pmg_config};
+use super::{distributed_config, float_config, pmg_config};
 use crate::args::ConvertConfigArgs;
 use crate::failure::Failure;
 
@@ -188,12 +189,15 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
     };
     let is_float = float_config::is_one(&config);
     let is_pmg = !is_float && pmg_config::is_one(&config);
+    let distributed = distributed_config::Kind::of(&config).filter(|_| !is_float && !is_pmg);
     if !is_float
         && !is_pmg
+        && distributed.is_none()
         && !["models", "dataset", "hyperparameters", "trainer"].iter().any(|key| config.contains_key(*key))
     {
         let problem = "it has neither `models` nor `dataset`, so it is no configuration of the public VALL-E trainer, none of FLOAT's \
-                       options (`fmt_depth`, `data_root` …), and none of PMG (`pmg`)";
+                       options (`fmt_depth`, `data_root` …), none of PMG (`pmg`), and is neither Accelerate's (`distributed_type`) nor \
+                       DeepSpeed's (`zero_optimization`, `train_micro_batch_size_per_gpu`)";
         return Err(Failure::usage(format!("{}: {problem}", input.display())));
     }
     if let Some(problem) = unsupported(&config).filter(|_| !is_pmg) {
@@ -208,10 +212,11 @@ pub fn run(arguments: &ConvertConfigArgs, out: &mut dyn Write) -> Result<(), Fai
         true => String::new(),
         false => format!("{}/", std::path::absolute(folder)?.display()),
     };
-    let (trainer, converted) = match (is_float, is_pmg) {
-        (true, _) => ("a FLOAT training", float_config::convert(&config, &below)),
-        (_, true) => ("the public PMG code", pmg_config::convert(&config, &below)),
-        _ => ("the public VALL-E trainer", convert(config, &below)),
+    let (trainer, converted) = match distributed {
+        Some(kind) => (kind.name(), distributed_config::convert(kind, &config)),
+        None if is_float => ("a FLOAT training", float_config::convert(&config, &below)),
+        None if is_pmg => ("the public PMG code", pmg_config::convert(&config, &below)),
+        None => ("the public VALL-E trainer", convert(config, &below)),
     };
     let Converted { recipe, without, not_needed } = converted;
     let listed: String = without.iter().map(|(key, value)| format!("#   {key}: {value}\n")).collect();
@@ -488,7 +493,7 @@ fn with_plain_numbers(value: Value) -> Value {
 }
 
 /// Collects the values of a tree by the paths of their keys. Empty mappings and null are left out.
-fn flatten(prefix: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {
+pub(super) fn flatten(prefix: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {
     match value {
         Value::Object(entries) => {
             for (key, value) in entries {

@@ -5,6 +5,7 @@ mod completions;
 mod convert;
 mod convert_config;
 mod ctl;
+mod distributed_config;
 mod doctor;
 mod float_config;
 mod imagine;

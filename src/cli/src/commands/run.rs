@@ -1,15 +1,20 @@
 //! `flowmill run RECIPE`: runs the stages that are not up to date.
 
-use anyhow::Context;
 use flowmill_runner::{Interrupt, Reporter, RunOptions};
 
 use crate::args::RunArgs;
 use crate::experiment::{command_line, folder, load_for, threads};
 use crate::failure::Failure;
+use crate::ranks::Together;
 use crate::stages;
 
 /// Runs the selected stages. The runner prints what happens.
 pub fn run(arguments: &RunArgs) -> Result<(), Failure> {
+    let RunArgs { recipe, device, jobs, nproc, .. } = arguments;
+    Together { recipe, device: *device, jobs: *jobs, nproc: *nproc }.run(|interrupt| lead(arguments, interrupt))
+}
+
+fn lead(arguments: &RunArgs, interrupt: Interrupt) -> Result<(), Failure> {
     let stages = stages::all();
     let recipe = load_for(&arguments.recipe, arguments.device, &stages)?;
     let experiment = folder(&arguments.recipe, &recipe)?;
@@ -23,7 +28,7 @@ pub fn run(arguments: &RunArgs) -> Result<(), Failure> {
         wait: arguments.wait,
         command: command_line(),
         version: env!("CARGO_PKG_VERSION").into(),
-        interrupt: Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?,
+        interrupt,
     };
     let reporter = if arguments.quiet { Reporter::quiet() } else { Reporter::new() };
     flowmill_runner::run(&stages, &recipe, &experiment, &options, &reporter)?;

@@ -1,15 +1,21 @@
 //! `flowmill run-part RECIPE STAGE KEY`: does one part.
 
-use anyhow::Context;
 use flowmill_runner::{Interrupt, Reporter, RunOptions};
 
 use crate::args::RunPartArgs;
 use crate::experiment::{command_line, folder, load_for, threads};
 use crate::failure::Failure;
+use crate::ranks::Together;
 use crate::stages;
 
 /// Does the part; the runner tells what happens.
 pub fn run(arguments: &RunPartArgs) -> Result<(), Failure> {
+    let RunPartArgs { of, device, jobs, nproc, .. } = arguments;
+    let together = Together { recipe: &of.recipe(), device: *device, jobs: *jobs, nproc: *nproc };
+    together.run(|interrupt| lead(arguments, interrupt))
+}
+
+fn lead(arguments: &RunPartArgs, interrupt: Interrupt) -> Result<(), Failure> {
     let stages = stages::all();
     let of = arguments.of.recipe();
     let recipe = load_for(&of, arguments.device, &stages)?;
@@ -21,7 +27,7 @@ pub fn run(arguments: &RunPartArgs) -> Result<(), Failure> {
         wait: arguments.wait,
         command: command_line(),
         version: env!("CARGO_PKG_VERSION").into(),
-        interrupt: Interrupt::on_signals().context("cannot catch Ctrl-C").map_err(Failure::Failed)?,
+        interrupt,
         ..RunOptions::default()
     };
     let reporter = if arguments.quiet { Reporter::quiet() } else { Reporter::new() };

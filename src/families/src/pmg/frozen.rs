@@ -10,30 +10,30 @@ use flowmill_nn::Parameters;
 
 use super::config::{FrozenSettings, PmgModelConfig, way};
 use super::options::{TINY, TrainOptions};
-use crate::stable_diffusion::folder::{self, FolderSettings, FrozenAutoencoder, UNET};
+use crate::stable_diffusion::files::{DiffusionFiles, DiffusionSettings};
 
 /// The folder of an exported model in an experiment.
 const EXPORT: &str = "6-export";
 
-/// The folders of the frozen networks.
+/// The places of the frozen networks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Folders {
-    /// That of the language model; none if it follows from a seed.
+    /// The folder of the language model; none if it follows from a seed.
     pub llama: Option<PathBuf>,
-    /// That of the diffusion model.
-    pub diffusion: PathBuf,
+    /// The diffusion model.
+    pub diffusion: DiffusionFiles,
 }
 
 impl Folders {
     /// Returns the folders that options name, from the folder of the recipe on.
     pub fn of(options: &TrainOptions, root: &Path) -> Self {
         let llama = (options.llama != TINY).then(|| root.join(&options.llama));
-        Self { llama, diffusion: root.join(&options.stable_diffusion) }
+        Self { llama, diffusion: DiffusionFiles::new(root.join(&options.stable_diffusion)) }
     }
 
     /// Returns all files that weights and settings are read from, in a fixed order.
     pub fn files(&self) -> Vec<PathBuf> {
-        let mut files = folder::files(&self.diffusion);
+        let mut files = self.diffusion.all();
         if let Some(llama) = &self.llama {
             files.push(llama.join("config.json"));
             files.extend(flowmill_weights::files(llama));
@@ -62,7 +62,7 @@ impl Folders {
     /// # Errors
     /// When files are missing, damaged, of an unsupported type, or those of another network.
     pub fn map(&self, parameters: &mut Parameters) -> Result<(), BoxError> {
-        map_weights(&self.diffusion.join(UNET), Role::UNet, parameters)?;
+        self.diffusion.map_unet(parameters)?;
         if let Some(llama) = &self.llama {
             map_weights(llama, Role::Llama, parameters)?;
         }
@@ -73,8 +73,8 @@ impl Folders {
 /// Reads the settings of the frozen networks; the checksum is left empty.
 fn settings(options: &TrainOptions, folders: &Folders) -> Result<FrozenSettings, KeyError> {
     let about = |key: &'static str| move |error: BoxError| KeyError::new(key, error.to_string());
-    let FolderSettings { unet, autoencoder, schedule } =
-        FolderSettings::read(&folders.diffusion).map_err(about("train.stable_diffusion"))?;
+    let DiffusionSettings { unet, autoencoder, schedule } =
+        folders.diffusion.settings().map_err(about("train.stable_diffusion"))?;
     let llama: LlamaFileConfig = match &folders.llama {
         Some(folder) => llama_config(folder).map_err(|error| about("train.llama")(error.into()))?,
         None => options.tiny.file_config(),
@@ -88,7 +88,7 @@ fn settings(options: &TrainOptions, folders: &Folders) -> Result<FrozenSettings,
         schedule,
         checksum: String::new(),
         llama_folder: folders.llama.clone(),
-        diffusion_folder: folders.diffusion.clone(),
+        diffusion_folder: folders.diffusion.place().to_owned(),
         clip_folder: None,
         lpips_file: None,
     })
@@ -110,10 +110,9 @@ pub fn check(config: &PmgModelConfig, options: &TrainOptions, root: &Path) -> Re
     let complete = PmgModelConfig { frozen: Some(Box::new(known)), ..config.clone() };
     let wrong = |key: &str, error: BoxError| KeyError::new(key, error.to_string());
     let (_, mut parameters) = build(&complete, 0).map_err(|error| wrong("train.model", error))?;
-    let mapped = map_weights(&folders.diffusion.join(UNET), Role::UNet, &mut parameters);
-    mapped.map_err(|error| wrong("train.stable_diffusion", error.into()))?;
-    FrozenAutoencoder::open(&folders.diffusion, &candle_core::Device::Cpu)
-        .map_err(|error| wrong("train.stable_diffusion", error))?;
+    let diffusion = |error| wrong("train.stable_diffusion", error);
+    folders.diffusion.map_unet(&mut parameters).map_err(diffusion)?;
+    folders.diffusion.autoencoder(&candle_core::Device::Cpu).map_err(diffusion)?;
     if let Some(llama) = &folders.llama {
         map_weights(llama, Role::Llama, &mut parameters).map_err(|error| wrong("train.llama", error.into()))?;
     }

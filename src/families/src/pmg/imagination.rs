@@ -12,7 +12,7 @@ use super::config::{FrozenSettings, PmgModelConfig};
 use super::frozen::Folders;
 use super::network::{Example, Network};
 use crate::stable_diffusion::Sampling;
-use crate::stable_diffusion::folder::{CaptionEncoder, FrozenAutoencoder, TEXT_ENCODER};
+use crate::stable_diffusion::files::{CaptionEncoder, DiffusionFiles, FrozenAutoencoder};
 use crate::stable_diffusion::sampling::Diffusion;
 
 /// Other places of the frozen networks than those that the model names.
@@ -20,7 +20,7 @@ use crate::stable_diffusion::sampling::Diffusion;
 pub struct Places {
     /// The folder of the language model.
     pub llama: Option<PathBuf>,
-    /// The folder of the diffusion model.
+    /// The folder or file of the diffusion model.
     pub stable_diffusion: Option<PathBuf>,
 }
 
@@ -46,18 +46,18 @@ impl Imagination {
         let diffusion = places.stable_diffusion.clone().unwrap_or_else(|| folder.join(diffusion_folder));
         let llama = llama_folder.as_ref().map(|own| places.llama.clone().unwrap_or_else(|| folder.join(own)));
         for (option, place) in [("--stable-diffusion", Some(&diffusion)), ("--llama", llama.as_ref())] {
-            if let Some(place) = place.filter(|place| !place.is_dir()) {
+            if let Some(place) = place.filter(|place| !place.exists()) {
                 let place = place.display();
                 return Err(format!(
-                    "there is no folder {place} with a frozen network of this model; name it with {option}"
+                    "{place} is not there, a frozen network of this model; name its place with {option}"
                 )
                 .into());
             }
         }
-        let folders = Folders { llama, diffusion };
+        let folders = Folders { llama, diffusion: DiffusionFiles::new(diffusion) };
         if folders.checksum()? != *checksum {
-            let places: Vec<String> =
-                folders.llama.iter().chain([&folders.diffusion]).map(|place| place.display().to_string()).collect();
+            let places = folders.llama.iter().map(PathBuf::as_path).chain([folders.diffusion.place()]);
+            let places: Vec<String> = places.map(|place| place.display().to_string()).collect();
             return Err(format!(
                 "{}: these are not the frozen networks that the soft prompts were trained with: their checksum differs",
                 places.join(", ")
@@ -66,9 +66,8 @@ impl Imagination {
         }
         folders.map(&mut parameters)?;
         parameters.to_device(&device)?;
-        let captions = folders.diffusion.join(TEXT_ENCODER).exists();
-        let captions = captions.then(|| CaptionEncoder::open(&folders.diffusion, &device)).transpose()?;
-        let autoencoder = FrozenAutoencoder::open(&folders.diffusion, &device)?;
+        let captions = folders.diffusion.captions(&device)?;
+        let autoencoder = folders.diffusion.autoencoder(&device)?;
         Ok(Self { config, network: model, parameters, autoencoder, captions })
     }
 

@@ -73,7 +73,8 @@ pub struct TrainOptions {
     pub llama: String,
     /// The settings of the language model `tiny`.
     pub tiny: TinyLlama,
-    /// The folder of the frozen diffusion model, as the package diffusers writes it.
+    /// The frozen diffusion model: a folder as the package diffusers writes it, or a single `.safetensors` file of Stable Diffusion 1.x.
+    /// Settings and tokenizer are read from the folders next to a single file, where they exist.
     ///
     /// Counterparts: PMG's `model.stable_diffusion`.
     pub stable_diffusion: String,

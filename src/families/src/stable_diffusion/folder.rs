@@ -1,191 +1,21 @@
-//! A latent diffusion model in a folder of the package diffusers: `vae/`, `unet/`, `text_encoder/`, `tokenizer/`, `scheduler/` and
+//! Writing a latent diffusion model as a folder of the package diffusers: `vae/`, `unet/`, `text_encoder/`, `tokenizer/`, `scheduler/` and
 //! `model_index.json`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use flowmill_family::BoxError;
-use flowmill_image::Raster;
-use flowmill_networks::clip::{TextConfig, TextTower};
-use flowmill_networks::pretrained::{self, Role, map_weights};
+use flowmill_networks::clip::TextConfig;
 use flowmill_networks::stable_diffusion::sampling::ScheduleConfig;
-use flowmill_networks::stable_diffusion::{Autoencoder, AutoencoderConfig, UNetConfig};
-use flowmill_nn::init::Builder;
-use flowmill_nn::random::RngKey;
-use flowmill_nn::{Context, Parameters, Value, host};
+use flowmill_networks::stable_diffusion::{AutoencoderConfig, UNetConfig};
 use serde_json::{Value as Json, json};
 
+use super::files::{AUTOENCODER, SCHEDULER, TEXT_ENCODER, TOKENIZER, UNET};
 use super::tokenizer::ClipTokenizer;
 
-/// The parts of a folder.
-pub const UNET: &str = "unet";
-/// The autoencoder.
-pub const AUTOENCODER: &str = "vae";
-/// The encoder of captions.
-pub const TEXT_ENCODER: &str = "text_encoder";
-/// The tokenizer of captions.
-pub const TOKENIZER: &str = "tokenizer";
-/// The noise.
-pub const SCHEDULER: &str = "scheduler";
 /// The weights of a network in its folder.
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
-
-/// The settings in a folder.
-#[derive(Debug, Clone)]
-pub struct FolderSettings {
-    /// Those of the U-Net.
-    pub unet: UNetConfig,
-    /// Those of the autoencoder.
-    pub autoencoder: AutoencoderConfig,
-    /// Those of the noise.
-    pub schedule: ScheduleConfig,
-}
-
-impl FolderSettings {
-    /// Reads the settings, and checks that the parts fit each other.
-    ///
-    /// # Errors
-    /// The file and the setting that cannot be used; nothing of the weights is read.
-    pub fn read(folder: &Path) -> Result<Self, BoxError> {
-        let unet = pretrained::unet_config(&folder.join(UNET))?;
-        let autoencoder = pretrained::autoencoder_config(&folder.join(AUTOENCODER))?;
-        let schedule = pretrained::schedule_config(&folder.join(SCHEDULER))?;
-        unet.check()?;
-        autoencoder.check()?;
-        let about =
-            |part: &str, message: String| format!("{}: {message}", folder.join(part).join("config.json").display());
-        if unet.in_channels != autoencoder.latent_channels || unet.out_channels != unet.in_channels {
-            let message = format!(
-                "`in_channels` {} and `out_channels` {} must be the `latent_channels` of the autoencoder, {}",
-                unet.in_channels, unet.out_channels, autoencoder.latent_channels
-            );
-            return Err(about(UNET, message).into());
-        }
-        let text = folder.join(TEXT_ENCODER);
-        if text.exists() {
-            let width = pretrained::text_config(&text)?.hidden_size;
-            if width != unet.cross_attention_dim {
-                let message = format!(
-                    "a text encoder of {width} channels (`hidden_size`) does not fit the U-Net, whose conditions have {} \
-                     (`cross_attention_dim`)",
-                    unet.cross_attention_dim
-                );
-                return Err(about(TEXT_ENCODER, message).into());
-            }
-        }
-        Ok(Self { unet, autoencoder, schedule })
-    }
-}
-
-/// Returns all files of a folder that its networks are read from.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for part in [UNET, AUTOENCODER, TEXT_ENCODER] {
-        let part = folder.join(part);
-        if part.exists() {
-            files.push(part.join("config.json"));
-            files.extend(flowmill_weights::files(&part));
-        }
-    }
-    files.push(folder.join(SCHEDULER).join("scheduler_config.json"));
-    files.extend(
-        ["vocab.json", "merges.txt"]
-            .map(|name| folder.join(TOKENIZER).join(name))
-            .into_iter()
-            .filter(|path| path.exists()),
-    );
-    files
-}
-
-/// A frozen autoencoder, whose weights stay in their file.
-pub struct FrozenAutoencoder {
-    network: Autoencoder,
-    parameters: Parameters,
-}
-
-impl FrozenAutoencoder {
-    /// Opens the autoencoder of a folder.
-    ///
-    /// # Errors
-    /// When settings or weights are missing or damaged.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, BoxError> {
-        let folder = folder.join(AUTOENCODER);
-        let config = pretrained::autoencoder_config(&folder)?;
-        let mut parameters = Parameters::new();
-        let mut builder = Builder::new(&mut parameters, RngKey::new(0)).without_values();
-        let network = Autoencoder::new(builder.scope(AUTOENCODER), &config)?;
-        map_weights(&folder, Role::Autoencoder, &mut parameters)?;
-        parameters.to_device(device)?;
-        Ok(Self { network, parameters })
-    }
-
-    /// Returns the images of latents `[item, height, width, channel]`, times the scaling factor.
-    ///
-    /// # Errors
-    /// When the shape does not fit.
-    pub fn decode(&self, latents: &Value) -> Result<Vec<Raster>, BoxError> {
-        let context = Context::inference(&self.parameters);
-        let factor = 1.0 / self.network.config().scaling_factor as f32;
-        rasters(&self.network.decode(&context, &latents.affine(factor, 0.0)?)?)
-    }
-}
-
-/// Returns images `[item, height, width, 3]` with values from -1 to 1 as pictures.
-///
-/// # Errors
-/// When the shape is another one.
-pub fn rasters(images: &Value) -> Result<Vec<Raster>, BoxError> {
-    let &[_, height, width, 3] = images.dims() else {
-        return Err(format!("decoded images of the shape {:?}", images.dims()).into());
-    };
-    let elements = host::read(images.tensor())?;
-    let raster = |values: &[f32]| Ok(Raster::from_signed(width as u32, height as u32, values)?);
-    elements.chunks_exact((3 * height * width).max(1)).map(raster).collect()
-}
-
-/// A frozen encoder of captions, with its tokenizer.
-pub struct CaptionEncoder {
-    tower: TextTower,
-    tokenizer: ClipTokenizer,
-    config: TextConfig,
-    parameters: Parameters,
-}
-
-impl CaptionEncoder {
-    /// Opens the encoder of a folder.
-    ///
-    /// # Errors
-    /// When settings, weights or tokenizer are missing or damaged.
-    pub fn open(folder: &Path, device: &Device) -> Result<Self, BoxError> {
-        let own = folder.join(TEXT_ENCODER);
-        let config = pretrained::text_config(&own)?;
-        let tokenizer = ClipTokenizer::open(&folder.join(TOKENIZER))?;
-        if tokenizer.size() > config.vocab_size {
-            let message = format!(
-                "its {} tokens are more than those of the text encoder, {}",
-                tokenizer.size(),
-                config.vocab_size
-            );
-            return Err(format!("{}: {message}", folder.join(TOKENIZER).display()).into());
-        }
-        let mut parameters = Parameters::new();
-        let mut builder = Builder::new(&mut parameters, RngKey::new(0)).without_values();
-        let tower = TextTower::new(builder.scope(TEXT_ENCODER).scope("text_model"), &config)?;
-        map_weights(&own, Role::TextEncoder, &mut parameters)?;
-        parameters.to_device(device)?;
-        Ok(Self { tower, tokenizer, config, parameters })
-    }
-
-    /// Returns the conditions of a caption, `[1, token, channel]`.
-    ///
-    /// # Errors
-    /// When the network cannot compute it.
-    pub fn encode(&self, caption: &str) -> Result<Value, BoxError> {
-        let tokens = self.tokenizer.encode(caption, self.config.max_position_embeddings);
-        Ok(self.tower.forward(&Context::inference(&self.parameters), &[tokens])?.hidden)
-    }
-}
 
 /// Everything that a folder is written from.
 pub struct FolderContent<'a> {

@@ -7,13 +7,15 @@
 //! | `tokenizer` | CLIP's tokenizer, read from files or fitted to captions |
 //! | `example` | from the columns of a row to a batch |
 //! | `network`, `sampling` | loss, previews, and images from noise |
-//! | `folder` | folders of the package diffusers, written and read |
+//! | `files` | published models: folders of the package diffusers, and single files |
+//! | `folder` | a folder of the package diffusers, written |
 //! | `scorer`, `scores` | the scores |
 //! | `synthesizer` | the use of a model on a caption |
 
 mod config;
 mod example;
-pub(crate) mod folder;
+pub(crate) mod files;
+mod folder;
 mod network;
 mod options;
 pub(crate) mod sampling;

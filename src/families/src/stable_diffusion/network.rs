@@ -13,7 +13,7 @@ use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, ParameterId, Parameters, Ragged, Value, host};
 
 use super::example::{Example, ExampleBatch};
-use super::folder::rasters;
+use super::files::rasters;
 use super::sampling::Diffusion;
 use super::tokenizer::ClipTokenizer;
 use super::{Description, Sampling, StableDiffusion, StableDiffusionConfig};

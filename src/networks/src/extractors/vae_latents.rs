@@ -22,7 +22,7 @@ use serde_json::json;
 
 use super::mapped;
 use crate::pretrained::{self, Role as Network};
-use crate::single_file;
+use crate::single_file::{Part, map_part};
 use crate::stable_diffusion::{Autoencoder, AutoencoderConfig, DiffusionError};
 
 /// The extractor's kind.
@@ -34,6 +34,8 @@ pub const LATENT_MEAN: &str = "latent_mean";
 /// The column of standard deviations, `[row, column, channel]`.
 pub const LATENT_DEVIATION: &str = "latent_deviation";
 
+/// The settings of a network in its folder.
+const CONFIG: &str = "config.json";
 /// The parts of the autoencoder that encode.
 const ENCODER: [&str; 2] = ["vae.encoder.", "vae.quant_conv."];
 
@@ -86,10 +88,10 @@ impl VaeLatentsConfig {
         let network = match self.is_random() {
             true => AutoencoderConfig { block_out_channels: vec![8; 4], norm_num_groups: 4, ..Default::default() },
             // Single files have no settings, unless they lie next to them; the default are those of Stable Diffusion.
-            false if folder.is_file() && !folder.with_file_name("config.json").exists() => AutoencoderConfig::default(),
             false if folder.is_file() => {
-                let beside = folder.parent().unwrap_or(Path::new(""));
-                pretrained::autoencoder_config(beside).map_err(|error| fail(&error))?
+                let read =
+                    beside(&folder).map_or_else(|| Ok(Default::default()), |own| pretrained::autoencoder_config(&own));
+                read.map_err(|error| fail(&error))?
             }
             false => pretrained::autoencoder_config(&folder).map_err(|error| fail(&error))?,
         };
@@ -100,7 +102,10 @@ impl VaeLatentsConfig {
         Autoencoder::new(builder, &network).map_err(|error| fail(&error))?;
         match (self.is_random(), folder.is_file()) {
             (true, _) => Ok(()),
-            (_, true) => single_file::map_autoencoder(&folder, network.block_out_channels.len(), &mut parameters),
+            (_, true) => {
+                let levels = network.block_out_channels.len();
+                map_part(&folder, Part::Autoencoder { levels }, &mut parameters)
+            }
             _ => pretrained::map_weights(&folder, Network::Autoencoder, &mut parameters),
         }
         .map_err(|error| fail(&error))?;
@@ -108,6 +113,11 @@ impl VaeLatentsConfig {
         mapped::store(&mut state, &parameters, encodes).map_err(|error| fail(&error))?;
         Ok(state)
     }
+}
+
+/// Returns the folder with the settings of an autoencoder in a single file: its own one, or `vae` in it.
+fn beside(file: &Path) -> Option<PathBuf> {
+    ["vae", ""].map(|folder| file.with_file_name(folder)).into_iter().find(|folder| folder.join(CONFIG).exists())
 }
 
 /// Returns whether a parameter belongs to the encoder.
@@ -171,8 +181,8 @@ impl Kind for VaeLatentsConfig {
         match (self.is_random(), folder.is_file()) {
             (true, _) => Vec::new(),
             (_, true) => {
-                let beside = folder.with_file_name("config.json");
-                std::iter::once(folder).chain(beside.exists().then_some(beside)).collect()
+                let settings = beside(&folder).map(|own| own.join(CONFIG));
+                std::iter::once(folder).chain(settings).collect()
             }
             _ => mapped::files(&folder),
         }

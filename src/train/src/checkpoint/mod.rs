@@ -107,9 +107,14 @@ pub fn save(store: &dyn CheckpointStore, state: &State, contents: Contents<'_>) 
     let Contents { parameters, optimizer, mut ema } = contents;
     let (step, scheduled, for_best) = (state.step, state.scheduled, state.for_best);
     tracing::info!(step, scheduled, for_best, validation = state.validation, "saving a checkpoint");
+    let (gathered, updates) = (optimizer.gathered_state()?, Some(optimizer.updates()));
     store.save(&name(state.step), &mut |folder| {
         write_weights(&folder.join(MODEL_FILE), &base::kept(parameters), None)?;
-        write_weights(&folder.join(OPTIMIZER_FILE), &optimizer.state(), Some(optimizer.updates()))?;
+        let path = folder.join(OPTIMIZER_FILE);
+        match &gathered {
+            Some(state) => write_weights(&path, state, updates)?,
+            None => write_weights(&path, &optimizer.state(), updates)?,
+        }
         if let Some(ema) = &mut ema {
             ema.swap(parameters)?;
             let written = write_weights(&folder.join(EMA_FILE), &base::kept(parameters), None);
@@ -224,6 +229,20 @@ fn read_optimizer(bytes: &[u8], optimizer: &mut dyn Optimizer) -> Result<(), Str
     let mut file = flowmill_weights::from_bytes(bytes, Path::new(OPTIMIZER_FILE)).map_err(|error| error.to_string())?;
     let updates = file.metadata.get(UPDATES).and_then(|text| text.parse().ok());
     optimizer.restore(updates.ok_or("the number of updates is missing")?, &mut file.tensors)
+}
+
+/// Reads the optimizer's state of a checkpoint.
+///
+/// # Errors
+/// Those of [`load`].
+pub(crate) fn optimizer_state(store: &dyn CheckpointStore, step: u64) -> Result<Vec<(String, Tensor)>, TrainError> {
+    let name = name(step);
+    let folder = store.path(&name);
+    let bytes = std::fs::read(folder.join(OPTIMIZER_FILE));
+    let bytes = bytes.map_err(|error| unreadable(&folder, OPTIMIZER_FILE, error))?;
+    let file = flowmill_weights::from_bytes(&bytes, Path::new(OPTIMIZER_FILE));
+    let file = file.map_err(|error| TrainError::checkpoint(&name, format!("{OPTIMIZER_FILE}: {error}")))?;
+    Ok(file.tensors.into_iter().collect())
 }
 
 /// Checks that every file of a checkpoint matches its checksum.

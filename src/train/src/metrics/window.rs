@@ -34,12 +34,12 @@ pub struct Measured {
 
 impl Measured {
     /// Adds another batch to the means, by weight.
-    pub fn add(&mut self, loss: f64, parts: &[(&'static str, f64)], weight: f64) {
+    pub fn add(&mut self, loss: f64, parts: &[(impl AsRef<str>, f64)], weight: f64) {
         self.weight += weight;
         let share = weight / self.weight;
         self.loss += share * (loss - self.loss);
         if self.parts.is_empty() {
-            self.parts = parts.iter().map(|(name, _)| ((*name).to_owned(), f64::NAN)).collect();
+            self.parts = parts.iter().map(|(name, _)| (name.as_ref().to_owned(), f64::NAN)).collect();
             self.present = vec![0.0; parts.len()];
         }
         for (((_, mean), present), (_, part)) in self.parts.iter_mut().zip(&mut self.present).zip(parts) {

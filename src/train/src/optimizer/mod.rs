@@ -83,7 +83,13 @@ pub trait Optimizer {
     /// those that the next step changes in place, except for state of all parameters together, which is copied.
     fn state(&self) -> Vec<(String, Tensor)>;
 
-    /// Restores a stored state.
+    /// Returns the state of all ranks on rank 0 if each rank has a part of it; all ranks must call it. `None` if [`state`](Self::state) is
+    /// the whole.
+    fn gathered_state(&self) -> Result<Option<Vec<(String, Tensor)>>, TrainError> {
+        Ok(None)
+    }
+
+    /// Restores a stored state, of which this optimizer takes its part.
     ///
     /// # Errors
     /// The tensor that is missing or has another shape.

@@ -7,7 +7,7 @@ use flowmill_nn::Parameters;
 use super::{Answer, Change, Command, Order, Positive};
 use crate::checkpoint::State;
 use crate::train::{Run, SaveReason};
-use crate::{DataSource, Progress, Task, TrainError, checkpoint, pass, samples};
+use crate::{DataSource, Progress, Task, TrainError, checkpoint, samples};
 
 impl<T, D> Run<'_, T, D>
 where
@@ -167,8 +167,7 @@ where
 
     /// Validates without changing metrics or checkpoints, which contain only what the recipe configures.
     fn eval(&mut self) -> Answer {
-        let (task, data, seed) = (self.task, self.data, self.config.seed);
-        let means = self.averaged(|parameters| pass::validate(task, parameters, data, seed));
+        let means = self.validation_means();
         match means.map_err(|error| error.to_string())? {
             Some(means) => {
                 let parts =

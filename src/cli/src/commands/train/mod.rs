@@ -31,7 +31,7 @@ pub fn run(arguments: &TrainArgs, out: &mut dyn Write) -> Result<(), Failure> {
     match (arguments.overfit, &arguments.replay) {
         (Some(batches), _) => overfit::run(&place, batches, arguments.steps, out),
         (None, Some(dump)) => replay::run(&place, dump, out),
-        (None, None) if arguments.plan_memory => plan_memory::run(&place, out),
+        (None, None) if arguments.plan_memory => plan_memory::run(&place, arguments.nproc.unwrap_or(1), out),
         (None, None) => eval::run(&place, arguments.eval_random_text_prompts, out),
     }
 }

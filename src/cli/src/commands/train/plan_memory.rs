@@ -17,12 +17,13 @@ use crate::table::print_pairs;
 /// memory, and other programs run too.
 const ROOM: f64 = 0.15;
 
-/// Measures and prints the memory. Fails if the memory is not sufficient.
-pub fn run(place: &Place, out: &mut dyn Write) -> Result<(), Failure> {
+/// Measures and prints the memory of one of `ranks` processes, which share this machine. Fails if it is not sufficient.
+pub fn run(place: &Place, ranks: u16, out: &mut dyn Write) -> Result<(), Failure> {
     make_data(place)?;
     let mut printer = Printer::new(out, place.interrupt.clone());
     let folder = |number| place.stage_dir(number);
-    let plan = flowmill_stage_train::plan_memory(&stages::families(), &place.recipe, &folder, usable(), &mut printer);
+    let of = (usable().map(|bytes| bytes / u64::from(ranks)), usize::from(ranks));
+    let plan = flowmill_stage_train::plan_memory(&stages::families(), &place.recipe, &folder, of, &mut printer);
     if let Some(error) = printer.failed {
         return Err(error.into());
     }
