@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// The settings of all these trainings: everything that has a state. No dropout, because layers draw by position in a batch, and some
 /// numbers of ranks cut batches.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "train.accum_grad=2",
     "train.ema_decay=0.9",
     "train.max_steps=12",
@@ -34,6 +34,7 @@ const SETTINGS: [&str; 7] = [
     "train.model.encoder.dropout_rate=0",
     "train.model.encoder.positional_dropout_rate=0",
     "train.model.encoder.attention_dropout_rate=0",
+    "train.model.estimator.dropout=0",
 ];
 
 /// Copies of one packed experiment.

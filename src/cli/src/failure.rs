@@ -97,17 +97,6 @@ impl From<io::Error> for Failure {
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(error) | Self::Failed(error) => write!(out, "{error:#}"),
-            Self::Told | Self::ToldUsage => write!(out, "failed"),
-            Self::Interrupted | Self::Stopped => write!(out, "interrupted"),
-            Self::Closed => write!(out, "the output was closed"),
-        }
-    }
-}
-
 /// The kind of an error of starting or connecting several processes.
 const PROCESSES: &str = "processes";
 

@@ -9,6 +9,7 @@ use crate::error::{Fault, VideoError};
 use crate::faces::{Examined, FaceDetector, follow};
 use crate::note::ClipNote;
 use crate::resize::{Region, resize};
+use crate::stabilize::stabilize;
 
 /// The part of a frame that is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +37,9 @@ pub struct Frames {
     pub crop: Crop,
     /// Distance between the face's box and each side of the crop, as a fraction of the box. Used by `crop: detect`.
     pub margin: f64,
+    /// Shifts the crops so that the upper half of the face stays in place: the movement of the head is taken out, that of the mouth stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stabilize: bool,
     /// Random changes of the frames, one draw per row.
     pub augment: AugmentOptions,
 }
@@ -43,7 +47,14 @@ pub struct Frames {
 impl Default for Frames {
     /// 25 frames of 512 x 512 pixels per second from the center, without augmentation.
     fn default() -> Self {
-        Self { fps: 25.0, size: 512, crop: Crop::Center, margin: 0.3, augment: AugmentOptions::default() }
+        Self {
+            fps: 25.0,
+            size: 512,
+            crop: Crop::Center,
+            margin: 0.3,
+            stabilize: false,
+            augment: AugmentOptions::default(),
+        }
     }
 }
 
@@ -78,19 +89,27 @@ impl Frames {
     pub fn read(&self, bytes: &[u8], name: &str, options: &ClipOptions) -> Result<Clip, VideoError> {
         self.check()?;
         let options = ClipOptions { fps: self.fps, ..options.clone() };
+        let mut clip = self.read_cropped(bytes, name, &options)?;
+        if self.stabilize {
+            stabilize(&mut clip.frames);
+        }
+        Ok(clip)
+    }
+
+    fn read_cropped(&self, bytes: &[u8], name: &str, options: &ClipOptions) -> Result<Clip, VideoError> {
         let size = self.size;
         match self.crop {
-            Crop::Given => clip::read_mapped(bytes, name, &options, |frame| {
+            Crop::Given => clip::read_mapped(bytes, name, options, |frame| {
                 if frame.width != frame.height {
                     let before = format!("{}x{}", frame.width, frame.height);
                     return Err(Fault::NotSquare { size: before });
                 }
                 Ok(resize(&frame, Region::whole(&frame), size, size))
             }),
-            Crop::Center => clip::read_mapped(bytes, name, &options, |frame| {
+            Crop::Center => clip::read_mapped(bytes, name, options, |frame| {
                 Ok(resize(&frame, Region::center_square(frame.width, frame.height), size, size))
             }),
-            Crop::Detect => self.read_face(bytes, name, &options),
+            Crop::Detect => self.read_face(bytes, name, options),
         }
     }
 

@@ -23,6 +23,7 @@ pub mod crop;
 pub mod faces;
 pub mod info;
 pub mod resize;
+pub mod stabilize;
 pub mod write;
 
 pub use clip::{Clip, ClipOptions, Frame};
