@@ -2,19 +2,23 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
+    /// The largest request of this thread, in bytes.
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
     /// Bytes that this thread holds, minus those of other threads that it freed.
     static HELD: Cell<isize> = const { Cell::new(0) };
     /// The largest number of bytes it held.
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
 
-/// The system's allocator, which records the largest request, and the bytes held by each thread.
+/// The system's allocator, which records the largest request of each thread, and the bytes that it holds.
 struct Remembering;
+
+/// Records a request of this thread.
+fn request(bytes: usize) {
+    LARGEST.set(LARGEST.get().max(bytes));
+}
 
 /// Records that this thread holds more bytes.
 fn hold(bytes: isize) {
@@ -26,21 +30,21 @@ fn hold(bytes: isize) {
 // SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Remembering {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        request(layout.size());
         hold(layout.size() as isize);
         // SAFETY: the caller keeps the contract, which is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        request(layout.size());
         hold(layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LARGEST.fetch_max(size, Ordering::Relaxed);
+        request(size);
         hold(size as isize - layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
@@ -64,7 +68,7 @@ pub fn peak<T>(work: impl FnOnce() -> T) -> (usize, T) {
     ((PEAK.get() - before) as usize, done)
 }
 
-/// Returns the largest request of this process so far, in bytes.
+/// Returns the largest request of this thread so far, in bytes.
 pub fn largest() -> usize {
-    LARGEST.load(Ordering::Relaxed)
+    LARGEST.get()
 }
