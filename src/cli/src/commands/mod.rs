@@ -9,6 +9,7 @@ mod doctor;
 mod float_config;
 mod imagine;
 mod inspect;
+mod mel_file;
 mod parity;
 mod parts;
 mod pmg_config;
@@ -23,6 +24,7 @@ mod synth;
 mod talk;
 mod train;
 mod version;
+mod vocoder;
 
 use std::io::Write;
 

@@ -12,6 +12,9 @@ const TAPS: usize = 7;
 /// Slope of the leaky rectifier before the last convolution, which is PyTorch's default.
 const LAST_SLOPE: f32 = 0.01;
 
+/// The largest number of samples per mel frame; it bounds the memory for the output of a frame.
+pub(super) const LARGEST_FACTOR: usize = 1 << 16;
+
 /// Settings that the shapes of the weights do not tell.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TrunkSettings<'a> {
@@ -144,7 +147,8 @@ impl Trunk {
 
     /// Returns the product of the factors of all levels. `None` if it is too large.
     pub(super) fn factor(&self) -> Option<usize> {
-        self.levels.iter().try_fold(1usize, |product, level| product.checked_mul(level.rate))
+        let product = self.levels.iter().try_fold(1usize, |product, level| product.checked_mul(level.rate));
+        product.filter(|factor| *factor <= LARGEST_FACTOR)
     }
 
     /// Returns the number of mel frames that a sample sees to either side.

@@ -27,7 +27,7 @@ pub use source::{Source, SourceDraws};
 use super::pieces::in_pieces;
 use super::residual::{Block, BlockForm};
 use super::spectrum::{from_polar, of_rows};
-use super::trunk::{Trunk, TrunkSettings};
+use super::trunk::{LARGEST_FACTOR, Trunk, TrunkSettings};
 use super::weights::{Loaded, Tensors};
 use super::{MelForm, Result, Vocoder, VocoderError};
 
@@ -93,7 +93,7 @@ impl Hift {
             let reason = format!("source_resblock_dilation_sizes has {found} lists for {levels} levels");
             return Err(VocoderError::Config(reason));
         }
-        let scale = trunk.factor().and_then(|factor| factor.checked_mul(hop));
+        let scale = trunk.factor().and_then(|factor| factor.checked_mul(hop)).filter(|scale| *scale <= LARGEST_FACTOR);
         let scale = scale.ok_or_else(|| UnusableWeights("the upsampling factors are too large".to_owned()))?;
         let mut fusions = Vec::new();
         let mut context = trunk.context();
