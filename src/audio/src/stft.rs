@@ -23,8 +23,8 @@ const MAX_FFT: usize = 1 << 16;
 /// Least sum of squared windows by which a sample may be divided, as in PyTorch.
 const LEAST_WEIGHT: f32 = 1e-11;
 
-/// A short-time Fourier transform with a periodic Hann window as long as the transform. A spectrum is `[frame][bin]` with `n_fft / 2 + 1` bins,
-/// each a real and an imaginary part.
+/// A short-time Fourier transform with a periodic Hann window as long as the transform. A spectrum is `[frame][bin]` with `n_fft / 2 + 1`
+/// bins, each a real and an imaginary part.
 #[derive(Debug, Clone)]
 pub struct Stft {
     n_fft: usize,
@@ -96,8 +96,8 @@ impl Stft {
         Ok(spectra)
     }
 
-    /// Returns the signal of spectra: the sum of the windowed inverse transforms, divided by the sum of the squared windows. The imaginary parts of the
-    /// first and the last bin are ignored.
+    /// Returns the signal of spectra: the sum of the windowed inverse transforms, divided by the sum of the squared windows. The imaginary
+    /// parts of the first and the last bin are ignored.
     ///
     /// # Errors
     /// [`AudioError::Shape`] if there is not a whole number of frames; [`AudioError::Config`] if the frames leave a gap.

@@ -675,8 +675,7 @@ pub struct SynthArgs {
     /// Public weights of a neural vocoder, in PyTorch's format or safetensors
     #[arg(long, value_name = "FILE")]
     pub vocoder_weights: Option<PathBuf>,
-    /// Public configuration of a neural vocoder, in JSON or YAML [default: config.json (hifigan) or config.yaml (vocos) next to the weights, otherwise that of the published
-    /// models]
+    /// Public configuration of a neural vocoder, JSON or YAML [default: config.json or config.yaml next to the weights, or the published values]
     #[arg(long, value_name = "FILE")]
     pub vocoder_config: Option<PathBuf>,
     /// Seed of the random draws; another seed gives another sample

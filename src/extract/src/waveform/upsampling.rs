@@ -6,7 +6,8 @@ use flowmill_nn::{NnError, Result, Value, host};
 
 use super::Convolution;
 
-/// A transposed convolution: from `[frame, input]` to `stride` output frames for each input frame. An output frame sees one input frame for each
+/// A transposed convolution: from `[frame, input]` to `stride` output frames for each input frame. An output frame sees one input frame for
+/// each
 /// `stride` taps, so it is a convolution of that many taps which computes all output frames of an input frame at once.
 pub struct Upsampling {
     convolution: Convolution,
@@ -17,7 +18,8 @@ pub struct Upsampling {
 }
 
 impl Upsampling {
-    /// Creates one whose taps are twice the stride, from the weight `[input, output, tap]` in PyTorch's layout and the bias `[output]`, to run on a device.
+    /// Creates one whose taps are twice the stride, from the weight `[input, output, tap]` in PyTorch's layout and the bias `[output]`, to
+    /// run on a device.
     ///
     /// # Errors
     /// When the shapes do not fit, or they cannot be copied to the device.

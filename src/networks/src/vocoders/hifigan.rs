@@ -1,5 +1,5 @@
-//! HiFi-GAN (Kong et al., "HiFi-GAN: generative adversarial networks for efficient and high fidelity speech synthesis", 2020): levels of transposed
-//! convolutions, each followed by the mean of residual blocks with several receptive fields.
+//! HiFi-GAN (Kong et al., "HiFi-GAN: generative adversarial networks for efficient and high fidelity speech synthesis", 2020): levels of
+//! transposed convolutions, each followed by the mean of residual blocks with several receptive fields.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,8 @@ use super::{MelForm, Result, Vocoder, VocoderError};
 /// Slope of the leaky rectifiers.
 const SLOPE: f32 = 0.1;
 
-/// The settings in the public `config.json` that the shapes of the weights do not tell. The defaults are those of the published models of 22.05 kHz.
+/// The settings in the public `config.json` that the shapes of the weights do not tell. The defaults are those of the published models of
+/// 22.05 kHz.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct HifiganSettings {

@@ -1,14 +1,14 @@
-//! Neural vocoders: networks from a log-mel spectrogram to sound, with the weights of their public implementations. They run forward only, on any
-//! device.
+//! Neural vocoders: networks from a log-mel spectrogram to sound, with the weights of their public implementations. They run forward only,
+//! on any device.
 //!
 //! | kind | network | public weights |
 //! |---|---|---|
-//! | [`hift`] | HiFT (Li et al., "HiFTNet", 2023): a harmonic source, a HiFi-GAN and an inverse Fourier transform | CosyVoice's and Step-Audio's `hift.pt` |
+//! | [`hift`] | HiFT (Li et al., 2023): a harmonic source, a HiFi-GAN and an inverse Fourier transform | `hift.pt` of CosyVoice, Step-Audio |
 //! | [`hifigan`] | HiFi-GAN (Kong et al., 2020), versions 1 to 3 | jik876/hifi-gan's `generator_v1`, `g_02500000` |
-//! | [`vocos`] | Vocos (Siuzdak, 2023): ConvNeXt blocks at the frame rate and an inverse Fourier transform | `pytorch_model.bin` of charactr/vocos-mel-24khz |
+//! | [`vocos`] | Vocos (Siuzdak, 2023): ConvNeXt blocks and an inverse Fourier transform | `pytorch_model.bin` of charactr/vocos-mel-24khz |
 //!
-//! Sizes follow from the shapes of the weights; what shapes do not tell is in the public configuration, whose published values are the defaults. A new
-//! kind implements [`Vocoder`] and gets a line in [`VocoderKind`]. Long mels are decoded in pieces, so memory is bounded.
+//! Sizes follow from the shapes of the weights; what shapes do not tell is in the public configuration, whose published values are the
+//! defaults. A new kind implements [`Vocoder`] and gets a line in [`VocoderKind`]. Long mels are decoded in pieces, so memory is bounded.
 
 mod error;
 mod form;
@@ -95,7 +95,8 @@ impl VocoderKind {
     }
 }
 
-/// Opens a vocoder for a device: the weights in a PyTorch or safetensors file, and the settings of its public configuration, of which null has none.
+/// Opens a vocoder for a device: the weights in a PyTorch or safetensors file, and the settings of its public configuration, of which null
+/// has none.
 ///
 /// # Errors
 /// [`VocoderError::File`] if the file cannot be read or has other weights, [`VocoderError::Config`].

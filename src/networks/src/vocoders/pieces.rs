@@ -7,8 +7,8 @@ use super::{MelForm, Result, VocoderError};
 /// The length of a piece, in seconds; it bounds the memory of the networks.
 const SECONDS: usize = 20;
 
-/// Decodes the frames of a mel piece by piece: `decode` returns the samples of a range of frames, a hop for each. A piece is decoded with `context` frames
-/// before and after it, as many as a sample sees, so the result is that of the whole mel.
+/// Decodes the frames of a mel piece by piece: `decode` returns the samples of a range of frames, a hop for each. A piece is decoded with
+/// `context` frames before and after it, as many as a sample sees, so the result is that of the whole mel.
 ///
 /// # Errors
 /// Those of `decode`; [`VocoderError::NotFinite`].

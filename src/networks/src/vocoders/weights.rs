@@ -91,8 +91,8 @@ impl<'a> Tensors<'a> {
         Ok(Convolution::new(&weight, &bias, settings, self.device)?)
     }
 
-    /// Takes a convolution like [`convolution`](Self::convolution) that keeps the number of frames, and returns the frames that a frame of its result
-    /// sees to either side; with `padded`, zeros are put around the signal.
+    /// Takes a convolution like [`convolution`](Self::convolution) that keeps the number of frames, and returns the frames that a frame of
+    /// its result sees to either side; with `padded`, zeros are put around the signal.
     pub(super) fn centered(
         &mut self,
         name: &str,

@@ -1,9 +1,10 @@
-//! HiFT, the vocoder of CosyVoice and Step-Audio (Li, Han, Jiang and Mesgarani, "HiFTNet: a fast high-quality neural vocoder with harmonic-plus-noise filter and inverse short
-//! time Fourier transform", 2023).
+//! HiFT, the vocoder of CosyVoice and Step-Audio (Li, Han, Jiang and Mesgarani, "HiFTNet: a fast high-quality neural vocoder with
+//! harmonic-plus-noise filter and inverse short time Fourier transform", 2023).
 //!
-//! A network predicts the pitch of each mel frame. Sines of the pitch and its multiples, with noise, are merged into a source signal. A HiFi-GAN with
-//! the activation Snake takes the spectra of the source in at each of its levels, and ends in magnitudes and angles of a short-time Fourier transform.
-//! The pitch and the source are computed for a whole mel, the rest in pieces. The causal form of CosyVoice 3 is not supported.
+//! A network predicts the pitch of each mel frame. Sines of the pitch and its multiples, with noise, are merged into a source signal. A
+//! HiFi-GAN with the activation Snake takes the spectra of the source in at each of its levels, and ends in magnitudes and angles of a
+//! short-time Fourier transform. The pitch and the source are computed for a whole mel, the rest in pieces. The causal form of CosyVoice 3
+//! is not supported.
 
 mod pitch;
 mod settings;

@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::super::{Result, VocoderError};
 
-/// The settings of the public `HiFTGenerator` that the shapes of the weights do not tell, under its names. The defaults are the published ones.
+/// The settings of the public `HiFTGenerator` that the shapes of the weights do not tell, under its names. The defaults are the published
+/// ones.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct HiftSettings {

@@ -67,8 +67,8 @@ impl SourceDraws<'_> {
 enum Cycles {
     /// Summed up sample by sample, with a random phase for each harmonic but the first (`SineGen`).
     OfSamples,
-    /// Summed up frame by frame, and interpolated between the middles of frames (`SineGen2`). The public code adds a random phase to the first sample only, which
-    /// its reduction to frames drops.
+    /// Summed up frame by frame, and interpolated between the middles of frames (`SineGen2`). The public code adds a random phase to the
+    /// first sample only, which its reduction to frames drops.
     OfFrames,
 }
 
@@ -175,8 +175,8 @@ fn count_samples(cycles: &mut f64, rate: f64, turns: &mut [f64]) {
     }
 }
 
-/// Counts the cycles up to the middle of a frame, and interpolates them linearly between the middles of the frames; before the first and after the last
-/// middle they stay.
+/// Counts the cycles up to the middle of a frame, and interpolates them linearly between the middles of the frames; before the first and
+/// after the last middle they stay.
 fn count_frames(cycles: &mut f64, rate: f64, is_first: bool, next: Option<f64>, turns: &mut [f64]) {
     let count = turns.len() as f64;
     let per_frame = |rate: f64| rate.fract() * count;

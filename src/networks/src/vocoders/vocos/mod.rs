@@ -1,6 +1,6 @@
-//! Vocos (Siuzdak, "Vocos: closing the gap between time-domain and Fourier-based neural vocoders for high-quality audio synthesis", 2023): ConvNeXt
-//! blocks at the rate of the frames, and an inverse short-time Fourier transform of the magnitudes and angles that they end in. One form decodes mels;
-//! another one decodes the codes of EnCodec, with a bandwidth as condition.
+//! Vocos (Siuzdak, "Vocos: closing the gap between time-domain and Fourier-based neural vocoders for high-quality audio synthesis", 2023):
+//! ConvNeXt blocks at the rate of the frames, and an inverse short-time Fourier transform of the magnitudes and angles that they end in.
+//! One form decodes mels; another one decodes the codes of EnCodec, with a bandwidth as condition.
 
 mod backbone;
 mod settings;
@@ -120,8 +120,8 @@ impl Vocos {
         Ok(Features::new(data, frames, bands)?)
     }
 
-    /// Returns the features `[frame, channel]` of codes, given as the code of every frame for each codebook. There may be fewer codebooks than the model
-    /// has.
+    /// Returns the features `[frame, channel]` of codes, given as the code of every frame for each codebook. There may be fewer codebooks
+    /// than the model has.
     ///
     /// # Errors
     /// [`VocoderError::Mel`] for a model of mels; if there are no or too many codebooks, their lengths differ, or a code is too large.
@@ -147,8 +147,8 @@ impl Vocos {
         Ok(Value::from_vec(features, &[frames, channels])?)
     }
 
-    /// Returns the frames `[frame, channel]` before the head, of features `[frame, channel]`. `bandwidth` is the index of the bandwidth of a model of codes;
-    /// a model of mels ignores it.
+    /// Returns the frames `[frame, channel]` before the head, of features `[frame, channel]`. `bandwidth` is the index of the bandwidth of
+    /// a model of codes; a model of mels ignores it.
     ///
     /// # Errors
     /// When the shape does not fit, there is no such bandwidth, or a device cannot compute it.

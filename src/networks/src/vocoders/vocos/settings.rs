@@ -25,7 +25,8 @@ impl Default for VocosSettings {
 }
 
 impl VocosSettings {
-    /// Reads the public configuration: sections `feature_extractor`, `backbone` and `head`, each with `class_path` and `init_args`; null for the defaults.
+    /// Reads the public configuration: sections `feature_extractor`, `backbone` and `head`, each with `class_path` and `init_args`; null
+    /// for the defaults.
     ///
     /// # Errors
     /// [`VocoderError::Config`] for another class or a value of another type.
