@@ -136,7 +136,10 @@ impl Source {
     fn for_each_frame(&self, pitch: &[f32], draws: &SourceDraws<'_>, mut sink: impl FnMut(&[f32])) -> Result<()> {
         let (harmonics, scale) = (self.weights.len(), self.scale);
         draws.check(harmonics, pitch.len().saturating_mul(scale))?;
-        let phases = draws.phases(harmonics);
+        let phases = match self.cycles {
+            Cycles::OfSamples => draws.phases(harmonics),
+            Cycles::OfFrames => vec![0.0; harmonics],
+        };
         let HiftSettings { nsf_alpha, nsf_sigma, nsf_voiced_threshold, .. } = self.settings;
         let mut cycles = vec![0.0f64; harmonics];
         let mut turns = vec![0.0f64; scale];
