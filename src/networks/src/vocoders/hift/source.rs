@@ -18,7 +18,7 @@ const RATE_OF_SAMPLES: u32 = 22_050;
 pub enum SourceDraws<'a> {
     /// Given ones.
     Given {
-        /// Phase of each harmonic at the start, in radians; of the first one 0.
+        /// Phase of each harmonic at the start, in radians; of the first one 0. Only models of 22.05 kHz use them.
         phases: &'a [f32],
         /// Standard normal numbers `[sample][harmonic]`.
         noise: &'a [f32],
