@@ -18,7 +18,7 @@ const RATE_OF_SAMPLES: u32 = 22_050;
 pub enum SourceDraws<'a> {
     /// Given ones.
     Given {
-        /// Phase of each harmonic at the start, in radians; of the first one 0. Only models of 22.05 kHz use them.
+        /// Phase of each harmonic at the start, in radians. Only models of 22.05 kHz use them; the first harmonic always starts at 0.
         phases: &'a [f32],
         /// Standard normal numbers `[sample][harmonic]`.
         noise: &'a [f32],
@@ -40,17 +40,16 @@ impl SourceDraws<'_> {
         }
     }
 
+    /// Returns the phase of each harmonic at the start, which is 0 for the first one.
     fn phases(&self, harmonics: usize) -> Vec<f64> {
-        match self {
+        let drawn: Vec<f64> = match self {
             Self::Given { phases, .. } => phases.iter().map(|phase| f64::from(*phase)).collect(),
             Self::Seeded(rng_key) => {
                 let uniforms = rng_key.purpose("phases").uniforms(harmonics);
-                let phase = |(harmonic, uniform): (usize, f32)| {
-                    if harmonic == 0 { 0.0 } else { (2.0 * f64::from(uniform) - 1.0) * PI }
-                };
-                uniforms.into_iter().enumerate().map(phase).collect()
+                uniforms.into_iter().map(|uniform| (2.0 * f64::from(uniform) - 1.0) * PI).collect()
             }
-        }
+        };
+        std::iter::once(0.0).chain(drawn.into_iter().skip(1)).collect()
     }
 
     /// Returns the noise of a mel frame with this many numbers.
