@@ -101,12 +101,12 @@ fn a_recording_becomes_mels_and_the_sound_of_neural_vocoders() {
     let made = |folder: &str| file(&format!("{folder}/1688-142285-0002.wav"));
     for name in ["hift.pt", "hift.safetensors"] {
         write_hift(&file(name));
-        synth(&["--out", name, "--vocoder", "hift", "--vocoder-weights", name]).expect_code(0);
+        synth(&["--out", &format!("by-{name}"), "--vocoder", "hift", "--vocoder-weights", name]).expect_code(0);
     }
-    let hift = samples(&made("hift.pt"));
+    let hift = samples(&made("by-hift.pt"));
     assert_eq!(hift.len(), plain.len());
     assert!(hift.iter().any(|sample| sample.abs() > 1e-4) && hift != plain);
-    assert_eq!(fs::read(made("hift.pt")).unwrap(), fs::read(made("hift.safetensors")).unwrap());
+    assert_eq!(fs::read(made("by-hift.pt")).unwrap(), fs::read(made("by-hift.safetensors")).unwrap());
 
     write_golden("hifigan", &file("hifigan.safetensors"));
     write_golden("vocos_mel", &file("vocos.safetensors"));
