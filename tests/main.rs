@@ -70,6 +70,7 @@ mod vall_e_adapters;
 mod vall_e_training;
 mod vall_e_weights;
 mod videos;
+mod vocoders;
 mod webdataset;
 mod weight_external;
 mod weight_files;

@@ -29,6 +29,7 @@ pub mod pitch;
 pub mod program;
 pub mod resample;
 pub mod spectrogram_image;
+pub mod stft;
 pub mod vocode;
 
 pub use audio::{Audio, AudioInfo, DecodeWarning, segment_frames};

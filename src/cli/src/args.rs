@@ -652,7 +652,9 @@ pub struct DoctorArgs {
 #[command(after_long_help = "\
 Examples:
   flowmill synth --model exp/demo/6-export --wav speech.wav
-  flowmill synth --model exp/demo/6-export --wav a.flac b.mp3 --out resynthesized")]
+  flowmill synth --model exp/demo/6-export --wav a.flac b.mp3 --out resynthesized
+  flowmill synth --model exp/demo/6-export --wav speech.wav --mel speech.npy
+  flowmill synth --model exp/mine/6-export --wav speech.wav --vocoder hift --vocoder-weights weights/hift.pt")]
 pub struct SynthArgs {
     /// The exported model: a folder with model.safetensors and config.json
     #[arg(long, value_name = "DIR")]
@@ -675,6 +677,18 @@ pub struct SynthArgs {
     /// Strength alpha of a shallow flow, which determines where on the path it starts [default: the model's own]
     #[arg(long, value_name = "ALPHA")]
     pub strength: Option<f32>,
+    /// Also writes the generated log-mel to this file, `[band, frame]`: .npy, .pt or .safetensors (entry `mel`); for one recording
+    #[arg(long, value_name = "FILE")]
+    pub mel: Option<PathBuf>,
+    /// The vocoder from mel to sound; a neural one needs --vocoder-weights
+    #[arg(long, value_enum, default_value = "griffin-lim")]
+    pub vocoder: VocoderName,
+    /// Public weights of a neural vocoder, in PyTorch's format or safetensors
+    #[arg(long, value_name = "FILE")]
+    pub vocoder_weights: Option<PathBuf>,
+    /// Public configuration of a neural vocoder, JSON or YAML [default: config.json or config.yaml next to the weights, or the published values]
+    #[arg(long, value_name = "FILE")]
+    pub vocoder_config: Option<PathBuf>,
     /// Seed of the random draws; another seed gives another sample
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -961,6 +975,19 @@ impl SolverName {
             Self::Dopri5 => "dopri5",
         }
     }
+}
+
+/// The vocoders, from mel to sound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VocoderName {
+    /// The fast Griffin-Lim algorithm, which needs no weights
+    GriffinLim,
+    /// HiFT, the vocoder of CosyVoice and Step-Audio
+    Hift,
+    /// HiFi-GAN
+    Hifigan,
+    /// Vocos
+    Vocos,
 }
 
 /// Prints a completion script for a shell.

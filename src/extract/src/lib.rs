@@ -53,7 +53,7 @@ mod sinusoids;
 mod state;
 mod tensors;
 mod video;
-mod waveform;
+pub mod waveform;
 mod weights;
 
 pub use codec::{Codec, CodecError};

@@ -18,5 +18,6 @@ pub mod stable_diffusion;
 pub mod token_lengths;
 mod token_to_mel;
 pub mod vall_e;
+pub mod vocoders;
 
 pub use token_to_mel::TokenToMel;

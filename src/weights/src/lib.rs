@@ -39,7 +39,7 @@ pub use raw::RawTensor;
 pub use scalar::Scalar;
 pub use torch::PickleFile;
 pub use view::TensorView;
-pub use write::{Target, to_bytes, write, write_archive, write_torch};
+pub use write::{Target, to_bytes, write, write_archive, write_npy, write_torch};
 
 use candle_core::Tensor;
 use fault::Fault;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flowmill_family::{Registry, Request, Synthesis, Synthesizer};
+use flowmill_family::{Made, Registry, Request, Synthesis, Synthesizer};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::WholeFile;
 use serde_json::Value;
@@ -77,13 +77,7 @@ impl Synth {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Synthesized, ExportError> {
         let Synthesis { made, figures } = self.make(request, progress)?;
-        let mut files = Vec::new();
-        for file in made.files(&request.name).map_err(ExportError::Model)? {
-            let path = folder.join(file.file_name());
-            write_whole(&path, &file.bytes)?;
-            files.push(path);
-        }
-        Ok(Synthesized { files, figures })
+        Ok(Synthesized { files: write_files(&made, &request.name, folder)?, figures })
     }
 
     /// Runs a request like [`run_observed`](Self::run_observed), and returns the result instead of writing files.
@@ -101,6 +95,20 @@ impl Synth {
     pub fn transcribe(&self, recording: &Path) -> Result<String, ExportError> {
         self.0.transcribe(recording).map_err(ExportError::Model)
     }
+}
+
+/// Writes the files `NAME.*` of a result in `folder`, and returns their paths.
+///
+/// # Errors
+/// [`ExportError::Model`] if the result cannot be encoded; [`ExportError::File`].
+pub fn write_files(made: &Made, name: &str, folder: &Path) -> Result<Vec<PathBuf>, ExportError> {
+    let mut files = Vec::new();
+    for file in made.files(name).map_err(ExportError::Model)? {
+        let path = folder.join(file.file_name());
+        write_whole(&path, &file.bytes)?;
+        files.push(path);
+    }
+    Ok(files)
 }
 
 /// Writes a file in one step, so that no reader sees an incomplete one.

@@ -151,7 +151,7 @@ impl<'a> Mirrored<'a> {
     }
 
     /// Returns the samples from `start` on, as many as `edge` has; `edge` is used as a buffer if they exceed the signal's ends.
-    fn stretch<'b>(&'b self, start: usize, edge: &'b mut [f32]) -> &'b [f32] {
+    pub(crate) fn stretch<'b>(&'b self, start: usize, edge: &'b mut [f32]) -> &'b [f32] {
         let inside = start.checked_sub(self.padding).and_then(|first| self.samples.get(first..first + edge.len()));
         inside.unwrap_or_else(|| {
             for (position, value) in (start..).zip(edge.iter_mut()) {

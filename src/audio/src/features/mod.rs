@@ -16,7 +16,7 @@ mod window;
 pub use cepstrum::{CepstrumConfig, deltas, mfcc};
 pub(crate) use filter_bank::FilterBank;
 pub use filter_bank::MelScale;
-pub(crate) use framing::{plan_forward, plan_inverse};
+pub(crate) use framing::{Mirrored, plan_forward, plan_inverse};
 pub use kaldi::{KaldiConfig, KaldiFbank};
 pub(crate) use mel::require;
 pub use mel::{MelConfig, MelSpectrogram};

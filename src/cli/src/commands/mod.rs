@@ -10,6 +10,7 @@ mod doctor;
 mod float_config;
 mod imagine;
 mod inspect;
+mod mel_file;
 mod parity;
 mod parts;
 mod pmg_config;
@@ -24,6 +25,7 @@ mod synth;
 mod talk;
 mod train;
 mod version;
+mod vocoder;
 
 use std::io::Write;
 

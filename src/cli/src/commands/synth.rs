@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use flowmill_family::{Input, Request};
+use flowmill_family::{Input, Made, Output, Request, Synthesis};
 use flowmill_nn::device;
-use flowmill_stage_export::{ExportError, Synth, SynthOptions, Synthesized, file_name};
+use flowmill_stage_export::{ExportError, Synth, SynthOptions, Synthesized, file_name, write_files};
 use serde_json::{Map, Value, json};
 
+use super::mel_file::MelFile;
+use super::vocoder;
 use crate::args::{DeviceArgs, SynthArgs};
 use crate::failure::Failure;
 use crate::stages;
@@ -22,7 +24,12 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if arguments.strength.is_some_and(|strength| !(strength > 0.0 && strength <= 100.0)) {
         return Err(Failure::usage("--strength must be above 0 and at most 100"));
     }
-    let synth = open(&arguments.model, &given(arguments), arguments.seed, arguments.device, None)?;
+    let mel_file = arguments.mel.as_deref().map(MelFile::new).transpose()?;
+    if mel_file.is_some() && arguments.wav.len() > 1 {
+        return Err(Failure::usage("--mel names the file of one recording; give one --wav for each"));
+    }
+    let vocoder = vocoder::options(arguments)?;
+    let synth = open(&arguments.model, &given(arguments, vocoder), arguments.seed, arguments.device, None)?;
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot create the folder {}", arguments.out.display()))
         .map_err(Failure::Failed)?;
@@ -31,10 +38,10 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     for recording in &arguments.wav {
         let inputs = vec![Input::Audio(recording.clone())];
         let request = Request { inputs, name: free_name(recording, &mut names) };
-        match synth.run(&request, &arguments.out) {
+        match resynthesize(&synth, &request, &arguments.out, mel_file.as_ref()) {
             Ok(made) => describe(recording, &made, out)?,
             Err(error) => {
-                Failure::Failed(error.into()).report();
+                Failure::Failed(error).report();
                 failed = true;
             }
         }
@@ -42,9 +49,32 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     if failed { Err(Failure::Told) } else { Ok(()) }
 }
 
+/// Does one request, and writes its files in `folder` and its mel to a file of its own.
+fn resynthesize(
+    synth: &Synth,
+    request: &Request,
+    folder: &Path,
+    mel_file: Option<&MelFile>,
+) -> anyhow::Result<Synthesized> {
+    let Synthesis { made, figures } = synth.make(request, &mut |_, _| {})?;
+    let mut files = write_files(&made, &request.name, folder)?;
+    if let Some(file) = mel_file {
+        files.push(write_mel(&made, file)?);
+    }
+    Ok(Synthesized { files, figures })
+}
+
+fn write_mel(made: &Made, file: &MelFile) -> anyhow::Result<PathBuf> {
+    let Output::Mel(output) = &made.output else {
+        anyhow::bail!("--mel: the model makes no mel");
+    };
+    file.write(&output.mel)
+}
+
 /// Returns the options of the model's family, each with its value if it was given.
-fn given(arguments: &SynthArgs) -> [(&'static str, Option<Value>); 4] {
+fn given(arguments: &SynthArgs, vocoder: Option<Value>) -> [(&'static str, Option<Value>); 5] {
     [
+        ("vocoder", vocoder),
         ("solver", arguments.solver.map(|solver| json!(solver.name()))),
         ("steps", arguments.steps.map(|steps| json!(steps))),
         ("strength", arguments.strength.map(|strength| json!(strength))),

@@ -8,7 +8,10 @@ use flowmill_nn::{NnError, Result, Value, device, host};
 const TINY: f32 = 1e-9;
 
 /// Exponential linear unit: x where positive, e^x - 1 elsewhere.
-pub(crate) fn elu(signal: &Value) -> Result<Value> {
+///
+/// # Errors
+/// When a device cannot compute it.
+pub fn elu(signal: &Value) -> Result<Value> {
     if !device::is_fused(signal.tensor()) {
         return Value::plain(signal.tensor().elu(1.0)?);
     }
@@ -17,9 +20,25 @@ pub(crate) fn elu(signal: &Value) -> Result<Value> {
     Value::from_vec(elementwise::map(&x, unit), signal.dims())
 }
 
+/// Leaky rectifier: x where positive, `slope` times x elsewhere, with a slope from 0 to 1.
+///
+/// # Errors
+/// When a device cannot compute it.
+pub fn leaky_relu(signal: &Value, slope: f32) -> Result<Value> {
+    if !device::is_fused(signal.tensor()) {
+        let x = signal.tensor();
+        return Value::plain(x.maximum(&(x * f64::from(slope))?)?);
+    }
+    let x = host::slice("leaky relu", signal.tensor())?;
+    Value::from_vec(elementwise::map(&x, |x| x.max(slope * x)), signal.dims())
+}
+
 /// Snake (Ziyin et al., "Neural networks fail to learn periodic functions and how to fix it", 2020): x + sin²(a x) / a with a frequency
 /// `a` for each channel, `[channel]`.
-pub(crate) fn snake(signal: &Value, frequencies: &Tensor) -> Result<Value> {
+///
+/// # Errors
+/// When there is not a frequency for each channel, or a device cannot compute it.
+pub fn snake(signal: &Value, frequencies: &Tensor) -> Result<Value> {
     if frequencies.dims() != [signal.width()] {
         return Err(NnError::shape("snake", format!("[{}]", signal.width()), frequencies.dims()));
     }
@@ -83,10 +102,12 @@ mod tests {
             assert!(fused.iter().zip(&composed).all(|(a, b)| (a - b).abs() < 1e-5));
         };
         both(&|| elu(&signal).unwrap());
+        both(&|| leaky_relu(&signal, 0.1).unwrap());
         both(&|| snake(&signal, &frequencies).unwrap());
         assert!(snake(&signal, &host::tensor(vec![1.0; 2], &[2]).unwrap()).is_err());
         let values = |value: Value| host::read(value.tensor()).unwrap();
         let x = Value::from_vec(vec![-2.0, 0.0, 3.0], &[1, 3]).unwrap();
         assert!((values(elu(&x).unwrap())[0] - (-0.864_664_7)).abs() < 1e-6);
+        assert_eq!(values(leaky_relu(&x, 0.25).unwrap()), [-0.5, 0.0, 3.0]);
     }
 }

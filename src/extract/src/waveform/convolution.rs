@@ -7,7 +7,7 @@ use flowmill_nn::ops::Convolution as Settings;
 use flowmill_nn::{Activation, NnError, Precision, Ragged, Result, Value, device, host};
 
 /// A convolution of a signal `[frame, input]` to `[frame', output]`.
-pub(crate) struct Convolution {
+pub struct Convolution {
     form: Form,
     kernel: usize,
     settings: Settings,
@@ -29,7 +29,7 @@ impl Convolution {
     ///
     /// # Errors
     /// When the shapes do not fit, or they cannot be copied to the device.
-    pub(crate) fn new(weight: &Tensor, bias: &Tensor, settings: Settings, device: &Device) -> Result<Self> {
+    pub fn new(weight: &Tensor, bias: &Tensor, settings: Settings, device: &Device) -> Result<Self> {
         let &[outputs, inputs, kernel] = weight.dims() else {
             return Err(NnError::shape("convolution weight", "[output, input, tap]", weight.dims()));
         };
@@ -64,7 +64,7 @@ impl Convolution {
     ///
     /// # Errors
     /// When the shape does not fit, or the signal is shorter than a window.
-    pub(crate) fn forward(&self, signal: &Value) -> Result<Value> {
+    pub fn forward(&self, signal: &Value) -> Result<Value> {
         let items = Ragged::packed(&[signal.rows()]);
         match &self.form {
             Form::Windows(windows) => windows.forward(signal, &items, Activation::Identity),
@@ -107,7 +107,7 @@ impl Convolution {
 ///
 /// # Errors
 /// When the signal has not two axes or no frame.
-fn reflected(signal: &Value, [before, after]: [usize; 2]) -> Result<Value> {
+pub fn reflected(signal: &Value, [before, after]: [usize; 2]) -> Result<Value> {
     let &[frames, channels] = signal.dims() else {
         return Err(NnError::shape("reflection", "[frame, channel]", signal.dims()));
     };

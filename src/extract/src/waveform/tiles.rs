@@ -12,7 +12,7 @@ const TILE: usize = 1024;
 ///
 /// # Errors
 /// When the signal has not two axes or the result another shape; those of `work`.
-pub(crate) fn in_tiles(signal: &Value, reach: usize, work: impl Fn(&Value) -> Result<Value> + Sync) -> Result<Value> {
+pub fn in_tiles(signal: &Value, reach: usize, work: impl Fn(&Value) -> Result<Value> + Sync) -> Result<Value> {
     let &[frames, channels] = signal.dims() else {
         return Err(NnError::shape("tiles", "[frame, channel]", signal.dims()));
     };

@@ -16,7 +16,7 @@ const NAMES: [[&str; 2]; 2] =
 ///
 /// # Errors
 /// When one of a pair is missing, a shape does not fit, or a direction is zero.
-pub(crate) fn fold_weight_norms(tensors: &mut BTreeMap<String, Tensor>) -> Result<(), UnusableWeights> {
+pub fn fold_weight_norms(tensors: &mut BTreeMap<String, Tensor>) -> Result<(), UnusableWeights> {
     for [length, direction] in NAMES {
         let layers: Vec<String> =
             tensors.keys().filter_map(|name| name.strip_suffix(direction).map(str::to_owned)).collect();

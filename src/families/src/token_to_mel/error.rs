@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use flowmill_extract::{ExtractError, StateError};
+use flowmill_networks::vocoders::VocoderError;
 
 /// An error of generation.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,9 @@ pub enum UseError {
         /// The reason.
         reason: String,
     },
+    /// A neural vocoder cannot be used.
+    #[error(transparent)]
+    Vocoder(#[from] VocoderError),
     /// Audio could not be decoded or made.
     #[error(transparent)]
     Audio(#[from] flowmill_audio::AudioError),

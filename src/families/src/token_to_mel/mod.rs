@@ -42,7 +42,9 @@ pub use error::UseError;
 use exported::ExportedModel;
 pub use kind::Kind;
 pub use network::Network;
-pub use options::{ExportOptions, Sampling, SpeakerEmbedding, SynthOptions, TokenEmbedding, TrainOptions};
+pub use options::{
+    ExportOptions, Sampling, SpeakerEmbedding, SynthOptions, TokenEmbedding, TrainOptions, VocoderOptions,
+};
 
 /// The fitted extractor of speaker embeddings in the folder of a model.
 const SPEAKER_EXTRACTOR: &str = "speaker_embedding.safetensors";

@@ -1,11 +1,15 @@
 //! The options of the token-to-mel flows in the sections `train` and `export`, and of `flowmill synth`.
 
+use std::path::PathBuf;
+
 use flowmill_corpus::ColumnSpec;
 use flowmill_corpus::shard::speech;
 use flowmill_family::KeyError;
+use flowmill_networks::vocoders::VocoderKind;
 use flowmill_nn::solvers::{Method, Solver, Tolerances};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Options in the section `train`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -191,4 +195,19 @@ pub struct SynthOptions {
     pub guidance: Option<f32>,
     /// Number of iterations of the vocoder.
     pub vocoder_iterations: Option<usize>,
+    /// A neural vocoder instead of Griffin-Lim.
+    pub vocoder: Option<VocoderOptions>,
+}
+
+/// A neural vocoder and its files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VocoderOptions {
+    /// The network.
+    pub kind: VocoderKind,
+    /// Its public weights.
+    pub weights: PathBuf,
+    /// Its public configuration; null for that of the published models.
+    #[serde(default)]
+    pub config: Value,
 }

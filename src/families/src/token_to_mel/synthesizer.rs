@@ -11,6 +11,7 @@ use flowmill_extract::extractors::registry;
 use flowmill_extract::{ExtractError, Extractor, Media, State};
 use flowmill_family::{BoxError, Input, Made, Output, Request, Synthesis, Synthesizer};
 use flowmill_networks::flow::GenerationOptions;
+use flowmill_networks::vocoders::{self, Vocoder};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::solvers::Method;
 
@@ -24,6 +25,8 @@ pub struct Resynthesizer {
     model: ExportedModel,
     speaker: Box<dyn Extractor>,
     tokens: Box<dyn Extractor>,
+    /// A neural vocoder; without one, Griffin-Lim.
+    vocoder: Option<Box<dyn Vocoder>>,
     options: SynthOptions,
     seed: u64,
 }
@@ -32,7 +35,8 @@ impl Resynthesizer {
     /// Opens a model for a device. Its extractors are in `folder`.
     ///
     /// # Errors
-    /// [`UseError::Extractor`]; [`UseError::Option`] for a strength if the model has none.
+    /// [`UseError::Extractor`]; [`UseError::Option`] for a strength if the model has none; [`UseError::Vocoder`] if the vocoder cannot be opened or needs
+    /// another mel.
     pub fn open(
         model: ExportedModel,
         folder: &Path,
@@ -44,9 +48,15 @@ impl Resynthesizer {
             let reason = "it is not a shallow flow and has no strength".to_owned();
             return Err(UseError::Option { option: "strength", reason });
         }
+        let vocoder = options.vocoder.as_ref().map(|asked| {
+            let vocoder = vocoders::open(asked.kind, &asked.weights, &asked.config, device)?;
+            vocoder.mel_form().check(&model.mel)?;
+            Ok::<_, UseError>(vocoder)
+        });
+        let vocoder = vocoder.transpose()?;
         let speaker = load_extractor(&folder.join(SPEAKER_EXTRACTOR), device)?;
         let tokens = load_extractor(&folder.join(TOKEN_EXTRACTOR), device)?;
-        Ok(Self { model, speaker, tokens, options, seed })
+        Ok(Self { model, speaker, tokens, vocoder, options, seed })
     }
 
     fn generation(&self) -> GenerationOptions {
@@ -76,8 +86,16 @@ impl Resynthesizer {
         let mut samples = self.model.generate(&ids, embedding, &self.generation(), &rng_key, 1)?;
         let generated = samples.mels.pop().ok_or_else(wrong)?;
         let distance = log_spectral_distance(&generated, &real)?;
-        let iterations = self.options.vocoder_iterations.unwrap_or(VOCODER_ITERATIONS);
-        let output = waveform::output(generated, mel, iterations)?;
+        let output = match &self.vocoder {
+            Some(vocoder) => {
+                let rng_key = RngKey::new(self.seed).purpose("vocoder");
+                waveform::neural_output(generated, mel, vocoder.as_ref(), &rng_key)?
+            }
+            None => {
+                let iterations = self.options.vocoder_iterations.unwrap_or(VOCODER_ITERATIONS);
+                waveform::output(generated, mel, iterations)?
+            }
+        };
         let figures = vec![
             format!("{:.2} s", output.waveform.len() as f64 / f64::from(mel.sample_rate)),
             format!("{} units", tokens.len()),

@@ -5,6 +5,8 @@ use flowmill_audio::features::{Features, MelConfig};
 use flowmill_audio::pitch::{PitchConfig, track_pitch};
 use flowmill_audio::vocode::griffin_lim;
 use flowmill_family::MelOutput;
+use flowmill_networks::vocoders::{Vocoder, VocoderError};
+use flowmill_nn::random::RngKey;
 
 /// The loudest sample of a written waveform: a generated mel may be louder than a WAV file can represent.
 const PEAK: f32 = 0.98;
@@ -14,12 +16,16 @@ const PEAK: f32 = 0.98;
 /// # Errors
 /// Returns an error if the mel does not match its settings.
 pub fn waveform(mel: &Features, config: &MelConfig, iterations: usize) -> Result<Vec<f32>, AudioError> {
-    let mut samples = griffin_lim(mel, config, iterations)?;
+    Ok(limited(griffin_lim(mel, config, iterations)?))
+}
+
+/// Scales samples down if they are louder than full scale.
+fn limited(mut samples: Vec<f32>) -> Vec<f32> {
     let loudest = samples.iter().fold(0f32, |peak, sample| peak.max(sample.abs()));
     if loudest > PEAK {
         samples.iter_mut().for_each(|sample| *sample *= PEAK / loudest);
     }
-    Ok(samples)
+    samples
 }
 
 /// The output of a generated mel.
@@ -28,6 +34,20 @@ pub fn waveform(mel: &Features, config: &MelConfig, iterations: usize) -> Result
 /// See [`waveform`].
 pub fn output(mel: Features, config: &MelConfig, iterations: usize) -> Result<MelOutput, AudioError> {
     let waveform = waveform(&mel, config, iterations)?;
+    Ok(MelOutput { mel, config: config.clone(), waveform })
+}
+
+/// The output of a generated mel, with the sound of a neural vocoder.
+///
+/// # Errors
+/// Returns an error if the mel does not match the vocoder.
+pub fn neural_output(
+    mel: Features,
+    config: &MelConfig,
+    vocoder: &dyn Vocoder,
+    rng_key: &RngKey,
+) -> Result<MelOutput, VocoderError> {
+    let waveform = limited(vocoder.vocode(&mel, rng_key)?);
     Ok(MelOutput { mel, config: config.clone(), waveform })
 }
 

@@ -12,6 +12,7 @@ use crate::llama::LlamaError;
 use crate::pmg::PmgError;
 use crate::stable_diffusion::DiffusionError;
 use crate::vall_e::VallEError;
+use crate::vocoders::VocoderError;
 use flowmill_extract::extractors::campplus::CampplusError;
 use flowmill_extract::{CodecError, ExtractError, UnusableWeights};
 
@@ -100,6 +101,9 @@ pub enum ParityError {
     /// PMG refused its settings or a batch.
     #[error(transparent)]
     Pmg(#[from] PmgError),
+    /// A vocoder refused its settings, weights or input.
+    #[error(transparent)]
+    Vocoder(#[from] VocoderError),
     /// Images cannot be compared.
     #[error(transparent)]
     Image(#[from] ImageError),

@@ -115,7 +115,7 @@ fn given_features(file: &GoldenFile, levels: usize, count: usize) -> Result<Vec<
 }
 
 /// Compares numbers with a tensor of the same number of elements.
-fn compare(report: &mut Report, file: &GoldenFile, name: &str, found: Vec<f32>) -> Result<()> {
+pub(super) fn compare(report: &mut Report, file: &GoldenFile, name: &str, found: Vec<f32>) -> Result<()> {
     let expected = file.tensor(name)?;
     if found.len() != expected.elem_count() {
         return Err(ParityError::tensor(name, format!("{:?}", expected.dims()), format!("{} numbers", found.len())));

@@ -32,6 +32,7 @@ mod ssim;
 mod stable_diffusion;
 mod step_audio_flow;
 mod vall_e;
+mod vocoders;
 mod wav2vec2;
 
 pub use error::ParityError;
@@ -57,6 +58,8 @@ const MODELS: &[(&str, Check)] = &[
     ("float_emotion", wav2vec2::check_emotion),
     ("float_fmt", float_fmt::check),
     ("float_motion_encoder", lia::check_encoder),
+    ("hifigan", vocoders::check_hifigan),
+    ("hift", vocoders::check_hift),
     ("llama_generate", llama::check),
     ("lpips", lpips::check),
     ("paraformer_online_encoder", linguistic_tokenizer::check),
@@ -72,6 +75,7 @@ const MODELS: &[(&str, Check)] = &[
     ("step_audio_flow", step_audio_flow::check),
     ("vall_e_generate", vall_e::check_generation),
     ("vall_e_v5", vall_e::check_training),
+    ("vocos", vocoders::check_vocos),
     ("wav2vec2", wav2vec2::check),
 ];
 

@@ -1,8 +1,11 @@
 //! Writing weight files. The same input gives the same bytes.
 
+mod npy;
 mod pickle;
 mod safetensors;
 mod torch;
+
+pub use npy::write_npy;
 
 use super::{Archive, ElementType, RawTensor, Result, Scalar, file_error, refuse_non_finite};
 use crate::host;

@@ -55,3 +55,22 @@ fn arrays_that_lie_are_refused() {
     refusal(b"\x93NUMPY\x09\0").expect(Unsupported, &["9.0"]);
     refusal(b"\x93NUMPY\x01\0\x02\0{}").expect(Damaged, &["header", "{}"]);
 }
+
+#[test]
+fn what_is_written_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mel.npy");
+    for shape in [&[2, 3][..], &[6], &[1, 2, 3]] {
+        let values = vec![0f32, 1.0, -2.0, 3.5, 4.0, 5.0];
+        let tensor = candle_core::Tensor::from_vec(values.clone(), shape, &candle_core::Device::Cpu).unwrap();
+        flowmill_weights::write_npy(&path, &tensor).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let end = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        assert_eq!((end % 64, bytes.len()), (0, end + 24));
+        let read = flowmill_weights::read(&path).unwrap().tensors.remove("mel").unwrap();
+        assert_eq!(read.dims(), shape);
+        assert_eq!(read.flatten_all().unwrap().to_vec1::<f32>().unwrap(), values);
+    }
+    let infinite = candle_core::Tensor::new(&[f32::INFINITY], &candle_core::Device::Cpu).unwrap();
+    assert!(flowmill_weights::write_npy(&path, &infinite).is_err());
+}
