@@ -16,8 +16,11 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
 use support::{directory, expect_rejected, ids};
 
+/// Text, speaker, bytes and path of a row.
+type Row<'a> = (&'a str, i64, Option<&'a [u8]>, Option<&'a str>);
+
 /// A batch of `datasets`: `text`, `speaker_id`, `audio: {bytes, path}`.
-fn batch(rows: &[(&str, i64, Option<&[u8]>, Option<&str>)]) -> RecordBatch {
+fn batch(rows: &[Row<'_>]) -> RecordBatch {
     let bytes: ArrayRef = Arc::new(BinaryArray::from(rows.iter().map(|row| row.2).collect::<Vec<_>>()));
     let paths: ArrayRef = Arc::new(StringArray::from(rows.iter().map(|row| row.3).collect::<Vec<_>>()));
     let fields =
