@@ -64,7 +64,7 @@ fn nothing_of_a_tar_file_that_looks_like_an_utterance_is_passed_over() {
     assert_eq!(corpus.ids(), ["good", "odd", "two"]);
     let ids: Vec<String> = corpus.rejected().into_iter().map(|row| row.0).collect();
     assert_eq!(ids, ["../up.wav", "array", "phone", "two"]);
-    corpus.expect_rejected("array", "no recording", &["array.npy"]);
+    corpus.expect_rejected("array", "no sampling rate", &["array.npy"]);
     // Beside the tar files of a folder.
     fs::create_dir(corpus.path("tars")).unwrap();
     fs::rename(corpus.path("a.tar"), corpus.path("tars/a.tar")).unwrap();

@@ -236,7 +236,7 @@ fn manifests_of_other_tools_are_read_or_say_the_way_on() {
         (r#"{"wav": "{data_root}/a.wav", "text": "t"}"#, "placeholder"),
         (
             r#"{"id": "c", "start": 0, "recording": {"sources": []}, "supervisions": [{"text": "t"}]}"#,
-            "lhotse kaldi export",
+            "`format: lhotse`",
         ),
         (r#"{"sound": "a.wav", "text": "t"}"#, "audio_filepath"),
         ("path\tsentence\na.wav\twords", r"delimiter='\t'"),
@@ -364,7 +364,12 @@ fn a_source_of_another_layout_is_told_what_it_seems_to_be() {
     let corpus = Corpus::new();
     corpus.write("ls/dev/84/121/84-121-0000.wav", wav());
     corpus.write("ls/dev/84/121/84-121.trans.txt", "84-121-0000 WORDS\n");
-    corpus.prepare("ls", "").expect_code(1).expect_words(&["wav.scp", "LibriSpeech"]);
+    corpus
+        .prepare("ls", "")
+        .expect_code(0)
+        .expect_rows(1, 1, 0)
+        .expect_words(&["LibriSpeech", "`format: librispeech`"]);
+    corpus.prepare("{dir: ls, format: kaldi}", "").expect_code(1).expect_words(&["wav.scp", "LibriSpeech"]);
     corpus.prepare("{dir: ls, format: folder}", "").expect_code(1).expect_words(&["all 2 rows", "LibriSpeech"]);
     corpus.write("cv/clips/a.wav", wav());
     corpus.write("cv/train.tsv", "path\tsentence\na.wav\twords\n");
@@ -376,7 +381,7 @@ fn a_source_of_another_layout_is_told_what_it_seems_to_be() {
     corpus
         .prepare("{dir: lj, format: ljspeech}", "")
         .expect_code(1)
-        .expect_words(&["ljspeech-1.1", "`format: ljspeech`"]);
+        .expect_words(&["LJSpeech-1.1", "`format: ljspeech`"]);
 }
 
 #[test]

@@ -31,6 +31,16 @@ impl Table {
         tables.into_iter().next()
     }
 
+    /// Returns whether the first line names the fields, including a recording.
+    pub(crate) fn has_header(&self) -> bool {
+        self.has_header
+    }
+
+    /// Returns the character that separates the fields.
+    pub(crate) fn separator(&self) -> char {
+        self.separator
+    }
+
     /// Returns whether it is a table with a header that does not have the layout of LJSpeech.
     pub(crate) fn is_csv(&self) -> bool {
         self.has_header && self.separator != '|'

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
+use crate::ReadOptions;
+
 /// The fields that are read, each with its alternative names. If several are present, the first with a value counts.
 ///
 /// `utt` and its variants are from Kaldi's and CosyVoice's pipelines, `key` and `txt` from WeNet, `source` and
@@ -11,7 +13,7 @@ use serde_json::{Map, Value};
 /// numbers count within a shard), `audio_filepath`, `lang`, `duration` and `offset` from NeMo, `caption` and
 /// `normalized_text` from WebDataset collections, `sentence` and `client_id` from Common Voice, `file_name` and
 /// `transcription` from Hugging Face, `wav_filename` from DeepSpeech, `wrd` from SpeechBrain.
-pub const FIELDS: [(&str, &[&str]); 7] = [
+pub const FIELDS: [(&str, &[&str]); 9] = [
     (
         "id",
         &["utt", "utt_id", "utterance_id", "uttid", "id", "_id", "key", "__key__", "sample_id", "segment_id", "index"],
@@ -38,6 +40,8 @@ pub const FIELDS: [(&str, &[&str]); 7] = [
     ("language", &["language", "lang", "lang_id", "language_id", "locale"]),
     ("duration", &["duration", "dur"]),
     ("offset", &["offset"]),
+    ("split", &["split"]),
+    ("sample_rate", &["sample_rate", "sampling_rate", "samplerate", "sr"]),
     (
         "audio",
         &[
@@ -76,6 +80,10 @@ pub(crate) struct Fields {
     pub(crate) speaker: Option<String>,
     pub(crate) text: Option<String>,
     pub(crate) language: Option<String>,
+    /// The split that the data put the row in.
+    pub(crate) split: Option<String>,
+    /// The sampling rate of a recording that is an array.
+    pub(crate) sample_rate: Option<u32>,
     pub(crate) duration: Option<f64>,
     /// The start of the utterance in its recording; only in manifests.
     pub(crate) offset: Option<f64>,
@@ -84,6 +92,7 @@ pub(crate) struct Fields {
 }
 
 /// A parsed JSON object whose fields have not been read yet.
+#[derive(Default)]
 pub(crate) struct Object(Map<String, Value>);
 
 impl From<Map<String, Value>> for Object {
@@ -111,6 +120,23 @@ impl Object {
         }
     }
 
+    /// Gives fields that the recipe renames the name that is looked for first. Their alternative names no longer count.
+    pub(crate) fn renamed(mut self, options: &ReadOptions<'_>) -> Self {
+        let is_kept = |name: &str| {
+            options.columns.iter().any(|column| column.name == name) || options.references.iter().any(|own| own == name)
+        };
+        for (field, from) in options.renames {
+            let value = self.0.get(from).cloned();
+            for name in names(field).iter().filter(|name| !is_kept(name)) {
+                self.0.shift_remove(*name);
+            }
+            if let (Some(value), Some(name)) = (value, names(field).first()) {
+                self.0.insert((*name).to_owned(), value);
+            }
+        }
+        self
+    }
+
     /// Returns whether it has a field of this name with a value.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_null())
@@ -119,6 +145,22 @@ impl Object {
     /// Returns the value of a field, if it has one.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// Sets a field to a text.
+    pub(crate) fn set(&mut self, name: &str, text: &str) {
+        self.0.insert(name.to_owned(), Value::from(text));
+    }
+
+    /// Sets a field to a text, or to the number or list that a text is, if that is wanted.
+    pub(crate) fn set_value(&mut self, name: &str, text: &str, is_text: bool) {
+        let parsed = if is_text { None } else { parse(text.as_bytes()).ok() };
+        self.0.insert(name.to_owned(), parsed.unwrap_or_else(|| Value::from(text)));
+    }
+
+    /// Removes a field.
+    pub(crate) fn drop(&mut self, name: &str) {
+        self.0.shift_remove(name);
     }
 
     /// Names of fields with the group of a row that has no recording.
@@ -143,6 +185,9 @@ impl Object {
             speaker: word(&self.0, names("speaker"))?,
             text: text(&self.0)?,
             language: word(&self.0, names("language"))?,
+            // Other tools use the word for lists and objects too, which name no split.
+            split: word(&self.0, names("split")).unwrap_or_default(),
+            sample_rate: word(&self.0, names("sample_rate")).unwrap_or_default().and_then(|rate| rate.parse().ok()),
             // An invalid duration is measured as if it were missing.
             duration: seconds(&self.0, names("duration")).unwrap_or_default(),
             offset: None,

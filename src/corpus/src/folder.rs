@@ -184,7 +184,7 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     let files = listing.audio.iter().map(file(Look::Media)).chain(listing.text.iter().map(file(Look::Text)));
     let samples: Vec<(String, Sample)> = samples::by_last_dot(files.collect()).into_iter().collect();
     let store = Folder(&folder);
-    let read: Vec<_> = samples.par_iter().map(|(key, sample)| candidate(key, sample, &store)).collect();
+    let read: Vec<_> = samples.par_iter().map(|(key, sample)| candidate(key, sample, &store, options)).collect();
     let mut reading =
         Reading { files: listing.text.iter().map(|path| folder.join(path)).collect(), ..Reading::default() };
     reading.warnings.extend(listing.folders_warning());
@@ -220,9 +220,10 @@ fn candidate<'s>(
     key: &str,
     sample: &'s Sample,
     store: &Folder<'_>,
+    options: &ReadOptions<'_>,
 ) -> Result<(crate::reading::Candidate, &'s File, Vec<&'s File>), String> {
-    let (recording, others) = sample.recording(store)?;
-    let mut row = sample.candidate(key, recording, store, Precedence { text_file_first: true })?;
+    let (recording, others) = sample.recording(store, options)?;
+    let mut row = sample.candidate(key, recording, store, Precedence { text_file_first: true }, options)?;
     row.id = ids::of_path(key);
     crate::values::id(&row.id).map_err(|problem| format!("bad id: {} {problem}", recording.name))?;
     Ok((row, recording, others))

@@ -4,9 +4,12 @@
 //! |---|---|
 //! | [`array`], [`column`] | the typed value of a column in a row, and the specification of a column ([`Row`] has them with its media) |
 //! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`], [`codes`], [`clips`] | readers of common formats; each returns a [`Reading`] |
+//! | [`corpora`], [`list`] | readers of public corpora as they unpack, and of lists in a stated order |
+//! | [`huggingface`], [`lhotse`] | readers of Parquet and Arrow files with recordings, and of lhotse's manifests |
 //! | [`fields`] | the fields of a JSON object that describes an utterance, with all their alternative names |
 //! | [`images`] | folders of images with captions |
 //! | [`histories`] | users with items that they liked, from the JSON files of PMG |
+//! | [`detect`] | the format of a source, told by its files |
 //! | [`hints`] | hints about the actual format of a folder that cannot be read |
 //! | [`utterances`] | the compact columnar table that a reader fills (a million rows fit easily) |
 //! | [`split`] | train, dev and test splits by lists or by a hash of the id |
@@ -25,19 +28,25 @@ mod checksum;
 pub mod clips;
 pub mod codes;
 pub mod column;
+pub mod corpora;
 mod delimited;
+pub mod detect;
 mod encoding;
 mod error;
 pub mod fields;
 pub mod folder;
 pub mod hints;
 pub mod histories;
+pub mod huggingface;
 mod ids;
 pub mod images;
 pub mod kaldi;
+pub mod lhotse;
 mod lines;
+pub mod list;
 pub mod ljspeech;
 pub mod manifest;
+mod objects;
 mod options;
 mod paths;
 mod reading;
@@ -53,6 +62,7 @@ pub mod tar;
 pub mod utterances;
 mod values;
 mod walk;
+mod waveform;
 pub mod webdataset;
 
 pub use array::{Array, ArrayData, ArrayError, DType, Element};

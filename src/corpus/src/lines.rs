@@ -52,6 +52,11 @@ impl TextFile {
         Self { name: name.to_owned(), path, bytes, advice: OnceLock::new() }
     }
 
+    /// The content as UTF-8, if it is.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The file's length in bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()

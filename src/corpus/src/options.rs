@@ -38,6 +38,16 @@ pub struct ReadOptions<'a> {
     pub references: &'a [String],
     /// Columns that rows of a manifest have beyond those of an utterance.
     pub columns: &'a [ColumnSpec],
+    /// The folder that relative paths of recordings start from, as the recipe names it; without it that of the file.
+    pub recordings: Option<&'a str>,
+    /// The sampling rate of recordings that are arrays and do not say it.
+    pub sample_rate: Option<u32>,
+    /// The microphone of VCTK that is read; by default the first.
+    pub microphone: Option<u8>,
+    /// The order of the fields in a list.
+    pub order: Option<&'a crate::list::Order>,
+    /// Fields by other names than those of [`crate::fields::FIELDS`]: the field and its name in the data.
+    pub renames: &'a [(String, String)],
     /// The folder of the images of users, as the recipe names it; without it that of the file of users.
     pub images: Option<&'a str>,
     /// Options of files of users.

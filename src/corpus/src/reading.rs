@@ -50,6 +50,8 @@ pub(crate) struct Candidate {
     pub(crate) start: Option<f64>,
     pub(crate) end: Option<f64>,
     pub(crate) duration: Option<f64>,
+    /// The split that the source puts the row in, if it brings splits.
+    pub(crate) split: Option<String>,
     pub(crate) extra: Option<Extra>,
     /// The place where it was found, for messages: `m.jsonl:12`.
     pub(crate) place: String,
@@ -133,6 +135,7 @@ impl Reading {
                         start: row.start,
                         end: row.end,
                         duration: row.duration,
+                        split: row.split.as_deref(),
                         extra: row.extra.as_ref(),
                         ..UtteranceRow::default()
                     });

@@ -8,7 +8,8 @@ use flowmill_audio::media;
 use crate::encoding;
 use crate::fields::{Fields, Object, is_name_of};
 use crate::reading::Candidate;
-use crate::values;
+use crate::utterances::Extra;
+use crate::{DType, ReadOptions, values, waveform};
 
 /// Extensions of transcripts, in the order of preference.
 pub(crate) const TEXT_EXTENSIONS: [&str; 3] = ["txt", "lab", "text"];
@@ -299,12 +300,27 @@ impl Sample {
 
     /// Returns the recording to take, with those that are left out: the same utterance in formats that come later in
     /// [`media::EXTENSIONS`]. The kind of a problem is prepended to it.
-    pub(crate) fn recording(&self, store: &impl Store) -> Result<(&File, Vec<&File>), String> {
+    pub(crate) fn recording(
+        &self,
+        store: &impl Store,
+        options: &ReadOptions<'_>,
+    ) -> Result<(&File, Vec<&File>), String> {
+        // The recipe may name the member: `audio: clean.flac`.
+        let named =
+            options.renames.iter().find(|(field, _)| field == "audio").map(|(_, from)| from.to_ascii_lowercase());
+        let named =
+            named.and_then(|name| self.files.iter().find(|(rest, file)| *rest == name && may_be_recording(rest, file)));
+        if let Some((_, file)) = named {
+            return Ok((file, Vec::new()));
+        }
         let mut files: Vec<&File> = self.recordings().collect();
         let rank = |file: &File| media::rank(extension(&file.name)).unwrap_or(usize::MAX);
         files.sort_by(|a, b| (rank(a), &a.name).cmp(&(rank(b), &b.name)));
         match files.as_slice() {
-            [] => Err(format!("no recording: {}", self.without_recording(store))),
+            [] => match self.files.iter().filter(|(rest, file)| is_array(rest, file)).collect::<Vec<_>>().as_slice() {
+                [(_, array)] => Ok((array, Vec::new())),
+                _ => Err(format!("no recording: {}", self.without_recording(store))),
+            },
             [one] => Ok((one, Vec::new())),
             [one, two, ..] if stem(&one.name) != stem(&two.name) || rank(one) == rank(two) => {
                 let more = if files.len() > 2 { format!(" and {} more", files.len() - 2) } else { String::new() };
@@ -323,7 +339,8 @@ impl Sample {
     /// Returns whether a JSON file of the group has a transcript; false if it cannot be read.
     pub(crate) fn json_has_text(&self, store: &impl Store) -> bool {
         let json = self.files.iter().filter(|(rest, file)| role(rest, file.look) == Role::Json);
-        json.map(|(_, file)| fields_of(file, store)).any(|fields| fields.is_ok_and(|fields| fields.text.is_some()))
+        let mut fields = json.map(|(_, file)| object_of(file, store).and_then(|object| object.fields()));
+        fields.any(|fields| fields.is_ok_and(|fields| fields.text.is_some()))
     }
 
     /// Describes the files of a group without a recording.
@@ -342,27 +359,43 @@ impl Sample {
         }
     }
 
-    /// Returns the row of the group, whose `id` is made from `key`. The kind of a problem is prepended to it.
+    /// Returns the row of the group, whose `id` is made from `key`. Its `wav` is what follows the name of the recording:
+    /// the sampling rate of an array. The kind of a problem is prepended to it.
     pub(crate) fn candidate(
         &self,
         key: &str,
         recording: &File,
         store: &impl Store,
         precedence: Precedence,
+        options: &ReadOptions<'_>,
     ) -> Result<Candidate, String> {
         let text_file = self.text_file(store);
         let (file, tag) = text_file.as_ref().ok().cloned().flatten().unzip();
         let text = file.map(|file| text_of(file, store)).transpose()?;
         let text_there = text.as_ref().is_some_and(|(_, text)| !text.is_empty());
         let json = self.first(Role::Json);
-        let fields = json.map(|file| fields_of(file, store)).transpose();
+        let object = json.map(|file| object_of(file, store)).transpose();
+        let object = match object {
+            Err(_) if precedence.text_file_first && text_there => None,
+            object => object?,
+        };
+        let object = self.with_members(object.unwrap_or_default(), store, options)?.renamed(options);
+        let in_object = |problem: String| match json {
+            Some(json) => format!("bad transcript: {} {problem}", store.shown(&json.name)),
+            None => format!("bad member: {} {problem}", store.shown(&recording.name)),
+        };
+        let fields = object.fields();
         let fields = match fields {
             Err(_) if precedence.text_file_first && text_there => Fields::default(),
-            fields => fields?.unwrap_or_default(),
+            fields => fields.map_err(in_object)?,
         };
-        let of_json = fields.text.as_deref().filter(|_| !(precedence.text_file_first && text_there));
+        let columns = crate::manifest::columns(&object, options).map_err(in_object)?;
+        let extra = (!columns.is_empty()).then(|| Extra { columns, ..Extra::default() });
+        // A text under a name that the recipe gives comes first.
+        let is_named = options.renames.iter().any(|(field, _)| field == "text") && fields.text.is_some();
+        let of_json = fields.text.as_deref().filter(|_| is_named || !(precedence.text_file_first && text_there));
         let text = match (of_json, json, &text) {
-            (Some(text), Some(json), _) => transcript(text, &json.name, store)?,
+            (Some(text), json, _) => transcript(text, &json.unwrap_or(recording).name, store)?,
             (_, _, Some((name, text))) => transcript(text, name, store)?,
             (None, _, None) if text_file.is_err() => return Err(text_file.err().unwrap_or_default()),
             (_, Some(json), None) => Err(format!("{} has no `text`", store.shown(&json.name))),
@@ -377,19 +410,50 @@ impl Sample {
             .language
             .map_or_else(|| spoken(Role::Language).map(word), |language| Ok(Some(language)))?
             .or(tag.flatten());
+        let rate = fields.sample_rate.or(options.sample_rate);
+        let wav = match (recording.look == Look::Other, rate) {
+            (false, _) => String::new(),
+            (true, Some(rate)) => waveform::ending(rate),
+            (true, None) => {
+                let advice = "name the rate in the JSON (`sample_rate`), or at the source (`sample_rate: 16000`)";
+                return Err(format!("no sampling rate: {} is an array; {advice}", store.shown(&recording.name)));
+            }
+        };
         Ok(Candidate {
             id: fields.id.unwrap_or_default(),
             origin: Some(key.to_owned()),
             speaker,
             text,
             language,
-            wav: String::new(),
+            wav,
             start: None,
             end: None,
             duration: fields.duration,
-            extra: None,
+            split: fields.split,
+            extra,
             place: store.shown(&recording.name),
         })
+    }
+
+    /// Adds the members that the recipe names as fields or columns: `{speaker: cls, text: caption.txt}`.
+    fn with_members(
+        &self,
+        mut object: Object,
+        store: &impl Store,
+        options: &ReadOptions<'_>,
+    ) -> Result<Object, String> {
+        let renamed = options.renames.iter().filter(|(field, _)| field != "audio").map(|(_, from)| (from, true));
+        let columns = options.columns.iter().map(|column| (&column.name, column.dtype == DType::Text));
+        // A member that is both keeps the type of the column.
+        for (name, is_text) in columns.chain(renamed) {
+            let wanted = name.to_ascii_lowercase();
+            let member = self.files.iter().find(|(rest, file)| *rest == wanted && file.look != Look::Media);
+            if let Some((_, file)) = member.filter(|_| !object.has(name)) {
+                let (_, text) = text_of(file, store)?;
+                object.set_value(name, &text, is_text);
+            }
+        }
+        Ok(object)
     }
 
     /// Returns the file of the transcript, with the language in its name, if any. Several languages are a problem,
@@ -453,13 +517,13 @@ fn text_of(file: &File, store: &impl Store) -> Result<(String, String), String> 
     Ok((file.name.clone(), values::one_line(text).into_owned()))
 }
 
-fn fields_of(file: &File, store: &impl Store) -> Result<Fields, String> {
+/// Returns the fields of a JSON file.
+fn object_of(file: &File, store: &impl Store) -> Result<Object, String> {
     let bytes = bytes_of(file, store)?;
     if let Some(problem) = encoding::no_text(&bytes) {
         return Err(format!("bad transcript: {} {problem}", store.shown(&file.name)));
     }
-    let fields = Object::parse(&bytes).and_then(|object| object.fields());
-    fields.map_err(|problem| format!("bad transcript: {} {problem}", store.shown(&file.name)))
+    Object::parse(&bytes).map_err(|problem| format!("bad transcript: {} {problem}", store.shown(&file.name)))
 }
 
 fn bytes_of(file: &File, store: &impl Store) -> Result<Vec<u8>, String> {
@@ -475,6 +539,21 @@ fn transcript(text: &str, name: &str, store: &impl Store) -> Result<Result<Strin
     let checked =
         values::transcript(text).map_err(|problem| format!("bad transcript: {} {problem}", store.shown(name)))?;
     Ok(checked.map(Cow::into_owned).ok_or_else(|| format!("{} is empty", store.shown(name))))
+}
+
+/// Returns whether a file is a recording, or an array that the recipe may name as one.
+fn may_be_recording(rest: &str, file: &File) -> bool {
+    let is_array = waveform::EXTENSIONS.iter().any(|extension| rest.rsplit('.').next() == Some(extension));
+    file.look == Look::Media || is_array
+}
+
+/// Returns whether a file is an array of samples by its name: `KEY.npy`, `KEY.wav.npy`, `KEY.audio.pth`.
+fn is_array(rest: &str, file: &File) -> bool {
+    let (word, last) = rest.rsplit_once('.').unwrap_or(("", rest));
+    let names_samples = word.is_empty() || media::rank(word).is_some() || is_name_of("audio", word);
+    file.look == Look::Other
+        && waveform::EXTENSIONS.contains(&last)
+        && (names_samples || ["waveform", "samples", "speech"].contains(&word))
 }
 
 /// Returns the warning about recordings that are left out for others: `(left out, taken)`.

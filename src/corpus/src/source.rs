@@ -1,4 +1,5 @@
-//! The source of an utterance's `wav` or of another medium: a file, a member of a tar file, a group of an HDF5 file, or the output of a command.
+//! The source of an utterance's `wav` or of another medium: a file, a member of a tar file, a row of a Parquet file, a
+//! group of an HDF5 file, or the output of a command.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,8 +11,9 @@ use std::process::{Command, Stdio};
 
 use flowmill_audio::program::{self, ProgramError};
 
-use crate::CorpusError;
 use crate::codes::Hdf5Group;
+use crate::huggingface::ParquetCell;
+use crate::{CorpusError, waveform};
 
 /// The limits of a piped command, beyond which it is killed with all its children.
 pub type PipeLimits = program::ProgramLimits;
@@ -34,15 +36,16 @@ impl FileStamp {
 /// The largest member of a tar file that is read.
 pub const MAX_MEMBER_BYTES: u64 = 1 << 30;
 
-/// The separator between a tar file's path and the member's name.
-const IN_TAR: &str = ".tar#";
+/// The separators between the path of a tar file, or an Arrow file, and the member's name.
+const IN_FILE: [&str; 2] = [".tar#", ".arrow#"];
 
-/// A member of a tar file, located by the position of its bytes: the file is not searched again.
+/// A member of a tar file, or a recording in an Arrow file, located by the position of its bytes: the file is not
+/// searched again.
 ///
 /// Written as `shards/000.tar#NAME@OFFSET+LENGTH`. The name is for people; offset and length determine the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TarMember<'a> {
-    /// The tar file's path, relative to the recipe's folder or absolute; ends in `.tar`.
+    /// The file's path, relative to the recipe's folder or absolute; ends in `.tar` or `.arrow`.
     pub archive: &'a str,
     /// The member's name.
     pub name: &'a str,
@@ -57,17 +60,17 @@ impl<'a> TarMember<'a> {
     pub fn parse(wav: &'a str) -> Option<Self> {
         let (place, length) = wav.rsplit_once('+')?;
         let (path, offset) = place.rsplit_once('@')?;
-        let at = path.find(IN_TAR)? + IN_TAR.len() - 1;
+        let at = IN_FILE.iter().filter_map(|separator| Some(path.find(separator)? + separator.len() - 1)).min()?;
         let (archive, name) = (&path[..at], &path[at + 1..]);
         Some(Self { archive, name, offset: digits(offset)?, length: digits(length)? })
     }
 
     /// Returns whether a tar file's path can be distinguished from the text that follows it.
     pub(crate) fn can_name(archive: &str) -> bool {
-        archive.ends_with(".tar") && !archive.contains(IN_TAR)
+        archive.ends_with(".tar") && !IN_FILE.iter().any(|separator| archive.contains(separator))
     }
 
-    /// Reads the member's bytes.
+    /// Reads the member's bytes. An array of samples is converted to WAV.
     fn read(&self, root: &Path) -> Result<Vec<u8>, CorpusError> {
         let path = root.join(self.archive);
         let fail = |problem: io::Error| CorpusError::io("read", &path, problem);
@@ -81,7 +84,10 @@ impl<'a> TarMember<'a> {
         }
         let mut bytes = vec![0; self.length as usize];
         file.read_exact_at(&mut bytes, self.offset).map_err(fail)?;
-        Ok(bytes)
+        match waveform::rate(self.name) {
+            Some(rate) => waveform::to_wav(&bytes, self.name, rate).map_err(|e| CorpusError::structure(&path, e)),
+            None => Ok(bytes),
+        }
     }
 }
 
@@ -103,6 +109,8 @@ pub enum Source<'a> {
     File(&'a str),
     /// A member of a tar file.
     Member(TarMember<'a>),
+    /// A row of a column of a Parquet file.
+    Cell(ParquetCell<'a>),
     /// The codes of an utterance in an HDF5 file.
     Group(Hdf5Group<'a>),
     /// A shell command that writes audio to its standard output. It runs in the recipe's folder.
@@ -114,11 +122,12 @@ impl<'a> Source<'a> {
     pub fn of(wav: &'a str) -> Self {
         match wav.strip_suffix('|') {
             Some(command) => Self::Pipe(command.trim_end()),
-            None => match (TarMember::parse(wav), Hdf5Group::parse(wav)) {
-                (Some(member), _) => Self::Member(member),
-                (None, Some(group)) => Self::Group(group),
-                (None, None) => Self::File(wav),
-            },
+            None => {
+                let member = TarMember::parse(wav).map(Self::Member);
+                let cell = || ParquetCell::parse(wav).map(Self::Cell);
+                let group = || Hdf5Group::parse(wav).map(Self::Group);
+                member.or_else(cell).or_else(group).unwrap_or(Self::File(wav))
+            }
         }
     }
 
@@ -127,6 +136,7 @@ impl<'a> Source<'a> {
         match self {
             Self::File(path) => Some(root.join(path)),
             Self::Member(member) => Some(root.join(member.archive)),
+            Self::Cell(cell) => Some(root.join(cell.file)),
             Self::Group(group) => Some(root.join(group.file)),
             Self::Pipe(_) => None,
         }
@@ -144,6 +154,7 @@ impl<'a> Source<'a> {
                 std::fs::read(&path).map_err(|e| CorpusError::io("read", &path, e))
             }
             Self::Member(member) => member.read(root),
+            Self::Cell(cell) => cell.read(root),
             Self::Group(group) => group.read(root),
             Self::Pipe(command) => run(command, root, limits)
                 .map_err(|problem| CorpusError::Pipe { command: (*command).to_owned(), problem }),

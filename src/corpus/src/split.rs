@@ -76,6 +76,30 @@ fn unit_hash(key: &str) -> f64 {
     (u64::from_be_bytes(first) >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// The usual names of splits, each with the words for it in paths.
+const WORDS: [(&str, &[&str]); 3] = [
+    ("train", &["train", "training", "trn"]),
+    ("dev", &["dev", "devel", "development", "valid", "validation", "val"]),
+    ("test", &["test", "tst", "eval", "evaluation"]),
+];
+
+/// Returns the usual name of a split that a corpus brings: `train` for `train-clean-100`, `dev` for `validation`. Other
+/// names stay as they are.
+pub fn usual_name(split: &str) -> &str {
+    let word = split.split(['-', '_', '.']).next().unwrap_or(split).to_ascii_lowercase();
+    WORDS.iter().find(|(_, words)| words.contains(&word.as_str())).map_or(split, |(name, _)| *name)
+}
+
+/// Returns the split that a path below a source names: the first part of the path that begins with the word of a split
+/// (`train-clean-100`), or else that word in the file's name (`metadata_train.csv`).
+pub(crate) fn of_path(path: &str) -> Option<&str> {
+    let is_word = |word: &str| WORDS.iter().any(|(_, words)| words.contains(&word.to_ascii_lowercase().as_str()));
+    let begins = |part: &&str| part.split(['-', '_', '.']).next().is_some_and(is_word);
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let of_name = || name.split(['-', '_', '.']).find(|word| is_word(word));
+    folders.split('/').find(begins).or_else(of_name)
+}
+
 /// Splits by list files.
 #[derive(Clone, Debug)]
 pub struct Lists {

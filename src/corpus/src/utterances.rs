@@ -73,6 +73,7 @@ impl Utterance {
             channel: self.channel,
             decoder: self.decoder.as_deref(),
             speed: self.speed,
+            split: None,
             extra: None,
         }
     }
@@ -95,6 +96,8 @@ pub struct UtteranceRow<'a> {
     pub channel: Option<u32>,
     pub decoder: Option<&'a str>,
     pub speed: Option<f64>,
+    /// The split that the source puts the row in.
+    pub split: Option<&'a str>,
     /// The part that [`Utterance`] lacks.
     pub extra: Option<&'a Extra>,
 }
@@ -137,6 +140,8 @@ pub struct Utterances {
     channel: Vec<u32>,
     /// True for rows whose id was made from the name of the recording. Rows beyond its end have ids from the data.
     made_up: Vec<bool>,
+    /// The splits that sources bring. Empty strings represent rows without one, and rows beyond its end have none.
+    split: Strings,
     /// Parts of rows beyond an utterance, by position; missing entries are empty.
     extras: Vec<Option<Box<Extra>>>,
 }
@@ -158,6 +163,7 @@ impl Utterances {
             duration: Vec::with_capacity(rows),
             channel: Vec::with_capacity(rows),
             made_up: Vec::new(),
+            split: Strings::default(),
             extras: Vec::new(),
         }
     }
@@ -178,6 +184,11 @@ impl Utterances {
         self.end.push(row.end.unwrap_or(f64::NAN));
         self.duration.push(row.duration.unwrap_or(f64::NAN));
         self.channel.push(row.channel.unwrap_or(NO_CHANNEL));
+        if let Some(split) = row.split {
+            // Most sources bring no splits.
+            (self.split.len()..self.len() - 1).for_each(|_| self.split.push(""));
+            self.split.push(split);
+        }
         if let Some(extra) = row.extra {
             self.extras.resize(self.len() - 1, None);
             self.extras.push(Some(Box::new(extra.clone())));
@@ -232,6 +243,10 @@ impl Utterances {
             channel: Some(self.channel[index]).filter(|channel| *channel != NO_CHANNEL),
             decoder: None,
             speed: None,
+            split: Some(index)
+                .filter(|index| *index < self.split.len())
+                .map(|index| self.split.get(index))
+                .filter(|s| !s.is_empty()),
             extra: self.extras.get(index).and_then(Option::as_deref),
         }
     }

@@ -68,7 +68,7 @@ fn manifests_of_json_lines() {
         "{\"audio_filepath\": \"d.wav\", \"text\": \"y\", \"duration\": 1.0, \"id\": \"named\", \"lang\": \"de\", \"other\": [1]}\n",
     );
     let dir = directory(&[("set/train.json", lines.as_bytes())]);
-    let reading = manifest::read_file(dir.path(), "set/train.json", &ReadOptions::default()).unwrap();
+    let reading = manifest::read(dir.path(), "set/train.json", &ReadOptions::default()).unwrap();
     assert_eq!(ids(&reading), ["abs-long-0010250", "clips-a-1", "named"]);
     let piece = reading.utterances.row(0);
     assert_eq!((piece.wav, piece.start, piece.end, piece.spk), ("/abs/long.flac", Some(10.25), Some(11.75), "7"));

@@ -21,6 +21,56 @@ fn pair(mut tar: Tar, key: &str) -> Tar {
     tar
 }
 
+/// Returns a NumPy file of one second of silence at 8 kHz.
+fn silence() -> Vec<u8> {
+    let header = format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (8000,), }");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
+    bytes.extend_from_slice(header.as_bytes());
+    bytes.resize(bytes.len() + 4 * 8000, 0);
+    bytes
+}
+
+#[test]
+fn members_have_the_names_that_the_recipe_gives() {
+    let mut tar = Tar::new();
+    tar.file("a.clean.flac", "clean")
+        .file("a.noisy.flac", "noisy")
+        .file("a.caption.txt", "Words")
+        .file("a.cls", "17\n");
+    tar.file("b.wav.npy", silence()).file("b.txt", "Array").file("b.meta.json", r#"{"sample_rate": 8000, "snr": 3}"#);
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("train-0.tar"), tar.done()).unwrap();
+    let renames = [("audio", "clean.flac"), ("text", "caption.txt"), ("speaker", "cls")];
+    let renames = renames.map(|(to, from)| (to.to_owned(), from.to_owned()));
+    let columns = [
+        flowmill_corpus::ColumnSpec::parse("snr", "f64 (optional)").unwrap(),
+        flowmill_corpus::ColumnSpec::parse("cls", "i64 (optional)").unwrap(),
+    ];
+    let options = ReadOptions { renames: &renames, columns: &columns, ..ReadOptions::default() };
+    let reading = read(dir.path(), "train-0.tar", &options).unwrap();
+    assert_eq!(ids(&reading), ["a", "b"], "{:?}", reading.rejected);
+    let (a, b) = (reading.utterances.row(0), reading.utterances.row(1));
+    assert_eq!((a.spk, a.text, a.split), ("17", "Words", Some("train")));
+    assert_eq!(bytes_of(dir.path(), a.wav), b"clean");
+    assert_eq!(a.extra.unwrap().columns["cls"], flowmill_corpus::Array::scalar(17i64));
+    assert_eq!((b.text, b.extra.unwrap().columns["snr"].clone()), ("Array", flowmill_corpus::Array::scalar(3.0f64)));
+    assert!(b.wav.contains("#b.wav.npy~8000@"), "{}", b.wav);
+    assert_eq!(flowmill_audio::probe_bytes(&bytes_of(dir.path(), b.wav), "b.wav").unwrap().seconds(), 1.0);
+    // A list of tar files, as WeNet writes it.
+    fs::create_dir_all(dir.path().join("lists")).unwrap();
+    fs::write(dir.path().join("lists/data.list"), "../train-0.tar\n").unwrap();
+    assert_eq!(flowmill_corpus::detect::detect(&dir.path().join("lists/data.list")).unwrap().format, "webdataset");
+    assert_eq!(ids(&read(dir.path(), "lists/data.list", &options).unwrap()), ["a", "b"]);
+    // Without the rate.
+    let mut tar = Tar::new();
+    tar.file("c.npy", silence()).file("c.txt", "Array");
+    fs::write(dir.path().join("c.tar"), tar.done()).unwrap();
+    expect_rejected(&read(dir.path(), "c.tar", &ReadOptions::default()).unwrap(), "c", "no sampling rate", &["c.npy"]);
+    let rate = ReadOptions { sample_rate: Some(8000), ..ReadOptions::default() };
+    assert_eq!(ids(&read(dir.path(), "c.tar", &rate).unwrap()), ["c"]);
+}
+
 fn read_one(bytes: &[u8]) -> Reading {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("s.tar"), bytes).unwrap();

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use flowmill_corpus::histories::Dataset;
-use flowmill_corpus::split::{Fractions, Lists};
+use flowmill_corpus::split::{Fractions, Lists, usual_name};
 use flowmill_corpus::{
-    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, clips, codes, folder, hints, histories,
-    images, kaldi, ljspeech, manifest, webdataset,
+    CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, clips, codes, corpora, folder, hints,
+    histories, huggingface, images, kaldi, lhotse, list, ljspeech, manifest, webdataset,
 };
 use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
 
+use crate::config::is_split_name;
 use crate::leaks;
 use crate::merge::merged;
 use crate::references;
@@ -103,6 +104,7 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
     for source in &config.data {
         let (reading, of_machine) = read_or_reject(config, source, root);
         rows_in += reading.lines;
+        tell_format(config, source, work);
         // There is nothing, or no transcript: the data may be in the places of another format.
         let has_no_text = reading.utterances.iter().all(|row| row.text.is_empty() && row.extra.is_none());
         let hint = match has_no_text {
@@ -157,7 +159,18 @@ fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading
         | Format::Histories
         | Format::FlickrAes
         | Format::Pog
-        | Format::Ser30k => Vec::new(),
+        | Format::Ser30k
+        | Format::Auto
+        | Format::List
+        | Format::HuggingFace
+        | Format::Lhotse
+        | Format::LibriTts
+        | Format::LibriSpeech
+        | Format::Vctk
+        | Format::Aishell3
+        | Format::Mls
+        | Format::CommonVoice
+        | Format::GigaSpeech => Vec::new(),
     };
     (Reading::unreadable(&problem, root, &source.dir, ids), problem.is_of_machine())
 }
@@ -167,9 +180,22 @@ fn tell(work: &PartWork, source: &Source, line: &str) {
     work.message(format!("{}: {line}", source.dir));
 }
 
+/// Prints the format that the content of a source shows, where the recipe names none.
+fn tell_format(config: &PrepConfig, source: &Source, work: &PartWork) {
+    let format = config.format_of(source);
+    if let Some(detected) = source.detected.as_ref().filter(|_| format != Format::Kaldi) {
+        let (name, what) = (format.name(), detected.what);
+        let contains = match source.dir.ends_with(&detected.file) {
+            true => String::new(),
+            false => format!(" (it contains {})", detected.file),
+        };
+        tell(work, source, &format!("{what}{contains}; it is read with `format: {name}`"));
+    }
+}
+
 /// Reads one source.
 fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, CorpusError> {
-    let columns = config.column_specs();
+    let (columns, renames) = (config.column_specs(), config.renames());
     let options = ReadOptions {
         allow_pipes: config.allow_pipes,
         speaker: source.speaker.as_deref(),
@@ -178,14 +204,34 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         media: &config.media,
         references: &config.references,
         columns: &columns,
+        recordings: source.recordings.as_deref(),
+        sample_rate: source.sample_rate,
+        microphone: source.microphone,
+        order: source.columns.as_ref(),
+        renames: &renames,
         images: source.images.as_deref(),
         histories: source.histories(),
     };
-    match config.format_of(source) {
-        Format::Kaldi => kaldi::read_directory(root, &source.dir, &options),
+    let format = config.format_of(source);
+    if let Some(corpus) = format.corpus() {
+        return corpora::read(root, &source.dir, corpus, &options);
+    }
+    match format {
+        Format::Kaldi
+        | Format::Auto
+        | Format::LibriTts
+        | Format::LibriSpeech
+        | Format::Vctk
+        | Format::Aishell3
+        | Format::Mls
+        | Format::CommonVoice
+        | Format::GigaSpeech => kaldi::read_directory(root, &source.dir, &options),
         Format::Folder => folder::read_directory(root, &source.dir, &options),
         Format::Ljspeech => ljspeech::read_directory(root, &source.dir, &options),
-        Format::Manifest => manifest::read_file(root, &source.dir, &options),
+        Format::Manifest => manifest::read(root, &source.dir, &options),
+        Format::List => list::read_file(root, &source.dir, &options),
+        Format::HuggingFace => huggingface::read(root, &source.dir, &options),
+        Format::Lhotse => lhotse::read(root, &source.dir, &options),
         Format::Webdataset => webdataset::read(root, &source.dir, &options),
         Format::Codes => codes::read_source(root, &source.dir, &options),
         Format::Clips => clips::read_directory(root, &source.dir, clips::Layout::Clips, &options),
@@ -208,7 +254,15 @@ fn divide(
 ) -> Result<Vec<(String, Vec<Place>)>, CorpusError> {
     let (names, assigned) = match config.split.by {
         SplitBy::Given => given(config, &places),
-        SplitBy::Fraction => by_fraction(&config.split, tables, &places),
+        SplitBy::Fraction => {
+            if let Some(name) = places.iter().find_map(|place| row(tables, place).split) {
+                work.message(format!(
+                    "the data bring splits of their own (such as `{name}`), which `prep.split: {{by: corpus}}` keeps"
+                ));
+            }
+            by_fraction(&config.split, tables, &places)
+        }
+        SplitBy::Corpus => by_corpus(&config.split, tables, &places, work),
         SplitBy::List => by_list(&config.split, root, tables, &places, work)?,
     };
     let mut splits: Vec<(String, Vec<Place>)> = names.into_iter().map(|name| (name, Vec::new())).collect();
@@ -255,6 +309,33 @@ fn by_fraction(split: &SplitConfig, tables: &[Utterances], places: &[Place]) -> 
     };
     let assigned = places.par_iter().map(assign).collect();
     (fractions.names(), assigned)
+}
+
+/// Assigns every row to the split that its data put it in.
+fn by_corpus(split: &SplitConfig, tables: &[Utterances], places: &[Place], work: &PartWork) -> Assigned {
+    let mut names: Vec<String> = Vec::new();
+    let mut assigned = Vec::with_capacity(places.len());
+    for place in places {
+        let row = row(tables, place);
+        let named = row.split.map(|name| split.names.get(name).map_or(usual_name(name), String::as_str));
+        let Some(name) = named.or(split.rest.as_deref()) else {
+            work.reject(row.utt, "in no split: the data put it in none; set prep.split.rest, or another prep.split.by");
+            assigned.push(None);
+            continue;
+        };
+        if !is_split_name(name) {
+            let way_on = "name another with prep.split.names";
+            work.reject(row.utt, format!("bad split: `{name}` cannot name a split; {way_on}"));
+            assigned.push(None);
+            continue;
+        }
+        let at = names.iter().position(|own| own == name).unwrap_or_else(|| {
+            names.push(name.to_owned());
+            names.len() - 1
+        });
+        assigned.push(Some(at));
+    }
+    (names, assigned)
 }
 
 /// Assigns every row to the split that lists it.

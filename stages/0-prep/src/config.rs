@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use flowmill_corpus::histories::{Dataset, HistoryOptions};
+use flowmill_corpus::detect::{self, Detected};
+use flowmill_corpus::histories::HistoryOptions;
+use flowmill_corpus::list::Order;
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, hints, histories, images, webdataset};
+use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, fields, hints, histories, images, webdataset};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -14,6 +16,8 @@ use serde::de::{self, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
+use crate::condition::{Condition, ConditionError};
+use crate::format::Format;
 use crate::speed;
 
 /// The section's name.
@@ -80,8 +84,10 @@ pub fn check_split(recipe: &Recipe, key: &str, split: &str) -> Result<(), Recipe
     if !recipe.gives(SECTION) {
         return Ok(());
     }
-    let names = PrepConfig::of(recipe)?.split_names();
-    if names.contains(split) {
+    let config = PrepConfig::of(recipe)?;
+    let names = config.split_names();
+    // Reading shows which splits a corpus brings.
+    if config.split.by == SplitBy::Corpus || names.contains(split) {
         return Ok(());
     }
     let names = names.into_iter().collect::<Vec<_>>().join(", ");
@@ -97,7 +103,8 @@ pub struct PrepConfig {
     #[serde(deserialize_with = "sources")]
     #[schemars(schema_with = "sources_schema")]
     pub data: Vec<Source>,
-    /// Format of sources without their own `format`. A path that ends in `.tar` is always `webdataset`.
+    /// Format of sources without their own `format`. With `auto` the content of each decides, and the run reports it. A path that
+    /// ends in `.tar` is always `webdataset`.
     pub format: Format,
     /// Division of rows into splits such as train, dev and test.
     pub split: SplitConfig,
@@ -119,6 +126,12 @@ pub struct PrepConfig {
     pub min_text: usize,
     /// Maximum length of a transcript, in characters.
     pub max_text: usize,
+    /// A condition that rows must meet, with the words of SQL, such as `duration BETWEEN 1 AND 20 AND lang IN ('en', 'de')`. Columns are
+    /// `id`, `speaker`, `text`, `lang`, `split`, `audio`, `start`, `end`, `channel`, `duration`, `sample_rate`, `channels`, and those of
+    /// `prep.columns`. There are `= != < <= > >=`, `BETWEEN`, `IN`, `LIKE` (`%` and `_`), `IS NULL`, `AND`, `OR`, `NOT` and parentheses. A row is
+    /// rejected with the first term that does not hold; a missing value meets only `IS NULL`.
+    #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
     /// Speeds of additional copies of the training rows, such as `[0.9, 1.1]`: factors from 0.5 to 2; 1 adds nothing. A copy is resampled,
     /// so it is faster and higher like a played tape, in the voice of another speaker: its id is `sp0.9-ID` and its speaker `sp0.9-SPEAKER`.
     ///
@@ -136,7 +149,9 @@ pub struct PrepConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<String>,
     /// Fields of a manifest that are kept as columns: their types and axes by their names, such as `score: f64`,
-    /// `caption: text (optional)`, `latents: f32 [frame, channel 512]`.
+    /// `caption: text (optional)`, `latents: f32 [frame, channel 512]`. A field of rows (`id`, `speaker`, `text`, `language`, `duration`,
+    /// `offset`, `split`, `audio`) with another text is a rename: `{text: transcription, speaker: client_id}` reads these fields of
+    /// the data.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<String, String>,
 }
@@ -159,6 +174,7 @@ impl Default for PrepConfig {
             max_duration: 60.0,
             min_text: 1,
             max_text: 2000,
+            condition: None,
             speed_perturb: Vec::new(),
             part_size: 1000,
             media: vec![Role::Audio],
@@ -179,105 +195,6 @@ pub enum Fallback {
     Ffmpeg,
 }
 
-/// A layout of data on disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// A Kaldi data directory with `wav.scp`.
-    #[default]
-    Kaldi,
-    /// A folder of recordings with a `.txt`, `.lab` or `.json` next to each.
-    Folder,
-    /// `metadata.csv` and `wavs/`.
-    Ljspeech,
-    /// A JSON-lines manifest as NeMo writes it.
-    Manifest,
-    /// Tar files in which the members with one key are an utterance.
-    Webdataset,
-    /// Codes of a neural codec without recordings, as the public VALL-E trainer keeps them: a folder of `.enc` or
-    /// `.dac` files, an HDF5 file (`data.h5`), or a group in one (`data.h5#training`).
-    Codes,
-    /// A folder of video clips with their sound, such as HDTF. The group is the folder of the clip, or its own name.
-    Clips,
-    /// A folder with the names of RAVDESS (`01-01-03-01-02-01-21.mp4`): video with and without sound, and sound alone.
-    /// The group is the actor, and the emotion is the column `emotion_label`.
-    Ravdess,
-    /// A folder of images with captions: `items.json`, or `metadata.jsonl` or `metadata.csv` of Hugging Face's `imagefolder`, or a
-    /// `.txt` next to each image.
-    Images,
-    /// A JSON file of users with `history_items_info` and `target_item_info`, as the public PMG code reads it.
-    Histories,
-    /// FLICKR-AES from its own files: `FLICKR-AES_image_labeled_by_each_worker.csv`, `FLICKR_captions.json`, `FLICKR_styles.json` and `40K/`.
-    #[serde(rename = "flickr-aes")]
-    FlickrAes,
-    /// POG from its own files: `user_data.txt`, `captions_sampled.json`, `user_styles.json` and `images/`.
-    Pog,
-    /// SER30K from its own files: `Images/TOPIC/` and `ser30k_captions.json`.
-    Ser30k,
-}
-
-impl Format {
-    /// Returns the layout of a folder of clips.
-    pub(crate) fn clips(self) -> Option<clips::Layout> {
-        match self {
-            Self::Clips => Some(clips::Layout::Clips),
-            Self::Ravdess => Some(clips::Layout::Ravdess),
-            _ => None,
-        }
-    }
-
-    /// Returns whether its rows have images and no recordings.
-    pub(crate) fn has_images(self) -> bool {
-        self == Self::Images || self.has_histories()
-    }
-
-    /// Returns whether its rows are users.
-    pub(crate) fn has_histories(self) -> bool {
-        self == Self::Histories || self.dataset().is_some()
-    }
-
-    /// Returns the public dataset that it reads.
-    pub(crate) fn dataset(self) -> Option<Dataset> {
-        match self {
-            Self::FlickrAes => Some(Dataset::FlickrAes),
-            Self::Pog => Some(Dataset::Pog),
-            Self::Ser30k => Some(Dataset::Ser30k),
-            _ => None,
-        }
-    }
-
-    /// Returns its name in recipes.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Kaldi => "kaldi",
-            Self::Folder => "folder",
-            Self::Ljspeech => "ljspeech",
-            Self::Manifest => "manifest",
-            Self::Webdataset => "webdataset",
-            Self::Codes => "codes",
-            Self::Clips => "clips",
-            Self::Ravdess => "ravdess",
-            Self::Images => "images",
-            Self::Histories => "histories",
-            Self::FlickrAes => "flickr-aes",
-            Self::Pog => "pog",
-            Self::Ser30k => "ser30k",
-        }
-    }
-
-    /// Describes what a source of this format must name.
-    fn place(self) -> &'static str {
-        match self {
-            Self::Kaldi | Self::Folder | Self::Ljspeech | Self::Clips | Self::Ravdess | Self::Images => "directory",
-            Self::FlickrAes | Self::Pog | Self::Ser30k => "directory",
-            Self::Histories => "file of users",
-            Self::Manifest => "manifest",
-            Self::Webdataset => "tar file",
-            Self::Codes => "folder or HDF5 file",
-        }
-    }
-}
-
 /// A source of data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -288,6 +205,23 @@ pub struct Source {
     /// The format; by default `prep.format`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+    /// The format that the content shows, where the recipe names none.
+    #[serde(skip)]
+    pub(crate) detected: Option<Detected>,
+    /// The order of the fields in a `list` source, such as `[path, speaker, language, text]` (`_` is not read), or the name of a tool that
+    /// the list is for. By default a first line that names them decides, or else their number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Order>,
+    /// The folder that relative paths of recordings start from, in sources of lines (`manifest`, `list`, `commonvoice`, `gigaspeech`). By
+    /// default that of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recordings: Option<String>,
+    /// The sampling rate, in hertz, of recordings of a `webdataset` source that are arrays (`.npy`, `.pth`) and whose JSON does not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_rate: Option<u32>,
+    /// The microphone that is read of a `vctk` source, 1 or 2; by default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub microphone: Option<u8>,
     /// The split of all its rows; required with `prep.split.by: given`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
@@ -320,6 +254,11 @@ impl Source {
         Self {
             dir: dir.to_owned(),
             format: None,
+            detected: None,
+            columns: None,
+            recordings: None,
+            sample_rate: None,
+            microphone: None,
             split: None,
             speaker: None,
             ids: None,
@@ -350,9 +289,13 @@ pub struct SplitConfig {
     pub lists: BTreeMap<String, String>,
     /// `by: fraction`: the share of each split except the rest, from 0 to 1.
     pub fractions: BTreeMap<String, f64>,
-    /// `by: fraction`: the split of all other rows, by default `train`. `by: list`: the split of rows in no list; by
-    /// default they are rejected.
+    /// `by: fraction`: the split of all other rows, by default `train`. `by: list` and `by: corpus`: the split of rows in no
+    /// list, or in no split of their corpus; by default they are rejected.
     pub rest: Option<String>,
+    /// `by: corpus`: other names for splits of the data, such as `{validated: train, dev-other: test}`. Without it, names that begin with
+    /// `train`, `dev`, `valid` or `test` become `train`, `dev` and `test`, and others stay as they are.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
     /// `by: fraction`: the unit that is divided, single utterances or whole speakers.
     pub unit: SplitUnit,
 }
@@ -363,6 +306,7 @@ impl Default for SplitConfig {
         Self {
             by: SplitBy::default(),
             lists: BTreeMap::new(),
+            names: BTreeMap::new(),
             fractions: fractions.into(),
             rest: None,
             unit: SplitUnit::default(),
@@ -393,6 +337,8 @@ pub enum SplitBy {
     List,
     /// The source of the row: `data: [{dir: data/train, split: train}, {dir: data/dev, split: dev}]`.
     Given,
+    /// The split that the data put the row in: the folders of LibriTTS, the tables of Common Voice, the field `split` of a manifest.
+    Corpus,
 }
 
 /// The unit that is divided by fractions.
@@ -413,7 +359,13 @@ impl PrepConfig {
     /// # Errors
     /// Returns the invalid key.
     pub fn of(recipe: &Recipe) -> Result<Self, RecipeError> {
-        let config: Self = recipe.section(SECTION)?;
+        let mut config: Self = recipe.section(SECTION)?;
+        let is_auto = |format: Format| format == Format::Auto;
+        if is_auto(config.format) {
+            for source in config.data.iter_mut().filter(|source| source.format.is_none_or(is_auto)) {
+                source.detected = detect::detect(&recipe.resolve(&source.dir));
+            }
+        }
         match config.problem() {
             Some((key, message)) => Err(recipe.error(&format!("{SECTION}.{key}"), message)),
             None => Ok(config),
@@ -423,7 +375,9 @@ impl PrepConfig {
     /// Returns the format of a source.
     pub(crate) fn format_of(&self, source: &Source) -> Format {
         let by_name = source.dir.ends_with(".tar").then_some(Format::Webdataset);
-        source.format.or(by_name).unwrap_or(self.format)
+        let named = [source.format, by_name, Some(self.format)].into_iter().flatten();
+        let detected = || Format::of_name(source.detected.as_ref()?.format);
+        named.into_iter().find(|format| *format != Format::Auto).or_else(detected).unwrap_or(Format::Kaldi)
     }
 
     /// Returns the first impossible combination, with its key.
@@ -444,8 +398,10 @@ impl PrepConfig {
             return Some(("data", problem));
         }
         let names_speakers = |s: &Source| {
-            matches!(self.format_of(s), Format::Folder | Format::Codes | Format::Clips | Format::Ravdess)
-                || self.format_of(s).has_images()
+            let format = self.format_of(s);
+            matches!(format, Format::Folder | Format::Codes | Format::Clips | Format::Ravdess)
+                || format.has_images()
+                || (format.corpus().is_some() && !format.has_fields())
         };
         if let Some(source) = self.data.iter().find(|s| s.speaker.is_some() && names_speakers(s)) {
             let (dir, format) = (&source.dir, json!(self.format_of(source)));
@@ -461,6 +417,9 @@ impl PrepConfig {
             let keys = "`images`, `repeated_users` and `allow_repeats` are only for `format: histories` (the last also for datasets)";
             return Some(("data", format!("{keys}; {} has another format", source.dir)));
         }
+        if let Some(problem) = self.data.iter().find_map(|source| self.option_problem(source)) {
+            return Some(("data", problem));
+        }
         if let Some(problem) = speed::problem(self) {
             return Some(("speed_perturb", problem));
         }
@@ -475,13 +434,61 @@ impl PrepConfig {
             let (least, most) = (self.min_text, self.max_text);
             return Some(("max_text", format!("no text has at least {least} and at most {most} characters")));
         }
+        if let Err(problem) = self.parsed_condition() {
+            return Some(("where", problem.to_string()));
+        }
         self.columns_problem().or_else(|| self.split_problem())
+    }
+
+    /// Returns the first option of a source that its format does not have.
+    fn option_problem(&self, source: &Source) -> Option<String> {
+        let format = self.format_of(source);
+        let wrong = |key: &str, only: &str| {
+            Some(format!("`{key}` is only for {only}; {} has the format {}", source.dir, format.name()))
+        };
+        if source.columns.is_some() && format != Format::List {
+            return wrong("columns", "`format: list`");
+        }
+        if source.recordings.is_some() && !format.has_fields() {
+            return wrong("recordings", "sources of lines (manifest, list, commonvoice, gigaspeech)");
+        }
+        if source.sample_rate.is_some() && format != Format::Webdataset {
+            return wrong("sample_rate", "`format: webdataset`");
+        }
+        match source.microphone {
+            Some(_) if format != Format::Vctk => wrong("microphone", "`format: vctk`"),
+            Some(number) if !(1..=2).contains(&number) => Some(format!("{} has the microphones 1 and 2", source.dir)),
+            _ => None,
+        }
+    }
+
+    /// Returns whether an entry of `prep.columns` gives a field of rows another name in the data, instead of adding a column.
+    fn is_rename(name: &str, text: &str) -> bool {
+        fields::FIELDS.iter().any(|(field, _)| *field == name) && ColumnSpec::parse(name, text).is_err()
+    }
+
+    /// Returns the condition that rows must meet.
+    pub(crate) fn parsed_condition(&self) -> Result<Condition, ConditionError> {
+        let specs = self.column_specs();
+        let added: Vec<&str> = specs.iter().map(|column| column.name.as_str()).collect();
+        self.condition.as_deref().map_or_else(|| Ok(Condition::default()), |text| Condition::parse(text, &added))
+    }
+
+    /// Returns the fields that have another name in the data.
+    pub(crate) fn renames(&self) -> Vec<(String, String)> {
+        let renames = self.columns.iter().filter(|(name, text)| Self::is_rename(name, text));
+        renames.map(|(name, text)| (name.clone(), text.clone())).collect()
+    }
+
+    /// Returns the entries of `prep.columns` that add columns.
+    fn added_columns(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.columns.iter().filter(|(name, text)| !Self::is_rename(name, text))
     }
 
     /// Returns the columns of `prep.columns`, by name.
     pub fn column_specs(&self) -> Vec<ColumnSpec> {
         // The section was checked with the recipe, so all can be parsed.
-        let named = self.columns.iter().filter_map(|(name, text)| ColumnSpec::parse(name, text).ok());
+        let named = self.added_columns().filter_map(|(name, text)| ColumnSpec::parse(name, text).ok());
         let emotion = || ColumnSpec::new(clips::ravdess::EMOTION, DType::Text).optional();
         let has_emotions = self.data.iter().any(|source| self.format_of(source) == Format::Ravdess)
             && !self.columns.contains_key(clips::ravdess::EMOTION);
@@ -519,7 +526,7 @@ impl PrepConfig {
 
     /// Returns whether the recipe asks for more than utterances have.
     fn asks_for_extras(&self) -> bool {
-        !is_audio(&self.media) || !self.references.is_empty() || !self.columns.is_empty()
+        !is_audio(&self.media) || !self.references.is_empty() || self.added_columns().next().is_some()
     }
 
     /// Returns whether a source has codes instead of recordings.
@@ -538,9 +545,13 @@ impl PrepConfig {
             return Some(("media", "name at least one of audio, video, images, codes".into()));
         }
         // Folders of clips have videos, but no fields.
-        let needs_fields = !self.references.is_empty() || !self.columns.is_empty();
+        let needs_rows = !is_audio(&self.media) || !self.references.is_empty();
+        let needs_fields = !self.references.is_empty() || self.added_columns().next().is_some();
         let has_them = |source: &&Source| match self.format_of(source) {
-            Format::Manifest | Format::Codes => true,
+            Format::Codes => true,
+            format if format.has_fields() => true,
+            // Columns are in files of their names, or in the JSON and the members of an utterance.
+            Format::Kaldi | Format::Folder | Format::Webdataset => !needs_rows,
             Format::Clips | Format::Ravdess => !needs_fields,
             format if format.has_images() => !needs_fields,
             _ => false,
@@ -548,8 +559,11 @@ impl PrepConfig {
         if self.asks_for_extras()
             && let Some(source) = self.data.iter().find(|source| !has_them(source))
         {
-            let problem =
-                format!("media, references and columns need `format: manifest`; {} is not a manifest", source.dir);
+            let problem = format!(
+                "media, references and columns need `format: manifest`; {} has the format {}",
+                source.dir,
+                self.format_of(source).name()
+            );
             return Some(("data", problem));
         }
         let reserved: Vec<String> = speech::columns(MelStore::Float32).into_iter().map(|column| column.name).collect();
@@ -563,7 +577,7 @@ impl PrepConfig {
             .references
             .iter()
             .map(|name| ("references", name))
-            .chain(self.columns.keys().map(|name| ("columns", name)))
+            .chain(self.added_columns().map(|(name, _)| ("columns", name)))
         {
             if !is_plain(name) {
                 return Some((key, format!("`{name}`: a name has letters, digits and `_` only")));
@@ -580,7 +594,7 @@ impl PrepConfig {
         }
         let wrong =
             |(name, text): (&String, &String)| Some(format!("`{name}`: {}", ColumnSpec::parse(name, text).err()?));
-        self.columns.iter().find_map(wrong).map(|problem| ("columns", problem))
+        self.added_columns().find_map(wrong).map(|problem| ("columns", problem))
     }
 
     /// Returns the splits that rows can belong to. Reading the data shows which of them get rows.
@@ -588,6 +602,8 @@ impl PrepConfig {
         let split = &self.split;
         match split.by {
             SplitBy::Given => self.data.iter().filter_map(|source| source.split.clone()).collect(),
+            // The names are in the data.
+            SplitBy::Corpus => split.names.values().cloned().chain(split.rest.clone()).collect(),
             SplitBy::List => split.lists.keys().cloned().chain(split.rest.clone()).collect(),
             SplitBy::Fraction => split.fractions.keys().cloned().chain([split.rest_or_train().to_owned()]).collect(),
         }
@@ -601,7 +617,7 @@ impl PrepConfig {
             SplitBy::Given if given < self.data.len() => {
                 return Some(("data", "with `split.by: given` every entry needs its `split`".into()));
             }
-            SplitBy::List | SplitBy::Fraction if given > 0 => {
+            SplitBy::List | SplitBy::Fraction | SplitBy::Corpus if given > 0 => {
                 return Some(("data", "entries name their `split`; set `split.by: given`".into()));
             }
             SplitBy::List if split.lists.is_empty() => {
@@ -635,7 +651,8 @@ impl PrepConfig {
                     webdataset::shards(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string())
                 }
                 Format::Codes => codes::list(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string()),
-                Format::Manifest | Format::Histories if path.is_file() => Ok(()),
+                Format::Histories if path.is_file() => Ok(()),
+                format if format.has_fields() && path.exists() => Ok(()),
                 Format::Kaldi
                 | Format::Folder
                 | Format::Ljspeech
@@ -645,6 +662,11 @@ impl PrepConfig {
                 | Format::FlickrAes
                 | Format::Pog
                 | Format::Ser30k
+                | Format::LibriTts
+                | Format::LibriSpeech
+                | Format::Vctk
+                | Format::Aishell3
+                | Format::Mls
                     if path.is_dir() =>
                 {
                     Ok(())
@@ -677,6 +699,10 @@ impl PrepConfig {
                 )),
             };
             there.map_err(|problem| recipe.error(&format!("{SECTION}.data"), problem))?;
+            if let Some(folder) = source.recordings.as_deref().filter(|folder| !recipe.resolve(folder).is_dir()) {
+                let problem = format!("there is no folder of recordings {}", recipe.resolve(folder).display());
+                return Err(recipe.error(&format!("{SECTION}.data"), problem));
+            }
             if let Some(images) = source.images.as_deref().filter(|images| !recipe.resolve(images).is_dir()) {
                 let problem = format!("there is no folder of images {}", recipe.resolve(images).display());
                 return Err(recipe.error(&format!("{SECTION}.data"), problem));
@@ -694,7 +720,7 @@ impl PrepConfig {
 }
 
 /// Returns whether a name can be a folder of the stage: plain, and not one that the stage uses itself.
-fn is_split_name(name: &str) -> bool {
+pub(crate) fn is_split_name(name: &str) -> bool {
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     plain
         && !name.is_empty()

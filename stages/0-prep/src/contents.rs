@@ -120,6 +120,11 @@ impl Contents {
                 self.hasher.update(&member.length.to_le_bytes());
                 member.name
             }
+            Source::Cell(cell) => {
+                self.text(cell.column);
+                self.hasher.update(&cell.row.to_le_bytes());
+                cell.name
+            }
             Source::Group(group) => {
                 self.text(group.group);
                 ""

@@ -26,7 +26,7 @@ pub fn duration(config: &PrepConfig, seconds: Option<f64>) -> Option<String> {
     }
 }
 
-/// Applies both filters to a row whose recording has not been opened.
+/// Applies both filters to a row whose recording is not opened.
 pub fn unprobed(config: &PrepConfig, row: &UtteranceRow<'_>) -> Option<String> {
     text(config, row.text).or_else(|| duration(config, row.duration))
 }

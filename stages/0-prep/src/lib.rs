@@ -14,10 +14,12 @@
 
 mod collect;
 pub mod columns;
+mod condition;
 mod config;
 pub mod contents;
 mod fallback;
 mod filter;
+mod format;
 mod images;
 mod leaks;
 mod listing;
@@ -35,9 +37,11 @@ mod warnings;
 use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError, StagePaths};
 use schemars::{Schema, SchemaGenerator};
 
+pub use format::Format;
+
 pub use config::{
-    Fallback, Format, PrepConfig, SECTION, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device,
-    check_split, has_media, train_device, train_split,
+    Fallback, PrepConfig, SECTION, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device, check_split,
+    has_media, train_device, train_split,
 };
 
 /// The stage.
@@ -72,6 +76,8 @@ impl Stage for Prep {
             "data.[].dir",
             "data.images",
             "data.[].images",
+            "data.recordings",
+            "data.[].recordings",
             "split.lists.*",
         ])
     }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use flowmill_corpus::{CorpusError, clips, codes, folder, images, kaldi, webdataset};
+use flowmill_corpus::corpora::Corpus;
+use flowmill_corpus::{
+    CorpusError, clips, codes, corpora, folder, huggingface, images, kaldi, lhotse, list, manifest, webdataset,
+};
 use flowmill_runner::{PlanContext, StageError};
 use serde_json::{Value, json};
 
@@ -28,19 +31,47 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
     let mut listings = Vec::new();
     for source in &config.data {
         let place = context.resolve(&source.dir);
-        listings.push(match config.format_of(source) {
-            Format::Kaldi => {
+        let format = config.format_of(source);
+        if let Some(corpus) = format.corpus() {
+            listings.push(corpus_dependencies(source, corpus, context, &mut files)?);
+            continue;
+        }
+        listings.push(match format {
+            Format::Auto
+            | Format::Kaldi
+            | Format::LibriTts
+            | Format::LibriSpeech
+            | Format::Vctk
+            | Format::Aishell3
+            | Format::Mls
+            | Format::CommonVoice
+            | Format::GigaSpeech => {
                 files.extend(kaldi::FILES.map(|name| place.join(name)));
                 optional.extend(kaldi::OPTIONAL_FILES.map(|name| place.join(name)));
+                optional.extend(config.column_specs().iter().map(|column| place.join(&column.name)));
                 Value::Null
             }
-            Format::Manifest | Format::Histories => {
+            Format::Histories => {
                 files.push(place);
+                Value::Null
+            }
+            Format::List => {
+                files.push(context.resolve(&list::file(context.recipe_dir(), &source.dir)));
+                Value::Null
+            }
+            Format::Manifest | Format::HuggingFace | Format::Lhotse => {
+                let list = match format {
+                    Format::HuggingFace => huggingface::files,
+                    Format::Lhotse => lhotse::files,
+                    _ => manifest::files,
+                };
+                let found = unless_unreadable(list(context.recipe_dir(), &source.dir))?;
+                files.extend(found.into_iter().flatten().map(|path| context.resolve(&path)));
                 Value::Null
             }
             Format::Ljspeech => {
                 files.push(place.join("metadata.csv"));
-                list(context, &source.dir)?.map_or(Value::Null, |listing| digest(&listing))
+                list_folder(context, &source.dir)?.map_or(Value::Null, |listing| digest(&listing))
             }
             Format::Webdataset => webdataset_dependencies(source, context, &mut files)?,
             format @ (Format::Clips | Format::Ravdess) => clips_dependencies(source, format, context)?,
@@ -72,6 +103,7 @@ fn webdataset_dependencies(
     let root = context.recipe_dir();
     let Some(shards) = unless_unreadable(webdataset::shards(root, &source.dir))? else { return Ok(Value::Null) };
     files.extend(shards.iter().map(|shard| context.resolve(shard)));
+    files.extend(webdataset::is_list(&source.dir).then(|| context.resolve(&source.dir)));
     let loose = webdataset::loose(root, &source.dir).map_err(StageError::other)?;
     Ok(if loose.is_empty() { Value::Null } else { digest_of(loose.iter().map(String::as_str)) })
 }
@@ -113,16 +145,30 @@ fn dataset_dependencies(
     Ok(digest_of(found.images.iter().map(String::as_str)))
 }
 
+/// Returns the dependencies on a public corpus: its transcripts, and the names of recordings where these are searched.
+fn corpus_dependencies(
+    source: &Source,
+    corpus: Corpus,
+    context: &PlanContext,
+    files: &mut Vec<PathBuf>,
+) -> Result<Value, StageError> {
+    let found = unless_unreadable(corpora::list(context.recipe_dir(), &source.dir, corpus))?;
+    let Some(found) = found else { return Ok(Value::Null) };
+    files.extend(found.files);
+    let names = found.recordings.iter().map(String::as_str);
+    Ok(if found.recordings.is_empty() { Value::Null } else { digest_of(names) })
+}
+
 /// Returns the dependencies on a folder: its transcripts' content and the names of its recordings.
 fn folder_dependencies(source: &Source, context: &PlanContext, files: &mut Vec<PathBuf>) -> Result<Value, StageError> {
-    let Some(listing) = list(context, &source.dir)? else { return Ok(Value::Null) };
+    let Some(listing) = list_folder(context, &source.dir)? else { return Ok(Value::Null) };
     let place = context.resolve(&source.dir);
     files.extend(listing.text.iter().map(|path| place.join(path)));
     Ok(digest(&listing))
 }
 
 /// Lists the files of a folder; `None` if it is not one.
-fn list(context: &PlanContext, dir: &str) -> Result<Option<folder::Listing>, StageError> {
+fn list_folder(context: &PlanContext, dir: &str) -> Result<Option<folder::Listing>, StageError> {
     unless_unreadable(folder::list(context.recipe_dir(), dir))
 }
 

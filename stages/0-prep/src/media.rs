@@ -61,6 +61,7 @@ fn head(source: &Source<'_>, root: &Path) -> io::Result<(Vec<u8>, u64)> {
         Source::File(path) => (root.join(path), 0, None),
         Source::Member(member) => (root.join(member.archive), member.offset, Some(member.length)),
         // One utterance of many: the size of the file says nothing of it.
+        Source::Cell(cell) => (root.join(cell.file), 0, Some(HEAD_BYTES as u64)),
         Source::Group(group) => (root.join(group.file), 0, Some(HEAD_BYTES as u64)),
         Source::Pipe(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "a command gives no file")),
     };

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use flowmill_audio::media::{HEAD_BYTES, StandIn};
 use flowmill_audio::{DecodeWarning, Decoder};
 use flowmill_corpus::source::{PipeLimits, Source};
-use flowmill_corpus::{Extra, Role, Utterance, hints, table};
+use flowmill_corpus::{Extra, Role, Utterance, UtteranceRow, hints, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, RejectionReason, StageError};
 use rayon::prelude::*;
 use serde_json::json;
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::columns::{self, ExtraRow};
 use crate::read::{KEY, filters};
 use crate::warnings::Warnings;
-use crate::{Format, PrepConfig, fallback, filter, images, media, videos};
+use crate::{Format, PrepConfig, condition, fallback, filter, images, media, videos};
 
 /// The time in seconds by which a segment may exceed its recording and is cut, instead of being rejected (as Kaldi's
 /// extract-segments does by default).
@@ -97,6 +97,11 @@ fn part(
     files.sort_unstable();
     files.dedup();
     let mut own = json!({ "filter": filters(config) });
+    let condition = config.parsed_condition().unwrap_or_default();
+    let terms = condition.words(condition::Stage::Measured);
+    if !terms.is_empty() {
+        own["where"] = json!(terms);
+    }
     fallback::describe(&mut own, &key, program, context);
     let (manifest, output) = (manifest.to_path_buf(), format!("{key}.parquet"));
     let probing =
@@ -131,6 +136,8 @@ impl Probing {
     fn run(&self, manifest: &Path, output: &str, work: &PartWork) -> Result<PartReport, StageError> {
         let mut rows = table::read_utterances(manifest).map_err(StageError::other)?;
         let rows_in = rows.len() as u64;
+        // The recipe was checked, so the condition can be parsed.
+        let condition = self.config.parsed_condition().unwrap_or_default();
         let extras = self.extras(manifest, work)?;
         let mut of_videos = self.videos(&mut rows, &extras, work)?;
         let recordings = self.recordings(&rows, work)?;
@@ -145,8 +152,12 @@ impl Probing {
             };
             let completed = extras.get(&utt).map_or(Ok(()), |(_, checked)| checked.clone()).and(completed);
             let completed = of_videos.remove(&utt).map_or(Ok(()), Err).and(completed);
-            let refused =
-                || filter::text(&self.config, &row.text).or_else(|| filter::duration(&self.config, row.duration));
+            let refused = || {
+                let extra = extras.get(&utt).map(|(extra, _)| extra);
+                filter::text(&self.config, &row.text)
+                    .or_else(|| filter::duration(&self.config, row.duration))
+                    .or_else(|| condition.refuse(&UtteranceRow { extra, ..row.as_row() }, condition::Stage::Measured))
+            };
             match completed.err().or_else(|| refused().map(RejectionReason::from)) {
                 Some(reason) => work.reject(utt, reason),
                 None => kept.push(row),
@@ -254,7 +265,7 @@ impl Probing {
         };
         let info = match &source {
             Source::File(path) => decoder.probe(self.root.join(path)),
-            Source::Member(_) | Source::Group(_) | Source::Pipe(_) => {
+            Source::Member(_) | Source::Cell(_) | Source::Group(_) | Source::Pipe(_) => {
                 let bytes = source.read(&self.root, &PipeLimits::default()).map_err(|e| match source {
                     Source::Pipe(_) => RejectionReason::machine(format!("command failed: {e}")),
                     _ => unreadable(&e, e.is_of_machine()),
@@ -310,7 +321,7 @@ fn stand_in(source: &Source<'_>, root: &Path) -> Option<StandIn> {
     let (path, offset, length) = match source {
         Source::File(path) => (root.join(path), 0, HEAD_BYTES as u64),
         Source::Member(member) => (root.join(member.archive), member.offset, member.length.min(HEAD_BYTES as u64)),
-        Source::Group(_) | Source::Pipe(_) => return None,
+        Source::Cell(_) | Source::Group(_) | Source::Pipe(_) => return None,
     };
     let mut head = Vec::new();
     let mut file = File::open(path).ok()?;

@@ -11,7 +11,7 @@ use crate::collect::{Collection, collect};
 use crate::columns::{self, ExtraRow};
 use crate::listing::dependencies;
 use crate::speed::{Copies, Speeds};
-use crate::{PrepConfig, fallback, filter, train_split};
+use crate::{Format, PrepConfig, condition, fallback, filter, train_split};
 
 /// The part's key.
 pub const KEY: &str = "read";
@@ -21,7 +21,8 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     let depends = dependencies(config, context)?;
     let mut own = json!({
         "data": config.data,
-        "format": config.format,
+        // What the content shows follows below; the name stands for a Kaldi directory.
+        "format": if config.format == Format::Auto { Format::Kaldi } else { config.format },
         "split": config.split,
         "allow_pipes": config.allow_pipes,
         "probe": config.probe,
@@ -30,6 +31,19 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         "part_size": config.part_size,
         "recordings": depends.listings,
     });
+    let detected: Vec<&str> = config.data.iter().map(|source| config.format_of(source).name()).collect();
+    if config.data.iter().zip(&detected).any(|(source, name)| source.detected.is_some() && *name != "kaldi") {
+        own["detected"] = json!(detected);
+    }
+    let condition = config.parsed_condition().unwrap_or_default();
+    let terms = condition.words(if config.probe { condition::Stage::Read } else { condition::Stage::Both });
+    if !terms.is_empty() {
+        own["where"] = json!(terms);
+    }
+    let renames = config.renames();
+    if !renames.is_empty() {
+        own["renames"] = json!(renames);
+    }
     if config.has_extras() {
         own["extras"] = json!({ "media": config.media, "references": config.references, "columns": config.columns });
     }
@@ -78,9 +92,14 @@ fn run(
     work: &PartWork,
 ) -> Result<PartReport, StageError> {
     let mut collection = collect(config, root, work).map_err(StageError::other)?;
-    if !config.probe {
-        collection.filter(|row| filter::unprobed(config, row), |id, reason| work.reject(id, reason));
-    }
+    // The recipe was checked, so the condition can be parsed.
+    let condition = config.parsed_condition().unwrap_or_default();
+    let stage = if config.probe { condition::Stage::Read } else { condition::Stage::Both };
+    let refused = |row: &UtteranceRow<'_>| {
+        let filtered = if config.probe { None } else { filter::unprobed(config, row) };
+        filtered.or_else(|| condition.refuse(row, stage))
+    };
+    collection.filter(refused, |id, reason| work.reject(id, reason));
     let copies = Copies::of(config, speeds, &collection);
     let rows = write(config, speeds, &collection, &copies, program, work)?;
     let (tried, made) = copies.counts();

@@ -226,6 +226,8 @@ fn wrong_settings_name_their_key_and_line() {
             "../data/none.list",
         ),
         (libri, "  min_duration: 9\n  max_duration: 3\n", "prep.max_duration", "recipe.yaml:6"),
+        (libri, "  where: \"lenght > 3\"\n", "prep.where", "`lenght`"),
+        ("  data: {dir: ../data/libri6, microphone: 2}\n", "", "prep.data", "`microphone`"),
     ] {
         let prep = format!("{data}{more}");
         let error = match place.run(&prep) {
@@ -234,4 +236,51 @@ fn wrong_settings_name_their_key_and_line() {
         };
         assert!(error.key() == key && error.to_string().contains(value), "{prep}: {error}");
     }
+}
+
+#[test]
+fn a_corpus_is_recognized_and_its_splits_and_conditions_hold() {
+    let place = Place::new();
+    let texts = fs::read_to_string(place.data("libri6/text")).unwrap();
+    for line in texts.lines().filter(|line| ["-0002 ", "-0003 "].iter().any(|number| line.contains(number))) {
+        let (id, text) = line.split_once(' ').unwrap();
+        let (speaker, rest) = id.split_once('-').unwrap();
+        let chapter = rest.split('-').next().unwrap();
+        let part = if speaker == "367" { "dev-clean" } else { "train-clean-100" };
+        let folder = place.data(&format!("ls/LibriSpeech/{part}/{speaker}/{chapter}"));
+        fs::create_dir_all(&folder).unwrap();
+        let recording = place.data(&format!("libri6/audio/{speaker}/{id}.flac"));
+        fs::copy(recording, folder.join(format!("{id}.flac"))).unwrap();
+        let list = folder.join(format!("{speaker}-{chapter}.trans.txt"));
+        let before = fs::read_to_string(&list).unwrap_or_default();
+        fs::write(list, format!("{before}{id} {text}\n")).unwrap();
+    }
+    let prep = "  data: ../data/ls\n  split: {by: corpus}\n";
+    assert_eq!(counts(&place.run(prep).unwrap()), (12, 12, 0));
+    assert_eq!(place.ids("dev/part-00000.parquet").len(), 2);
+    assert_eq!(place.ids("train/part-00000.parquet").len(), 10);
+    assert_eq!(place.run(prep).unwrap().stages[0].ran, 0);
+    let shorter = format!("{prep}  where: \"duration < 7 AND speaker != '1998' AND lang = 'en'\"\n");
+    assert_eq!(counts(&place.run(&shorter).unwrap()), (12, 6, 6));
+    let reasons = table::read_string_column(&place.out("rejected.parquet"), "reason").unwrap();
+    let of = |term: &str| reasons.iter().filter(|reason| reason.starts_with(&format!("not where {term}: "))).count();
+    assert_eq!((of("speaker != '1998'"), of("duration < 7")), (2, 4));
+    let renamed = "  data: ../data/ls\n  split: {by: corpus, names: {dev-clean: held-out}}\n";
+    place.run(renamed).unwrap();
+    assert_eq!(place.ids("held-out/part-00000.parquet").len(), 2);
+}
+
+#[test]
+fn columns_of_a_kaldi_directory_are_files_of_their_names() {
+    let place = Place::new();
+    let texts = fs::read_to_string(place.data("libri6/text")).unwrap();
+    let instruct: Vec<String> =
+        texts.lines().map(|line| format!("{} Speak fast.", line.split(' ').next().unwrap())).collect();
+    fs::write(place.data("libri6/instruct"), instruct[1..].join("\n")).unwrap();
+    let prep = "  data: ../data/libri6\n  split: {fractions: {}}\n  columns: {instruct: text}\n  probe: false\n";
+    assert_eq!(counts(&place.run(prep).unwrap()), (60, 59, 1));
+    let values = table::read_string_column(&place.out("train/columns-00000.parquet"), "instruct").unwrap();
+    assert!(values.len() == 59 && values.iter().all(|value| value == "Speak fast."), "{values:?}");
+    let prep = format!("{prep}  where: \"instruct LIKE 'Speak%' AND id > '1998'\"\n");
+    assert_eq!(counts(&place.run(&prep).unwrap()), (60, 50, 10));
 }

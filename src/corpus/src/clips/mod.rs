@@ -141,6 +141,7 @@ fn clip(path: &str, prefix: &str) -> Result<Candidate, String> {
         start: None,
         end: None,
         duration: None,
+        split: None,
         extra: Some(Extra { media, ..Extra::default() }),
         place: path.to_owned(),
     })

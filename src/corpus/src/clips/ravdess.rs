@@ -50,6 +50,7 @@ pub(super) fn row(path: &str, prefix: &str) -> Result<Candidate, String> {
         start: None,
         end: None,
         duration: None,
+        split: None,
         extra: Some(Extra { media: video.into_iter().collect(), columns, ..Extra::default() }),
         place: path.to_owned(),
     })

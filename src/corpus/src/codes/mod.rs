@@ -208,6 +208,7 @@ fn row((medium, key, metadata): Found, own_name: &str, options: &ReadOptions<'_>
         start: None,
         end: None,
         duration: seconds,
+        split: None,
         extra: Some(Extra { media, columns, ..Extra::default() }),
         place: medium,
     })

@@ -121,6 +121,7 @@ fn row(user: UserHistory, id: String, root: &Path) -> Result<Candidate, String> 
         start: None,
         end: None,
         duration: None,
+        split: None,
         extra: Some(Extra { media: BTreeMap::from([(Role::Images, images)]), columns, ..Extra::default() }),
         place: id.clone(),
         id,

@@ -157,6 +157,7 @@ impl Fields {
             start: None,
             end: None,
             duration: None,
+            split: None,
             extra: Some(Extra { media, columns, ..Extra::default() }),
             place: name.to_owned(),
         })

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::checks::Problem;
-use crate::CorpusError;
 use crate::lines::TextFile;
+use crate::{CorpusError, ReadOptions};
 
 /// One `key value` line as spans into its file.
 #[derive(Clone, Copy, Debug)]
@@ -199,12 +199,14 @@ pub(super) struct Files {
     pub(super) utt2lang: Option<Keyed>,
     /// Inverted: keyed by utterance.
     pub(super) spk2utt: Option<Keyed>,
+    /// Files that hold the columns that the recipe names: `instruct`.
+    pub(super) columns: Vec<Keyed>,
 }
 
 impl Files {
-    /// Reads the files of `dir`, as the recipe in the folder `root` names it. `speaker` is the speaker of all
+    /// Reads the files of `dir`, as the recipe in the folder `root` names it. The options give the speaker of all
     /// utterances if there is no `utt2spk`.
-    pub(super) fn open(root: &Path, dir: &str, speaker: Option<&str>) -> Result<Self, CorpusError> {
+    pub(super) fn open(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Self, CorpusError> {
         let path = &root.join(dir);
         if !path.is_dir() {
             return Err(CorpusError::structure(path, "is not a directory; a Kaldi data directory is expected here"));
@@ -215,23 +217,40 @@ impl Files {
         Ok(Self {
             wav_scp: required(path, "wav.scp", "one line per recording: its id and its path")?,
             text: transcripts(path)?,
-            utt2spk: speakers(path, dir, speaker)?,
+            utt2spk: speakers(path, dir, options.speaker)?,
             segments: Keyed::open(path, "segments")?,
             utt2lang: Keyed::open(path, "utt2lang")?,
             spk2utt: Keyed::open_inverted(path, "spk2utt")?,
+            columns: columns(path, options)?,
         })
     }
 
     /// Returns all existing files.
     pub(super) fn present(&self) -> impl Iterator<Item = &Keyed> {
         let others = [&self.text, &self.utt2spk, &self.segments, &self.utt2lang, &self.spk2utt];
-        std::iter::once(&self.wav_scp).chain(others.into_iter().flatten())
+        std::iter::once(&self.wav_scp).chain(others.into_iter().flatten()).chain(&self.columns)
     }
 
     /// Returns the paths of these files.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         self.present().map(|keyed| keyed.file.path.clone()).collect()
     }
+}
+
+/// Reads the files of columns. One that every row needs must exist.
+fn columns(path: &Path, options: &ReadOptions<'_>) -> Result<Vec<Keyed>, CorpusError> {
+    let mut found = Vec::new();
+    for column in options.columns {
+        match Keyed::open(path, &column.name)? {
+            Some(keyed) => found.push(keyed),
+            None if column.required => {
+                let problem = format!("has no file `{}`, which prep.columns names", column.name);
+                return Err(CorpusError::structure(path, problem));
+            }
+            None => {}
+        }
+    }
+    Ok(found)
 }
 
 /// Reads `text`, which is optional.

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use super::checks::{self, Numbering, Problem};
 use super::files::{Entry, Files, Keyed, not_read, utf8};
+use crate::fields::Object;
 use crate::paths::{pieces, prefix_of};
 use crate::reading::{KEEP_WITHOUT_TEXT, NO_TRANSCRIPTS};
-use crate::{ReadOptions, Reading, UtteranceRow, Utterances, values};
+use crate::utterances::Extra;
+use crate::{ColumnSpec, DType, ReadOptions, Reading, UtteranceRow, Utterances, manifest, values};
 
 /// Joins the files of a directory into utterances and rejections.
 pub(super) fn join(files: &Files, root: &Path, dir: &str, options: &ReadOptions<'_>) -> Reading {
@@ -40,7 +42,9 @@ pub(super) fn join(files: &Files, root: &Path, dir: &str, options: &ReadOptions<
     if !texts && !reading.utterances.is_empty() {
         reading.warnings.push(NO_TRANSCRIPTS.into());
     }
-    reading.warnings.extend(not_read_warning(&not_read(&root.join(dir))));
+    let mut others = not_read(&root.join(dir));
+    others.retain(|name| !files.columns.iter().any(|column| column.name() == name));
+    reading.warnings.extend(not_read_warning(&others));
     reading
 }
 
@@ -54,7 +58,9 @@ fn unsorted_warning(keyed: &Keyed) -> Option<String> {
 /// Returns a warning for files of the directory that are not read. The instructions of CosyVoice 3 are named as such.
 fn not_read_warning(names: &[String]) -> Option<String> {
     let about = |name: &String| match name.as_str() {
-        "instruct" => "instruct (the instructions of CosyVoice 3, which the shards will lack)".to_owned(),
+        "instruct" => {
+            "instruct (the instructions of CosyVoice 3, which `prep.columns: {instruct: text}` keeps)".to_owned()
+        }
         name => name.to_owned(),
     };
     // The instructions come first, so that they are always named and not only counted.
@@ -192,6 +198,7 @@ impl<'a> Joiner<'a> {
             self.without_prefix.add(utt);
         }
         let duration = start.zip(end).map(|(start, end)| end - start);
+        let columns = self.columns(key)?;
         self.push(UtteranceRow {
             utt,
             spk,
@@ -202,9 +209,30 @@ impl<'a> Joiner<'a> {
             end,
             duration,
             channel,
+            extra: columns.as_ref(),
             ..UtteranceRow::default()
         });
         Ok(())
+    }
+
+    /// Returns the columns that the recipe names, each from the file of its name.
+    fn columns(&self, key: &[u8]) -> Result<Option<Extra>, String> {
+        if self.options.columns.is_empty() {
+            return Ok(None);
+        }
+        let mut object = Object::default();
+        for keyed in &self.files.columns {
+            let Some(entry) = keyed.find(key).first() else { continue };
+            let is_text = |column: &ColumnSpec| column.name == keyed.name() && column.dtype == DType::Text;
+            let is_text = self.options.columns.iter().any(is_text);
+            located(keyed, entry, |value| {
+                object.set_value(keyed.name(), value, is_text);
+                Ok(())
+            })?;
+        }
+        let columns =
+            manifest::columns(&object, self.options).map_err(|problem| format!("no column: the id {problem}"))?;
+        Ok((!columns.is_empty()).then(|| Extra { columns, ..Extra::default() }))
     }
 
     /// Returns the utterance's transcript; empty if none is needed.

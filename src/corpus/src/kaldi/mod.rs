@@ -31,7 +31,7 @@ pub const OPTIONAL_FILES: [&str; 3] = ["segments", "utt2lang", "spk2utt"];
 /// [`CorpusError::Structure`] when a required file is missing or empty; [`CorpusError::Io`] when one cannot be read.
 /// Problems of single rows are in the result's `rejected`.
 pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
-    let files = Files::open(root, dir, options.speaker)?;
+    let files = Files::open(root, dir, options)?;
     Ok(join::join(&files, root, dir, options))
 }
 

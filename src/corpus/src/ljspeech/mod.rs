@@ -78,6 +78,7 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
                     start: None,
                     end: None,
                     duration: None,
+                    split: None,
                     extra: None,
                     place,
                 });

@@ -15,7 +15,7 @@ const MAX_AXES: usize = 8;
 
 /// Reads the extras of one row, as far as `options` requests them; `prefix` comes before relative paths. The problem
 /// follows the place's name.
-pub(super) fn read(object: &Object, prefix: &str, options: &ReadOptions<'_>) -> Result<Option<Extra>, String> {
+pub(crate) fn read(object: &Object, prefix: &str, options: &ReadOptions<'_>) -> Result<Option<Extra>, String> {
     let mut extra = Extra::default();
     for &role in options.media.iter().filter(|role| **role != Role::Audio) {
         let paths = object.get(role.name()).map(|value| paths(role, value)).transpose()?.unwrap_or_default();

@@ -107,16 +107,3 @@ fn unknown(object: &Value) -> String {
          {{\"audio_filepath\": …, \"offset\": …, \"duration\": …, \"text\": …}}"
     )
 }
-
-/// Returns the reason for rejecting a row that another tool wrote and that does not name its recording itself.
-pub(super) fn other_tool(object: &Object, place: &str) -> Option<String> {
-    let lhotse = (object.has("supervisions") && object.has("recording"))
-        || (object.has("recording_id") && object.has("start"))
-        || (object.has("sources") && object.has("sampling_rate"));
-    lhotse.then(|| {
-        format!(
-            "manifest of lhotse: {place} is a row of lhotse's own; export recordings and supervisions with `lhotse kaldi export` and \
-             read the directory with `format: kaldi`, or write `audio_filepath`, `offset`, `duration` and `text`"
-        )
-    })
-}

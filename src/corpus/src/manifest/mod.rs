@@ -1,82 +1,100 @@
-//! Manifests of JSON lines as NeMo writes them: one object per line that names a recording, and optionally its text,
-//! duration, offset, speaker, language and id, by the names in [`crate::fields`]. One JSON array of such objects is
-//! read too, and one object of them by their ids as SpeechBrain writes it.
+//! Manifests: files of rows that name a recording, and optionally its text, duration, offset, speaker, language, split
+//! and id, by the names in [`crate::fields`].
+//!
+//! | file | rows |
+//! |---|---|
+//! | JSON lines, also compressed with gzip (`.jsonl.gz`) | one object per line, as NeMo, WeNet and FunASR write it |
+//! | JSON | one array of objects, or one object of them by their ids as SpeechBrain writes it |
+//! | CSV or TSV | lines below a header that names the fields |
+//!
+//! A folder is read as all the manifests below it: the `metadata.csv` of each split of Hugging Face's `audiofolder`, the
+//! files `EN_B00000.jsonl` of Emilia.
 
-mod extras;
+pub(crate) mod extras;
 mod layout;
+mod packed;
+pub(crate) mod table;
 
-use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::delimited::Table;
-use crate::encoding;
-use crate::fields::{Fields, Object};
+use crate::fields::Object;
 use crate::lines::TextFile;
-use crate::paths::{joined, prefix_of};
+use crate::objects::RowReader;
 use crate::reading::{Candidate, Rejection};
-use crate::samples::{extension, stem};
-use crate::utterances::Extra;
-use crate::values::BadPath;
-use crate::{CorpusError, ReadOptions, Reading, Role, ids, values};
+use crate::walk::walk;
+use crate::{CorpusError, ReadOptions, Reading, encoding, split};
 pub(crate) use extras::columns;
 use layout::Layout;
+pub(crate) use packed::batches;
 
-/// Reads a manifest. Relative paths of recordings are relative to the manifest's folder. A row without an id is named
-/// after its recording's path without extension (`/` replaced by `-`), with its offset in milliseconds if it has one.
-/// If that gives several rows the same name, a hash of path, offset and duration is appended. A row without a speaker
-/// has the source's speaker, or else its own.
+/// Endings of files that are manifests wherever they are in a folder.
+const ENDINGS: [&str; 4] = [".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"];
+/// Names of tables that are manifests wherever they are in a folder.
+const TABLES: [&str; 2] = ["metadata.csv", "metadata.tsv"];
+
+/// The rows of a file, good and bad.
+pub(crate) type Parsed = Vec<Result<Candidate, Rejection>>;
+
+/// Reads a manifest, or the manifests of a folder. Relative paths of recordings are relative to the manifest's folder. A
+/// row without an id is named after its recording's path without extension (`/` replaced by `-`), with its offset in
+/// milliseconds if it has one. If that gives several rows the same name, a hash of path, offset and duration is
+/// appended. A row without a speaker has the source's speaker, or else its own.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] if the file is missing, empty, not text, or JSON in which no rows are found.
-pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
-    let full = root.join(path);
-    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let folder = if path.starts_with('/') && parent.is_empty() { "/" } else { parent };
-    if full.is_dir() {
-        return Err(CorpusError::structure(&full, "is a folder; a file of JSON lines is expected"));
-    }
-    let bytes = match fs::read(&full) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(CorpusError::structure(&full, "does not exist; a file of JSON lines is expected"));
+/// [`CorpusError::Structure`] if the file is missing, empty, not text, or JSON in which no rows are found, or if a folder
+/// has no manifest.
+pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
+    let mut reading = Reading::default();
+    let mut parsed = Vec::new();
+    for file in files(root, path)? {
+        let name = file.strip_prefix(path).map_or(file.as_str(), |below| below.trim_start_matches('/'));
+        let name = if name.is_empty() { file.rsplit('/').next().unwrap_or(&file) } else { name };
+        let (mut rows, warnings) = read_file(root, &file, name, options)?;
+        if let Some(split) = split::of_path(name) {
+            rows.iter_mut()
+                .flatten()
+                .filter(|row| row.split.is_none())
+                .for_each(|row| row.split = Some(split.to_owned()));
         }
-        read => read.map_err(|e| CorpusError::io("read", &full, e))?,
+        parsed.append(&mut rows);
+        reading.warnings.extend(warnings);
+        reading.files.push(root.join(&file));
+    }
+    Ok(taken(reading, parsed, options))
+}
+
+/// Returns the manifests that a path names: itself, or those below a folder.
+///
+/// # Errors
+/// [`CorpusError::Structure`] if a folder has none, [`CorpusError::Io`] if one cannot be listed.
+pub fn files(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
+    let full = root.join(path);
+    if !full.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let is_manifest = |path: &str| {
+        let path = path.to_ascii_lowercase();
+        ENDINGS.iter().any(|ending| path.ends_with(ending))
+            || TABLES.iter().any(|name| path.rsplit('/').next() == Some(*name))
     };
-    if let Some(problem) = encoding::no_text(&bytes) {
+    let found = walk(&full)?.files.into_iter();
+    let found = found.filter(|file| file.is_utf8 && !file.is_hidden && !file.in_hidden && is_manifest(&file.path));
+    let prefix = crate::paths::prefix_of(path);
+    let found: Vec<String> = found.map(|file| crate::paths::joined(&prefix, &file.path)).collect();
+    if found.is_empty() {
+        let problem = "contains no manifest: files that end in .jsonl or .jsonl.gz, or metadata.csv, are expected";
         return Err(CorpusError::structure(&full, problem));
     }
-    let mut reading = Reading { files: vec![full.clone()], ..Reading::default() };
-    let reader = Reader { name, prefix: prefix_of(folder), options, unread_times: UnreadTimes::default() };
-    let parsed: Vec<Result<Candidate, Rejection>> = match Layout::of(&bytes) {
-        Layout::Lines => reader.lines(full.clone(), bytes),
-        Layout::Elements(elements) => {
-            reading
-                .warnings
-                .push(format!("{name} is one JSON array, not JSON lines; the elements of that array are read as rows"));
-            let row = |(at, element)| reader.row(Object::of(element), None, format!("{name}[{at}]"));
-            elements.into_par_iter().enumerate().map(row).collect()
-        }
-        Layout::ById(objects) => {
-            reading
-                .warnings
-                .push(format!("{name} is one JSON object; each of its objects is read as a row with its key as id"));
-            let row = |(id, element): (String, Value)| {
-                let place = format!("{name}[{id:?}]");
-                reader.row(Object::of(element), Some(id), place)
-            };
-            objects.into_par_iter().map(row).collect()
-        }
-        Layout::Row(object) => vec![reader.row(Object::of(object), None, format!("{name}:1"))],
-        Layout::Unknown(problem) => return Err(CorpusError::structure(&full, problem)),
-    };
-    if parsed.is_empty() {
-        return Err(CorpusError::structure(&full, "is empty; it should contain one JSON object per line"));
-    }
-    reading.warnings.extend(reader.unread_times.warning(name));
+    Ok(found)
+}
+
+/// Adds the rows of files to a reading.
+pub(crate) fn taken(mut reading: Reading, parsed: Parsed, options: &ReadOptions<'_>) -> Reading {
     let mut rows = Vec::with_capacity(parsed.len());
     let mut texts = false;
     for outcome in parsed {
@@ -88,178 +106,95 @@ pub fn read_file(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<R
             Err(rejection) => reading.rejected.push(rejection),
         }
     }
-    Ok(reading.take(rows, texts, options, ""))
+    reading.take(rows, texts, options, "")
 }
 
-/// Data that all rows of a manifest share.
-struct Reader<'a> {
-    /// The file's name.
-    name: &'a str,
-    /// The prefix of relative paths.
-    prefix: String,
-    options: &'a ReadOptions<'a>,
-    unread_times: UnreadTimes,
+/// Returns the folder of a file, as the recipe names both.
+pub(crate) fn folder_of(path: &str) -> &str {
+    match path.rsplit_once('/') {
+        Some(("", _)) => "/",
+        Some((folder, _)) => folder,
+        None => "",
+    }
 }
 
-/// The number of rows that give times under names that are not read.
-#[derive(Default)]
-struct UnreadTimes(AtomicU64);
-
-impl UnreadTimes {
-    /// Names under which data give the place of a piece in a recording, or the original place of a recording that is
-    /// already cut out.
-    const NAMES: [&str; 7] = ["start", "end", "start_time", "end_time", "begin_time", "begin", "stop"];
-
-    fn note(&self, object: &Object) {
-        if !object.has("offset") && Self::NAMES.iter().any(|name| object.has(name)) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+/// Reads the rows of one file, whose name in messages is `name`.
+fn read_file(
+    root: &Path,
+    path: &str,
+    name: &str,
+    options: &ReadOptions<'_>,
+) -> Result<(Parsed, Vec<String>), CorpusError> {
+    let full = root.join(path);
+    let reader = RowReader::new(folder_of(path), "bad line in the manifest", options);
+    let mut warnings = Vec::new();
+    let lower = name.to_ascii_lowercase();
+    let parsed = if lower.ends_with(".gz") {
+        let mut parsed = Vec::new();
+        for batch in batches(&full)? {
+            let (first, bytes) = batch?;
+            parsed.append(&mut lines(&reader, name, full.clone(), bytes, first));
         }
-    }
-
-    fn warning(&self, name: &str) -> Option<String> {
-        let rows = self.0.load(Ordering::Relaxed);
-        (rows > 0).then(|| {
-            format!(
-                "{name}: {rows} rows have a `start`, `end` or the like, which are not read: each row is the whole recording. A piece of a \
-                 recording is given by `offset` and `duration`, in seconds"
-            )
-        })
-    }
-}
-
-impl Reader<'_> {
-    /// Returns the rows of all lines.
-    fn lines(&self, full: PathBuf, bytes: Vec<u8>) -> Vec<Result<Candidate, Rejection>> {
-        let file = TextFile::from_bytes(self.name, full, bytes);
-        let lines = file.lines();
-        let first = lines.first().map(|line| file.lossy(line)).filter(|line| !line.starts_with(['{', '[']));
-        let table = first.and_then(|line| Table::of(&line));
-        let row = |line: &crate::lines::Line| {
-            let place = format!("{}:{}", self.name, line.number);
-            match file.text(line) {
-                Ok(text) => {
-                    let advice = table.as_ref().filter(|_| !text.starts_with('{')).map(|table| table.advice(self.name));
-                    let object = Object::parse(text.as_bytes());
-                    let object = object
-                        .map_err(|problem| advice.map_or(problem.clone(), |advice| format!("{problem}; {advice}")));
-                    self.row(object, None, place)
-                }
-                Err(problem) => Err(Rejection { id: place, reason: format!("manifest {problem}") }),
+        parsed
+    } else {
+        let bytes = match fs::read(&full) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(CorpusError::structure(&full, "does not exist; a file of JSON lines is expected"));
             }
+            read => read.map_err(|e| CorpusError::io("read", &full, e))?,
         };
-        lines.par_iter().map(row).collect()
+        if let Some(problem) = encoding::no_text(&bytes) {
+            return Err(CorpusError::structure(&full, problem));
+        }
+        match Layout::of(&bytes) {
+            Layout::Lines if table::is_table(&bytes, &lower) => table::read(&reader, name, &full, bytes)?,
+            Layout::Lines => lines(&reader, name, full.clone(), bytes, 0),
+            Layout::Elements(elements) => {
+                warnings.push(format!(
+                    "{name} is one JSON array, not JSON lines; the elements of that array are read as rows"
+                ));
+                let row = |(at, element)| reader.row(Object::of(element), None, format!("{name}[{at}]"));
+                elements.into_par_iter().enumerate().map(row).collect()
+            }
+            Layout::ById(objects) => {
+                warnings.push(format!(
+                    "{name} is one JSON object; each of its objects is read as a row with its key as id"
+                ));
+                let row = |(id, element): (String, Value)| {
+                    let place = format!("{name}[{id:?}]");
+                    reader.row(Object::of(element), Some(id), place)
+                };
+                objects.into_par_iter().map(row).collect()
+            }
+            Layout::Row(object) => vec![reader.row(Object::of(object), None, format!("{name}:1"))],
+            Layout::Unknown(problem) => return Err(CorpusError::structure(&full, problem)),
+        }
+    };
+    if parsed.is_empty() {
+        return Err(CorpusError::structure(&full, "is empty; it should contain one JSON object per line"));
     }
-
-    /// Returns the row of one object; `key` is its id if the object has none.
-    fn row(&self, object: Result<Object, String>, key: Option<String>, place: String) -> Result<Candidate, Rejection> {
-        let described = |problem: String| format!("bad line in the manifest: {place} {problem}");
-        let reject = |id: Option<String>, reason: String| Rejection { id: id.unwrap_or_else(|| place.clone()), reason };
-        let object = object.map_err(|problem| reject(key.clone(), described(problem)))?;
-        let named = || object.id().or(key.clone()).or_else(|| object.audio().map(|audio| id_of(&audio, None)));
-        let mut fields = object.row().map_err(|problem| reject(named(), described(problem)))?;
-        if fields.speaker.is_none() && self.options.asks_for_more() {
-            fields.speaker = object.group().map_err(|problem| reject(named(), described(problem)))?;
-        }
-        let given = fields.id.clone().or(key.clone());
-        let mut extra =
-            extras::read(&object, &self.prefix, self.options).map_err(|problem| reject(named(), described(problem)))?;
-        let media = self.options.media;
-        let asks_for_audio = media.is_empty() || media.contains(&Role::Audio);
-        let has_audio = fields.audio.is_some() && asks_for_audio;
-        if let Some(extra) = extra.take_if(|extra| !has_audio && extra.has_data()) {
-            return self.without_audio(fields, given, extra, place, asks_for_audio);
-        }
-        if !has_audio && media.iter().any(|role| *role != Role::Audio) {
-            let names: Vec<&str> = media.iter().map(|role| role.name()).collect();
-            return Err(reject(named(), described(format!("has no medium of {} (prep.media)", names.join(", ")))));
-        }
-        let Some(audio) = fields.audio.as_deref() else {
-            let problem = layout::other_tool(&object, &place).unwrap_or_else(|| {
-                let names = "audio_filepath, path, wav, file_name, audio …";
-                described(format!("names no recording; its path is looked for in {names}"))
-            });
-            return Err(reject(given, problem));
-        };
-        self.unread_times.note(&object);
-        // A whole recording is often given with `offset: 0`; only a duration makes it a piece.
-        let whole = fields.duration.is_none() && fields.offset == Some(0.0);
-        let start = fields.offset.filter(|_| !whole);
-        let made_up = id_of(audio, start);
-        let id = given.clone().unwrap_or(made_up);
-        let reject = |problem: String| reject(Some(id.clone()), problem);
-        values::path(audio).map_err(|BadPath { kind, detail }| reject(format!("{kind}: {place}: {detail}")))?;
-        values::id(&id).map_err(|problem| reject(described(problem)))?;
-        if audio.ends_with('|') {
-            return Err(reject(described("is a command; a manifest names files".into())));
-        }
-        if start.is_some() && fields.duration.is_some_and(|duration| duration <= 0.0) {
-            return Err(reject(described("has an `offset` but no duration".into())));
-        }
-        let text = values::transcript(fields.text.as_deref().unwrap_or_default());
-        let text = text.map_err(|problem| reject(described(problem)))?.map(Cow::into_owned);
-        let exact = format!("{audio}|{:?}|{:?}", start, fields.duration.filter(|_| start.is_some()));
-        Ok(Candidate {
-            origin: given.is_none().then_some(exact),
-            id,
-            speaker: fields.speaker.or_else(|| self.options.speaker.map(str::to_owned)),
-            text: text.ok_or_else(|| format!("{place} has no text")),
-            language: fields.language,
-            wav: joined(&self.prefix, audio),
-            start,
-            end: start.zip(fields.duration).map(|(start, duration)| start + duration),
-            duration: fields.duration,
-            extra,
-            place,
-        })
-    }
-
-    /// Returns a row that has other media than a recording. With `has_sound`, a video is its own recording.
-    fn without_audio(
-        &self,
-        fields: Fields,
-        given: Option<String>,
-        extra: Extra,
-        place: String,
-        has_sound: bool,
-    ) -> Result<Candidate, Rejection> {
-        let first = extra.media.values().flatten().next();
-        let video = extra.media.get(&Role::Video).and_then(|video| video.first());
-        // A piece of a video, as of a recording, is given by `offset` and `duration`.
-        let start = fields.offset.filter(|offset| video.is_some() && (*offset > 0.0 || fields.duration.is_some()));
-        let end = start.zip(fields.duration).map(|(start, duration)| start + duration);
-        let made_up = first.map_or_else(|| place.clone(), |medium| id_of(&medium.0, start));
-        let wav = video.filter(|_| has_sound).map(|video| video.0.clone()).unwrap_or_default();
-        let id = given.clone().unwrap_or_else(|| made_up.clone());
-        let described = |problem: String| Rejection {
-            id: id.clone(),
-            reason: format!("bad line in the manifest: {place} {problem}"),
-        };
-        values::id(&id).map_err(&described)?;
-        let text = values::transcript(fields.text.as_deref().unwrap_or_default()).map_err(&described)?;
-        let text = text.map(Cow::into_owned).ok_or_else(|| format!("{place} has no text"));
-        Ok(Candidate {
-            origin: given.is_none().then_some(made_up),
-            speaker: fields.speaker.or_else(|| self.options.speaker.map(str::to_owned)),
-            text,
-            language: fields.language,
-            wav,
-            start,
-            end,
-            duration: fields.duration.filter(|_| video.is_some()),
-            extra: Some(extra),
-            place,
-            id,
-        })
-    }
+    warnings.extend(reader.warning(name));
+    Ok((parsed, warnings))
 }
 
-/// Creates an id from the recording's path and the offset.
-fn id_of(path: &str, offset: Option<f64>) -> String {
-    let path = path.trim_start_matches(['.', '/']);
-    let name = if extension(path).contains(' ') { path } else { stem(path) };
-    let name = ids::of_path(name);
-    match offset {
-        Some(offset) if offset > 0.0 => format!("{name}-{:07.0}", offset * 1000.0),
-        _ => name,
-    }
+/// Returns the rows of all lines; `before` is the number of lines before them.
+fn lines(reader: &RowReader<'_>, name: &str, full: PathBuf, bytes: Vec<u8>, before: u32) -> Parsed {
+    let file = TextFile::from_bytes(name, full, bytes);
+    let lines = file.lines();
+    let first = lines.first().map(|line| file.lossy(line)).filter(|line| !line.starts_with(['{', '[']));
+    let table = first.and_then(|line| Table::of(&line));
+    let row = |line: &crate::lines::Line| {
+        let place = format!("{name}:{}", before.saturating_add(line.number));
+        match file.text(line) {
+            Ok(text) => {
+                let advice = table.as_ref().filter(|_| !text.starts_with('{')).map(|table| table.advice(name));
+                let object = Object::parse(text.as_bytes());
+                let object =
+                    object.map_err(|problem| advice.map_or(problem.clone(), |advice| format!("{problem}; {advice}")));
+                reader.row(object, None, place)
+            }
+            Err(problem) => Err(Rejection { id: place, reason: format!("manifest {problem}") }),
+        }
+    };
+    lines.par_iter().map(row).collect()
 }

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-pub use shards::{check_paths, shards};
+pub use shards::{check_paths, is_list, shards};
 
 use crate::folder::{self, Listing};
 #[cfg(doc)]
@@ -26,7 +26,7 @@ use crate::source::TarMember;
 use crate::{CorpusError, ReadOptions, Reading, Rejection};
 use samples::Shard;
 
-/// Reads the utterances of tar files. `data` is one file, a folder of them, or a pattern such as
+/// Reads the utterances of tar files. `data` is one file, a folder of them, a list of them, or a pattern such as
 /// `shard-{000000..000012}.tar`.
 ///
 /// `root` is the recipe's folder; paths of the result are relative to it. Each key with a problem and each damaged

@@ -14,7 +14,7 @@ use crate::reading::Candidate;
 use crate::samples::{self, File, Look, Precedence, Sample, Store, stem};
 use crate::source::{MAX_MEMBER_BYTES, TarMember};
 use crate::tar::{Member, MemberKind, Members, compression};
-use crate::{CorpusError, ReadOptions, Rejection, ids, values};
+use crate::{CorpusError, ReadOptions, Rejection, ids, split, values};
 
 /// The number of bytes of an unusual name that are shown.
 const SHOWN_BYTES: usize = 200;
@@ -321,11 +321,11 @@ impl Shard {
         sample: &'s Sample,
         options: &ReadOptions<'_>,
     ) -> Result<(Candidate, Vec<&'s File>), String> {
-        let (recording, others) = sample.recording(self)?;
+        let (recording, others) = sample.recording(self, options)?;
         if recording.size > MAX_MEMBER_BYTES {
             return Err(format!("recording too large: {} has {} bytes", self.shown(&recording.name), recording.size));
         }
-        let mut row = sample.candidate(key, recording, self, Precedence { text_file_first: false })?;
+        let mut row = sample.candidate(key, recording, self, Precedence { text_file_first: false }, options)?;
         let given = Some(std::mem::take(&mut row.id)).filter(|id| !id.is_empty());
         row.id = match (options.ids, given) {
             (Ids::Json, Some(id)) => {
@@ -345,8 +345,10 @@ impl Shard {
             let checked = value.map_or(Ok(()), |value| values::id(value));
             checked.map_err(|problem| format!("bad {what}: {} {problem}", row.place))?;
         }
-        let (archive, name) = (self.path.as_str(), recording.name.as_str());
-        row.wav = TarMember { archive, name, offset: recording.offset, length: recording.size }.to_string();
+        // The name of the tar file may be that of a split: `train-000.tar`.
+        row.split = row.split.or_else(|| split::of_path(self.path.rsplit('/').next()?).map(str::to_owned));
+        let (archive, name) = (self.path.as_str(), format!("{}{}", recording.name, row.wav));
+        row.wav = TarMember { archive, name: &name, offset: recording.offset, length: recording.size }.to_string();
         Ok((row, others))
     }
 }

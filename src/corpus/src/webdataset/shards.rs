@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::CorpusError;
+use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
 use crate::source::TarMember;
 use crate::walk::{FoundFile, walk};
@@ -15,7 +16,7 @@ pub(super) const APPLE_DOUBLE: &[u8; 4] = b"\0\x05\x16\x07";
 const MAX_SHARDS: usize = 1_000_000;
 
 /// Returns the tar files that `data` names, as paths relative to `root` (or absolute): one file, those of a folder
-/// and its subfolders in order of their names, or those of a pattern with `{000..012}` or `{a,b}`.
+/// and its subfolders in order of their names, those of a list, or those of a pattern with `{000..012}` or `{a,b}`.
 ///
 /// # Errors
 /// [`CorpusError::Structure`] if there is none, one is missing, or one is compressed; [`CorpusError::Io`].
@@ -46,10 +47,31 @@ fn named(root: &Path, data: &str) -> Result<Option<Vec<String>>, CorpusError> {
         expand(data).map_err(fail)?
     } else if root.join(data).is_dir() {
         return Ok(None);
+    } else if is_list(data) && root.join(data).is_file() {
+        of_list(root, data)?
     } else {
         vec![data.to_owned()]
     };
     Ok(Some(shards))
+}
+
+/// Returns whether a path is that of a list of tar files, as WeNet writes it (`data.list`), by its name.
+pub fn is_list(data: &str) -> bool {
+    [".list", ".lst", ".txt"].iter().any(|ending| data.ends_with(ending))
+}
+
+/// Returns the tar files that a list names, one per line; relative paths start from its folder.
+fn of_list(root: &Path, data: &str) -> Result<Vec<String>, CorpusError> {
+    let full = root.join(data);
+    let fail = |problem: String| CorpusError::structure(&full, problem);
+    let file = TextFile::open(root, data)?.ok_or_else(|| fail("is gone".into()))?;
+    let prefix = prefix_of(crate::manifest::folder_of(data));
+    let lines = file.lines();
+    if lines.is_empty() || lines.len() > MAX_SHARDS {
+        return Err(fail(format!("names {} tar files; 1 to {MAX_SHARDS} are expected", lines.len())));
+    }
+    let path = |line| file.text(line).map(|path| joined(&prefix, path)).map_err(fail);
+    lines.iter().map(path).collect()
 }
 
 /// Returns an error for tar files that do not exist.
