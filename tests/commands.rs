@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::random::Random;
-use crate::support::{Mini, flowmill};
+use crate::support::{Mini, Outcome, flowmill};
 
 const COMMANDS: [&str; 14] = [
     "run",
@@ -192,4 +192,29 @@ fn damage(content: &mut Vec<u8>, attempt: u64, random: &mut Random) {
             *byte = random.bits() as u8;
         }
     }
+}
+
+#[test]
+fn a_run_names_the_commands_that_come_next_and_they_work() {
+    let mini = Mini::new();
+    let next = |outcome: &Outcome| -> Vec<Vec<String>> {
+        let lines =
+            outcome.stderr.lines().filter_map(|line| line.strip_prefix("next: ").or(line.strip_prefix("      ")));
+        let commands = lines.filter_map(|line| line.strip_prefix("flowmill "));
+        commands.map(|command| command.split_whitespace().map(str::to_owned).collect()).collect()
+    };
+    let packed = mini.flowmill("run", &["--stop-stage", "pack"]).expect_code(0);
+    let commands = next(&packed);
+    assert_eq!(commands.len(), 3, "{}", packed.stderr);
+    for command in &commands {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let outcome = flowmill(mini.folder(), &words).expect_code(0);
+        if words[0] == "run" {
+            let report = next(&outcome).into_iter().next().unwrap();
+            assert_eq!(report[0], "report");
+            flowmill(mini.folder(), &report.iter().map(String::as_str).collect::<Vec<_>>()).expect_code(0);
+        }
+    }
+    assert!(mini.exp("6-export/model.safetensors").exists(), "the middle one ran the rest");
+    assert_eq!(next(&mini.flowmill("run", &[]).expect_code(0)).len(), 0, "nothing was done");
 }

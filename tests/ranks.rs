@@ -26,12 +26,8 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// The settings of all these trainings: everything that has a state. Six batches of a step are whole ones on 2 and on 3 ranks. Batches that
 /// are cut have other padding, which the encoder of this flow sees.
-const SETTINGS: [&str; 4] = [
-    "train.accum_grad=6",
-    "train.ema_decay=0.9",
-    "train.max_steps=12",
-    "train.batch.max_frames_in_batch=600",
-];
+const SETTINGS: [&str; 4] =
+    ["train.accum_grad=6", "train.ema_decay=0.9", "train.max_steps=12", "train.batch.max_frames_in_batch=600"];
 
 /// Copies of one packed experiment.
 struct Copies {

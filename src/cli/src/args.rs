@@ -151,7 +151,7 @@ impl StageArgs {
 /// A stage consists of parts. A part is up to date if its inputs, its outputs and the recipe values that it reads
 /// have not changed since it was made. All other parts are made again, and the changed field or file is printed.
 /// Files get their final names only when they are complete, so the command can be interrupted or killed at any time
-/// and repeated.
+/// and repeated. It ends with the commands that are likely next.
 #[derive(Debug, Args)]
 #[command(
     after_help = EXIT_CODES,

@@ -11,6 +11,7 @@ mod float_config;
 mod imagine;
 mod inspect;
 mod mel_file;
+mod next;
 mod parity;
 mod parts;
 mod pmg_config;

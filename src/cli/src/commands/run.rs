@@ -1,8 +1,9 @@
-//! `flowmill run RECIPE`: runs the stages that are not up to date.
+//! `flowmill run RECIPE`: runs the stages that are not up to date, and names the commands that come next.
 
 use flowmill_runner::{Interrupt, Reporter, RunOptions};
 
 use crate::args::RunArgs;
+use crate::commands::next;
 use crate::experiment::{command_line, folder, load_for, threads};
 use crate::failure::Failure;
 use crate::ranks::Together;
@@ -31,6 +32,11 @@ fn lead(arguments: &RunArgs, interrupt: Interrupt) -> Result<(), Failure> {
         interrupt,
     };
     let reporter = if arguments.quiet { Reporter::quiet() } else { Reporter::new() };
-    flowmill_runner::run(&stages, &recipe, &experiment, &options, &reporter)?;
+    let done = flowmill_runner::run(&stages, &recipe, &experiment, &options, &reporter)?;
+    if !arguments.dry_run {
+        for (at, command) in next::commands(&arguments.recipe, &recipe, &experiment, &done).into_iter().enumerate() {
+            reporter.note(format!("{}{command}", if at == 0 { "next: " } else { "      " }));
+        }
+    }
     Ok(())
 }

@@ -1,0 +1,90 @@
+//! The commands that a person is likely to type after a run.
+
+use std::path::Path;
+
+use flowmill_runner::{Experiment, Recipe, RunSummary};
+use flowmill_stage_train::TrainSection;
+
+use crate::args::RecipeArgs;
+use crate::stages;
+
+/// How a model of a family is used: the command, and its arguments after `--model`. Families that are not named here make a mel of a recording.
+const USES: [(&str, &str, &str); 4] = [
+    ("vall-e", "speak", "--text 'a few words' --prompt voice.wav"),
+    ("float", "talk", "--portrait face.png --audio voice.wav --out talk.mp4"),
+    ("pmg", "imagine", "--user user.json --out images"),
+    ("stable-diffusion", "", ""),
+];
+/// The use of all other families.
+const SYNTH: (&str, &str) = ("synth", "--wav speech.wav");
+
+/// Returns up to three commands for what a run has made; none if it did nothing.
+pub fn commands(arguments: &RecipeArgs, recipe: &Recipe, experiment: &Experiment, done: &RunSummary) -> Vec<String> {
+    let Some(last) = done.stages.last().filter(|_| done.stages.iter().any(|stage| stage.ran > 0)) else {
+        return Vec::new();
+    };
+    let number = last.stage.split('-').next().and_then(|number| number.parse::<u8>().ok()).unwrap_or(0);
+    let (recipe_words, folder) = (words(arguments), quoted(&shown(experiment.dir())));
+    let in_folder = |rest: &str| quoted(&shown(&experiment.dir().join(rest)));
+    let run = |stage: &str| format!("flowmill run{recipe_words} --stage {stage}");
+    let next = stages::all().iter().find(|stage| stage.number() == number + 1).map(|stage| stage.name().to_owned());
+    let next = run(&next.unwrap_or_default());
+    match number {
+        6 => {
+            let mut commands = vec![format!("flowmill report {folder}")];
+            let family = TrainSection::read(recipe, &stages::families()).map(|section| section.model.family());
+            let known = USES.iter().find(|(name, ..)| family.as_ref().is_ok_and(|family| family == name));
+            let (command, rest) = known.map_or(SYNTH, |&(_, command, rest)| (command, rest));
+            if !command.is_empty() {
+                commands.push(format!("flowmill {command} --model {} {rest}", in_folder("6-export")));
+            }
+            let weights = "6-export/model.safetensors";
+            if experiment.dir().join(weights).exists() {
+                commands.push(format!("flowmill inspect {}", in_folder(weights)));
+            }
+            commands
+        }
+        4 | 5 => vec![format!("flowmill report {folder}"), next, format!("flowmill status{recipe_words}")],
+        3 => {
+            vec![format!("flowmill train{recipe_words} --plan-memory"), next, format!("flowmill status{recipe_words}")]
+        }
+        _ => vec![next, format!("flowmill status{recipe_words}"), format!("flowmill recipe show{recipe_words}")],
+    }
+}
+
+/// Returns the recipe and its changes as words of a command line, each after a blank.
+fn words(arguments: &RecipeArgs) -> String {
+    let path = arguments.recipe.as_deref().map(|path| path.to_string_lossy().into_owned());
+    let exp = arguments.changes.exp.as_deref().map(|path| path.to_string_lossy().into_owned());
+    let changes = arguments.changes.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]);
+    let exp = exp.into_iter().flat_map(|path| ["--exp".to_owned(), path]);
+    path.into_iter().chain(exp).chain(changes).map(|word| format!(" {}", quoted(&word))).collect()
+}
+
+/// Returns a path from the current folder, if it lies below that.
+fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let below = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
+    below.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| path.to_path_buf()).display().to_string()
+}
+
+/// Returns a word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |character: char| character.is_alphanumeric() || "-_./=:,+@%".contains(character);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_change_them() {
+        for (word, expected) in [("a/b-1.yaml", "a/b-1.yaml"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+}
