@@ -192,7 +192,7 @@ fn where_nothing_is_left_the_reasons_are_counted_and_kept() {
         shown.expect_words(&[&corpus.reason("u2")]);
     }
     for (name, content, words) in [
-        ("m.jsonl.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), "gunzip"),
+        ("m.jsonl.gz", b"\x1f\x8b\x08\0\0\0\0\0\0\x03".as_slice(), "is truncated"),
         ("m.parquet", b"PAR1\0\0\0\0PAR1", "Parquet"),
         ("m.list", b"a.wav|anna|EN|words\nb.wav|anna|EN|more\n", "JSON"),
     ] {

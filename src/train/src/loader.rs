@@ -104,7 +104,7 @@ impl<B: Send> Loader<B> {
     {
         let (give, tickets) = sync_channel(ahead.prefetch.saturating_mul(share.stride()));
         let (jobs, queue) = channel::<Job<B>>();
-        scope.spawn(move || plan_ahead(data, from, epochs, share, (&give, &jobs)));
+        scope.spawn(move || plan_ahead(data, from, epochs, share, &give, &jobs));
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..ahead.workers.clamp(1, ahead.prefetch + 1) {
             let queue = Arc::clone(&queue);
@@ -142,7 +142,8 @@ fn plan_ahead<D: DataSource>(
     (epoch, position): (u64, u64),
     epochs: Option<u64>,
     share: Share,
-    (give, jobs): (&SyncSender<Ticket<D::Batch>>, &Sender<Job<D::Batch>>),
+    give: &SyncSender<Ticket<D::Batch>>,
+    jobs: &Sender<Job<D::Batch>>,
 ) {
     let mut skip = position;
     for epoch in epoch..epochs.unwrap_or(u64::MAX) {

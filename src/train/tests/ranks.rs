@@ -10,6 +10,8 @@ use flowmill_train::{DataSource, Summary, TrainConfig, TrainError};
 use support::{FolderStore, OPTIMIZERS, Recorder, Samples, assert_same_tree, config, network, run, weights};
 
 type Weights = std::collections::BTreeMap<String, Vec<f32>>;
+/// The result of a training, with the weights of rank 0.
+type Trained = Result<(Summary, Weights), TrainError>;
 
 /// Trains on `size` ranks; returns the results of rank 0, what it observed, and the errors of the others.
 fn run_on(
@@ -19,7 +21,7 @@ fn run_on(
     data: &Samples,
     noise: f32,
     mut observer: Recorder,
-) -> (Result<(Summary, Weights), TrainError>, Recorder, Vec<Option<TrainError>>) {
+) -> (Trained, Recorder, Vec<Option<TrainError>>) {
     std::thread::scope(|scope| {
         let mut ranks = threads::group(size).into_iter();
         let first = ranks.next().unwrap();

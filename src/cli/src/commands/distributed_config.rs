@@ -41,9 +41,9 @@ const ACCELERATE: &[(&str, To)] = &[
     ("compute_environment", Only(|name| name == "LOCAL_MACHINE")),
     ("debug", Always("messages of ranks are always checked")),
     ("distributed_type", Combined),
-    ("downcast_bf16", Only(|on| is_off(on))),
+    ("downcast_bf16", Only(is_off)),
     ("dynamo_config.*", Always("kernels are compiled with the program")),
-    ("enable_cpu_affinity", Only(|on| is_off(on))),
+    ("enable_cpu_affinity", Only(is_off)),
     ("gpu_ids", Always("CUDA_VISIBLE_DEVICES chooses the devices")),
     ("machine_rank", Always(LAUNCH)),
     ("main_process_ip", Always(LAUNCH)),
@@ -55,14 +55,14 @@ const ACCELERATE: &[(&str, To)] = &[
     ("rdzv_backend", Always(LAUNCH)),
     ("same_network", Always(LAUNCH)),
     ("tpu_env", Only(|list| list.as_array().is_some_and(Vec::is_empty))),
-    ("tpu_use_cluster", Only(|on| is_off(on))),
-    ("tpu_use_sudo", Only(|on| is_off(on))),
+    ("tpu_use_cluster", Only(is_off)),
+    ("tpu_use_sudo", Only(is_off)),
     ("use_cpu", Combined),
     ("deepspeed_config.gradient_accumulation_steps", Combined),
     ("deepspeed_config.gradient_clipping", Combined),
     ("deepspeed_config.zero_stage", Combined),
-    ("deepspeed_config.zero3_init_flag", Only(|on| is_off(on))),
-    ("deepspeed_config.zero3_save_16bit_model", Only(|on| is_off(on))),
+    ("deepspeed_config.zero3_init_flag", Only(is_off)),
+    ("deepspeed_config.zero3_save_16bit_model", Only(is_off)),
     ("deepspeed_config.offload_optimizer_device", Only(|name| name == "none")),
     ("deepspeed_config.offload_param_device", Only(|name| name == "none")),
     ("deepspeed_config.deepspeed_multinode_launcher", Always(LAUNCH)),
@@ -81,13 +81,13 @@ const DEEP_SPEED: &[(&str, To)] = &[
     ("bf16.enabled", Combined),
     ("bfloat16.enabled", Combined),
     ("fp16.enabled", Combined),
-    ("fp16.auto_cast", Only(|on| is_off(on))),
+    ("fp16.auto_cast", Only(is_off)),
     ("fp16.loss_scale", Combined),
     ("fp16.initial_scale_power", Combined),
     ("fp16.loss_scale_window", Combined),
     ("fp16.hysteresis", Combined),
     ("fp16.min_loss_scale", Combined),
-    ("fp16.consecutive_hysteresis", Only(|on| is_off(on))),
+    ("fp16.consecutive_hysteresis", Only(is_off)),
     ("zero_optimization.stage", Combined),
     ("zero_optimization.allgather_partitions", Always(EXCHANGE)),
     ("zero_optimization.allgather_bucket_size", Always(EXCHANGE)),
@@ -134,10 +134,10 @@ impl Kind {
         let has = |key: &&str| config.contains_key(*key);
         let deep_speed =
             ["zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "zero_force_ds_cpu_optimizer"];
-        if ["distributed_type", "compute_environment"].iter().any(|key| has(key)) {
+        if ["distributed_type", "compute_environment"].iter().any(&has) {
             return Some(Self::Accelerate);
         }
-        deep_speed.iter().any(|key| has(key)).then_some(Self::DeepSpeed)
+        deep_speed.iter().any(&has).then_some(Self::DeepSpeed)
     }
 
     /// Returns the name of the program.

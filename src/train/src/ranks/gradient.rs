@@ -68,7 +68,7 @@ pub(crate) fn gradient<T: Task>(
                 }
             }
         });
-        let mut exchange = Exchange::new(parameters, places, ranks, (give, sums));
+        let mut exchange = Exchange::new(parameters, places, ranks, give, sums);
         let computed = pass::observed(task, parameters, config, loss_scale, own, &mut exchange);
         exchange.finish(computed)
     })
@@ -106,7 +106,8 @@ impl<'a> Exchange<'a> {
         parameters: &'a Parameters,
         places: Vec<(u64, u64)>,
         ranks: Ranks<'a>,
-        (give, sums): (Sender<Vec<f32>>, Receiver<Result<Vec<f32>, TrainError>>),
+        give: Sender<Vec<f32>>,
+        sums: Receiver<Result<Vec<f32>, TrainError>>,
     ) -> Self {
         let buckets = buckets(parameters);
         let places_in =
