@@ -10,7 +10,7 @@ use crate::experiment::{folder, load_for, threads};
 use crate::failure::Failure;
 use crate::{stages, style};
 
-/// What every rank needs of the command line.
+/// The parts of the command line that every rank needs.
 pub struct Together<'a> {
     /// The recipe and its changes.
     pub recipe: &'a RecipeArgs,

@@ -9,7 +9,7 @@ pub enum CollectiveError {
          --features mpi --bin flowmill` (it needs the packages libopenmpi-dev, openmpi-bin and libclang-dev, or their counterparts)"
     )]
     NotBuilt {
-        /// What was started or asked for.
+        /// The processes that were started or asked for.
         wanted: String,
     },
     /// A launcher that is not one of MPI has started several processes.

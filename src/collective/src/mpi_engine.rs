@@ -16,7 +16,7 @@ use mpi::traits::*;
 
 use crate::{Collective, CollectiveError, Environment, check_counts};
 
-/// How long an exchange is tested without a pause.
+/// The time in which an exchange is tested without a pause.
 const BUSY: Duration = Duration::from_millis(3);
 /// The pause between two tests after that.
 const PAUSE: Duration = Duration::from_micros(100);

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::{Collective, CollectiveError, check_counts};
 
-/// How long a rank waits for the others before it gives up.
+/// The time after which a rank that waits for the others gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What the ranks have given to one exchange.
+/// The bytes that each rank has given to one exchange.
 type Given = Vec<Option<Vec<u8>>>;
 
 #[derive(Debug, Default)]

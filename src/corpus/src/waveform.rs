@@ -28,7 +28,7 @@ pub(crate) fn rate(name: &str) -> Option<u32> {
 /// Returns an array of samples as a WAV file of floats. Integers of 16 bits are full scale at 32768.
 ///
 /// # Errors
-/// Why the bytes are no recording.
+/// The reason if the bytes are no recording.
 pub(crate) fn to_wav(bytes: &[u8], name: &str, rate: u32) -> Result<Vec<u8>, String> {
     let mut archive = Archive::from_bytes(bytes, Path::new(name)).map_err(|error| error.to_string())?;
     if archive.tensors.len() != 1 {

@@ -179,10 +179,23 @@ pub fn map_weights(folder: &Path, role: Role, parameters: &mut Parameters) -> Re
     let renamed = |(name, weight): (String, MappedTensor)| Some((role.name_of(&name)?, flat_projection(&name, weight)));
     let weights: BTreeMap<String, MappedTensor> =
         Archive::open(folder)?.map()?.into_iter().filter_map(renamed).collect();
+    give(folder, role, weights, parameters)
+}
+
+/// Gives the parameters of a network weights that were found at `path`, by the names of the parameters.
+///
+/// # Errors
+/// [`PretrainedError::Mismatch`] if names or shapes differ.
+pub(crate) fn give(
+    path: &Path,
+    role: Role,
+    weights: BTreeMap<String, MappedTensor>,
+    parameters: &mut Parameters,
+) -> Result<(), PretrainedError> {
     let report = parameters.load_mapped(role.prefix(), weights)?;
     match report.is_exact() {
         true => Ok(()),
-        false => Err(PretrainedError::Mismatch { path: folder.to_owned(), report: Box::new(report) }),
+        false => Err(PretrainedError::Mismatch { path: path.to_owned(), report: Box::new(report) }),
     }
 }
 

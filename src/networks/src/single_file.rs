@@ -7,7 +7,7 @@ use std::path::Path;
 use flowmill_nn::Parameters;
 use flowmill_weights::{Archive, MappedTensor};
 
-use crate::pretrained::{PretrainedError, Role};
+use crate::pretrained::{self, PretrainedError, Role};
 
 /// A network in a single file, with the sizes that its names depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,8 @@ pub enum Part {
 }
 
 impl Part {
-    fn role(self) -> Role {
+    /// Returns its role.
+    pub fn role(self) -> Role {
         match self {
             Self::UNet { .. } => Role::UNet,
             Self::Autoencoder { .. } => Role::Autoencoder,
@@ -186,11 +187,7 @@ pub fn map_part(file: &Path, part: Part, parameters: &mut Parameters) -> Result<
         };
         weights.insert(format!("{prefix}{present}"), weight);
     }
-    let report = parameters.load_mapped(prefix, weights)?;
-    match report.is_exact() {
-        true => Ok(()),
-        false => Err(PretrainedError::Mismatch { path: file.to_owned(), report: Box::new(report) }),
-    }
+    pretrained::give(file, part.role(), weights, parameters)
 }
 
 #[cfg(test)]

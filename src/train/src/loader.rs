@@ -48,7 +48,7 @@ pub(crate) struct Loaded<B> {
 pub(crate) struct Group<B> {
     /// All batches, in order.
     pub(crate) planned: Vec<Planned>,
-    /// What this rank computes of them; everything if there is one rank.
+    /// The batches, or parts of them, that this rank computes; all if there is one rank.
     pub(crate) own: Vec<Loaded<B>>,
 }
 

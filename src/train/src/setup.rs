@@ -2,6 +2,9 @@
 
 use flowmill_nn::Parameters;
 
+use crate::ema::Ema;
+use crate::optimizer::{self, Optimizer};
+use crate::ranks::{self, Ranks};
 use crate::schedule::{Horizon, Per};
 use crate::{DataSource, TrainConfig, TrainError, loader};
 
@@ -32,6 +35,20 @@ pub(crate) fn own_weights(parameters: &mut Parameters) -> Result<(), TrainError>
         copied.map_err(TrainError::tensor(format!("preparing {}", parameters.name(id))))?;
     }
     Ok(())
+}
+
+/// Prepares parameters that are trained: freezes those that the settings freeze, gives the others their own memory, and builds the
+/// optimizer of this rank and the moving average.
+pub(crate) fn trained<'a>(
+    config: &TrainConfig,
+    parameters: &mut Parameters,
+    ranks: Ranks<'a>,
+) -> Result<(Box<dyn Optimizer + 'a>, Option<Ema>), TrainError> {
+    optimizer::freeze(&config.optim, parameters)?;
+    own_weights(parameters)?;
+    let optimizer = ranks::build(config, parameters, ranks)?;
+    let ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
+    Ok((optimizer, ema))
 }
 
 /// Fails if early stopping is set but validation loss is never measured.

@@ -16,12 +16,12 @@ use crate::interval::Interval;
 use crate::last_save::amount;
 use crate::loader::{Ahead, Group, Loader, Planned};
 use crate::metrics::{Clock, Measured, Metrics, WandbRun, shorten};
-use crate::optimizer::{self, GradientNorms, Optimizer, Update, gradient_norms};
+use crate::optimizer::{GradientNorms, Optimizer, Update, gradient_norms};
 use crate::overflow::Computed;
 use crate::pass::Pass;
 use crate::ranks::{self, Changing, Order, Ranks};
 use crate::schedule::{Horizon, Schedule};
-use crate::setup::{check_validation, horizon, own_weights};
+use crate::setup::{self, check_validation, horizon};
 use crate::skipped::{self, Dump};
 use crate::steering::{Positive, Steering};
 use crate::stopping::{Deadline, Limits};
@@ -160,10 +160,7 @@ where
     ) -> Result<Self, TrainError> {
         checkpoint::check_writable(store)?;
         check_validation(data, config)?;
-        optimizer::freeze(&config.optim, parameters)?;
-        own_weights(parameters)?;
-        let mut optimizer = ranks::build(config, parameters, ranks)?;
-        let mut ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
+        let (mut optimizer, mut ema) = setup::trained(config, parameters, ranks)?;
         let identity = Identity::of(config, parameters);
         let contents = Contents { parameters, optimizer: &mut *optimizer, ema: ema.as_mut() };
         let resumed = checkpoint::resume(store, &identity, &config.keep, contents, observer)?;

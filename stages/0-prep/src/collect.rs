@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use flowmill_corpus::corpora::Corpus;
 use flowmill_corpus::histories::Dataset;
 use flowmill_corpus::split::{Fractions, Lists, usual_name};
 use flowmill_corpus::{
@@ -213,19 +214,16 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         histories: source.histories(),
     };
     let format = config.format_of(source);
-    if let Some(corpus) = format.corpus() {
-        return corpora::read(root, &source.dir, corpus, &options);
-    }
+    let corpus = |corpus| corpora::read(root, &source.dir, corpus, &options);
     match format {
-        Format::Kaldi
-        | Format::Auto
-        | Format::LibriTts
-        | Format::LibriSpeech
-        | Format::Vctk
-        | Format::Aishell3
-        | Format::Mls
-        | Format::CommonVoice
-        | Format::GigaSpeech => kaldi::read_directory(root, &source.dir, &options),
+        Format::Kaldi | Format::Auto => kaldi::read_directory(root, &source.dir, &options),
+        Format::LibriTts => corpus(Corpus::LibriTts),
+        Format::LibriSpeech => corpus(Corpus::LibriSpeech),
+        Format::Vctk => corpus(Corpus::Vctk),
+        Format::Aishell3 => corpus(Corpus::Aishell3),
+        Format::Mls => corpus(Corpus::Mls),
+        Format::CommonVoice => corpus(Corpus::CommonVoice),
+        Format::GigaSpeech => corpus(Corpus::GigaSpeech),
         Format::Folder => folder::read_directory(root, &source.dir, &options),
         Format::Ljspeech => ljspeech::read_directory(root, &source.dir, &options),
         Format::Manifest => manifest::read(root, &source.dir, &options),

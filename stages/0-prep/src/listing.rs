@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use flowmill_corpus::corpora::Corpus;
 use flowmill_corpus::{
     CorpusError, clips, codes, corpora, folder, huggingface, images, kaldi, lhotse, list, manifest, webdataset,
 };
@@ -32,25 +31,20 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
     for source in &config.data {
         let place = context.resolve(&source.dir);
         let format = config.format_of(source);
-        if let Some(corpus) = format.corpus() {
-            listings.push(corpus_dependencies(source, corpus, context, &mut files)?);
-            continue;
-        }
         listings.push(match format {
-            Format::Auto
-            | Format::Kaldi
-            | Format::LibriTts
-            | Format::LibriSpeech
-            | Format::Vctk
-            | Format::Aishell3
-            | Format::Mls
-            | Format::CommonVoice
-            | Format::GigaSpeech => {
+            Format::Auto | Format::Kaldi => {
                 files.extend(kaldi::FILES.map(|name| place.join(name)));
                 optional.extend(kaldi::OPTIONAL_FILES.map(|name| place.join(name)));
                 optional.extend(config.column_specs().iter().map(|column| place.join(&column.name)));
                 Value::Null
             }
+            format @ (Format::LibriTts
+            | Format::LibriSpeech
+            | Format::Vctk
+            | Format::Aishell3
+            | Format::Mls
+            | Format::CommonVoice
+            | Format::GigaSpeech) => corpus_dependencies(source, format, context, &mut files)?,
             Format::Histories => {
                 files.push(place);
                 Value::Null
@@ -148,10 +142,11 @@ fn dataset_dependencies(
 /// Returns the dependencies on a public corpus: its transcripts, and the names of recordings where these are searched.
 fn corpus_dependencies(
     source: &Source,
-    corpus: Corpus,
+    format: Format,
     context: &PlanContext,
     files: &mut Vec<PathBuf>,
 ) -> Result<Value, StageError> {
+    let Some(corpus) = format.corpus() else { return Ok(Value::Null) };
     let found = unless_unreadable(corpora::list(context.recipe_dir(), &source.dir, corpus))?;
     let Some(found) = found else { return Ok(Value::Null) };
     files.extend(found.files);

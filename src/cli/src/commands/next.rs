@@ -8,7 +8,7 @@ use flowmill_stage_train::TrainSection;
 use crate::args::RecipeArgs;
 use crate::stages;
 
-/// How a model of a family is used: the command, and its arguments after `--model`. Families that are not named here make a mel of a recording.
+/// The command that uses models of a family, and its arguments after `--model`. Families that are not named here use [`SYNTH`].
 const USES: [(&str, &str, &str); 4] = [
     ("vall-e", "speak", "--text 'a few words' --prompt voice.wav"),
     ("float", "talk", "--portrait face.png --audio voice.wav --out talk.mp4"),

@@ -1,4 +1,4 @@
-//! What the names of files say in each corpus.
+//! Ids, speakers and splits in the names of a corpus's files.
 
 use super::Corpus;
 use crate::samples::stem;
@@ -15,7 +15,7 @@ pub(super) enum TextForm {
     List,
 }
 
-/// What the path of a recording says.
+/// The parts of a recording's path that describe it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Name<'a> {
     pub(super) id: &'a str,

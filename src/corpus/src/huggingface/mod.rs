@@ -16,12 +16,12 @@ use rayon::prelude::*;
 
 pub use cell::ParquetCell;
 
-use crate::manifest::{Parsed, folder_of, taken};
+use crate::manifest::{Parsed, folder_of, name_below, split_by_name, taken};
 use crate::objects::RowReader;
 use crate::paths::{joined, prefix_of};
 use crate::reading::Candidate;
 use crate::walk::walk;
-use crate::{CorpusError, ReadOptions, Reading, Rejection, split};
+use crate::{CorpusError, ReadOptions, Reading, Rejection};
 
 /// Names of columns that hold a recording as bytes, without a path.
 const BYTES: [&str; 5] = ["audio", "audio_bytes", "audio_data", "wav", "bytes"];
@@ -58,8 +58,7 @@ pub fn files(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
 pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
     let files = files(root, path)?;
     let read = |file: &String| -> Result<Parsed, CorpusError> {
-        let name = file.strip_prefix(path).map_or(file.as_str(), |below| below.trim_start_matches('/'));
-        let name = if name.is_empty() { file.rsplit('/').next().unwrap_or(file) } else { name };
+        let name = name_below(path, file);
         let table = TableFile {
             full: root.join(file),
             path: file,
@@ -67,12 +66,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
             reader: RowReader::new(folder_of(file), "bad row", options),
         };
         let mut rows = if file.ends_with(".arrow") { arrow_file::read(&table) } else { parquet_file::read(&table) }?;
-        if let Some(split) = split::of_path(name) {
-            rows.iter_mut()
-                .flatten()
-                .filter(|row| row.split.is_none())
-                .for_each(|row| row.split = Some(split.to_owned()));
-        }
+        split_by_name(&mut rows, name);
         Ok(rows)
     };
     let parsed: Vec<Parsed> = files.par_iter().map(read).collect::<Result<_, _>>()?;

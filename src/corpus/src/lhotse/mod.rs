@@ -19,11 +19,11 @@ use serde_json::{Map, Value, json};
 
 pub use files::files;
 
-use crate::manifest::{Parsed, folder_of, taken};
+use crate::manifest::{Parsed, folder_of, name_below, split_by_name, taken};
 use crate::objects::RowReader;
 use crate::paths::joined;
 use crate::reading::Candidate;
-use crate::{CorpusError, ReadOptions, Reading, Rejection, split};
+use crate::{CorpusError, ReadOptions, Reading, Rejection};
 use files::sets;
 use load::{Recording, for_lines, members, recordings, text};
 
@@ -41,8 +41,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
     let mut reading = Reading::default();
     let mut parsed = Parsed::new();
     for set in sets(root, path)? {
-        let name = set.rows.strip_prefix(path).map_or(set.rows.as_str(), |below| below.trim_start_matches('/'));
-        let name = if name.is_empty() { set.rows.rsplit('/').next().unwrap_or(&set.rows) } else { name };
+        let name = name_below(path, &set.rows);
         let reader = Reader {
             rows: RowReader::new(folder_of(&set.rows), "bad row of lhotse", options),
             name,
@@ -52,12 +51,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
         let mut rows = Parsed::new();
         for_lines(&root.join(&set.rows), &mut |place, line| rows.extend(reader.rows_of(place, line)))?;
         reading.rejected.extend(reader.unused(&rows));
-        if let Some(split) = split::of_path(name) {
-            rows.iter_mut()
-                .flatten()
-                .filter(|row| row.split.is_none())
-                .for_each(|row| row.split = Some(split.to_owned()));
-        }
+        split_by_name(&mut rows, name);
         parsed.append(&mut rows);
         let files = [Some(set.rows), set.recordings, set.tar].into_iter().flatten();
         reading.files.extend(files.map(|path| root.join(path)));

@@ -52,15 +52,9 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
     let mut reading = Reading::default();
     let mut parsed = Vec::new();
     for file in files(root, path)? {
-        let name = file.strip_prefix(path).map_or(file.as_str(), |below| below.trim_start_matches('/'));
-        let name = if name.is_empty() { file.rsplit('/').next().unwrap_or(&file) } else { name };
+        let name = name_below(path, &file);
         let (mut rows, warnings) = read_file(root, &file, name, options)?;
-        if let Some(split) = split::of_path(name) {
-            rows.iter_mut()
-                .flatten()
-                .filter(|row| row.split.is_none())
-                .for_each(|row| row.split = Some(split.to_owned()));
-        }
+        split_by_name(&mut rows, name);
         parsed.append(&mut rows);
         reading.warnings.extend(warnings);
         reading.files.push(root.join(&file));
@@ -107,6 +101,20 @@ pub(crate) fn taken(mut reading: Reading, parsed: Parsed, options: &ReadOptions<
         }
     }
     reading.take(rows, texts, options, "")
+}
+
+/// Returns the name of a file for messages: its path below the folder that the recipe names, or its own name.
+pub(crate) fn name_below<'a>(path: &str, file: &'a str) -> &'a str {
+    let name = file.strip_prefix(path).map_or(file, |below| below.trim_start_matches('/'));
+    if name.is_empty() { file.rsplit('/').next().unwrap_or(file) } else { name }
+}
+
+/// Gives rows without a split the one that the name of their file contains.
+pub(crate) fn split_by_name(rows: &mut Parsed, name: &str) {
+    let Some(split) = split::of_path(name) else { return };
+    for row in rows.iter_mut().flatten().filter(|row| row.split.is_none()) {
+        row.split = Some(split.to_owned());
+    }
 }
 
 /// Returns the folder of a file, as the recipe names both.

@@ -6,7 +6,7 @@ use candle_core::Device;
 use flowmill_family::BoxError;
 use flowmill_image::Raster;
 use flowmill_networks::clip::{TextConfig, TextTower};
-use flowmill_networks::pretrained::{self, PretrainedError, Role, map_weights};
+use flowmill_networks::pretrained::{self, PretrainedError, map_weights};
 use flowmill_networks::single_file::{Part, map_part};
 use flowmill_networks::stable_diffusion::sampling::ScheduleConfig;
 use flowmill_networks::stable_diffusion::{Autoencoder, AutoencoderConfig, UNetConfig};
@@ -157,10 +157,10 @@ impl DiffusionFiles {
     }
 
     /// Maps the weights of a network: a folder of its own, or a part of the single file.
-    fn map(&self, (folder, role): (&str, Role), part: Part, parameters: &mut Parameters) -> Result<(), BoxError> {
+    fn map(&self, folder: &str, part: Part, parameters: &mut Parameters) -> Result<(), BoxError> {
         match self.is_single() {
             true => map_part(&self.place, part, parameters)?,
-            false => map_weights(&self.folder.join(folder), role, parameters)?,
+            false => map_weights(&self.folder.join(folder), part.role(), parameters)?,
         }
         Ok(())
     }
@@ -171,7 +171,7 @@ impl DiffusionFiles {
     /// When weights are missing, damaged, of an unsupported type, or those of another network.
     pub fn map_unet(&self, parameters: &mut Parameters) -> Result<(), BoxError> {
         let layers = self.unet_config()?.layers_per_block;
-        self.map((UNET, Role::UNet), Part::UNet { layers }, parameters)
+        self.map(UNET, Part::UNet { layers }, parameters)
     }
 
     /// Opens the autoencoder.
@@ -184,7 +184,7 @@ impl DiffusionFiles {
         let mut parameters = Parameters::new();
         let mut builder = Builder::new(&mut parameters, RngKey::new(0)).without_values();
         let network = Autoencoder::new(builder.scope(AUTOENCODER), &config)?;
-        self.map((AUTOENCODER, Role::Autoencoder), Part::Autoencoder { levels }, &mut parameters)?;
+        self.map(AUTOENCODER, Part::Autoencoder { levels }, &mut parameters)?;
         parameters.to_device(device)?;
         Ok(FrozenAutoencoder { network, parameters })
     }
@@ -208,7 +208,7 @@ impl DiffusionFiles {
         let mut parameters = Parameters::new();
         let mut builder = Builder::new(&mut parameters, RngKey::new(0)).without_values();
         let tower = TextTower::new(builder.scope(TEXT_ENCODER).scope("text_model"), &config)?;
-        self.map((TEXT_ENCODER, Role::TextEncoder), Part::TextEncoder, &mut parameters)?;
+        self.map(TEXT_ENCODER, Part::TextEncoder, &mut parameters)?;
         parameters.to_device(device)?;
         Ok(Some(CaptionEncoder { tower, tokenizer, config, parameters }))
     }

@@ -6,12 +6,11 @@ use flowmill_collective::Collective;
 use flowmill_nn::Parameters;
 
 use super::start::{Changing, begin};
-use super::{Order, Ranks, build, gradient, validate};
+use super::{Order, Ranks, gradient, validate};
 use crate::ema::Ema;
 use crate::loader::{Ahead, Loader};
-use crate::optimizer::{self, Optimizer, Update, gradient_norms};
-use crate::setup::own_weights;
-use crate::{DataSource, Task, TrainConfig, TrainError, process_memory};
+use crate::optimizer::{Optimizer, Update, gradient_norms};
+use crate::{DataSource, Task, TrainConfig, TrainError, process_memory, setup};
 
 /// Trains with the other ranks as rank 0 orders, until the run has ended. Reads no checkpoint and writes nothing.
 ///
@@ -64,10 +63,7 @@ where
         ranks: Ranks<'a>,
     ) -> Result<(Self, (u64, u64)), TrainError> {
         config.check()?;
-        optimizer::freeze(&config.optim, parameters)?;
-        own_weights(parameters)?;
-        let mut optimizer = build(config, parameters, ranks)?;
-        let mut ema = config.ema_decay.map(|decay| Ema::new(decay, parameters)).transpose()?;
+        let (mut optimizer, mut ema) = setup::trained(config, parameters, ranks)?;
         let changing = Changing { parameters, optimizer: &mut *optimizer, ema: ema.as_mut(), stored: None };
         let from = begin(changing, data, (0, 0), ranks)?;
         Ok((Self { task, parameters, data, config, optimizer, ema, ranks }, from))

@@ -12,16 +12,13 @@ use flowmill_collective::CollectiveError;
 use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, host};
 use serde::{Deserialize, Serialize};
 
-use super::Ranks;
+use super::{BUCKET, Ranks};
 use crate::loader::Loaded;
 use crate::metrics::Measured;
 use crate::pass::{self, BatchLoss, Completion, Pass};
 use crate::{Task, TrainConfig, TrainError};
 
-/// Number of elements that are summed in one exchange, 16 MiB. A larger parameter has one of its own.
-const BUCKET: usize = 1 << 22;
-
-/// What a rank has measured of a step. Numbers are bits of doubles.
+/// The measurements of a rank in a step. Numbers are bits of doubles.
 #[derive(Debug, Serialize, Deserialize)]
 struct Report {
     /// The weight that the rank's sum of gradients is relative to; `None` if it has no batch.

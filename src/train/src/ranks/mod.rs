@@ -13,7 +13,9 @@ mod sharded;
 mod start;
 mod validate;
 
+use candle_core::Tensor;
 use flowmill_collective::{Alone, Collective};
+use flowmill_nn::host;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +33,8 @@ const DONE: u8 = 0;
 /// The same if the rank has failed; its error follows.
 const FAILED: u8 = 1;
 
+/// Number of elements of parameters that go into one exchange, 16 MiB. A larger parameter has one of its own.
+const BUCKET: usize = 1 << 22;
 /// The largest exchange in elements; engines count in 32 bits.
 const LARGEST: usize = 1 << 27;
 
@@ -40,7 +44,7 @@ pub(crate) struct Ranks<'a> {
     pub(crate) engine: &'a dyn Collective,
 }
 
-/// What rank 0 asks the others to do next.
+/// An order of rank 0 to the others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// A step. Numbers are bits of doubles, because decimal text may lose the last bit.
@@ -114,6 +118,22 @@ impl<'a> Ranks<'a> {
     /// Replaces the values of every rank by those of rank `root`.
     pub(crate) fn broadcast(&self, root: usize, values: &mut [f32]) -> Result<(), TrainError> {
         values.chunks_mut(LARGEST).try_for_each(|part| self.engine.broadcast(root, part)).map_err(TrainError::Ranks)
+    }
+
+    /// Returns the elements of a tensor of rank `root`, which gives it in `own`; the others know its shape.
+    pub(crate) fn elements_of(
+        &self,
+        root: usize,
+        own: Option<&Tensor>,
+        dims: &[usize],
+        what: &str,
+    ) -> Result<Vec<f32>, TrainError> {
+        let mut elements = match own.filter(|_| self.engine.rank() == root) {
+            Some(tensor) => host::read(tensor).map_err(TrainError::tensor(what))?,
+            None => vec![0.0; dims.iter().product()],
+        };
+        self.broadcast(root, &mut elements)?;
+        Ok(elements)
     }
 
     /// Replaces the values of every rank by the sum over the ranks.

@@ -10,13 +10,10 @@ use candle_core::Tensor;
 use flowmill_nn::{Gradients, NnError, ParameterId, Parameters, host};
 use serde::{Deserialize, Serialize};
 
-use super::Ranks;
+use super::{BUCKET, Ranks};
 use crate::optimizer::{Change, Changes, Optimizer, OptimizerName, Update};
 use crate::share::cut;
 use crate::{TrainConfig, TrainError};
-
-/// Number of elements that are copied in one exchange, 16 MiB. A larger parameter has one of its own.
-const BUCKET: usize = 1 << 22;
 
 /// The optimizer of one rank.
 pub(crate) struct Sharded<'a> {
@@ -159,16 +156,12 @@ impl Optimizer for Sharded<'_> {
         // The ranges of the ranks are in the order of the parameters.
         for (owner, of_rank) in all.into_iter().enumerate() {
             for (at, Named { name, dims }) in of_rank.into_iter().enumerate() {
-                let failed = || TrainError::tensor(format!("collecting {name}"));
-                let is_own = owner == self.ranks.engine.rank();
-                let mut values = match own.get(at).filter(|_| is_own) {
-                    Some((_, tensor)) => host::read(tensor).map_err(failed())?,
-                    None => vec![0.0; dims.iter().product()],
-                };
-                self.ranks.broadcast(owner, &mut values)?;
+                let what = format!("collecting {name}");
+                let own = own.get(at).map(|(_, tensor)| tensor);
+                let values = self.ranks.elements_of(owner, own, &dims, &what)?;
                 // Only rank 0 writes.
                 if self.ranks.engine.rank() == 0 {
-                    let tensor = host::tensor(values, &dims).map_err(failed())?;
+                    let tensor = host::tensor(values, &dims).map_err(TrainError::tensor(what))?;
                     state.push((name, tensor));
                 }
             }

@@ -12,7 +12,7 @@ use crate::loader;
 use crate::optimizer::Optimizer;
 use crate::{DataSource, TrainError};
 
-/// What the ranks must agree on, and what rank 0 gives.
+/// The description of a training on one rank: the parts that all ranks must agree on, and those that rank 0 gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Start {
     /// Passes over the data done, and batches of the next pass.
@@ -94,15 +94,12 @@ fn give_state(
     let own: BTreeMap<String, Tensor> = optimizer.state().into_iter().collect();
     let (mut given, mut stored) = (state.into_iter(), BTreeMap::new());
     for (name, dims) in &first.state {
-        let failed = || TrainError::tensor(format!("copying {name} to all ranks"));
-        let mut values = match given.next().filter(|_| leads) {
-            Some((_, tensor)) => host::read(&tensor).map_err(failed())?,
-            None => vec![0.0; dims.iter().product()],
-        };
-        ranks.broadcast(0, &mut values)?;
+        let what = format!("copying {name} to all ranks");
+        let of_leader = given.next();
+        let values = ranks.elements_of(0, of_leader.as_ref().map(|(_, tensor)| tensor), dims, &what)?;
         if let Some(present) = own.get(name).filter(|_| !leads) {
             let tensor = host::tensor(values, dims).and_then(|tensor| Ok(tensor.to_device(present.device())?));
-            stored.insert(name.clone(), tensor.map_err(|error: NnError| failed()(error))?);
+            stored.insert(name.clone(), tensor.map_err(|error: NnError| TrainError::tensor(what)(error))?);
         }
     }
     if leads {
@@ -127,11 +124,9 @@ fn spread(parameters: &mut Parameters, which: Vec<ParameterId>, ranks: Ranks<'_>
 
 /// Returns the tensor of rank 0, on the device of this rank's.
 fn copied(own: &Tensor, ranks: Ranks<'_>, what: &str) -> Result<Tensor, TrainError> {
-    let failed = || TrainError::tensor(what);
-    let mut values = host::read(own).map_err(failed())?;
-    ranks.broadcast(0, &mut values)?;
+    let values = ranks.elements_of(0, Some(own), own.dims(), what)?;
     let copied = host::tensor(values, own.dims()).and_then(|tensor| Ok(tensor.to_device(own.device())?));
-    copied.map_err(|error: NnError| failed()(error))
+    copied.map_err(|error: NnError| TrainError::tensor(what)(error))
 }
 
 /// Returns a digest of the first epoch's order, with the names of the items.

@@ -91,7 +91,7 @@ impl Condition {
     /// Parses a condition; `added` are the names of the columns that `prep.columns` adds.
     ///
     /// # Errors
-    /// What is not understood, and where.
+    /// The part that is not understood, and its place.
     pub fn parse(text: &str, added: &[&str]) -> Result<Self, ConditionError> {
         let terms = parse::terms(text, &|name| column(name, added))?;
         let term = |(words, expression): (String, Expression)| {
