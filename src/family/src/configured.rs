@@ -54,6 +54,8 @@ pub trait Configured: Debug + Send + Sync {
     fn options(&self) -> Map<String, Value>;
     /// See [`Family::SPEAKS`].
     fn speaks(&self) -> bool;
+    /// See [`Family::USED_BY`].
+    fn used_by(&self) -> Option<(&'static str, &'static str)>;
     /// See [`Family::REFERENCES`].
     fn references(&self) -> &'static [Reference];
     fn loss_scale(&self) -> LossScaleConfig;
@@ -201,6 +203,10 @@ impl<F: Family> Configured for TrainSettings<F> {
 
     fn speaks(&self) -> bool {
         F::SPEAKS
+    }
+
+    fn used_by(&self) -> Option<(&'static str, &'static str)> {
+        F::USED_BY
     }
 
     fn references(&self) -> &'static [Reference] {

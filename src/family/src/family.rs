@@ -169,6 +169,8 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     /// True if models of this family speak texts: `flowmill speak` uses them, and `flowmill train --eval` and `--overfit`
     /// write speech to listen to.
     const SPEAKS: bool = false;
+    /// Command that uses models of this family, and its arguments after `--model`; `None` if no command does.
+    const USED_BY: Option<(&'static str, &'static str)> = Some(("synth", "--wav speech.wav"));
     /// Values of metrics that are shown next to those of a training.
     const REFERENCES: &'static [Reference] = &[];
     /// The smallest loss scale in half precision.

@@ -8,16 +8,6 @@ use flowmill_stage_train::TrainSection;
 use crate::args::RecipeArgs;
 use crate::stages;
 
-/// The command that uses models of a family, and its arguments after `--model`. Families that are not named here use [`SYNTH`].
-const USES: [(&str, &str, &str); 4] = [
-    ("vall-e", "speak", "--text 'a few words' --prompt voice.wav"),
-    ("float", "talk", "--portrait face.png --audio voice.wav --out talk.mp4"),
-    ("pmg", "imagine", "--user user.json --out images"),
-    ("stable-diffusion", "", ""),
-];
-/// The use of all other families.
-const SYNTH: (&str, &str) = ("synth", "--wav speech.wav");
-
 /// Returns up to three commands for what a run has made; none if it did nothing.
 pub fn commands(arguments: &RecipeArgs, recipe: &Recipe, experiment: &Experiment, done: &RunSummary) -> Vec<String> {
     let Some(last) = done.stages.last().filter(|_| done.stages.iter().any(|stage| stage.ran > 0)) else {
@@ -32,12 +22,11 @@ pub fn commands(arguments: &RecipeArgs, recipe: &Recipe, experiment: &Experiment
     match number {
         6 => {
             let mut commands = vec![format!("flowmill report {folder}")];
-            let family = TrainSection::read(recipe, &stages::families()).map(|section| section.model.family());
-            let known = USES.iter().find(|(name, ..)| family.as_ref().is_ok_and(|family| family == name));
-            let (command, rest) = known.map_or(SYNTH, |&(_, command, rest)| (command, rest));
-            if !command.is_empty() {
-                commands.push(format!("flowmill {command} --model {} {rest}", in_folder("6-export")));
-            }
+            let section = TrainSection::read(recipe, &stages::families()).ok();
+            let used_by = section.and_then(|section| section.model.used_by());
+            commands.extend(
+                used_by.map(|(command, rest)| format!("flowmill {command} --model {} {rest}", in_folder("6-export"))),
+            );
             let weights = "6-export/model.safetensors";
             if experiment.dir().join(weights).exists() {
                 commands.push(format!("flowmill inspect {}", in_folder(weights)));

@@ -60,6 +60,7 @@ type Settings = TrainSettings<StableDiffusion>;
 
 impl Family for StableDiffusion {
     const NAME: &'static str = "stable-diffusion";
+    const USED_BY: Option<(&'static str, &'static str)> = None;
     const COST_UNIT: &'static str = "images";
     const SHARD_COLUMNS: Option<&'static [&'static str]> = Some(&[example::PIXELS, example::TEXT]);
 

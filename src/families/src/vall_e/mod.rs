@@ -93,6 +93,7 @@ impl Family for VallE {
     const ADAPTED_LAYERS: &'static [&'static str] = &adapters::LAYERS;
 
     const SPEAKS: bool = true;
+    const USED_BY: Option<(&'static str, &'static str)> = Some(("speak", "--text 'a few words' --prompt voice.wav"));
     const REFERENCES: &'static [Reference] = &training::GOOD_SIGNS;
     const LEAST_LOSS_SCALE: f64 = training::LEAST_LOSS_SCALE;
 
