@@ -1,7 +1,7 @@
 //! Matrix products on strided views, cut into tiles of fixed size.
 
-use super::gemm_bf16;
 use super::shared::Shared;
+use super::{gemm_amx, gemm_bf16};
 use crate::Precision;
 use crate::host::uninitialized;
 use gemm::Parallelism;
@@ -96,6 +96,23 @@ const TASK: usize = 1 << 22;
 /// Number of multiplications per task beyond which more tasks only mean more packing.
 const LARGE_TASK: usize = 1 << 26;
 
+/// What computes a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    /// The tile unit of the processor.
+    Unit,
+    /// Its vectors.
+    Vectors,
+}
+
+impl Kernel {
+    /// Returns the faster kernel for a product. It depends on the problem and the processor only.
+    fn of(rows: usize, inner: usize, columns: usize) -> Self {
+        let unit = gemm_amx::chosen() && gemm_amx::pays(rows, inner, columns);
+        if unit { Self::Unit } else { Self::Vectors }
+    }
+}
+
 /// Division of a product into tiles: their number down and across, and their size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiles {
@@ -110,7 +127,19 @@ impl Tiles {
     /// arrangement with the least packing (each tile packs its part of both sides).
     pub(crate) fn new(rows: usize, inner: usize, columns: usize) -> Self {
         let work = rows.saturating_mul(inner).saturating_mul(columns);
-        let wanted = (work / TASK).min(4).max(work / LARGE_TASK).clamp(1, 1 << 10);
+        Self::of_number(rows, columns, (work / TASK).min(4).max(work / LARGE_TASK))
+    }
+
+    /// Divides a product for the tile unit, which sums every element in the same order whatever the division: no more tiles than keep
+    /// all threads busy, because each is packed.
+    fn for_unit(rows: usize, inner: usize, columns: usize) -> Self {
+        let work = rows.saturating_mul(inner).saturating_mul(columns);
+        Self::of_number(rows, columns, (work / TASK).min(2 * rayon::current_num_threads()))
+    }
+
+    /// Divides a product into about so many tiles.
+    fn of_number(rows: usize, columns: usize, wanted: usize) -> Self {
+        let wanted = wanted.clamp(1, 1 << 10);
         let count = 1usize << wanted.ilog2();
         let arrangements = (0..=count.ilog2()).map(|bits| (1usize << bits, count >> bits));
         let packed = |(down, across): &(usize, usize)| down * columns + across * rows;
@@ -128,8 +157,8 @@ impl Tiles {
     }
 }
 
-/// `target = a b` (or `target += a b` with `accumulate`), multi-threaded; `target` has rows of `row_stride` elements. Tiles
-/// have a fixed size and each is computed by one task, so the result does not depend on the number of threads.
+/// `target = a b` (or `target += a b` with `accumulate`), multi-threaded; `target` has rows of `row_stride` elements. The result
+/// does not depend on the number of threads.
 ///
 /// # Panics
 /// When the shapes do not fit: a bug in a kernel, not an error in its input.
@@ -163,13 +192,17 @@ pub fn multiply_then(
 ) {
     assert!(row_stride >= b.columns, "rows of a matrix product overlap");
     let buffer = Shared::new(target);
-    let tiles = Tiles::new(a.rows, a.columns, b.columns);
+    let kernel = Kernel::of(a.rows, a.columns, b.columns);
+    let tiles = match kernel {
+        Kernel::Unit => Tiles::for_unit(a.rows, a.columns, b.columns),
+        Kernel::Vectors => Tiles::new(a.rows, a.columns, b.columns),
+    };
     let work = |index: usize| {
         let [rows, columns] = tiles.tile(index, a.rows, b.columns);
         let target = Target { buffer, offset: rows.start * row_stride + columns.start, row_stride };
         let right = b.column_range(columns.start, columns.end);
         // SAFETY: tiles do not overlap, and each is written by one task.
-        unsafe { multiply_into(target, a.row_range(rows.start, rows.end), right, accumulate) };
+        unsafe { multiply_with(kernel, target, a.row_range(rows.start, rows.end), right, accumulate) };
         let runs = if columns.len() == row_stride { 1 } else { rows.len() };
         let length = rows.len() * columns.len() / runs.max(1);
         for run in 0..runs {
@@ -202,6 +235,16 @@ pub fn multiply_on_one_thread(target: &mut [f32], row_stride: usize, a: Matrix, 
 /// # Panics
 /// When the shapes do not fit: a bug in a kernel, not an error in its input.
 pub(crate) unsafe fn multiply_into(target: Target, a: Matrix, b: Matrix, accumulate: bool) {
+    let kernel = Kernel::of(a.rows, a.columns, b.columns);
+    // SAFETY: by the caller's promise.
+    unsafe { multiply_with(kernel, target, a, b, accumulate) }
+}
+
+/// Like [`multiply_into`], with a given kernel.
+///
+/// # Safety
+/// Like [`multiply_into`].
+unsafe fn multiply_with(kernel: Kernel, target: Target, a: Matrix, b: Matrix, accumulate: bool) {
     assert_eq!(a.columns, b.rows, "inner sizes of a matrix product");
     if a.rows == 0 || b.columns == 0 {
         return;
@@ -215,7 +258,14 @@ pub(crate) unsafe fn multiply_into(target: Target, a: Matrix, b: Matrix, accumul
         }
         return;
     }
-    if a.precision == Precision::Bf16 && b.precision == Precision::Bf16 && gemm_bf16::chosen() {
+    let rounded = a.precision == Precision::Bf16 && b.precision == Precision::Bf16;
+    if kernel == Kernel::Unit {
+        let multiply = if rounded { gemm_amx::multiply::<1> } else { gemm_amx::multiply::<3> };
+        // SAFETY: both views and the target were checked against their slices; nothing else touches the target by the caller's promise.
+        // The unit is chosen only if the processor has it.
+        return unsafe { multiply(destination, target.row_stride, a, b, accumulate) };
+    }
+    if rounded && gemm_bf16::chosen() {
         // SAFETY: both views and the target were checked against their slices; nothing else touches the target by the caller's promise.
         // The instruction is chosen only if the processor has it.
         return unsafe { gemm_bf16::multiply(destination, target.row_stride, a, b, accumulate) };
@@ -260,7 +310,9 @@ mod tests {
     #[test]
     fn products_agree_with_loops_for_all_layouts() {
         let rng_key = RngKey::new(3);
-        for (rows, inner, columns) in [(1, 1, 1), (5, 7, 3), (200, 33, 300), (900, 64, 17), (2, 900, 600)] {
+        for (rows, inner, columns) in
+            [(1, 1, 1), (5, 7, 3), (200, 33, 300), (900, 64, 17), (2, 900, 600), (130, 900, 500)]
+        {
             let a = rng_key.purpose("a").normals(rows * inner);
             let b = rng_key.purpose("b").normals(inner * columns);
             let layouts_a = [Matrix::row_major(&a, rows, inner), Matrix::row_major(&a, inner, rows).transposed()];
@@ -334,7 +386,7 @@ mod tests {
     #[test]
     fn results_do_not_depend_on_the_number_of_threads() {
         let rng_key = RngKey::new(4);
-        let (rows, inner, columns) = (1500, 200, 130);
+        let (rows, inner, columns) = (1500, 500, 330);
         let (a, b) = (rng_key.normals(rows * inner), rng_key.purpose("b").normals(inner * columns));
         let product = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

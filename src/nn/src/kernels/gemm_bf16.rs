@@ -62,11 +62,10 @@ pub(crate) unsafe fn multiply(target: *mut f32, row_stride: usize, a: Matrix, b:
 #[cfg(target_arch = "x86_64")]
 mod kernel {
     use super::Matrix;
+    use crate::kernels::bf16_tiles::{LANES, Tile, mask, transposed};
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
-    /// Numbers per vector.
-    const LANES: usize = 16;
     /// Rows and vectors of columns that the inner loop accumulates in registers.
     const ROWS: usize = 6;
     const VECTORS: usize = 4;
@@ -88,9 +87,6 @@ mod kernel {
         let vendor = __cpuid(0);
         [vendor.ebx, vendor.edx, vendor.ecx] == [*b"Auth", *b"enti", *b"cAMD"].map(u32::from_le_bytes)
     }
-
-    /// One vector of a packed tile per index.
-    type Tile = [__m512i; LANES];
 
     /// Like [`super::multiply`].
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
@@ -310,39 +306,6 @@ mod kernel {
             *vector = _mm512_or_si512(read(column), _mm512_slli_epi32::<16>(read(column + 1)));
         }
         tile
-    }
-
-    /// Mask of the first `count` of 16 lanes.
-    fn mask(count: usize) -> __mmask16 {
-        if count >= LANES { !0 } else { (1 << count) - 1 }
-    }
-
-    /// Swaps the axes of a tile.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn transposed(tile: Tile) -> Tile {
-        let mut pairs = [_mm512_setzero_si512(); LANES];
-        for group in (0..LANES).step_by(4) {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|index| tile[group + index]);
-            let low = [_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d)];
-            let high = [_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d)];
-            pairs[group] = _mm512_unpacklo_epi64(low[0], low[1]);
-            pairs[group + 1] = _mm512_unpackhi_epi64(low[0], low[1]);
-            pairs[group + 2] = _mm512_unpacklo_epi64(high[0], high[1]);
-            pairs[group + 3] = _mm512_unpackhi_epi64(high[0], high[1]);
-        }
-        // Each vector of `pairs` now has, in its four quarters, four lines of one column each: column `index + 4 quarter`.
-        let mut result = [_mm512_setzero_si512(); LANES];
-        for index in 0..4 {
-            let [a, b, c, d] = [0, 4, 8, 12].map(|group| pairs[group + index]);
-            let even = [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(c, d)];
-            let odd = [_mm512_shuffle_i32x4::<0xdd>(a, b), _mm512_shuffle_i32x4::<0xdd>(c, d)];
-            result[index] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
-            result[index + 8] = _mm512_shuffle_i32x4::<0xdd>(even[0], even[1]);
-            result[index + 4] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
-            result[index + 12] = _mm512_shuffle_i32x4::<0xdd>(odd[0], odd[1]);
-        }
-        result
     }
 }
 

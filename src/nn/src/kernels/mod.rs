@@ -2,6 +2,8 @@
 
 pub mod activation;
 pub mod attention;
+#[cfg(target_arch = "x86_64")]
+mod bf16_tiles;
 pub mod convolution;
 pub mod convolution2d;
 pub mod cross_entropy;
@@ -11,6 +13,7 @@ pub mod elementwise;
 pub mod functions;
 pub mod gate;
 pub mod gemm;
+mod gemm_amx;
 mod gemm_bf16;
 pub mod group_norm;
 pub mod item_tasks;
