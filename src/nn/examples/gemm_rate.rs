@@ -1,8 +1,8 @@
 //! Floating-point rate of the matrix products in the layers, per shape and thread count. It is computed from processor time, so that a
 //! busy machine does not distort it.
 //!
-//! `cargo run --release -p flowmill-nn --example gemm_rate [bf16]`; `FLOWMILL_BF16_PRODUCTS=yes` uses the AVX-512 BF16 instruction
-//! on every processor that has it.
+//! `cargo run --release -p flowmill-nn --example gemm_rate [bf16] [ROWS INNER COLUMNS]`; `FLOWMILL_TILE_PRODUCTS=no` leaves the tile
+//! unit out, and `FLOWMILL_BF16_PRODUCTS=yes` uses the AVX-512 BF16 instruction on every processor that has it.
 
 use flowmill_nn::Precision;
 use flowmill_nn::kernels::gemm::{Matrix, multiply};
@@ -19,8 +19,19 @@ fn processor_seconds() -> f64 {
 fn main() {
     let precision = if std::env::args().any(|argument| argument == "bf16") { Precision::Bf16 } else { Precision::Fp32 };
     // rows, inner, columns, and whether the left and right sides are transposed: forward, input gradient, weight gradient.
-    let shapes =
-        [(1600, 128, 128), (1600, 128, 512), (1600, 512, 128), (1600, 384, 128), (1600, 256, 1024), (800, 512, 2048)];
+    let mut shapes = vec![
+        (1600, 128, 128),
+        (1600, 128, 512),
+        (1600, 512, 128),
+        (1600, 384, 128),
+        (1600, 256, 1024),
+        (800, 512, 2048),
+        (480, 1024, 4096),
+    ];
+    let sizes: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
+    if let [rows, inner, columns] = sizes[..] {
+        shapes = vec![(rows, inner, columns)];
+    }
     for (rows, inner, columns) in shapes {
         let x = RngKey::new(1).normals(rows * inner);
         let w = RngKey::new(2).normals(columns * inner);

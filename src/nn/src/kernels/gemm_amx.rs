@@ -20,9 +20,11 @@ pub(super) fn chosen() -> bool {
     *CHOSEN
 }
 
-/// Returns whether the unit is faster than vectors for a product of these sizes, with the work of packing both sides.
+/// Returns whether the unit is faster than vectors for a product of these sizes, with the work of packing both sides (measured by the
+/// example `gemm_rate`).
 pub(super) fn pays(rows: usize, inner: usize, columns: usize) -> bool {
-    inner >= 32 && rows.min(columns) >= 32 && rows * columns >= 48 * (rows + columns) / 2
+    let least = if inner >= 512 { 24 } else { 48 };
+    inner >= 96 && rows.saturating_mul(columns) >= least * rows.saturating_add(columns)
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -216,7 +218,7 @@ mod kernel {
     ///
     /// # Safety
     /// The processor must have the unit, with its tiles configured.
-    #[inline]
+    #[inline(never)]
     unsafe fn sum<const PARTS: usize>(left: &[Line], right: &[Line], sums: &mut [Line], add: bool) {
         const { assert!(PARTS == 1 || PARTS == 3, "a number has one part or three") };
         let steps = left.len() / (PARTS * SIDE);
