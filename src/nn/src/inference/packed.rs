@@ -344,7 +344,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn results_are_bit_for_bit_those_of_the_product_that_packs_every_time() {
-        for sizes in [[29, 96, 128], [24, 512, 200], [31, 1280, 320]] {
+        for sizes in [[29, 96, 128], [24, 512, 200], [20, 1280, 320]] {
             let case = Case::new(sizes);
             let [rows, inputs, outputs] = sizes;
             let mut expected = case.residual.clone();

@@ -113,6 +113,11 @@ impl Kernel {
     }
 }
 
+/// Returns whether large products go to the processor's tile unit.
+pub(crate) fn has_unit() -> bool {
+    gemm_amx::chosen()
+}
+
 /// Division of a product into tiles: their number down and across, and their size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiles {
