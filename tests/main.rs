@@ -53,6 +53,8 @@ mod resuming;
 mod run_part;
 mod scoring;
 mod sfm;
+mod slurm;
+mod slurm_faults;
 mod soak;
 mod sound_containers;
 mod sources;
