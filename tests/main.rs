@@ -32,6 +32,7 @@ mod import;
 mod last_save;
 mod launchers;
 mod leakage;
+mod leases;
 mod log;
 mod long_recordings;
 mod lora;

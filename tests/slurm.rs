@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::flowmill::finish;
@@ -77,7 +78,9 @@ fn seven_stages_in_slurm_give_the_bytes_of_a_run() {
 fn a_finished_stage_is_replaced_as_a_whole() {
     let mini = Mini::packed();
     let set = ["--set", "pack.utterances_per_shard=2", "--stop-stage", "3"];
-    run(&mini, &set).expect_code(0).expect_words(&["3-pack: the rest of the stage: 1 part to Slurm", "3-pack: done (job"]);
+    run(&mini, &set)
+        .expect_code(0)
+        .expect_words(&["3-pack: the rest of the stage: 1 part to Slurm", "3-pack: done (job"]);
     mini.tree().expect_same_bytes(&alone(&mini, &set), "a replaced stage");
 }
 
@@ -99,12 +102,17 @@ fn a_run_that_is_killed_finds_its_jobs_again_and_nothing_runs_twice() {
     first.wait().unwrap();
     // Jobs with other settings are not mixed with these.
     let other = run(mini, &[&options[..], &["--set", "prep.part_size=3"]].concat());
-    other.expect_error("slurm", 1).expect_words(&[&format!("scancel {}", before[0])]);
+    other.expect_error("slurm", 1).expect_words(&[&format!("scancel {}", before[0]), "the last run died"]);
+    // A run that is asked to stop leaves its jobs as well.
     let second = start(mini, &options);
     sleep(Duration::from_secs(2));
     assert_eq!(jobs(mini), before);
+    kill_process(Pid::from_raw(second.id() as i32).unwrap(), Signal::INT).unwrap();
+    let stay = format!("stay in Slurm (job {})", before[0]);
+    finish(second).expect_code(130).expect_words(&["of an earlier run in Slurm again", &stay]);
+    let third = start(mini, &options);
     gated.open();
-    finish(second).expect_code(0).expect_words(&["the last run died", "of an earlier run in Slurm again", ": done (job"]);
+    finish(third).expect_code(0).expect_words(&["of an earlier run in Slurm again", ": done (job"]);
     // One task for `read`, one for each part after it.
     let parts = fs::read_dir(mini.exp("0-prep/receipts/train")).unwrap().count()
         + fs::read_dir(mini.exp("0-prep/receipts/dev")).unwrap().count();
@@ -122,7 +130,11 @@ fn a_run_that_is_killed_while_it_submits_finds_that_job_too() {
     let programs = mini.path("programs");
     fs::create_dir(&programs).unwrap();
     let real = slurm("sh", &["-c", "command -v sbatch"]);
-    let script = format!("#!/bin/sh\njob=$({} \"$@\") && echo $job > {}\nsleep 20\necho $job\n", real.trim(), mini.path("submitted").display());
+    let script = format!(
+        "#!/bin/sh\njob=$({} \"$@\") && echo $job > {}\nsleep 20\necho $job\n",
+        real.trim(),
+        mini.path("submitted").display()
+    );
     fs::write(programs.join("sbatch"), script).unwrap();
     fs::set_permissions(programs.join("sbatch"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
@@ -156,7 +168,8 @@ fn only_the_part_that_failed_is_tried_again() {
     mini.tree().expect_same_bytes(&alone(&mini, &["--stop-stage", "0"]), "after a retry");
     // A part that fails always is tried as often as the recipe says, and the others are done.
     let mini = Mini::new();
-    let never = ["--stop-stage", "0", "--set", "slurm.setup=[ \"$task\" = 1 ] && ulimit -f 0", "--set", "slurm.retries=1"];
+    let never =
+        ["--stop-stage", "0", "--set", "slurm.setup='[ $task = 1 ] && ulimit -f 0'", "--set", "slurm.retries=1"];
     let failed = run(&mini, &never).expect_error("job", 1);
     failed.expect_words(&["1 part of 0-prep failed", "after 2 attempts", "    log: ", "slurm/logs/0-prep/"]);
     let open = mini.flowmill("parts", &["0"]).expect_code(0);
@@ -168,7 +181,14 @@ fn only_the_part_that_failed_is_tried_again() {
 #[ignore = "needs Slurm: scripts/check_slurm"]
 fn a_part_that_runs_out_of_memory_gets_more() {
     let mini = Mini::new();
-    let greedy = ["--stop-stage", "0", "--set", "slurm.memory=300M", "--set", "slurm.setup=head -c 500000000 /dev/zero | tail -c 500000000 | wc -c; sleep 2"];
+    let greedy = [
+        "--stop-stage",
+        "0",
+        "--set",
+        "slurm.memory=300M",
+        "--set",
+        "slurm.setup=head -c 500000000 /dev/zero | tail -c 500000000 | wc -c; sleep 2",
+    ];
     let failed = run(&mini, &greedy).expect_error("job", 1);
     failed.expect_words(&["ran out of memory (300 MB)", "raise slurm.stages.prep.memory", "memory limit"]);
     let more = [&greedy[..], &["--set", "slurm.retry_memory=4", "--set", "slurm.retries=1"]].concat();
@@ -189,7 +209,13 @@ fn a_node_that_fails_and_a_job_that_is_cancelled() {
     gated.open();
     let began = Instant::now();
     let name = format!("nodename={node}");
-    while !Command::new("scontrol").args(["update", &name, "state=resume"]).stderr(Stdio::null()).status().unwrap().success() {
+    while !Command::new("scontrol")
+        .args(["update", &name, "state=resume"])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap()
+        .success()
+    {
         assert!(began.elapsed() < Duration::from_secs(60), "the node does not come back");
         sleep(Duration::from_millis(500));
     }
@@ -224,13 +250,37 @@ fn a_training_saves_before_the_limit_and_continues_in_another_job() {
     });
     mini.flowmill("ctl", &["quit"]).expect_code(0);
     let stopped = finish(running).expect_code(130);
-    stopped.expect_words(&["saved its work before the time limit; interrupted at step", "in another job", "was asked to stop", "resuming from step-"]);
+    stopped.expect_words(&[
+        "saved its work before the time limit; interrupted at step",
+        "in another job",
+        "was asked to stop",
+        "resuming from step-",
+    ]);
+}
+
+/// In a build with MPI, `scripts/check_slurm --ranks`.
+#[cfg(feature = "mpi")]
+#[test]
+#[ignore = "needs Slurm: scripts/check_slurm"]
+fn the_ranks_of_a_training_are_started_by_srun() {
+    let mini = Mini::packed();
+    let options = ["--stop-stage", "4", "--set", "train.accum_grad=2"];
+    let ranks = ["--set", "slurm.stages.train={tasks_per_node: 2, memory: 2G}"];
+    let done = run(&mini, &[&options[..], &ranks].concat()).expect_code(0);
+    done.expect_words(&["4-train/train: done (job", "2 ranks"]);
+    let folder = mini.copy_experiment("mini", "ranks");
+    fs::remove_dir_all(folder.join("4-train")).unwrap();
+    let mut command =
+        mini.command("run", &[&options[..], &["--nproc", "2", "--exp", folder.to_str().unwrap()]].concat());
+    command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+    assert!(command.status().unwrap().success());
+    mini.tree().expect_same_bytes(&Tree::of(&folder), "ranks of srun against those of mpirun");
 }
 
 #[test]
 #[ignore = "needs Slurm: scripts/check_slurm --slow"]
 fn a_real_time_limit() {
-    if std::env::var("FLOWMILL_TEST_SLURM").is_ok_and(|mode| mode != "--slow") {
+    if std::env::var_os("FLOWMILL_TEST_SLURM_SLOW").is_none() {
         println!("skipped: it takes four minutes; scripts/check_slurm --slow");
         return;
     }

@@ -115,7 +115,10 @@ fn a_daemon_that_does_not_answer_is_asked_again() {
     let failed = run(&mini, &with(&programs), &["--set", "slurm.retries=0"]).expect_error("job", 1);
     failed.expect_words(&["Unable to contact slurm controller", "trying again", "was preempted"]);
     // With another error it is told at once.
-    programs.write("sbatch", "echo 'sbatch: error: Invalid account or account/partition combination specified' >&2; exit 1");
+    programs.write(
+        "sbatch",
+        "echo 'sbatch: error: Invalid account or account/partition combination specified' >&2; exit 1",
+    );
     let refused = run(&mini, &with(&programs), &["--set", "slurm.account=nobody"]).expect_error("slurm", 1);
     refused.expect_words(&["Invalid account", "--account=nobody", "Correct `slurm` in the recipe"]);
 }
@@ -128,16 +131,43 @@ fn the_options_of_a_job_are_those_of_its_stage() {
     let keep = |path: &Path| path.display().to_string();
     programs.write(
         "sbatch",
-        &format!("for word; do echo \"$word\"; done > {}; cp \"$word\" {}; echo 'sbatch: error: no' >&2; exit 1", keep(&words), keep(&script)),
+        &format!(
+            "for word; do echo \"$word\"; done > {}; cp \"$word\" {}; echo 'sbatch: error: no' >&2; exit 1",
+            keep(&words),
+            keep(&script)
+        ),
     );
     let set = [
-        "--set", "slurm.partition=cpu", "--set", "slurm.account=speech", "--set", "slurm.time=90", "--set", "slurm.flags=[--exclusive]",
-        "--set", "slurm.stages.prep.partition=fast", "--set", "slurm.stages.prep.memory=3G", "--set", "slurm.stages.prep.cores=5",
-        "--set", "slurm.setup=module load flowmill", "--set", "prep.part_size=3",
+        "--set",
+        "slurm.partition=cpu",
+        "--set",
+        "slurm.account=speech",
+        "--set",
+        "slurm.time=90",
+        "--set",
+        "slurm.flags=[--exclusive]",
+        "--set",
+        "slurm.stages.prep.partition=fast",
+        "--set",
+        "slurm.stages.prep.memory=3G",
+        "--set",
+        "slurm.stages.prep.cores=5",
+        "--set",
+        "slurm.setup=module load flowmill",
+        "--set",
+        "prep.part_size=3",
     ];
     run(&mini, &with(&programs), &set).expect_error("slurm", 1);
     let words = fs::read_to_string(words).unwrap();
-    let expected = ["--parsable", "--array=0-0", "--partition=fast", "--account=speech", "--time=0-01:30:00", "--mem=3072M", "--cpus-per-task=5"];
+    let expected = [
+        "--parsable",
+        "--array=0-0",
+        "--partition=fast",
+        "--account=speech",
+        "--time=0-01:30:00",
+        "--mem=3072M",
+        "--cpus-per-task=5",
+    ];
     for word in expected.into_iter().chain(["--exclusive", "--no-requeue"]) {
         assert!(words.lines().any(|line| line == word), "{word}: {words}");
     }

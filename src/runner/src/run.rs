@@ -237,7 +237,12 @@ impl Run<'_> {
 
     /// Returns an error for changes that a later stage would refuse, before the stages from `from` on are made again.
     /// `because` are the changes for which the stage before was made again.
-    pub fn look_ahead(&self, selected: &std::ops::Range<usize>, from: usize, because: &[Reason]) -> Result<(), RunError> {
+    pub fn look_ahead(
+        &self,
+        selected: &std::ops::Range<usize>,
+        from: usize,
+        because: &[Reason],
+    ) -> Result<(), RunError> {
         if self.options.force {
             return Ok(());
         }

@@ -10,7 +10,8 @@ use crate::layout::StageDir;
 use crate::names::Names;
 use crate::stage::folder_name;
 use crate::{
-    Experiment, Interrupt, Phase, PlanContext, Recipe, RecipeError, RunError, RunOptions, Stage, StageError, slurm, store,
+    Experiment, Interrupt, Phase, PlanContext, Recipe, RecipeError, RunError, RunOptions, Stage, StageError, slurm,
+    store,
 };
 
 /// A range of stages, given by numbers or names.

@@ -53,7 +53,11 @@ pub(super) fn queue(jobs: &[u64]) -> Result<Vec<(TaskId, TaskState)>, SlurmError
     }
     let said = said(&output.stderr);
     // They ended some minutes ago.
-    if said.contains("Invalid job id") { Ok(Vec::new()) } else { Err(SlurmError::Unreachable { program: "squeue", said }) }
+    if said.contains("Invalid job id") {
+        Ok(Vec::new())
+    } else {
+        Err(SlurmError::Unreachable { program: "squeue", said })
+    }
 }
 
 /// Returns the states of the tasks of these jobs from Slurm's accounting; none without accounting.

@@ -16,7 +16,7 @@ pub enum SlurmError {
     },
     /// Slurm does not accept a job.
     #[error(
-        "sbatch refused the job: {said}\n  its options: {options}\nCorrect `slurm` in the recipe (partition, account, time, memory, cores, flags); \
+        "sbatch refused the job: {said}\n  its options: {options}\nCorrect `slurm` in the recipe (partition, account, time, memory, cores, flags, max_tasks); \
          `sinfo` and `scontrol show partition` list what there is. Finished parts are kept"
     )]
     Refused {
@@ -123,5 +123,8 @@ fn describe_failed(stage: &str, parts: &[FailedPart]) -> String {
 }
 
 fn describe_cancelled(stage: &str, parts: &[FailedPart]) -> String {
-    format!("jobs of {stage} were cancelled; finished parts are kept, and the same command continues:{}", describe_parts(parts))
+    format!(
+        "jobs of {stage} were cancelled; finished parts are kept, and the same command continues:{}",
+        describe_parts(parts)
+    )
 }

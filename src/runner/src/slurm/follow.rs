@@ -29,7 +29,7 @@ const GROWTH: f64 = 1.3;
 /// The time in which results of a finished task appear here. File systems of networks may show an older state for a minute.
 const SETTLE: Duration = Duration::from_secs(90);
 /// The time in which the exit code of a failed task appears here.
-const SETTLE_EXIT: Duration = Duration::from_secs(5);
+const SETTLE_EXIT: Duration = Duration::from_secs(10);
 /// The shortest interval between two lines about states.
 const SAY: Duration = Duration::from_secs(10);
 /// The number of attempts to reach Slurm's daemon for a submission.
@@ -72,6 +72,8 @@ enum Outcome {
     TimeLimit,
     NodeFailed,
     Preempted,
+    /// It failed without leaving an exit code.
+    Failed,
     /// Slurm does not know it any more, and there is no exit code.
     Unknown,
 }
@@ -181,13 +183,15 @@ impl<'a> Follower<'a> {
                 }
             }
             if !invisible.is_empty() {
-                let part = |key: &Option<String>| FailedPart {
+                let part = |key: &Option<String>| {
+                    FailedPart {
                     part: shown(&name, key.as_deref()),
                     what: "its job ended without an error, but its results are not here: is the experiment's folder the same on all nodes, \
                            and the recipe unchanged?"
                         .to_owned(),
                     log: self.record.logs(&name),
                     said: Vec::new(),
+                }
                 };
                 let parts = invisible.iter().map(part).collect();
                 return Err(self.failed(name, parts));
@@ -197,7 +201,7 @@ impl<'a> Follower<'a> {
             }
             let active = self.record.active_keys(&name);
             wanted.retain(|task| !active.contains(&task.key));
-            let title = open.phase.as_deref().unwrap_or("the rest of the stage");
+            let title = open.phase.as_deref().filter(|_| !open.parts.is_empty()).unwrap_or("the rest of the stage");
             let (new, old) = (wanted.len(), active.len());
             let found = if old > 0 { format!(", {old} there already") } else { String::new() };
             self.run.reporter.line(format!("{name}: {title}: {} to Slurm{found}", count(new, "part")));
@@ -303,7 +307,7 @@ impl<'a> Follower<'a> {
         let mut options = vec![
             format!("--job-name={name}"),
             format!("--array=0-{}", tasks.len() - 1),
-            format!("--output={}/%A_%a.log", logs.display()),
+            format!("--output={}/%A_%a.log", logs.display().to_string().replace('%', "%%")),
             // The run itself tries again, and knows what of.
             "--no-requeue".to_owned(),
         ];
@@ -424,14 +428,17 @@ impl<'a> Follower<'a> {
         let mut ended = Vec::new();
         let there = self.record.exit_files();
         for at in 0..self.record.submissions.len() {
-            let Submission { name, job: Some(job), stage, time, memory, .. } = self.record.submissions[at].clone() else {
+            let Submission { name, job: Some(job), stage, time, memory, .. } = self.record.submissions[at].clone()
+            else {
                 continue;
             };
             let exits = self.record.exits(&name);
             let active: Vec<usize> = self.record.submissions[at].active().map(|(index, _)| index).collect();
             for index in active {
                 let (id, file) = ((job, index), exit_file(&exits, index));
-                let exit = there.contains(&file).then(|| read_exit(&file)).flatten();
+                // A list of names may be older than what a node has written.
+                let has_ended = matches!(states.get(&id), Some(TaskState::Ended(_)));
+                let exit = (has_ended || there.contains(&file)).then(|| read_exit(&file)).flatten();
                 let Some(outcome) = self.outcome(id, states.get(&id), exit, asked) else { continue };
                 let task = &mut self.record.submissions[at].tasks[index];
                 task.has_ended = true;
@@ -471,7 +478,7 @@ impl<'a> Follower<'a> {
                     Some(exit) => Some(of_exit(exit)),
                     None => {
                         let since = *self.without_exit.entry(id).or_insert_with(Instant::now);
-                        (since.elapsed() > SETTLE_EXIT).then_some(Outcome::Unknown)
+                        (since.elapsed() > SETTLE_EXIT).then_some(Outcome::Failed)
                     }
                 },
             },
@@ -499,7 +506,8 @@ impl<'a> Follower<'a> {
         let Some(one) = self.record.submissions.iter().find(|one| one.job == Some(job)) else { return false };
         let log = last_lines(&self.record.log(&one.stage, job, index));
         log.iter().any(|line| {
-            line.starts_with("slurmstepd") && ["memory limit", "oom-kill", "oom_kill"].iter().any(|words| line.contains(words))
+            line.starts_with("slurmstepd")
+                && ["memory limit", "oom-kill", "oom_kill"].iter().any(|words| line.contains(words))
         })
     }
 
@@ -706,6 +714,7 @@ fn describe(outcome: Outcome, (time, memory): (Option<u64>, Option<u64>)) -> Str
         Outcome::TimeLimit => format!("reached its time limit{time}"),
         Outcome::NodeFailed => "was lost with its node".to_owned(),
         Outcome::Preempted => "was preempted".to_owned(),
+        Outcome::Failed => "failed, and left no exit code".to_owned(),
         Outcome::Unknown => "ended in a way that Slurm does not tell".to_owned(),
     }
 }

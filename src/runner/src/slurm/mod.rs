@@ -32,8 +32,8 @@ pub use error::{FailedPart, SlurmError};
 use follow::Follower;
 use record::Record;
 pub use record::slurm_jobs;
-pub(crate) use settings::{SECTION, schema, show};
 use settings::SlurmSettings;
+pub(crate) use settings::{SECTION, schema, show};
 
 /// The command that tasks run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,8 @@ impl SlurmRun<'_> {
         let (record, damage) = Record::read(self.experiment);
         if let Some(damage) = damage {
             let told = "WARNING: the list of this experiment's jobs in Slurm cannot be read";
-            self.reporter.note(format!("{told} ({damage}); jobs that are still there may do a part first, which does no harm"));
+            self.reporter
+                .note(format!("{told} ({damage}); jobs that are still there may do a part first, which does no harm"));
         }
         let mut follower = Follower::new(self, record)?;
         let mut summary = RunSummary::default();
