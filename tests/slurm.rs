@@ -168,10 +168,17 @@ fn only_the_part_that_failed_is_tried_again() {
     mini.tree().expect_same_bytes(&alone(&mini, &["--stop-stage", "0"]), "after a retry");
     // A part that fails always is tried as often as the recipe says, and the others are done.
     let mini = Mini::new();
-    let never =
-        ["--stop-stage", "0", "--set", "slurm.setup='[ $task = 1 ] && ulimit -f 0'", "--set", "slurm.retries=1"];
-    let failed = run(&mini, &never).expect_error("job", 1);
-    failed.expect_words(&["1 part of 0-prep failed", "after 2 attempts", "    log: ", "slurm/logs/0-prep/"]);
+    let setup =
+        "case \"$*\" in *train/part-00001*) set -- sh -c 'echo \"error[stage]: made by the test\" >&2; exit 1' ;; esac";
+    let set = format!("slurm.setup={setup:?}");
+    let failed = run(&mini, &["--stop-stage", "0", "--set", "slurm.retries=1", "--set", &set]).expect_error("job", 1);
+    let words =
+        ["1 part of 0-prep failed", "0-prep/train/part-00001: job", "failed with exit code 1, after 2 attempts"];
+    failed.expect_words(&words).expect_words(&[
+        "    log: ",
+        "slurm/logs/0-prep/",
+        "    | error[stage]: made by the test",
+    ]);
     let open = mini.flowmill("parts", &["0"]).expect_code(0);
     assert_eq!(open.stdout.lines().count(), 1, "{}", open.stdout);
     run(&mini, &["--stop-stage", "0"]).expect_code(0);

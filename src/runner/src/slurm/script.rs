@@ -102,3 +102,83 @@ fn quoted(word: &str) -> String {
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+    use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+
+    /// A script in a folder, whose program is `lines` of shell.
+    fn written(lines: &str, cores: Option<u32>) -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("a program's");
+        fs::write(&program, format!("#!/bin/sh\n{lines}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let job = JobCommand {
+            program: program.to_string_lossy().into_owned(),
+            recipe: "my recipe.yaml".to_owned(),
+            options: vec!["--set".to_owned(), "name='$x'".to_owned()],
+        };
+        let settings = StageJobs {
+            options: Vec::new(),
+            time: None,
+            memory: None,
+            cores,
+            processes: 1,
+            mpi: "pmix".to_owned(),
+            setup: "echo set up".to_owned(),
+            max_tasks: 1,
+            retries: 0,
+            retry_time: None,
+            retry_memory: None,
+            save_before: 1,
+            local: false,
+        };
+        let exits = dir.path().join("exits of it");
+        let keys = vec![Some("train/a"), None];
+        let text = Script { job: &job, stage: 3, keys, settings: &settings, exits: &exits }.text();
+        let script = dir.path().join("script");
+        fs::write(&script, text).unwrap();
+        (dir, script, exits)
+    }
+
+    #[test]
+    fn a_task_does_its_part_and_leaves_the_exit_code() {
+        let (_dir, script, exits) = written("for word; do echo \"$word\"; done; exit 7", Some(5));
+        let task = |number: &str| Command::new("sh").arg(&script).env("SLURM_ARRAY_TASK_ID", number).output().unwrap();
+        let expected = [
+            "set up\nrun-part\nmy recipe.yaml\n3\ntrain/a\n--wait\n--jobs\n5\n--set\nname='$x'\n",
+            "set up\nrun\nmy recipe.yaml\n--stage\n3\n--stop-stage\n3\n--wait\n--jobs\n5\n--set\nname='$x'\n",
+        ];
+        for (number, expected) in expected.into_iter().enumerate() {
+            let done = task(&number.to_string());
+            assert_eq!(done.status.code(), Some(7));
+            assert_eq!(String::from_utf8(done.stdout).unwrap(), expected);
+            assert_eq!(read_exit(&exit_file(&exits, number)), Some(Exit { code: 7, warned: false }));
+        }
+        assert_eq!(task("2").status.code(), Some(2));
+        assert_eq!(read_exit(&exit_file(&exits, 2)), None);
+    }
+
+    #[test]
+    fn the_signal_before_the_time_limit_reaches_the_program() {
+        let lines = "trap 'exit 130' USR1; echo ready > \"$0.ready\"; i=0; while [ $i -lt 600 ]; do sleep 0.1; i=$((i+1)); done";
+        let (dir, script, exits) = written(lines, None);
+        let mut shell = Command::new("sh").arg(&script).stdout(Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while !dir.path().join("a program's.ready").exists() {
+            assert!(began.elapsed() < Duration::from_secs(20), "it does not begin");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_raw(shell.id() as i32).unwrap(), Signal::USR1).unwrap();
+        assert_eq!(shell.wait().unwrap().code(), Some(130));
+        assert_eq!(read_exit(&exit_file(&exits, 0)), Some(Exit { code: 130, warned: true }));
+    }
+}
