@@ -5,9 +5,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Instant;
 
 use crate::support::flowmill::outcome;
+use crate::support::gated::wait_until;
 use crate::support::{Mini, Outcome};
 
 /// Programs in a folder of their own, before all others.
@@ -94,6 +96,28 @@ fn a_job_that_slurm_forgets_is_a_failure_unless_its_part_is_done() {
     let failed = run(&mini, &with(&programs), &["--set", "slurm.retries=0"]).expect_error("job", 1);
     failed.expect_words(&["ended in a way that Slurm does not tell", "scontrol show job"]);
     assert_eq!(submitted(&mini), 1);
+}
+
+#[test]
+fn a_run_here_takes_over_only_when_the_run_in_slurm_has_died() {
+    let mini = Mini::new();
+    let programs = Programs::of_state(&mini, "RUNNING");
+    let mut command = mini.command("run", &["--executor", "slurm", "--stop-stage", "0"]);
+    let mut running = command.env("PATH", with(&programs)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("its job is known", || mini.status()["slurm_jobs"] == serde_json::json!([1]));
+    let status = mini.flowmill("status", &[]).expect_code(0);
+    status.expect_words(&["running now: ", "--executor slurm", "in Slurm: ", "squeue --jobs=1"]);
+    mini.run(&["--stop-stage", "0"]).expect_error("locked", 1).expect_words(&["--executor slurm"]);
+    // Its tasks may.
+    mini.flowmill("run-part", &["0", "read"]).expect_code(0);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    mini.run(&["--stop-stage", "0"]).expect_code(0).expect_words(&["the last run died", "--executor slurm"]);
+    assert!(!mini.exp(".lock-slurm").exists());
+    // The job of a part that is done already is followed to its end.
+    programs.write("squeue", "echo '1_0|COMPLETED|None'");
+    run(&mini, &with(&programs), &[]).expect_code(0).expect_nothing_to_do();
+    assert_eq!(mini.status()["slurm_jobs"], serde_json::json!([]));
 }
 
 #[test]

@@ -215,6 +215,10 @@ impl Lock {
                     return Ok(Err(Held { place: part, holder }));
                 }
             }
+            if slurm_run.file.exists() && slurm_run.holder().is_none() {
+                // The same of a run in Slurm.
+                let _another_has_begun = Self::try_take(&slurm_run, me, &mut dead_owners)?;
+            }
             lock.dead_owners = std::mem::take(&mut dead_owners);
             Ok(Ok(lock))
         };
