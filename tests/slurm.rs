@@ -169,7 +169,7 @@ fn only_the_part_that_failed_is_tried_again() {
     // A part that fails always is tried as often as the recipe says, and the others are done.
     let mini = Mini::new();
     let setup =
-        "case \"$*\" in *train/part-00001*) set -- sh -c 'echo \"error[stage]: made by the test\" >&2; exit 1' ;; esac";
+        "case \"$5\" in train/part-00001) set -- sh -c 'echo \"error[stage]: made by the test\" >&2; exit 1' ;; esac";
     let set = format!("slurm.setup={setup:?}");
     let failed = run(&mini, &["--stop-stage", "0", "--set", "slurm.retries=1", "--set", &set]).expect_error("job", 1);
     let words =
