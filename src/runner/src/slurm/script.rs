@@ -79,6 +79,8 @@ trap 'warned=" warned"; kill -USR1 "$work" 2>/dev/null' USR1
 trap : TERM
 "$@" &
 work=$!
+# A signal that came before this line has not reached it.
+[ -z "$warned" ] || kill -USR1 "$work" 2>/dev/null
 wait "$work"
 code=$?
 while kill -0 "$work" 2>/dev/null; do
