@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::support::errno::failing;
 use crate::support::flowmill::{finish, host, outcome};
+use crate::support::gated::{Gated, PIPES, wait_until};
 use crate::support::training::Training;
 use crate::support::{Mini, Outcome, Tree};
 
@@ -42,14 +43,6 @@ fn parts_json(mini: &Mini, stage: &str, more: &[&str]) -> Value {
 /// Finishes one stage.
 fn close(mini: &Mini, stage: &str, more: &[&str]) -> Outcome {
     mini.run(&[&["--stage", stage, "--stop-stage", stage], more].concat())
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
-        sleep(Duration::from_millis(5));
-    }
 }
 
 /// The files of an experiment without what waits for a later run.
@@ -100,49 +93,13 @@ fn four_processes_do_stages_0_to_3_as_one_run_does() {
     assert!(status["stages"].as_array().unwrap().iter().take(4).all(|stage| stage["state"] == "done"), "{status}");
 }
 
-/// A copy whose recordings are read by commands that wait for a file.
-struct Gated {
-    mini: Mini,
-}
-
-/// The options that its commands need.
-const PIPES: [&str; 2] = ["--set", "prep.allow_pipes=true"];
-
-impl Gated {
-    fn new() -> Self {
-        let mini = Mini::new();
-        fs::create_dir(mini.path("reached")).unwrap();
-        let mut entries = String::new();
-        for line in fs::read_to_string(mini.path("data/wav.scp")).unwrap().lines() {
-            let (id, _) = line.split_once(' ').unwrap();
-            let folder = mini.folder().display();
-            // It ends also when nobody opens the gate.
-            entries.push_str(&format!(
-                "{id} echo > {folder}/reached/$$; i=0; while [ ! -e {folder}/open ] && [ $i -lt 6000 ]; do i=$((i+1)); sleep 0.01; done; \
-                 cat {folder}/data/audio/{id}.flac |\n"
-            ));
-        }
-        fs::write(mini.path("data/wav.scp"), entries).unwrap();
-        Self { mini }
-    }
-
-    fn open(&self) {
-        fs::write(self.mini.path("open"), "").unwrap();
-    }
-
-    /// The number of commands started.
-    fn reached(&self) -> usize {
-        fs::read_dir(self.mini.path("reached")).unwrap().count()
-    }
-
-    /// Starts a process on a part of stage 0 and waits until it is in the middle of it.
-    fn start(&self, key: &str) -> Child {
-        let before = self.reached();
-        // One thread, which stops at the first recording.
-        let process = start(&self.mini, "0", key, &[&PIPES[..], &["--jobs", "1"]].concat());
-        wait_until("a process is in the middle of its part", || self.reached() > before);
-        process
-    }
+/// Starts a process on a part of stage 0 and waits until it is in the middle of it.
+fn start_gated(gated: &Gated, key: &str) -> Child {
+    let before = gated.reached();
+    // One thread, which stops at the first recording.
+    let process = start(&gated.mini, "0", key, &[&PIPES[..], &["--jobs", "1"]].concat());
+    wait_until("a process is in the middle of its part", || gated.reached() > before);
+    process
 }
 
 #[test]
@@ -154,7 +111,7 @@ fn a_part_is_done_by_one_process_at_a_time_and_by_another_when_that_is_killed() 
     run_part(mini, "0", "read", &PIPES).expect_code(0).expect_words(&["0-prep/read: up to date"]);
     let keys = parts(mini, "0", &PIPES);
     assert!(keys.len() >= 3, "{keys:?}");
-    let (mut first, second) = (gated.start(&keys[0]), gated.start(&keys[1]));
+    let (mut first, second) = (start_gated(&gated, &keys[0]), start_gated(&gated, &keys[1]));
 
     // Both are in the middle of their parts.
     let by = format!("process {}", first.id());
@@ -176,7 +133,7 @@ fn a_part_is_done_by_one_process_at_a_time_and_by_another_when_that_is_killed() 
 
     first.kill().unwrap();
     first.wait().unwrap();
-    let third = gated.start(&keys[0]);
+    let third = start_gated(&gated, &keys[0]);
     let run = mini.command("run", &[&["--stop-stage", "0", "--wait"], &PIPES[..]].concat());
     let run = { run }.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     sleep(Duration::from_millis(300));
@@ -202,7 +159,7 @@ fn a_run_finds_the_lock_of_a_part_whose_process_died() {
     let mini = &gated.mini;
     run_part(mini, "0", "read", &PIPES).expect_code(0);
     let key = parts(mini, "0", &PIPES).remove(0);
-    let mut process = gated.start(&key);
+    let mut process = start_gated(&gated, &key);
     let lock = mini.exp(&format!(".lock-part-0-prep%{}", key.replace('/', "%")));
     assert!(lock.exists());
     process.kill().unwrap();

@@ -34,6 +34,29 @@ pub fn run_failing(mini: &Mini, calls: &[(&str, i32)], arguments: &[&str]) -> Op
     failing(mini.command("run", arguments), mini.folder(), calls)
 }
 
+/// The same as a process of another machine, as far as its name goes, that is not started yet.
+pub fn failing_on(host: &str, run: &Command, calls: &[(&str, i32)]) -> Option<Command> {
+    let set_name = ["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", host];
+    let tried = Command::new("unshare").args(set_name).arg("true").output();
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        println!("skipped: the machine cannot have another name here");
+        return None;
+    }
+    let Ok(wrapper) = wrapper() else {
+        println!("skipped: system calls cannot be made to fail here");
+        return None;
+    };
+    let mut command = Command::new("unshare");
+    command.args(set_name).arg(wrapper);
+    for (call, number) in calls {
+        command.arg(call).arg(number.to_string());
+    }
+    command.arg("--").arg(run.get_program()).args(run.get_args());
+    command.current_dir(run.get_current_dir().unwrap_or(Path::new("."))).stdin(Stdio::null());
+    command.env("NO_COLOR", "1").env_remove("RUST_BACKTRACE").env_remove("RAYON_NUM_THREADS");
+    Some(command)
+}
+
 /// A command in a folder, while calls fail. Prints why not, where that cannot be done.
 pub fn failing(run: Command, folder: &Path, calls: &[(&str, i32)]) -> Option<Outcome> {
     let wrapper = match wrapper() {

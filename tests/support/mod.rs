@@ -4,6 +4,7 @@ pub mod corpus;
 pub mod disturbance;
 pub mod errno;
 pub mod flowmill;
+pub mod gated;
 pub mod json;
 pub mod json_schema;
 pub mod mini;

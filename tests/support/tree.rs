@@ -21,7 +21,7 @@ pub struct Entry {
 pub struct Tree(pub BTreeMap<PathBuf, Entry>);
 
 /// Names at the top of an experiment that are about runs, not results.
-pub const EXCLUDED: [&str; 4] = ["journal.jsonl", "speed.jsonl", ".lock", ".cache"];
+pub const EXCLUDED: [&str; 5] = ["journal.jsonl", "speed.jsonl", ".lock", ".cache", "slurm"];
 
 impl Tree {
     /// Reads everything below `folder`.

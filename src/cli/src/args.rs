@@ -163,6 +163,7 @@ Examples:
   flowmill run recipes/demo --dry-run                        what would run, and why
   flowmill run recipes/demo --set train.optim.lr=1e-4 --exp exp/lr1e-4
   flowmill run recipes/demo --device cuda:0                  trains and samples on a GPU
+  flowmill run recipes/demo --executor slurm                 the parts of every stage as jobs of a cluster
 
 Exit codes:
   0    done, or nothing to do
@@ -195,12 +196,24 @@ pub struct RunArgs {
     /// Number of processes that train together on this machine (through mpirun; the build needs the feature mpi)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub nproc: Option<u16>,
+    /// Where the parts of stages are done. The section slurm of the recipe has the resources of jobs
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = ExecutorName::Local)]
+    pub executor: ExecutorName,
     /// Wait if another run works on the experiment, instead of failing
     #[arg(long)]
     pub wait: bool,
     /// Print errors only
     #[arg(long, short = 'q')]
     pub quiet: bool,
+}
+
+/// The executors of parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExecutorName {
+    /// On the threads of this process
+    Local,
+    /// As jobs of Slurm, which this command submits and follows
+    Slurm,
 }
 
 /// The recipe and the stage that a command about parts is about.

@@ -31,8 +31,8 @@ pub(crate) static NO_SYNC: Limit = Limit::new(
 
 /// Files cannot be locked.
 pub(crate) static NO_LOCKS: Limit = Limit::new(
-    "warning: this file system has no locks (flock). The file .lock-holder in the experiment's folder is used instead. It remains if a run \
-     is killed; on any machine other than that run's it then has to be removed by hand",
+    "warning: this file system has no locks (flock) that all machines see. Files .lock-holder… in the experiment's folder are used instead, which \
+     their processes renew. The file of a process that was killed on another machine counts for 90 s more",
 );
 
 /// Prints the missing features that were not reported yet.

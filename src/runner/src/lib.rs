@@ -10,6 +10,7 @@
 //! | the recipe file | [`Recipe`], [`RecipeError`] |
 //! | running, asking, removing | [`run`], [`status`], [`clean`], [`show`], [`check`] |
 //! | several processes on one experiment | [`run_part`], [`open_parts`] |
+//! | parts as jobs of a cluster | [`run_on_slurm`] |
 //! | what lies on disk | [`Experiment`], [`Receipt`] |
 //! | files outside of experiments | [`WholeFile`] |
 
@@ -46,6 +47,7 @@ mod run;
 mod run_error;
 mod run_part;
 mod session;
+mod slurm;
 mod stage;
 mod staging;
 mod status;
@@ -75,6 +77,7 @@ pub use run::{RunOptions, RunSummary, StageOutcome, run};
 pub use run_error::RunError;
 pub use run_part::{OpenPart, OpenParts, PartOutcome, open_parts, run_part};
 pub use session::{StageRange, check, show, warnings};
+pub use slurm::{FailedPart, JobCommand, SlurmError, check_slurm, run_on_slurm, slurm_jobs, slurm_processes};
 pub use stage::{Stage, StagePaths};
 pub use status::{StageState, StageStatus, status};
 pub use whole_file::WholeFile;

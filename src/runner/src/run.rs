@@ -17,7 +17,7 @@ use crate::staging::Publisher;
 use crate::totals::Totals;
 use crate::{
     Experiment, Holder, Interrupt, Phase, Recipe, Reporter, RunError, Stage, StageError, checksummed_json, dry_run,
-    file_system_limits, files, foresight, rejects, remedy,
+    file_system_limits, files, foresight, rejects, remedy, slurm,
 };
 
 /// The options of a run.
@@ -124,6 +124,7 @@ pub(crate) fn check_recipe(
     options: &RunOptions,
     reporter: &Reporter,
 ) -> Result<(), RunError> {
+    slurm::check_slurm(recipe, stages)?;
     let mut warnings = Vec::new();
     for (at, stage) in in_order(stages).iter().enumerate() {
         // What does not parse is wrong for every command; what is only not there may be missing to this stage alone.
@@ -212,28 +213,36 @@ impl Run<'_> {
         let started = Instant::now();
         let mut summary = RunSummary::default();
         for at in selected.clone() {
-            let stage = &self.session.stages[at];
-            if self.options.interrupt.is_set() {
-                return Err(RunError::Interrupted);
-            }
-            let dir = self.session.dir(*stage);
-            let name = dir.name.clone();
-            let publisher = Publisher::new(&dir, &self.session.cache);
-            let outcome = StageRun::new(self, at, &dir, publisher).all(&selected).inspect_err(|_| {
-                // Only what cannot be resumed is gone from it; an empty folder goes too.
-                let _not_empty = std::fs::remove_dir(dir.staging_root());
-            });
-            file_system_limits::tell(self.reporter);
-            let outcome = outcome.map_err(|e| remedy::with_remedy(self.session, at, name_stage(e, &name)));
-            summary.stages.push(outcome?);
+            summary.stages.push(self.stage(at, &selected)?);
         }
         self.close(&summary, started.elapsed());
         Ok(summary)
     }
 
+    /// Brings one of the selected stages up to date.
+    pub fn stage(&self, at: usize, selected: &std::ops::Range<usize>) -> Result<StageOutcome, RunError> {
+        if self.options.interrupt.is_set() {
+            return Err(RunError::Interrupted);
+        }
+        let dir = self.session.dir(self.session.stages[at]);
+        let name = dir.name.clone();
+        let publisher = Publisher::new(&dir, &self.session.cache);
+        let outcome = StageRun::new(self, at, &dir, publisher).all(selected).inspect_err(|_| {
+            // Only what cannot be resumed is gone from it; an empty folder goes too.
+            let _not_empty = std::fs::remove_dir(dir.staging_root());
+        });
+        file_system_limits::tell(self.reporter);
+        outcome.map_err(|e| remedy::with_remedy(self.session, at, name_stage(e, &name)))
+    }
+
     /// Returns an error for changes that a later stage would refuse, before the stages from `from` on are made again.
     /// `because` are the changes for which the stage before was made again.
-    fn look_ahead(&self, selected: &std::ops::Range<usize>, from: usize, because: &[Reason]) -> Result<(), RunError> {
+    pub fn look_ahead(
+        &self,
+        selected: &std::ops::Range<usize>,
+        from: usize,
+        because: &[Reason],
+    ) -> Result<(), RunError> {
         if self.options.force {
             return Ok(());
         }
@@ -241,7 +250,7 @@ impl Run<'_> {
     }
 
     /// Fails unless the stages before the selected ones are finished and whole. What a killed run was replacing is put back.
-    fn check_earlier(&self, first: usize) -> Result<(), RunError> {
+    pub fn check_earlier(&self, first: usize) -> Result<(), RunError> {
         for earlier in &self.session.stages[..first] {
             let dir = self.session.dir(*earlier);
             let name = dir.name.clone();
@@ -268,7 +277,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn close(&self, summary: &RunSummary, took: Duration) {
+    /// Prints the last line of a run.
+    pub fn close(&self, summary: &RunSummary, took: Duration) {
         let ran = summary.stages.iter().filter(|stage| stage.ran > 0).count();
         let all = summary.stages.len();
         let took = seconds(took.as_secs_f64());

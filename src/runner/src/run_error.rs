@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::names;
 use crate::rejects::RejectionKind;
-use crate::{Holder, RecipeError, StageError};
+use crate::{Holder, RecipeError, SlurmError, StageError};
 
 /// The reason why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +143,9 @@ pub enum RunError {
     /// The experiment's folder cannot be used.
     #[error("{0}")]
     Experiment(#[source] StageError),
+    /// Slurm cannot be used, or a job failed.
+    #[error(transparent)]
+    Slurm(Box<SlurmError>),
     /// The user asked to stop.
     #[error("interrupted; finished work is kept, and the next run continues from there")]
     Interrupted,
@@ -150,7 +153,7 @@ pub enum RunError {
 
 impl RunError {
     /// All kinds of errors ([`RunError::kind`]).
-    pub const KINDS: [&str; 14] = [
+    pub const KINDS: [&str; 16] = [
         RecipeError::KIND,
         "usage",
         "not-finished",
@@ -164,6 +167,8 @@ impl RunError {
         "bug",
         "rejected",
         "experiment",
+        SlurmError::KINDS[0],
+        SlurmError::KINDS[1],
         "interrupted",
     ];
 
@@ -197,8 +202,13 @@ impl RunError {
             Self::Panic { .. } => "bug",
             Self::TooManyRejected { .. } => "rejected",
             Self::Experiment(_) => "experiment",
+            Self::Slurm(error) => error.kind(),
             Self::Interrupted => "interrupted",
         }
+    }
+
+    pub(crate) fn slurm(error: SlurmError) -> Self {
+        Self::Slurm(Box::new(error))
     }
 
     pub(crate) fn experiment(error: StageError) -> Self {
@@ -227,9 +237,12 @@ fn describe_part_locked(stage: &str, part: &str, holder: Option<&Holder>, file: 
     format!("{stage}/{part} is being done by {who}; wait for it with --wait, or do another part{}", by_hand(file))
 }
 
-/// Returns the advice about the file that replaces a lock, if there is one.
+/// Describes the file that replaces a lock, if there is one.
 fn by_hand(file: Option<&Path>) -> String {
-    file.map_or_else(String::new, |file| format!(". If that process is gone, remove {}", file.display()))
+    let told = |file: &Path| {
+        format!(". It holds {}, which another process takes over 90 s after its last sign of life", file.display())
+    };
+    file.map_or_else(String::new, told)
 }
 
 fn describe_no_such_part(error: &RunError) -> String {

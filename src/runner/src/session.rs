@@ -10,7 +10,8 @@ use crate::layout::StageDir;
 use crate::names::Names;
 use crate::stage::folder_name;
 use crate::{
-    Experiment, Interrupt, Phase, PlanContext, Recipe, RecipeError, RunError, RunOptions, Stage, StageError, store,
+    Experiment, Interrupt, Phase, PlanContext, Recipe, RecipeError, RunError, RunOptions, Stage, StageError, slurm,
+    store,
 };
 
 /// A range of stages, given by numbers or names.
@@ -152,6 +153,7 @@ pub fn check(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<(), RecipeErr
         stage.check_files(recipe)?;
         stage.check_contents(recipe)
     };
+    slurm::check_slurm(recipe, stages)?;
     in_order(stages).into_iter().try_for_each(check)
 }
 
@@ -176,6 +178,7 @@ pub fn show(stages: &[Box<dyn Stage>], recipe: &Recipe) -> Result<serde_json::Va
     for stage in in_order(stages) {
         all.insert(stage.name().to_owned(), stage.show(recipe)?);
     }
+    all.extend(slurm::show(recipe)?.map(|shown| (slurm::SECTION.to_owned(), shown)));
     Ok(serde_json::Value::Object(all))
 }
 

@@ -51,6 +51,11 @@ pub trait Stage: Send + Sync {
         false
     }
 
+    /// Returns whether several processes of a launcher, such as `srun`, can work on a part together.
+    fn runs_on_ranks(&self) -> bool {
+        false
+    }
+
     /// Parses the stage's section and checks for impossible combinations before anything runs.
     ///
     /// # Errors

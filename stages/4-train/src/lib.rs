@@ -127,6 +127,10 @@ impl Stage for TrainStage {
         &[METRICS_FILE, "tensorboard", WANDB_FOLDER, SAMPLES, SKIPPED_FOLDER, COMMANDS_FILE]
     }
 
+    fn runs_on_ranks(&self) -> bool {
+        true
+    }
+
     fn keeps_work(&self) -> bool {
         true
     }

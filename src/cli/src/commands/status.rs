@@ -23,14 +23,22 @@ pub fn run(arguments: &StatusArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let experiment = folder(&arguments.recipe, &recipe)?;
     let found = flowmill_runner::status(&stages, &recipe, &experiment)?;
     let holder = flowmill_runner::holder(&experiment);
+    let jobs = flowmill_runner::slurm_jobs(&experiment);
     if arguments.json {
-        writeln!(out, "{:#}", as_json(recipe.name(), &experiment, holder.as_ref(), &found))?;
+        let mut status = as_json(recipe.name(), &experiment, holder.as_ref(), &found);
+        status["slurm_jobs"] = json!(jobs);
+        writeln!(out, "{status:#}")?;
         return Ok(());
     }
     print_table(&found, out)?;
     writeln!(out, "{}", style::paint(style::DIM, format!("in {}", experiment.dir().display())))?;
     if let Some(holder) = holder {
         writeln!(out, "{} {holder}", style::paint(style::WARN, "running now:"))?;
+    }
+    if !jobs.is_empty() {
+        let jobs: Vec<String> = jobs.iter().map(u64::to_string).collect();
+        let shown = format!("jobs {0} (squeue --jobs={0})", jobs.join(","));
+        writeln!(out, "{} {shown}", style::paint(style::WARN, "in Slurm:"))?;
     }
     Ok(())
 }

@@ -1,14 +1,15 @@
 //! Locks that say who holds them and that a dead owner loses: one run per experiment, one process per part.
 //!
-//! A lock is the system's advisory lock (`flock`) on a file: `.lock` for a run, `.lock-part-STAGE%KEY` for a part. The system gives it up with
-//! the process. Where the file system has no such locks, a file that only one process can create stands for it (`.lock-holder`,
-//! `.lock-holder-part-STAGE%KEY`). It outlives a process that is killed: one of a dead process of this machine is taken over, one of another
-//! machine is refused.
+//! A lock is the system's advisory lock (`flock`) on a file: `.lock` for a run, `.lock-part-STAGE%KEY` for a part, `.lock-slurm` for a run that
+//! has its parts done in Slurm. The system gives it up with the process. Where the file system has no such locks, or locks that other machines do
+//! not see, a file that only one process can create stands for it (`.lock-holder`, `.lock-holder-part-STAGE%KEY`), which its holder renews. It
+//! outlives a process that is killed, and is taken over.
 //!
 //! Processes on different parts of one experiment work at the same time; a run works alone. Each takes its own lock first and then looks for
-//! the other's, so that never both go on.
+//! the other's, so that never both go on. A run in Slurm lets processes on parts work, and no other run.
 
 mod exclusive;
+mod mount;
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -25,6 +26,10 @@ use crate::{Experiment, Interrupt, Reporter, RunError, StageError, clock, file_s
 use exclusive::{Claim, ExclusiveFile};
 
 const POLL: Duration = Duration::from_millis(200);
+/// The pause between attempts after [`PATIENT_AFTER`] of them: each reads and writes on a file server.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+/// The number of attempts after which pauses are longer.
+const PATIENT_AFTER: usize = 50;
 /// The number of attempts before a lock counts as held.
 const FIRST_LOOKS: usize = 4;
 /// The number of attempts before a lock without a name counts as held.
@@ -32,6 +37,10 @@ const LOOKS: usize = 20;
 
 /// The prefix of the lock files of parts.
 const PART: &str = ".lock-part-";
+/// The lock file of a run in Slurm.
+const SLURM: &str = ".lock-slurm";
+/// The variable that marks a run as part of a run in Slurm, which started it as a job.
+pub(crate) const WITHIN_SLURM_RUN: &str = "FLOWMILL_WITHIN_SLURM_RUN";
 /// The name of the file that stands for the lock of an experiment, with which those of parts begin.
 const STAND_IN: &str = ".lock-holder";
 
@@ -95,6 +104,12 @@ impl Place {
         Self { file, stand_in: experiment.dir().join(format!("{STAND_IN}-part-{part}")), is_temporary: true }
     }
 
+    /// The place of the lock of a run in Slurm.
+    fn of_slurm_run(experiment: &Experiment) -> Self {
+        let (file, stand_in) = (experiment.dir().join(SLURM), experiment.dir().join(format!("{STAND_IN}-slurm")));
+        Self { file, stand_in, is_temporary: true }
+    }
+
     /// The places of all locks of parts that are held, or that a process left which died.
     fn of_parts(experiment: &Experiment) -> Result<Vec<Self>, StageError> {
         let dir = experiment.dir();
@@ -112,7 +127,7 @@ impl Place {
     fn holder(&self) -> Option<Holder> {
         let file = File::open(&self.file).ok()?;
         let named = |holder: Option<Holder>| Some(holder.unwrap_or_else(unknown_holder));
-        match system_lock(&file, FlockOperation::NonBlockingLockShared) {
+        match self.system_lock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(SystemLock::Held) | Err(_) => named(read_holder(&file)),
             Ok(SystemLock::Taken | SystemLock::Unsupported) => match exclusive::look(&self.stand_in) {
                 Claim::Held(holder) => named(holder),
@@ -124,12 +139,20 @@ impl Place {
     /// Returns the process that held the lock last and died without releasing it, if no process holds it now.
     fn dead_owner(&self) -> Option<Holder> {
         let file = File::open(&self.file).ok()?;
-        let system = system_lock(&file, FlockOperation::NonBlockingLockShared).ok()?;
+        let system = self.system_lock(&file, FlockOperation::NonBlockingLockShared).ok()?;
         match (system, exclusive::look(&self.stand_in)) {
             (SystemLock::Held, _) | (_, Claim::Held(_)) => None,
             (_, Claim::Dead(holder)) => Some(holder),
             (_, Claim::Free) => read_holder(&file),
         }
+    }
+
+    /// Tries to take the system's lock on the open file.
+    fn system_lock(&self, file: &File, operation: FlockOperation) -> std::io::Result<SystemLock> {
+        if mount::has_local_locks(&self.file) {
+            return Ok(SystemLock::Unsupported);
+        }
+        system_lock(file, operation)
     }
 
     /// Returns whether an open file is the one that is there now.
@@ -170,8 +193,13 @@ impl Lock {
     /// Takes the lock of an experiment, at once or, when there is patience, as soon as no other run and no process on a part works there.
     pub fn take(experiment: &Experiment, me: &Holder, patience: Patience<'_>) -> Result<Self, RunError> {
         let place = Place::of_experiment(experiment);
+        let slurm_run = Place::of_slurm_run(experiment);
         let mut dead_owners = Vec::new();
         let attempt = || {
+            let another = |holder: &Holder| *holder != *me && std::env::var_os(WITHIN_SLURM_RUN).is_none();
+            if let Some(holder) = slurm_run.holder().filter(another) {
+                return Ok(Err(Held { place: slurm_run.clone(), holder: Some(holder) }));
+            }
             for part in Place::of_parts(experiment)? {
                 if let Some(holder) = part.holder() {
                     return Ok(Err(Held { place: part, holder: Some(holder) }));
@@ -187,13 +215,40 @@ impl Lock {
                     return Ok(Err(Held { place: part, holder }));
                 }
             }
+            if slurm_run.file.exists() && slurm_run.holder().is_none() {
+                // The same of a run in Slurm.
+                let _another_has_begun = Self::try_take(&slurm_run, me, &mut dead_owners)?;
+            }
             lock.dead_owners = std::mem::take(&mut dead_owners);
             Ok(Ok(lock))
         };
         let locked = |held: Held| RunError::Locked {
             dir: experiment.dir().to_owned(),
             holder: held.holder.map(Box::new),
-            file: Some(held.place.stand_in).filter(|file| file.exists()),
+            file: exclusive::file(&held.place.stand_in),
+        };
+        Self::until_taken(experiment, patience, "another run of this experiment", attempt, locked)
+    }
+
+    /// Takes the lock of a run in Slurm. Processes on parts may work meanwhile; other runs may not.
+    pub fn take_slurm_run(experiment: &Experiment, me: &Holder, patience: Patience<'_>) -> Result<Self, RunError> {
+        let (place, run) = (Place::of_slurm_run(experiment), Place::of_experiment(experiment));
+        let mut dead_owners = Vec::new();
+        let attempt = || {
+            if let Some(holder) = run.holder() {
+                return Ok(Err(Held { place: run.clone(), holder: Some(holder) }));
+            }
+            let mut lock = match Self::try_take(&place, me, &mut dead_owners)? {
+                Ok(lock) => lock,
+                Err(holder) => return Ok(Err(Held { place: place.clone(), holder })),
+            };
+            lock.dead_owners = std::mem::take(&mut dead_owners);
+            Ok(Ok(lock))
+        };
+        let locked = |held: Held| RunError::Locked {
+            dir: experiment.dir().to_owned(),
+            holder: held.holder.map(Box::new),
+            file: exclusive::file(&held.place.stand_in),
         };
         Self::until_taken(experiment, patience, "another run of this experiment", attempt, locked)
     }
@@ -224,7 +279,7 @@ impl Lock {
             Ok(Ok(lock))
         };
         let locked = |held: Held| {
-            let (holder, file) = (held.holder.map(Box::new), Some(held.place.stand_in).filter(|file| file.exists()));
+            let (holder, file) = (held.holder.map(Box::new), exclusive::file(&held.place.stand_in));
             if held.place.is_temporary {
                 RunError::PartLocked { stage: stage.to_owned(), part: key.to_owned(), holder, file }
             } else {
@@ -269,7 +324,7 @@ impl Lock {
             if patience.interrupt.is_set() {
                 return Err(RunError::Interrupted);
             }
-            std::thread::sleep(POLL);
+            std::thread::sleep(if looks < PATIENT_AFTER { POLL } else { SLOW_POLL });
         }
     }
 
@@ -289,24 +344,20 @@ impl Lock {
     ) -> std::io::Result<Result<Self, Option<Holder>>> {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(&place.file)?;
-        let (exclusive, dead) = match system_lock(&file, FlockOperation::NonBlockingLockExclusive)? {
+        let has_stand_in = || !matches!(exclusive::look(&place.stand_in), Claim::Free);
+        let needs_stand_in = match place.system_lock(&file, FlockOperation::NonBlockingLockExclusive)? {
             SystemLock::Held => return Ok(Err(read_holder(&file))),
             // Another machine may have no locks where this one has some.
-            SystemLock::Taken => match exclusive::look(&place.stand_in) {
-                Claim::Held(holder) => return Ok(Err(holder)),
-                Claim::Dead(holder) => {
-                    exclusive::remove_dead(&place.stand_in, &holder)?;
-                    (None, Some(holder))
-                }
-                Claim::Free => (None, None),
-            },
+            SystemLock::Taken => has_stand_in(),
             SystemLock::Unsupported => {
                 file_system_limits::NO_LOCKS.met();
-                match ExclusiveFile::create(&place.stand_in, me)? {
-                    Ok((file, dead)) => (Some(file), dead),
-                    Err(holder) => return Ok(Err(holder)),
-                }
+                true
             }
+        };
+        let (exclusive, dead) = match needs_stand_in.then(|| ExclusiveFile::create(&place.stand_in, me)).transpose()? {
+            Some(Ok((file, dead))) => (Some(file), dead),
+            Some(Err(holder)) => return Ok(Err(holder)),
+            None => (None, None),
         };
         if place.is_temporary && !place.is_of(&file)? {
             // Who held it has just removed the file.
@@ -343,7 +394,8 @@ impl Drop for Lock {
 /// Returns the process that works on the experiment now: a run, or one that does a part.
 pub fn holder(experiment: &Experiment) -> Option<Holder> {
     let parts = || Place::of_parts(experiment).ok()?.iter().find_map(Place::holder);
-    Place::of_experiment(experiment).holder().or_else(parts)
+    let slurm_run = || Place::of_slurm_run(experiment).holder();
+    Place::of_experiment(experiment).holder().or_else(slurm_run).or_else(parts)
 }
 
 /// Returns the process that works on a part now.

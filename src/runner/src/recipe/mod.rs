@@ -33,7 +33,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The number of stacked recipes above which they are refused.
 const MAX_BASES: usize = 16;
 /// Keys of the recipe itself; all others are sections of stages.
-pub(crate) const OWN_KEYS: [&str; 4] = ["name", "seed", "max_rejected", "base"];
+pub(crate) const OWN_KEYS: [&str; 5] = ["name", "seed", "max_rejected", "base", crate::slurm::SECTION];
 /// The default share of a stage's rows that may be rejected.
 const DEFAULT_MAX_REJECTED: f64 = 0.05;
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::DEFAULT_MAX_REJECTED;
 use super::overlay::DECIDING;
-use crate::Stage;
+use crate::{Stage, slurm};
 
 /// Returns the JSON schema (draft 7, which editors support best) of a recipe for these stages.
 pub fn schema(stages: &[Box<dyn Stage>]) -> Value {
@@ -23,6 +23,8 @@ pub fn schema(stages: &[Box<dyn Stage>]) -> Value {
         section["allOf"] = json!([stage.schema(&mut generator)]);
         properties.insert(stage.name().to_owned(), section);
     }
+    let jobs = slurm::schema(&mut generator);
+    properties.insert(slurm::SECTION.to_owned(), jobs.to_value());
     let definitions = generator.take_definitions(true);
     let keys =
         |(name, schema): (&String, &Value)| Some((format!("#/definitions/{name}"), schema.get("required")?.clone()));
