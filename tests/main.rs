@@ -39,6 +39,7 @@ mod model_card;
 mod moved_data;
 mod neural_codecs;
 mod optimization;
+mod packed;
 mod parity;
 mod phonemes;
 mod pmg;

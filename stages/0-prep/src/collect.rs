@@ -7,7 +7,7 @@ use flowmill_corpus::histories::Dataset;
 use flowmill_corpus::split::{Fractions, Lists, usual_name};
 use flowmill_corpus::{
     CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, clips, codes, corpora, folder, hints,
-    histories, huggingface, images, kaldi, lhotse, list, ljspeech, manifest, webdataset,
+    histories, huggingface, images, kaldi, lhotse, list, ljspeech, manifest, packed, webdataset,
 };
 use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
@@ -163,6 +163,7 @@ fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading
         | Format::Ser30k
         | Format::Auto
         | Format::List
+        | Format::Shards
         | Format::HuggingFace
         | Format::Lhotse
         | Format::LibriTts
@@ -195,7 +196,7 @@ fn tell_format(config: &PrepConfig, source: &Source, work: &PartWork) {
 }
 
 /// Reads one source.
-fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, CorpusError> {
+pub(crate) fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, CorpusError> {
     let (columns, renames) = (config.column_specs(), config.renames());
     let options = ReadOptions {
         allow_pipes: config.allow_pipes,
@@ -228,6 +229,7 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         Format::Ljspeech => ljspeech::read_directory(root, &source.dir, &options),
         Format::Manifest => manifest::read(root, &source.dir, &options),
         Format::List => list::read_file(root, &source.dir, &options),
+        Format::Shards => packed::read(root, &source.dir, &options),
         Format::HuggingFace => huggingface::read(root, &source.dir, &options),
         Format::Lhotse => lhotse::read(root, &source.dir, &options),
         Format::Webdataset => webdataset::read(root, &source.dir, &options),

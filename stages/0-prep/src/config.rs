@@ -8,7 +8,7 @@ use flowmill_corpus::histories::HistoryOptions;
 use flowmill_corpus::list::Order;
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, fields, hints, histories, images, webdataset};
+use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, fields, hints, histories, images, packed, webdataset};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -54,6 +54,19 @@ pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
     let video = config.has_clips().then_some(Role::Video);
     let images = config.has_images().then_some(Role::Images);
     Ok(media.chain(&codes).chain(&video).chain(&images).any(|role| roles.contains(role)))
+}
+
+/// Returns the sources of a recipe if all of them are packed shards; `None` for other recipes.
+///
+/// # Errors
+/// The key of the section `prep` that is wrong.
+pub fn packed_sources(recipe: &Recipe) -> Result<Option<Vec<String>>, RecipeError> {
+    if !recipe.gives(SECTION) {
+        return Ok(None);
+    }
+    let config = PrepConfig::of(recipe)?;
+    let is_packed = config.data.iter().all(|source| config.format_of(source) == Format::Shards);
+    Ok(is_packed.then(|| config.data.into_iter().map(|source| source.dir).collect()))
 }
 
 /// Returns the training device (`train.device`). Networks of earlier stages run there too, unless their sections name
@@ -104,7 +117,7 @@ pub struct PrepConfig {
     #[schemars(schema_with = "sources_schema")]
     pub data: Vec<Source>,
     /// Format of sources without their own `format`. With `auto` the content of each decides, and the run reports it. A path that
-    /// ends in `.tar` is always `webdataset`.
+    /// ends in `.tar` is `webdataset` otherwise.
     pub format: Format,
     /// Division of rows into splits such as train, dev and test.
     pub split: SplitConfig,
@@ -374,7 +387,8 @@ impl PrepConfig {
 
     /// Returns the format of a source.
     pub(crate) fn format_of(&self, source: &Source) -> Format {
-        let by_name = source.dir.ends_with(".tar").then_some(Format::Webdataset);
+        let is_shard = source.detected.as_ref().is_some_and(|detected| detected.format == Format::Shards.name());
+        let by_name = (source.dir.ends_with(".tar") && !is_shard).then_some(Format::Webdataset);
         let named = [source.format, by_name, Some(self.format)].into_iter().flatten();
         let detected = || Format::of_name(source.detected.as_ref()?.format);
         named.into_iter().find(|format| *format != Format::Auto).or_else(detected).unwrap_or(Format::Kaldi)
@@ -449,7 +463,7 @@ impl PrepConfig {
         if source.columns.is_some() && format != Format::List {
             return wrong("columns", "`format: list`");
         }
-        if source.recordings.is_some() && !format.has_fields() {
+        if source.recordings.is_some() && (!format.has_fields() || format == Format::Shards) {
             return wrong("recordings", "sources of lines (manifest, list, commonvoice, gigaspeech)");
         }
         if source.sample_rate.is_some() && format != Format::Webdataset {
@@ -651,6 +665,7 @@ impl PrepConfig {
                     webdataset::shards(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string())
                 }
                 Format::Codes => codes::list(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string()),
+                Format::Shards => packed::files(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string()),
                 Format::Histories if path.is_file() => Ok(()),
                 format if format.has_fields() && path.exists() => Ok(()),
                 Format::Kaldi
@@ -691,6 +706,9 @@ impl PrepConfig {
             let there = match self.format_of(source) {
                 Format::Webdataset => webdataset::check_paths(recipe.dir(), &source.dir).map_err(|e| e.to_string()),
                 Format::Codes if recipe.resolve(codes::place(&source.dir)).exists() => Ok(()),
+                Format::Shards if source.dir.contains('{') => {
+                    packed::files(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string())
+                }
                 _ if recipe.resolve(&source.dir).exists() => Ok(()),
                 format => Err(format!(
                     "there is no {} {}; relative paths start from the folder of the recipe that contains them",

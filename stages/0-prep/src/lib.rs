@@ -31,6 +31,7 @@ pub mod recordings;
 mod references;
 pub mod rows;
 mod speed;
+mod survey;
 mod videos;
 mod warnings;
 
@@ -38,10 +39,11 @@ use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError
 use schemars::{Schema, SchemaGenerator};
 
 pub use format::Format;
+pub use survey::{Survey, survey};
 
 pub use config::{
     Fallback, PrepConfig, SECTION, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device, check_split,
-    has_media, train_device, train_split,
+    has_media, packed_sources, train_device, train_split,
 };
 
 /// The stage.

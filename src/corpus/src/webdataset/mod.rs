@@ -18,6 +18,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
+pub(crate) use shards::expand;
 pub use shards::{check_paths, is_list, shards};
 
 use crate::folder::{self, Listing};
@@ -36,7 +37,19 @@ use samples::Shard;
 /// [`CorpusError::Structure`] if there is no tar file, or one is compressed or not a tar file by its content;
 /// [`CorpusError::Io`] for one that cannot be read.
 pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
-    let shards = shards(root, data)?;
+    read_files(root, data, shards(root, data)?, options)
+}
+
+/// Reads the utterances of the tar files `shards`, which `data` names.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_files(
+    root: &Path,
+    data: &str,
+    shards: Vec<String>,
+    options: &ReadOptions<'_>,
+) -> Result<Reading, CorpusError> {
     let listed: Vec<Shard> = shards.par_iter().map(|shard| Shard::list(root, shard)).collect::<Result<_, _>>()?;
     // Keys that both interpretations explain are treated like the others of the source.
     let dotted = listed.iter().any(Shard::has_dotted_keys) || shared_over_shards(&listed);

@@ -160,7 +160,7 @@ fn is_apple_double(place: &Path) -> bool {
 }
 
 /// Returns all names that a pattern represents, in order; `{000..012}` counts with leading zeros, `{a,b}` lists.
-fn expand(pattern: &str) -> Result<Vec<String>, String> {
+pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let Some(open) = pattern.find('{') else { return Ok(vec![pattern.to_owned()]) };
     let close = pattern[open..].find('}').map(|at| open + at).ok_or("has `{` without `}`")?;
     let (before, inside, after) = (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);
