@@ -29,6 +29,7 @@ mod front_ends;
 mod gone_files;
 mod idempotence;
 mod import;
+mod init;
 mod last_save;
 mod launchers;
 mod leakage;

@@ -165,7 +165,8 @@ fn a_mixture_takes_shards_without_an_index() {
     write_cosyvoice(&mini.path("foreign/parquet_000000001.parquet"), &others[6..]);
     fs::write(mini.path("foreign/data.list"), "parquet_000000000.tar\nfoo/parquet_000000001.parquet\n").unwrap();
     let mixture = "train.mixture=[{weight: 1}, {index: foreign/data.list, weight: 3}]";
-    let kept = ["--set", mixture];
+    mini.run(&["--set", mixture]).expect_code(1).expect_words(&["2 of 12 rows rejected", "speech_token"]);
+    let kept = ["--set", mixture, "--set", "max_rejected=0.2"];
     // Too many tokens for the model are an error before anything runs.
     let small = ["--set", "train.model.vocab_size=4", "--set", "tokens.extractor.k=4"];
     mini.run(&[&kept[..], &small].concat()).expect_code(2).expect_words(&["mixture[1].index", "vocab_size"]);
@@ -182,10 +183,33 @@ fn a_mixture_takes_shards_without_an_index() {
     // A folder of shards and a single shard are corpora too; a changed shard is another corpus.
     mini.forget_training();
     let folder = "train.mixture=[{index: foreign}, {index: foreign/parquet_000000001.parquet}]";
-    mini.run(&["--set", folder, "--stop-stage", "train"]).expect_code(0);
+    mini.run(&["--set", folder, "--set", "max_rejected=0.2", "--stop-stage", "train"]).expect_code(0);
     let mut changed = fs::read(mini.path("foreign/parquet_000000001.parquet")).unwrap();
     let middle = changed.len() / 3;
     changed[middle] ^= 0xff;
     fs::write(mini.path("foreign/parquet_000000001.parquet"), changed).unwrap();
-    mini.run(&["--set", folder, "--stop-stage", "train"]).expect_code(1);
+    let outcome = mini.run(&["--set", folder, "--set", "max_rejected=0.2", "--stop-stage", "train"]);
+    outcome.expect_code(2).expect_words(&["corpora/1/index.json changed", "--force"]);
+}
+
+#[test]
+fn instructions_reach_the_shards() {
+    let mini = Mini::new();
+    let ids = fs::read_to_string(mini.path("data/text")).unwrap();
+    let id = ids.split_whitespace().next().unwrap();
+    fs::write(mini.path("data/instruct"), format!("{id} Speak slowly.<|endofprompt|>\n")).unwrap();
+    let instructed = |folder: &Path| -> BTreeMap<String, String> {
+        let of = |shard: &PathBuf| parquet::texts(shard, "utt").into_iter().zip(parquet::texts(shard, "instruct")).collect::<Vec<_>>();
+        shards_of(folder).iter().flat_map(of).filter(|(_, text)| !text.is_empty()).collect()
+    };
+    let expected = BTreeMap::from([(id.to_owned(), "Speak slowly.<|endofprompt|>".to_owned())]);
+    mini.run(&["--stop-stage", "3"]).expect_code(0);
+    assert_eq!(instructed(&mini.exp("3-pack")), expected);
+    // And from shards of CosyVoice 3.
+    let mut rows = rows(&mini);
+    rows.iter_mut().filter(|row| row.utt == id).for_each(|row| row.instruct = Some(expected[id].clone()));
+    write_cosyvoice(&mini.path("shards/parquet_000000000.tar"), &rows);
+    write_recipe(&mini, "v3", "shards", "");
+    flowmill(mini.folder(), &["run", "v3.yaml", "--stop-stage", "3"]).expect_code(0);
+    assert_eq!(instructed(&mini.path("exp/v3/3-pack")), expected);
 }

@@ -137,7 +137,7 @@ pub fn detect(path: &Path) -> Option<Detected> {
         (seen.ends(".parquet"), "huggingface", "these look like Parquet tables of Hugging Face"),
         (seen.ends(".arrow"), "huggingface", "this looks like a dataset that Hugging Face saved"),
         (lhotse(path, &seen), "lhotse", "these look like manifests of lhotse"),
-        (seen.ends(".tar").or(seen.ends(".tar.gz")), "webdataset", "this looks like WebDataset"),
+        (seen.ends(".tar").or(seen.ends(".tar.gz")).or(seen.ends(".tgz")), "webdataset", "this looks like WebDataset"),
         (seen.called("metadata.jsonl"), "manifest", "this looks like an audio folder of Hugging Face"),
     ];
     if let Some((file, format, what)) = layouts.iter().find_map(|(file, format, what)| Some(((*file)?, *format, *what)))
@@ -190,7 +190,7 @@ fn of_file(path: &Path, name: &str) -> Option<(&'static str, &'static str)> {
         "jsonl" | "ndjson" | "json" if is_lhotse(path) => Some(("lhotse", "this looks like a manifest of lhotse")),
         "jsonl" | "ndjson" | "json" => Some(("manifest", "this looks like a manifest")),
         "tar" | "parquet" if packed::is_shard(path) => Some(("shards", "this is a packed shard")),
-        "tar" => Some(("webdataset", "this is a tar file")),
+        "tar" | "tgz" => Some(("webdataset", "this is a tar file")),
         "parquet" | "arrow" => Some(("huggingface", "this is a table")),
         "h5" | "hdf5" => Some(("codes", "this is an HDF5 file")),
         "tsv" | "csv" | "txt" | "list" | "lst" => {

@@ -23,6 +23,9 @@ use crate::speed;
 /// The section's name.
 pub const SECTION: &str = "prep";
 
+/// The file of a Kaldi directory, and the column of shards, with the instruction for how to speak a row.
+const INSTRUCT: &str = "instruct";
+
 /// The default training split, which also takes the rest of `by: fraction`.
 pub const TRAIN_SPLIT: &str = "train";
 
@@ -221,6 +224,9 @@ pub struct Source {
     /// The format that the content shows, where the recipe names none.
     #[serde(skip)]
     pub(crate) detected: Option<Detected>,
+    /// True if its rows have instructions for how to speak, as CosyVoice 3 reads them.
+    #[serde(skip)]
+    pub(crate) instructs: bool,
     /// The order of the fields in a `list` source, such as `[path, speaker, language, text]` (`_` is not read), or the name of a tool that
     /// the list is for. By default a first line that names them decides, or else their number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -268,6 +274,7 @@ impl Source {
             dir: dir.to_owned(),
             format: None,
             detected: None,
+            instructs: false,
             columns: None,
             recordings: None,
             sample_rate: None,
@@ -379,16 +386,35 @@ impl PrepConfig {
                 source.detected = detect::detect(&recipe.resolve(&source.dir));
             }
         }
+        let instructs: Vec<bool> = config.data.iter().map(|source| config.brings_instructions(source, recipe)).collect();
+        config.data.iter_mut().zip(instructs).for_each(|(source, instructs)| source.instructs = instructs);
         match config.problem() {
             Some((key, message)) => Err(recipe.error(&format!("{SECTION}.{key}"), message)),
             None => Ok(config),
         }
     }
 
+    /// Returns whether a source has the file or the column `instruct` of CosyVoice 3.
+    fn brings_instructions(&self, source: &Source, recipe: &Recipe) -> bool {
+        match self.format_of(source) {
+            Format::Kaldi | Format::Auto => recipe.resolve(&source.dir).join(INSTRUCT).is_file(),
+            Format::Shards => packed::sample(recipe.dir(), &source.dir).is_ok_and(|sample| sample.columns.contains_key(INSTRUCT)),
+            _ => false,
+        }
+    }
+
+    /// Returns whether rows get the column `instruct` although the recipe does not name it.
+    pub(crate) fn adds_instructions(&self) -> bool {
+        self.data.iter().any(|source| source.instructs)
+            && !self.columns.contains_key(INSTRUCT)
+            && !self.references.iter().any(|name| name == INSTRUCT)
+    }
+
     /// Returns the format of a source.
     pub(crate) fn format_of(&self, source: &Source) -> Format {
         let is_shard = source.detected.as_ref().is_some_and(|detected| detected.format == Format::Shards.name());
-        let by_name = (source.dir.ends_with(".tar") && !is_shard).then_some(Format::Webdataset);
+        let is_tar = source.dir.ends_with(".tar") || webdataset::is_compressed(&source.dir);
+        let by_name = (is_tar && !is_shard).then_some(Format::Webdataset);
         let named = [source.format, by_name, Some(self.format)].into_iter().flatten();
         let detected = || Format::of_name(source.detected.as_ref()?.format);
         named.into_iter().find(|format| *format != Format::Auto).or_else(detected).unwrap_or(Format::Kaldi)
@@ -508,6 +534,9 @@ impl PrepConfig {
             && !self.columns.contains_key(clips::ravdess::EMOTION);
         let named: Vec<ColumnSpec> = named.chain(has_emotions.then(emotion)).collect();
         let mut columns = named;
+        if self.adds_instructions() {
+            columns.push(ColumnSpec::new(INSTRUCT, DType::Text).optional());
+        }
         for column in self.image_columns() {
             if !columns.iter().any(|own| own.name == column.name) {
                 columns.push(column);
@@ -530,7 +559,7 @@ impl PrepConfig {
 
     /// Returns whether rows may have more than utterances have.
     pub(crate) fn has_extras(&self) -> bool {
-        self.asks_for_extras() || self.has_codes() || self.has_clips() || self.has_images()
+        self.asks_for_extras() || self.adds_instructions() || self.has_codes() || self.has_clips() || self.has_images()
     }
 
     /// Returns whether a source has images and no recordings.
@@ -743,7 +772,7 @@ pub(crate) fn is_split_name(name: &str) -> bool {
     plain
         && !name.is_empty()
         && name.len() <= 100
-        && !["manifests", "read", "receipts", crate::warnings::FOLDER].contains(&name)
+        && !["manifests", "read", "receipts", crate::warnings::FOLDER, crate::unpack::FOLDER].contains(&name)
 }
 
 /// A path, or a list of paths and mappings.

@@ -8,12 +8,13 @@ use flowmill_audio::Decoder;
 use flowmill_corpus::detect::{self, Detected};
 use flowmill_corpus::source::{PipeLimits, Source as Place};
 use flowmill_corpus::split::usual_name;
-use flowmill_corpus::{Reading, Role, UtteranceRow, clips, kaldi};
+use flowmill_corpus::{Reading, Role, UtteranceRow, clips, kaldi, webdataset};
 use rayon::prelude::*;
 
 use crate::collect::read;
 use crate::config::{PrepConfig, Source};
 use crate::format::Format;
+use crate::unpack::Unpacked;
 
 /// The number of recordings that are opened.
 const PROBED: usize = 64;
@@ -74,7 +75,13 @@ pub fn survey(root: &Path, dir: &str) -> Result<Survey, String> {
     let below = |name: &str| if name.is_empty() { dir.to_owned() } else { format!("{}/{name}", dir.trim_end_matches('/')) };
     config.data = sources.iter().map(|(name, split)| Source { split: split.clone(), ..Source::at(&below(name)) }).collect();
     let mut found = Survey { sources, format, what: detected.what.to_owned(), ..Survey::default() };
-    let readings = config.data.iter().map(|source| Ok((source, read(&config, source, root).map_err(|e| e.to_string())?)));
+    // Compressed tar files are counted by the first of them.
+    let scratch = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?;
+    if let Some(all) = found.unpack_first(&mut config, root, scratch.path())? {
+        found.what += &format!(" (compressed; only the first of {all} tar files is counted)");
+    }
+    let none = Unpacked::new();
+    let readings = config.data.iter().map(|source| Ok((source, read(&config, source, &none, root).map_err(|e| e.to_string())?)));
     let readings = readings.collect::<Result<Vec<(&Source, Reading)>, String>>()?;
     found.count(&readings);
     if found.rows == 0 {
@@ -148,7 +155,7 @@ fn children(full: &Path) -> Result<Vec<String>, String> {
         }
     }
     if files == 0 {
-        return Err(format!("{} is empty", full.display()));
+        return Err(format!("the folder {} is empty: name the folder with the recordings or their index", full.display()));
     }
     names.sort_unstable();
     Ok(names)
@@ -166,6 +173,17 @@ fn unknown(full: &Path) -> String {
 }
 
 impl Survey {
+    /// Decompresses the first tar file of a source whose tar files are compressed, and makes it the source. Returns the number of tar files.
+    fn unpack_first(&self, config: &mut PrepConfig, root: &Path, scratch: &Path) -> Result<Option<usize>, String> {
+        let ([source], Format::Webdataset) = (config.data.as_mut_slice(), self.format) else { return Ok(None) };
+        let shards = webdataset::shards(root, &source.dir).map_err(|error| error.to_string())?;
+        let Some(first) = shards.first().filter(|shard| webdataset::is_compressed(shard)) else { return Ok(None) };
+        let to = scratch.join(webdataset::unpacked_name(first));
+        webdataset::unpack(&root.join(first), &to, &|| true).map_err(|error| error.to_string())?;
+        source.dir = to.to_string_lossy().into_owned();
+        Ok(Some(shards.len()))
+    }
+
     /// Counts the rows.
     fn count(&mut self, readings: &[(&Source, Reading)]) {
         let mut groups: BTreeSet<&str> = BTreeSet::new();

@@ -100,9 +100,9 @@ pub fn check(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Res
 /// # Errors
 /// Returns the key of the first missing one, below the list's own name, and the reason.
 pub fn check_files(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Result<(), (String, String)> {
-    let named =
-        entries.iter().enumerate().filter_map(|(at, entry)| Some((at, index_file(&resolve(entry.index.as_deref()?)))));
-    match named.into_iter().find(|(_, file)| !file.is_file() && !is_foreign(file.parent().unwrap_or(file))) {
+    let named = entries.iter().enumerate().filter_map(|(at, entry)| Some((at, resolve(entry.index.as_deref()?))));
+    let mut named = named.filter(|(_, path)| !is_foreign(path)).map(|(at, path)| (at, index_file(&path)));
+    match named.find(|(_, file)| !file.is_file()) {
         Some((at, file)) => {
             Err((format!("[{at}].index"), format!("{} does not exist; pack that corpus first", file.display())))
         }

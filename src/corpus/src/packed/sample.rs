@@ -36,16 +36,17 @@ pub struct SampledColumn {
     pub sizes: Vec<Option<usize>>,
     /// The largest integer.
     pub most: Option<i64>,
-    /// The number of values along the innermost axis per second of the recordings; `None` if no duration is known.
+    /// The number of values along the innermost axis per second of the recordings, in the middle of the rows, because some may be damaged;
+    /// `None` if no duration is known.
     pub rate: Option<f64>,
-    /// The values along the innermost axis, and the seconds, of rows whose duration is known.
-    along: (u64, f64),
+    /// The rates of the rows whose duration is known.
+    rates: Vec<f64>,
 }
 
 impl SampledColumn {
     fn of(array: &Array) -> Self {
         let sizes = array.shape().iter().map(|size| Some(*size)).collect();
-        Self { dtype: array.dtype(), sizes, most: None, rate: None, along: (0, 0.0) }
+        Self { dtype: array.dtype(), sizes, most: None, rate: None, rates: Vec::new() }
     }
 
     fn add(&mut self, array: &Array, seconds: Option<f64>) {
@@ -61,8 +62,8 @@ impl SampledColumn {
         };
         self.most = self.most.max(most);
         if let (Some(seconds), Some(size)) = (seconds, array.shape().last()) {
-            self.along = (self.along.0 + *size as u64, self.along.1 + seconds);
-            self.rate = (self.along.1 > 0.0).then(|| self.along.0 as f64 / self.along.1);
+            self.rates.push(*size as f64 / seconds);
+            self.rate = median(&self.rates);
         }
     }
 }
@@ -130,6 +131,13 @@ fn seconds(shard: &AnyShard, rows: &[Row], path: &Path) -> Result<Vec<Option<f64
     Ok(recordings.iter().map(probe).collect())
 }
 
+/// Returns the middle value.
+fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
 impl Sample {
     /// Adds the sample of another shard. Columns that one of them lacks are dropped.
     fn merged(mut self, other: Self) -> Self {
@@ -141,8 +149,8 @@ impl Sample {
                 *own = own.filter(|own| same && Some(*own) == *size);
             }
             own.most = own.most.max(theirs.most);
-            own.along = (own.along.0 + theirs.along.0, own.along.1 + theirs.along.1);
-            own.rate = (own.along.1 > 0.0).then(|| own.along.0 as f64 / own.along.1);
+            own.rates.extend(&theirs.rates);
+            own.rate = median(&own.rates);
             same
         });
         self

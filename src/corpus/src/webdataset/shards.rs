@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use super::unpack::is_compressed;
 use crate::CorpusError;
 use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
@@ -90,6 +91,9 @@ fn all_there(root: &Path, data: &str, shards: &[String]) -> Result<(), CorpusErr
 
 /// Returns the reason why a path cannot be that of a shard.
 fn unusable(shard: &str) -> Option<String> {
+    if is_compressed(shard) {
+        return None;
+    }
     if let Some((_, undo)) = compressed(shard) {
         return Some(compressed_advice("by its name", undo));
     }
@@ -110,7 +114,7 @@ pub(super) fn compressed_advice(how: &str, undo: &str) -> String {
 
 /// Returns whether a name is that of a compressed tar file, and the command that decompresses it.
 fn compressed(name: &str) -> Option<(&'static str, &'static str)> {
-    [(".gz", "gunzip"), (".tgz", "gunzip"), (".bz2", "bunzip2"), (".xz", "unxz"), (".zst", "unzstd")]
+    [(".gz", "gunzip"), (".bz2", "bunzip2"), (".xz", "unxz"), (".zst", "unzstd")]
         .into_iter()
         .find(|(ending, _)| name.ends_with(ending))
 }
@@ -125,7 +129,7 @@ fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
         if name.to_ascii_lowercase().ends_with(".tar") && !(file.is_utf8 && name.ends_with(".tar")) {
             let problem = "is a tar file whose name is not UTF-8 or does not end in `.tar` in lower case; rename it";
             return Err(CorpusError::structure(&file.place, problem));
-        } else if name.ends_with(".tar") {
+        } else if name.ends_with(".tar") || (file.is_utf8 && is_compressed(name)) {
             found.push(joined(&prefix, &file.path));
         } else if name.contains(".tar.") || name.ends_with(".tgz") {
             packed.push(file.path);

@@ -6,7 +6,7 @@ use flowmill_stage_prep::Survey;
 use serde_json::json;
 
 /// The smallest number of rows that a held-out split should have.
-const LEAST_HELD_OUT: f64 = 3.0;
+const LEAST_HELD_OUT: f64 = 6.0;
 /// The share of rows that is held out in each of two splits, and the largest share in small corpora.
 const SHARES: [f64; 2] = [0.05, 0.2];
 
