@@ -24,15 +24,25 @@ fn a_recipe_is_written_for_what_a_folder_is_and_never_over_another() {
     let corpus = Corpus::new();
     ljspeech(&corpus, "data of mine/LJSpeech-1.1");
     let outcome = init(&corpus, &["data of mine"]).expect_code(0);
-    outcome.expect_words(&["LJSpeech", "format: ljspeech", "1 that are rejected", "pcm_s16le, 8000 Hz, 1 channel (2)", "1.0 s", "0-prep"]);
+    outcome.expect_words(&[
+        "LJSpeech",
+        "format: ljspeech",
+        "1 that are rejected",
+        "pcm_s16le, 8000 Hz, 1 channel (2)",
+        "1.0 s",
+        "0-prep",
+    ]);
     let recipe = fs::read_to_string(corpus.path("recipe.yaml")).unwrap();
     assert!(recipe.contains(r#"- {dir: "data of mine/LJSpeech-1.1", format: ljspeech}"#), "{recipe}");
     let before = recipe;
     init(&corpus, &["data of mine"]).expect_code(2).expect_words(&["recipe.yaml", "not overwritten"]);
     assert_eq!(fs::read_to_string(corpus.path("recipe.yaml")).unwrap(), before);
-    flowmill(corpus.folder.path(), &["run", "recipe.yaml", "--stop-stage", "0", "--set", "prep.split.fractions={}", "--set", "max_rejected=0.9"])
-        .expect_code(0)
-        .expect_rows(3, 2, 1);
+    flowmill(
+        corpus.folder.path(),
+        &["run", "recipe.yaml", "--stop-stage", "0", "--set", "prep.split.fractions={}", "--set", "max_rejected=0.9"],
+    )
+    .expect_code(0)
+    .expect_rows(3, 2, 1);
     // The folder itself too, without `init`.
     corpus.prepare("{dir: data of mine, format: ljspeech}", "max_rejected: 0.9").expect_code(0).expect_rows(3, 2, 1);
 }
@@ -42,16 +52,21 @@ fn every_family_has_a_recipe_that_is_valid_but_for_its_weights() {
     let mini = Mini::new();
     for family in ["cosyvoice2-flow", "sfm-flow", "step-audio-flow", "vall-e"] {
         let out = format!("{family}/recipe.yaml");
-        flowmill(mini.folder(), &["init", "data", "--family", family, "--out", &out])
-            .expect_code(0)
-            .expect_words(&[family, "12 with a transcript", "would run", "0-prep: would run"]);
+        flowmill(mini.folder(), &["init", "data", "--family", family, "--out", &out]).expect_code(0).expect_words(&[
+            family,
+            "12 with a transcript",
+            "would run",
+            "0-prep: would run",
+        ]);
         flowmill(mini.folder(), &["recipe", "check", &out]).expect_code(0);
         let recipe = fs::read_to_string(mini.path(&out)).unwrap();
         assert!(recipe.contains(&format!("family: {family}")) && !recipe.contains("base:"), "{recipe}");
         flowmill(mini.folder(), &["run", &out, "--stop-stage", "0"]).expect_code(0);
     }
     flowmill(mini.folder(), &["init", "data", "--family", "stable-diffusion", "--out", "x.yaml"]).expect_code(2);
-    flowmill(mini.folder(), &["init", "data", "--family", "none", "--out", "x.yaml"]).expect_code(2).expect_words(&["vall-e"]);
+    flowmill(mini.folder(), &["init", "data", "--family", "none", "--out", "x.yaml"])
+        .expect_code(2)
+        .expect_words(&["vall-e"]);
     assert!(!mini.path("x.yaml").exists());
 }
 
@@ -70,11 +85,16 @@ fn splits_of_the_data_and_folders_of_splits_are_kept() {
     }
     init(&corpus, &["kaldi", "--out", "kaldi.yaml"]).expect_code(0).expect_words(&["train (2)", "dev (2)"]);
     let recipe = fs::read_to_string(corpus.path("kaldi.yaml")).unwrap();
-    assert!(recipe.contains("split: {by: given}") && recipe.contains(r#"{dir: "kaldi/dev", format: kaldi, split: dev}"#), "{recipe}");
+    assert!(
+        recipe.contains("split: {by: given}") && recipe.contains(r#"{dir: "kaldi/dev", format: kaldi, split: dev}"#),
+        "{recipe}"
+    );
     init(&corpus, &["lines", "--out", "lines.yaml"]).expect_code(0).expect_words(&["en (6)", "test (2)"]);
     assert!(fs::read_to_string(corpus.path("lines.yaml")).unwrap().contains("split: {by: corpus}"));
     for name in ["kaldi", "lines"] {
-        flowmill(corpus.folder.path(), &["run", &format!("{name}.yaml"), "--stop-stage", "0"]).expect_code(0).expect_rows(6, 6, 0);
+        flowmill(corpus.folder.path(), &["run", &format!("{name}.yaml"), "--stop-stage", "0"])
+            .expect_code(0)
+            .expect_rows(6, 6, 0);
         assert!(corpus.path(&format!("exp/{name}/0-prep/dev/part-00000.parquet")).exists());
     }
 }

@@ -54,7 +54,9 @@ fn write_recipe(mini: &Mini, name: &str, data: &str, more: &str) {
 
 /// A column of lists by the ids of rows, of all shards of a folder.
 fn by_id(folder: &Path, column: &str) -> BTreeMap<String, Vec<f64>> {
-    let of = |shard: &PathBuf| parquet::texts(shard, "utt").into_iter().zip(parquet::lists(shard, column)).collect::<Vec<_>>();
+    let of = |shard: &PathBuf| {
+        parquet::texts(shard, "utt").into_iter().zip(parquet::lists(shard, column)).collect::<Vec<_>>()
+    };
     shards_of(folder).iter().flat_map(of).collect()
 }
 
@@ -113,6 +115,18 @@ fn own_shards_are_known_and_keep_their_splits() {
 fn columns_that_do_not_fit_the_model_are_refused_before_anything_runs() {
     let mini = cosyvoice(|_| {});
     write_recipe(&mini, "small", "shards", "");
+    let foreign = flowmill(
+        mini.folder(),
+        &[
+            "run",
+            "small.yaml",
+            "--set",
+            "prep.data=[{dir: shards, format: huggingface}]",
+            "--set",
+            "tokens.extractor={kind: packed, columns: [{name: speech_token, values: \"i64 [token]\", rate: 25}]}",
+        ],
+    );
+    foreign.expect_code(2).expect_words(&["tokens.extractor.kind", "format: shards"]);
     for (setting, words) in [
         ("train.model.vocab_size=4", &["vocab_size", "too small"][..]),
         ("train.model.spk_embed_dim=192", &["spk_embed_dim", "32 values"]),
@@ -155,6 +169,26 @@ fn rows_that_lack_a_column_or_do_not_fit_are_rejected_one_by_one() {
 }
 
 #[test]
+fn a_damaged_shard_is_one_rejection() {
+    let mini = cosyvoice(|_| {});
+    let first = mini.path("shards/parquet_000000000.tar");
+    let whole = fs::read(&first).unwrap();
+    fs::write(&first, &whole[..whole.len() / 2]).unwrap();
+    write_recipe(&mini, "cut", "shards", "max_rejected: 0.6\n");
+    flowmill(
+        mini.folder(),
+        &["run", "cut.yaml", "--stop-stage", "3", "--set", "prep.split={by: fraction, lists: null, fractions: {}}"],
+    )
+    .expect_code(0);
+    let rejected = parquet::texts(&mini.path("exp/cut/0-prep/rejected.parquet"), "id");
+    assert_eq!(rejected, ["shards/parquet_000000000.tar"]);
+    fs::remove_file(&first).unwrap();
+    let list = "prep.data=[{dir: shards/data.list, format: shards}]";
+    let outcome = flowmill(mini.folder(), &["run", "cut.yaml", "--set", list]).expect_code(2);
+    outcome.expect_words(&["prep.data", "1 of its 3", "parquet_000000000.tar"]);
+}
+
+#[test]
 fn a_mixture_takes_shards_without_an_index() {
     let mini = Mini::packed();
     let mut others = rows(&mini);
@@ -166,6 +200,9 @@ fn a_mixture_takes_shards_without_an_index() {
     fs::write(mini.path("foreign/data.list"), "parquet_000000000.tar\nfoo/parquet_000000001.parquet\n").unwrap();
     let mixture = "train.mixture=[{weight: 1}, {index: foreign/data.list, weight: 3}]";
     mini.run(&["--set", mixture]).expect_code(1).expect_words(&["2 of 12 rows rejected", "speech_token"]);
+    // A folder of splits is not a corpus.
+    let splits = "train.mixture=[{weight: 1}, {index: exp/mini/3-pack}]";
+    mini.run(&["--set", splits]).expect_code(2).expect_words(&["mixture[1].index", "3-pack"]);
     let kept = ["--set", mixture, "--set", "max_rejected=0.2"];
     // Too many tokens for the model are an error before anything runs.
     let small = ["--set", "train.model.vocab_size=4", "--set", "tokens.extractor.k=4"];
@@ -199,7 +236,9 @@ fn instructions_reach_the_shards() {
     let id = ids.split_whitespace().next().unwrap();
     fs::write(mini.path("data/instruct"), format!("{id} Speak slowly.<|endofprompt|>\n")).unwrap();
     let instructed = |folder: &Path| -> BTreeMap<String, String> {
-        let of = |shard: &PathBuf| parquet::texts(shard, "utt").into_iter().zip(parquet::texts(shard, "instruct")).collect::<Vec<_>>();
+        let of = |shard: &PathBuf| {
+            parquet::texts(shard, "utt").into_iter().zip(parquet::texts(shard, "instruct")).collect::<Vec<_>>()
+        };
         shards_of(folder).iter().flat_map(of).filter(|(_, text)| !text.is_empty()).collect()
     };
     let expected = BTreeMap::from([(id.to_owned(), "Speak slowly.<|endofprompt|>".to_owned())]);

@@ -124,12 +124,16 @@ pub fn cosyvoice_rows(shard: &Path) -> Vec<CosyVoiceRow> {
 pub fn write_cosyvoice(path: &Path, rows: &[CosyVoiceRow]) {
     use arrow::array::{ArrayRef, BinaryArray, ListArray, StringArray};
     use arrow::datatypes::Int64Type;
-    let texts = |of: fn(&CosyVoiceRow) -> &String| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
+    let texts =
+        |of: fn(&CosyVoiceRow) -> &String| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
     let doubles = |of: fn(&CosyVoiceRow) -> &Option<Vec<f64>>| -> ArrayRef {
-        let rows = rows.iter().map(|row| of(row).as_ref().map(|values| values.iter().map(|value| Some(*value)).collect::<Vec<_>>()));
+        let rows = rows
+            .iter()
+            .map(|row| of(row).as_ref().map(|values| values.iter().map(|value| Some(*value)).collect::<Vec<_>>()));
         Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(rows))
     };
-    let tokens = rows.iter().map(|row| row.speech_token.as_ref().map(|ids| ids.iter().map(|id| Some(*id)).collect::<Vec<_>>()));
+    let tokens =
+        rows.iter().map(|row| row.speech_token.as_ref().map(|ids| ids.iter().map(|id| Some(*id)).collect::<Vec<_>>()));
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("utt", texts(|row| &row.utt)),
         ("audio_data", Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| &row.audio_data)))),

@@ -24,6 +24,9 @@ pub struct Detected {
 /// The number of bytes of a file that are examined.
 const HEAD: u64 = 1 << 16;
 
+/// The number of Parquet and tar files that are opened.
+const MAX_SHARDS: usize = 3;
+
 /// The number of files and folders that are examined.
 const MAX_ENTRIES: usize = 5000;
 
@@ -159,9 +162,12 @@ pub fn detect(path: &Path) -> Option<Detected> {
 }
 
 impl Seen {
-    /// Returns the first Parquet or tar file, if it is a packed shard.
+    /// Returns a packed shard among the first Parquet or tar files, of which some may be damaged.
     fn shard(&self, folder: &Path) -> Option<&str> {
-        let first = |ending| self.ends(ending).filter(|file| packed::is_shard(&folder.join(file)));
+        let first = |ending: &'static str| {
+            let mut named = self.names.iter().filter(move |name| name.ends_with(ending)).take(MAX_SHARDS);
+            named.find(|file| packed::is_shard(&folder.join(file))).map(String::as_str)
+        };
         first(".parquet").or_else(|| first(".tar"))
     }
 
@@ -220,7 +226,9 @@ fn of_file(path: &Path, name: &str) -> Option<(&'static str, &'static str)> {
 
 /// Returns whether the first shard of a list is a packed one.
 fn lists_shards(list: &Path) -> bool {
-    let (Some(folder), Some(name)) = (list.parent(), list.file_name().and_then(|name| name.to_str())) else { return false };
+    let (Some(folder), Some(name)) = (list.parent(), list.file_name().and_then(|name| name.to_str())) else {
+        return false;
+    };
     let files = packed::files(folder, name).unwrap_or_default();
     files.first().is_some_and(|first| packed::is_shard(&folder.join(first)))
 }

@@ -140,7 +140,8 @@ impl Object {
     /// Gives a conversation, as ms-swift and others train audio models on it, the fields of a row: the recording is the only one of `audios` or
     /// of the parts of its messages, and the text what the assistant says, or else what the user says. The problem follows the place's name.
     pub(crate) fn of_conversation(mut self) -> Result<Self, String> {
-        let messages = ["messages", "conversations", "conversation"].iter().find_map(|name| self.0.get(*name)?.as_array());
+        let messages =
+            ["messages", "conversations", "conversation"].iter().find_map(|name| self.0.get(*name)?.as_array());
         if messages.is_none() && !self.0.contains_key("audios") {
             return Ok(self);
         }
@@ -159,7 +160,8 @@ impl Object {
         }
         if given(&self.0, names("text")).is_none() {
             let said = |role: &[&str]| {
-                let own = messages.iter().filter(|message| role.contains(&message.role.as_str()) && !message.text.is_empty());
+                let own =
+                    messages.iter().filter(|message| role.contains(&message.role.as_str()) && !message.text.is_empty());
                 own.last().map(|message| message.text.clone())
             };
             let response = self.0.get("response").and_then(Value::as_str).map(spoken).filter(|text| !text.is_empty());
@@ -264,7 +266,11 @@ impl Message {
 
 /// Returns a text without the tags that stand for media, such as `<audio>`.
 fn spoken(text: &str) -> String {
-    ["<audio>", "</audio>", "<video>", "<image>"].iter().fold(text.to_owned(), |text, tag| text.replace(tag, " ")).trim().to_owned()
+    ["<audio>", "</audio>", "<video>", "<image>"]
+        .iter()
+        .fold(text.to_owned(), |text, tag| text.replace(tag, " "))
+        .trim()
+        .to_owned()
 }
 
 /// Parses any JSON value, with `NaN` and `Infinity` read as null.

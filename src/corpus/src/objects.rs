@@ -131,7 +131,7 @@ impl<'a> RowReader<'a> {
             start,
             end: start.zip(fields.duration).map(|(start, duration)| start + duration),
             duration: fields.duration,
-            extra,
+            extra: extra.map(Box::new),
             place,
         })
     }
@@ -168,7 +168,7 @@ impl<'a> RowReader<'a> {
             start,
             end,
             duration: fields.duration.filter(|_| video.is_some()),
-            extra: Some(extra),
+            extra: Some(Box::new(extra)),
             place,
             id,
         })

@@ -245,7 +245,8 @@ pub(crate) fn read(
         Format::Lhotse => lhotse::read(root, &source.dir, &options),
         Format::Webdataset => {
             let shards = webdataset::shards(root, &source.dir)?;
-            let own: Vec<(&String, &String)> = shards.iter().filter_map(|shard| unpacked.get_key_value(shard)).collect();
+            let own: Vec<(&String, &String)> =
+                shards.iter().filter_map(|shard| unpacked.get_key_value(shard)).collect();
             let files = shards.iter().map(|shard| unpacked.get(shard).unwrap_or(shard).clone()).collect();
             let mut reading = webdataset::read_files(root, &source.dir, files, &options)?;
             unpack::reject_damaged(&mut reading, &own, root);

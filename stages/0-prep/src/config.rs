@@ -8,7 +8,9 @@ use flowmill_corpus::histories::HistoryOptions;
 use flowmill_corpus::list::Order;
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, fields, hints, histories, images, packed, webdataset};
+use flowmill_corpus::{
+    ColumnSpec, DType, Ids, Role, clips, codes, fields, hints, histories, images, packed, webdataset,
+};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -386,7 +388,8 @@ impl PrepConfig {
                 source.detected = detect::detect(&recipe.resolve(&source.dir));
             }
         }
-        let instructs: Vec<bool> = config.data.iter().map(|source| config.brings_instructions(source, recipe)).collect();
+        let instructs: Vec<bool> =
+            config.data.iter().map(|source| config.brings_instructions(source, recipe)).collect();
         config.data.iter_mut().zip(instructs).for_each(|(source, instructs)| source.instructs = instructs);
         match config.problem() {
             Some((key, message)) => Err(recipe.error(&format!("{SECTION}.{key}"), message)),
@@ -398,7 +401,9 @@ impl PrepConfig {
     fn brings_instructions(&self, source: &Source, recipe: &Recipe) -> bool {
         match self.format_of(source) {
             Format::Kaldi | Format::Auto => recipe.resolve(&source.dir).join(INSTRUCT).is_file(),
-            Format::Shards => packed::sample(recipe.dir(), &source.dir).is_ok_and(|sample| sample.columns.contains_key(INSTRUCT)),
+            Format::Shards => {
+                packed::sample(recipe.dir(), &source.dir).is_ok_and(|sample| sample.columns.contains_key(INSTRUCT))
+            }
             _ => false,
         }
     }

@@ -119,7 +119,13 @@ impl Format {
     pub(crate) fn has_fields(self) -> bool {
         matches!(
             self,
-            Self::Manifest | Self::List | Self::Shards | Self::HuggingFace | Self::Lhotse | Self::CommonVoice | Self::GigaSpeech
+            Self::Manifest
+                | Self::List
+                | Self::Shards
+                | Self::HuggingFace
+                | Self::Lhotse
+                | Self::CommonVoice
+                | Self::GigaSpeech
         )
     }
 

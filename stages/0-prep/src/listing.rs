@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use flowmill_corpus::{
-    CorpusError, clips, codes, corpora, folder, huggingface, images, kaldi, lhotse, list, ljspeech, manifest,
-    packed,
+    CorpusError, clips, codes, corpora, folder, huggingface, images, kaldi, lhotse, list, ljspeech, manifest, packed,
     webdataset,
 };
 use flowmill_runner::{PlanContext, StageError};

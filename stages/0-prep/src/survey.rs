@@ -72,8 +72,10 @@ pub fn survey(root: &Path, dir: &str) -> Result<Survey, String> {
     // Every format that is detected has a name of the recipe.
     let format = Format::of_name(detected.format).unwrap_or_default();
     let mut config = PrepConfig { format, ..PrepConfig::default() };
-    let below = |name: &str| if name.is_empty() { dir.to_owned() } else { format!("{}/{name}", dir.trim_end_matches('/')) };
-    config.data = sources.iter().map(|(name, split)| Source { split: split.clone(), ..Source::at(&below(name)) }).collect();
+    let below =
+        |name: &str| if name.is_empty() { dir.to_owned() } else { format!("{}/{name}", dir.trim_end_matches('/')) };
+    config.data =
+        sources.iter().map(|(name, split)| Source { split: split.clone(), ..Source::at(&below(name)) }).collect();
     let mut found = Survey { sources, format, what: detected.what.to_owned(), ..Survey::default() };
     // Compressed tar files are counted by the first of them.
     let scratch = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?;
@@ -81,13 +83,18 @@ pub fn survey(root: &Path, dir: &str) -> Result<Survey, String> {
         found.what += &format!(" (compressed; only the first of {all} tar files is counted)");
     }
     let none = Unpacked::new();
-    let readings = config.data.iter().map(|source| Ok((source, read(&config, source, &none, root).map_err(|e| e.to_string())?)));
+    let readings =
+        config.data.iter().map(|source| Ok((source, read(&config, source, &none, root).map_err(|e| e.to_string())?)));
     let readings = readings.collect::<Result<Vec<(&Source, Reading)>, String>>()?;
     found.count(&readings);
     if found.rows == 0 {
         let reasons: Vec<String> = found.reasons.iter().map(|(reason, count)| format!("{count}x {reason}")).collect();
         let (what, format) = (&found.what, format.name());
-        return Err(format!("{}: {what}, but `format: {format}` finds no usable row: {}", full.display(), reasons.join("; ")));
+        return Err(format!(
+            "{}: {what}, but `format: {format}` finds no usable row: {}",
+            full.display(),
+            reasons.join("; ")
+        ));
     }
     found.probe(&readings, root);
     Ok(found)
@@ -100,10 +107,12 @@ fn layout(full: &Path) -> Result<(Detected, Vec<(String, Option<String>)>), Stri
         return detect::detect(full).map(|found| (found, itself())).ok_or_else(|| unknown(full));
     }
     let children = children(full)?;
-    let parts: Vec<(&String, Detected)> = children.iter().filter_map(|name| Some((name, detect::detect(&full.join(name))?))).collect();
+    let parts: Vec<(&String, Detected)> =
+        children.iter().filter_map(|name| Some((name, detect::detect(&full.join(name))?))).collect();
     let corpora: Vec<&(&String, Detected)> = parts.iter().filter(|(_, found)| found.format != "folder").collect();
     let formats: BTreeSet<&str> = corpora.iter().map(|(_, found)| found.format).collect();
-    let named = || corpora.iter().map(|(name, found)| format!("{name} ({})", found.format)).collect::<Vec<_>>().join(", ");
+    let named =
+        || corpora.iter().map(|(name, found)| format!("{name} ({})", found.format)).collect::<Vec<_>>().join(", ");
     if formats.len() > 1 && !has_index(full) {
         return Err(format!("{} holds several corpora: {}. Name the folder of one", full.display(), named()));
     }
@@ -116,7 +125,10 @@ fn layout(full: &Path) -> Result<(Detected, Vec<(String, Option<String>)>), Stri
         }
         let splits: Vec<String> = corpora.iter().map(|(name, _)| usual_name(name).to_owned()).collect();
         let distinct: BTreeSet<&String> = splits.iter().collect();
-        if found.format != "kaldi" || distinct.len() < splits.len() || !splits.iter().any(|split| split == crate::TRAIN_SPLIT) {
+        if found.format != "kaldi"
+            || distinct.len() < splits.len()
+            || !splits.iter().any(|split| split == crate::TRAIN_SPLIT)
+        {
             return Err(format!("{} holds several corpora: {}. Name the folder of one", full.display(), named()));
         }
         let sources = corpora.iter().zip(splits).map(|((name, _), split)| ((*name).clone(), Some(split)));
@@ -155,7 +167,10 @@ fn children(full: &Path) -> Result<Vec<String>, String> {
         }
     }
     if files == 0 {
-        return Err(format!("the folder {} is empty: name the folder with the recordings or their index", full.display()));
+        return Err(format!(
+            "the folder {} is empty: name the folder with the recordings or their index",
+            full.display()
+        ));
     }
     names.sort_unstable();
     Ok(names)
@@ -225,7 +240,8 @@ impl Survey {
             }
             let bytes = place.read(root, &PipeLimits::default()).map_err(|error| error.to_string())?;
             let info = Decoder::builtin().probe_bytes(&bytes, row.wav).map_err(|error| error.to_string())?;
-            let channels = if info.channels == 1 { "1 channel".to_owned() } else { format!("{} channels", info.channels) };
+            let channels =
+                if info.channels == 1 { "1 channel".to_owned() } else { format!("{} channels", info.channels) };
             let whole = info.seconds();
             let seconds = row.end.unwrap_or(whole).min(whole) - row.start.unwrap_or(0.0);
             Ok((format!("{}, {} Hz, {channels}", info.codec, info.sample_rate), seconds.max(0.0)))

@@ -91,24 +91,24 @@ impl ForeignColumns {
     }
 
     /// Returns a row with its lengths, or its id and the reason why training cannot use it.
-    fn packed(
-        &self,
-        mut row: Row,
-        lengths: Option<Lengths>,
-        most: &mut Option<i64>,
-    ) -> Result<PackedRow, Rejected> {
+    fn packed(&self, mut row: Row, lengths: Option<Lengths>, most: &mut Option<i64>) -> Result<PackedRow, Rejected> {
         let id = row.id.clone();
         let fail = |reason: String| (id.clone(), reason);
         for column in &self.columns {
             let array = row.columns.get(&column.name);
-            if array.and_then(|array| array.values::<f32>().ok()).is_some_and(|values| values.iter().any(|v| !v.is_finite())) {
+            if array
+                .and_then(|array| array.values::<f32>().ok())
+                .is_some_and(|values| values.iter().any(|v| !v.is_finite()))
+            {
                 return Err(fail(format!("bad row in its shard: `{}` has a value that is not finite", column.name)));
             }
         }
         let (mut frames, mut seconds) = (0, 0.0);
         if let Some(bytes) = row.columns.remove(speech::AUDIO_DATA) {
             let bytes = bytes.value::<Vec<u8>>().map_err(|error| fail(error.to_string()))?;
-            let info = Decoder::builtin().probe_bytes(bytes, &id).map_err(|error| fail(format!("unreadable recording: {error}")))?;
+            let info = Decoder::builtin()
+                .probe_bytes(bytes, &id)
+                .map_err(|error| fail(format!("unreadable recording: {error}")))?;
             seconds = info.seconds();
             frames = self.mel.frames((seconds * f64::from(self.mel.sample_rate)).ceil() as usize);
         }

@@ -295,7 +295,11 @@ fn unusable(columns: &[ColumnSpec], row: &Row) -> Option<String> {
         let what = if not_finite() { "a value that is not finite" } else { "a negative token" };
         (not_finite() || negative()).then(|| format!("`{name}` has {what}"))
     };
-    columns.iter().filter(|column| column.required).find_map(problem).map(|problem| format!("bad row in its shard: {problem}"))
+    columns
+        .iter()
+        .filter(|column| column.required)
+        .find_map(problem)
+        .map(|problem| format!("bad row in its shard: {problem}"))
 }
 
 /// Returns the reason for a row that a table does not have.

@@ -73,8 +73,9 @@ impl Wanted {
             } else if let Some(column) = of_data.iter().find(|column| column.name == *name) {
                 wanted.add(column.clone(), Some(0));
             } else {
-                let (column, stage) =
-                    wanted.extracted(name, context)?.ok_or_else(|| no_such_column(recipe, name, &of_speech, &of_data))?;
+                let (column, stage) = wanted
+                    .extracted(name, context)?
+                    .ok_or_else(|| no_such_column(recipe, name, &of_speech, &of_data))?;
                 wanted.add(column, Some(stage));
             }
         }
@@ -138,7 +139,8 @@ impl Wanted {
     pub fn taken_from_shards(&self) -> Vec<ColumnSpec> {
         let of_stage = |(stage, known): (&u8, &Vec<ColumnSpec>)| {
             let own = self.given_by(*stage).into_iter();
-            own.map(|own| known.iter().find(|column| column.name == own.name).cloned().unwrap_or(own)).collect::<Vec<_>>()
+            own.map(|own| known.iter().find(|column| column.name == own.name).cloned().unwrap_or(own))
+                .collect::<Vec<_>>()
         };
         self.packed.iter().flat_map(of_stage).collect()
     }

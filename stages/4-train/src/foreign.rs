@@ -66,7 +66,8 @@ pub fn corpora(section: &TrainSection, recipe: &Recipe) -> Vec<ForeignCorpus> {
 impl ForeignCorpus {
     /// Returns the error about it.
     fn error(&self, recipe: &Recipe, problem: impl std::fmt::Display) -> RecipeError {
-        recipe.error(&format!("{SECTION}.mixture[{}].index", self.number), format!("{}: {problem}", self.path.display()))
+        recipe
+            .error(&format!("{SECTION}.mixture[{}].index", self.number), format!("{}: {problem}", self.path.display()))
     }
 
     /// Returns the shards, absolute.
@@ -92,7 +93,11 @@ impl ForeignCorpus {
         };
         if let Some(column) = read.iter().find(lacks) {
             let have: Vec<&str> = sample.columns.keys().map(String::as_str).collect();
-            let problem = format!("its shards have no column `{}`, which the model reads; they have {}", column.name, have.join(", "));
+            let problem = format!(
+                "its shards have no column `{}`, which the model reads; they have {}",
+                column.name,
+                have.join(", ")
+            );
             return Err(fail(problem));
         }
         let provided = provided(&sample, recipe).map_err(fail)?;
@@ -102,7 +107,9 @@ impl ForeignCorpus {
 
 /// Words the error of a model about columns, which are not those of stages here.
 fn of_shards(error: &KeyError) -> String {
-    let reason = ["stage 1 gives", "stage 2 gives"].iter().fold(error.reason.clone(), |reason, words| reason.replace(words, "its shards have"));
+    let reason = ["stage 1 gives", "stage 2 gives"]
+        .iter()
+        .fold(error.reason.clone(), |reason, words| reason.replace(words, "its shards have"));
     format!("{}: {reason}", error.key)
 }
 
@@ -158,7 +165,8 @@ pub fn shards(corpora: &[ForeignCorpus], section: &TrainSection, recipe: &Recipe
     let mut parts = Vec::new();
     for corpus in corpora {
         let sample = corpus.sample().map_err(StageError::other)?;
-        let tokens = sample.columns.get(SPEECH_TOKEN).filter(|_| columns.iter().any(|column| column.name == SPEECH_TOKEN));
+        let tokens =
+            sample.columns.get(SPEECH_TOKEN).filter(|_| columns.iter().any(|column| column.name == SPEECH_TOKEN));
         let tokens = tokens.map(|found| PackedColumn::of(&Column::tokens(SPEECH_TOKEN, 0, 0.0), found)).transpose();
         let token_rate = tokens.map_err(StageError::new)?.map(|tokens| tokens.rate);
         let foreign = ForeignColumns { columns: columns.clone(), mel: config.clone(), token_rate };

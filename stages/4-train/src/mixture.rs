@@ -45,12 +45,7 @@ pub struct Weighted {
 
 /// Returns the corpora in the entries; without entries, only the recipe's own. `own` is its index, `stage` the folder of this stage;
 /// `resolve` makes paths absolute.
-pub fn corpora(
-    entries: &[MixtureEntry],
-    own: &Path,
-    stage: &Path,
-    resolve: &dyn Fn(&str) -> PathBuf,
-) -> Vec<Weighted> {
+pub fn corpora(entries: &[MixtureEntry], own: &Path, stage: &Path, resolve: &dyn Fn(&str) -> PathBuf) -> Vec<Weighted> {
     if entries.is_empty() {
         return vec![Weighted { index: own.to_owned(), weight: 1.0 }];
     }
@@ -66,7 +61,12 @@ pub fn corpora(
 /// Returns whether a path is that of shards without an index: a file that is not JSON, or a folder with shards and no index.
 pub fn is_foreign(path: &Path) -> bool {
     if path.is_dir() {
-        return !path.join(INDEX).is_file() && packed::files(Path::new(""), &path.to_string_lossy()).is_ok();
+        // A folder of packed splits holds more than training data.
+        let has_index = |entry: std::fs::DirEntry| entry.path().join(INDEX).is_file();
+        let has_splits = std::fs::read_dir(path).is_ok_and(|entries| entries.filter_map(Result::ok).any(has_index));
+        return !path.join(INDEX).is_file()
+            && !has_splits
+            && packed::files(Path::new(""), &path.to_string_lossy()).is_ok();
     }
     path.is_file() && path.extension().is_none_or(|extension| extension != "json")
 }

@@ -47,7 +47,8 @@ pub fn check(section: &TrainSection, paths: &DataPaths) -> Result<(), StageError
     }
     if let Some(made) = paths.train.iter().find(|corpus| corpus.index != paths.own && !corpus.index.is_file()) {
         let index = made.index.display();
-        let problem = "a corpus of train.mixture has no index yet; `flowmill run RECIPE --stage train` makes it before it trains";
+        let problem =
+            "a corpus of train.mixture has no index yet; `flowmill run RECIPE --stage train` makes it before it trains";
         return Err(StageError::new(format!("{index} does not exist: {problem}")));
     }
     match (&paths.validation, &section.settings.validation_split) {

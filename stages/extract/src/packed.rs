@@ -24,7 +24,8 @@ pub(crate) fn columns(recipe: &Recipe, extractor: &Chosen) -> Result<Option<Pack
     for source in sources {
         let sample = match packed::sample(recipe.dir(), &source) {
             Ok(sample) => sample,
-            // Stage 0 reports sources that cannot be read, with their rows.
+            Err(error) if recipe.resolve(&source).exists() => return Err(recipe.error(DATA, error)),
+            // Stage 0 reports sources that are not there, if it runs.
             Err(_) => return Ok(None),
         };
         let wrong = |problem: String| recipe.error(DATA, format!("{source}: {problem}"));
@@ -33,7 +34,8 @@ pub(crate) fn columns(recipe: &Recipe, extractor: &Chosen) -> Result<Option<Pack
             None => (source, config),
             Some((first, merged)) => {
                 let config = together(merged, config).map_err(|(ours, theirs)| {
-                    let problem = format!("{source} has {theirs}, but {first} has {ours}: name sources with the same columns");
+                    let problem =
+                        format!("{source} has {theirs}, but {first} has {ours}: name sources with the same columns");
                     recipe.error(DATA, problem)
                 })?;
                 (first, config)
@@ -41,7 +43,9 @@ pub(crate) fn columns(recipe: &Recipe, extractor: &Chosen) -> Result<Option<Pack
         });
     }
     let Some((_, config)) = known else { return Ok(None) };
-    if recipe.sets("prep.speed_perturb") && recipe.value::<Vec<f64>>("prep.speed_perturb")?.is_some_and(|speeds| !speeds.is_empty()) {
+    if recipe.sets("prep.speed_perturb")
+        && recipe.value::<Vec<f64>>("prep.speed_perturb")?.is_some_and(|speeds| !speeds.is_empty())
+    {
         let problem = "copies at other speeds need columns of their own, but those of packed shards are taken as they are: leave it out, or read only \
                        the recordings (`format: huggingface` or `format: webdataset`)";
         return Err(recipe.error("prep.speed_perturb", problem));
@@ -54,7 +58,8 @@ fn of_sample(columns: &[Column], sample: &Sample) -> Result<Option<PackedConfig>
     let mut config = PackedConfig::default();
     for column in columns {
         let Some(found) = sample.columns.get(column.name()) else { return Ok(None) };
-        let own = PackedColumn::of(column, found).map_err(|problem| format!("its column `{}` {problem}", column.name()))?;
+        let own =
+            PackedColumn::of(column, found).map_err(|problem| format!("its column `{}` {problem}", column.name()))?;
         config.columns.push(own);
     }
     // The embedding of a row's speaker comes with that of the row.

@@ -92,9 +92,15 @@ impl Section {
             return Err(recipe.error(&format!("{key}.kind"), problem));
         }
         // Files that the recipe names come before the columns of shards.
-        if noise.is_none() && extractor.import().is_none() && let Some(packed) = packed::columns(recipe, &extractor)? {
+        if noise.is_none()
+            && extractor.import().is_none()
+            && let Some(packed) = packed::columns(recipe, &extractor)?
+        {
             extractor = Chosen::new(packed);
             own.device = DeviceName::Cpu;
+        } else if extractor.kind() == PACKED {
+            let reason = "is chosen by itself if all of prep.data are shards with the columns (`format: shards`), and they are not";
+            return Err(recipe.error(&format!("{key}.kind"), reason));
         }
         let section = Self { extractor, noise, own };
         section.check_noise::<S>(recipe)?;

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 pub use cell::ParquetCell;
 
-use crate::manifest::{Parsed, folder_of, name_below, split_by_name, taken};
+use crate::manifest::{Parsed, folder_of, joined_rows, name_below, split_by_name, taken};
 use crate::objects::RowReader;
 use crate::paths::{joined, prefix_of};
 use crate::reading::Candidate;
@@ -73,7 +73,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
     };
     let parsed: Vec<Parsed> = files.par_iter().map(read).collect::<Result<_, _>>()?;
     let reading = Reading { files: files.iter().map(|file| root.join(file)).collect(), ..Reading::default() };
-    Ok(taken(reading, parsed.into_iter().flatten().collect(), options))
+    Ok(taken(reading, joined_rows(parsed), options))
 }
 
 /// Reads the rows of a packed shard. Of its columns, only single values and those that the recipe names are read.

@@ -105,7 +105,8 @@ pub fn directory(root: &Path, dir: &str) -> String {
     let Ok(listing) = folder::list(root, dir) else { return dir.to_owned() };
     let mut folders = listing.audio.iter().map(|path| path.split_once('/').map(|(folder, _)| folder));
     let Some(Some(first)) = folders.next() else { return dir.to_owned() };
-    let is_only = folders.all(|folder| folder == Some(first)) && root.join(dir).join(first).join("metadata.csv").exists();
+    let is_only =
+        folders.all(|folder| folder == Some(first)) && root.join(dir).join(first).join("metadata.csv").exists();
     if is_only { joined(&prefix_of(dir), first) } else { dir.to_owned() }
 }
 

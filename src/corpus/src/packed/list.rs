@@ -40,7 +40,10 @@ fn below(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
     let found = found.filter(|file| file.is_utf8 && !file.is_hidden && !file.in_hidden && is_shard(&file.path));
     let mut found: Vec<String> = found.map(|file| joined(&prefix, &file.path)).collect();
     if found.is_empty() {
-        return Err(CorpusError::structure(&root.join(path), "contains no shard: no file that ends in .parquet or .tar"));
+        return Err(CorpusError::structure(
+            &root.join(path),
+            "contains no shard: no file that ends in .parquet or .tar",
+        ));
     }
     found.sort_unstable();
     Ok(found)
@@ -51,7 +54,8 @@ fn below(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
 fn of_list(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
     let full = root.join(path);
     let fail = |problem: String| CorpusError::structure(&full, problem);
-    let file = TextFile::open(root, path)?.ok_or_else(|| fail("does not exist; a list of shards is expected".into()))?;
+    let file =
+        TextFile::open(root, path)?.ok_or_else(|| fail("does not exist; a list of shards is expected".into()))?;
     let prefix = prefix_of(folder_of(path));
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for line in file.lines() {

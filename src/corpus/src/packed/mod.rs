@@ -21,9 +21,9 @@ pub use list::files;
 pub use sample::{Sample, SampledColumn, sample, sample_of};
 
 use crate::huggingface;
-use crate::manifest::{Parsed, name_below, split_by_name, taken};
+use crate::manifest::{Parsed, joined_rows, name_below, split_by_name, taken};
 use crate::shard::ShardReader;
-use crate::{CorpusError, ReadOptions, Reading, webdataset};
+use crate::{CorpusError, ReadOptions, Reading, Rejection, webdataset};
 
 /// The columns by which shards are distinguished from other tables with recordings.
 const COLUMNS: [&str; 5] = ["utt_embedding", "spk_embedding", "speech_token", "codes", "mel"];
@@ -57,7 +57,8 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
     let files = files(root, path)?;
     let (tables, tars): (Vec<&String>, Vec<&String>) = files.par_iter().partition(|file| is_parquet(&root.join(file)));
     if let (Some(table), Some(tar)) = (tables.first(), tars.first()) {
-        let problem = format!("has Parquet shards such as {table} and tar shards such as {tar}; name them as two sources");
+        let problem =
+            format!("has Parquet shards such as {table} and tar shards such as {tar}; name them as two sources");
         return Err(CorpusError::structure(&root.join(path), problem));
     }
     if !tars.is_empty() {
@@ -69,7 +70,17 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
         split_by_name(&mut rows, name);
         Ok(rows)
     };
-    let parsed: Vec<Parsed> = files.par_iter().map(read).collect::<Result<_, _>>()?;
+    let parsed: Vec<Result<Parsed, CorpusError>> = files.par_iter().map(read).collect();
+    let is_good = parsed.iter().any(Result::is_ok);
+    let of_file = |(file, parsed): (&String, Result<Parsed, CorpusError>)| match parsed {
+        // One damaged shard among others is a rejection of its own.
+        Err(error) if is_good && !error.is_of_machine() => {
+            let reason = format!("damaged shard: {}", error.below(root));
+            Ok(vec![Err(Rejection { id: file.clone(), reason })])
+        }
+        parsed => parsed,
+    };
+    let parsed: Vec<Parsed> = files.iter().zip(parsed).map(of_file).collect::<Result<_, _>>()?;
     let reading = Reading { files: files.iter().map(|file| root.join(file)).collect(), ..Reading::default() };
-    Ok(taken(reading, parsed.into_iter().flatten().collect(), options))
+    Ok(taken(reading, joined_rows(parsed), options))
 }

@@ -71,22 +71,31 @@ impl SampledColumn {
 /// Samples the shards that a path names.
 ///
 /// # Errors
-/// [`CorpusError::Structure`] if there is no shard or a sampled one is damaged; [`CorpusError::Io`] and [`CorpusError::Shard`].
+/// [`CorpusError::Structure`] if there is no shard; [`CorpusError`] if all that were chosen are damaged.
 pub fn sample(root: &Path, path: &str) -> Result<Sample, CorpusError> {
     let files = files(root, path)?;
     let last = files.len() - 1;
     let mut chosen: Vec<usize> = (0..FILES).map(|at| at * last / (FILES - 1)).collect();
     chosen.dedup();
-    let mut whole: Option<Sample> = None;
+    let (mut whole, mut damage): (Option<Sample>, Option<CorpusError>) = (None, None);
     for at in chosen {
-        let of_file = sample_of(&root.join(&files[at]), ROWS)?;
+        let of_file = match sample_of(&root.join(&files[at]), ROWS) {
+            Ok(of_file) => of_file,
+            Err(error) => {
+                damage = Some(error);
+                continue;
+            }
+        };
         // A shard whose rows were all left out says nothing.
         if of_file.rows == 0 {
             continue;
         }
         whole = Some(whole.map_or(of_file.clone(), |whole| whole.merged(of_file)));
     }
-    Ok(Sample { shards: files.len(), ..whole.unwrap_or_default() })
+    match (whole, damage) {
+        (None, Some(error)) => Err(error),
+        (whole, _) => Ok(Sample { shards: files.len(), ..whole.unwrap_or_default() }),
+    }
 }
 
 /// Samples the first rows of a shard.

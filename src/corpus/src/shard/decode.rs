@@ -23,7 +23,10 @@ pub(super) fn check(schema: &arrow::datatypes::Schema, columns: &[ColumnSpec]) -
             other if column.axes.is_empty() => Some(other),
             _ => None,
         };
-        if element.and_then(dtype).is_none_or(|found| !found.widens_to(column.dtype) && !is_rounded(found, column.dtype)) {
+        if element
+            .and_then(dtype)
+            .is_none_or(|found| !found.widens_to(column.dtype) && !is_rounded(found, column.dtype))
+        {
             let list = if column.axes.is_empty() { "" } else { "lists of " };
             let (name, wanted, found) = (&column.name, column.dtype, field.data_type());
             return Err(format!("column `{name}` has the type {found}, expected {list}{wanted}"));

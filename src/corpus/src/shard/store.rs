@@ -219,7 +219,8 @@ impl Shards {
             let (start, end) = (self.starts[shard], self.starts[shard + 1]);
             let count = rest.partition_point(|&item| item < end);
             let kept = &self.index.shards[shard].kept;
-            let row = |item: &u32| kept.get((item - start) as usize).map_or((item - start) as usize, |row| *row as usize);
+            let row =
+                |item: &u32| kept.get((item - start) as usize).map_or((item - start) as usize, |row| *row as usize);
             let local: Vec<usize> = rest[..count].iter().map(row).collect();
             rows.extend(self.reader(shard)?.fetch(&local, &self.columns)?.into_iter().map(Arc::new));
             rest = &rest[count..];

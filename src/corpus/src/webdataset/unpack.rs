@@ -38,7 +38,11 @@ pub fn unpack(shard: &Path, to: &Path, goes_on: &dyn Fn() -> bool) -> Result<Opt
             Ok(0) => return Ok(None),
             Ok(count) => count,
             Err(e) if flowmill_audio::is_of_machine(&e) => return Err(CorpusError::io("read", shard, e)),
-            Err(e) => return Ok(Some(format!("is not gzip, or is truncated or damaged, after {done} bytes of its content: {e}"))),
+            Err(e) => {
+                return Ok(Some(format!(
+                    "is not gzip, or is truncated or damaged, after {done} bytes of its content: {e}"
+                )));
+            }
         };
         out.write_all(&piece[..count]).map_err(|e| CorpusError::io("write", to, e))?;
         done += count as u64;

@@ -53,7 +53,11 @@ impl PackedColumn {
             || (found.dtype == flowmill_corpus::DType::F64 && spec.dtype == flowmill_corpus::DType::F32);
         if !is_type || found.sizes.len() != spec.axes.len() {
             let (dtype, axes) = (found.dtype, found.sizes.len());
-            return Err(format!("has values of type {dtype} with {axes} axes, expected {} {}", spec.dtype, spec.shape_text()));
+            return Err(format!(
+                "has values of type {dtype} with {axes} axes, expected {} {}",
+                spec.dtype,
+                spec.shape_text()
+            ));
         }
         for (axis, size) in spec.axes.iter_mut().zip(&found.sizes).filter(|(axis, _)| axis.size.is_some()) {
             axis.size = Some(size.ok_or_else(|| format!("has rows of different sizes along `{}`", axis.name))?);

@@ -26,7 +26,7 @@ pub(super) fn check<K: Kind>(settings: &TrainSettings<TokenToMelFamily<K>>, colu
             );
             return Err(KeyError::new("train.token_embedding", reason));
         }
-        check_tokens::<K>(&flow, vocabulary, at_least, rate)?;
+        check_tokens::<K>(&flow, extractor, vocabulary, at_least, rate)?;
         if let Some(Provided::Mel { config, .. }) = mel {
             check_ratio(flow.token_mel_ratio, rate, config).or_else(|reason| refuse("token_mel_ratio", reason))?;
         }
@@ -67,7 +67,13 @@ fn check_ratio(ratio: usize, token_rate: f64, mel: &MelConfig) -> Result<(), Str
 }
 
 /// Compares the tokens of stage 2, by their number and rate, with those that the model accepts. With `at_least` there may be more of them.
-fn check_tokens<K: Kind>(flow: &FlowConfig, vocabulary: usize, at_least: bool, rate: f64) -> Result<(), KeyError> {
+fn check_tokens<K: Kind>(
+    flow: &FlowConfig,
+    extractor: &str,
+    vocabulary: usize,
+    at_least: bool,
+    rate: f64,
+) -> Result<(), KeyError> {
     let mixed = is_mixed_rate(rate);
     let Some(codebook) = &flow.dual_codebook else {
         if mixed {
@@ -83,7 +89,7 @@ fn check_tokens<K: Kind>(flow: &FlowConfig, vocabulary: usize, at_least: bool, r
     };
     if !mixed {
         let reason = format!(
-            "this family needs two codebooks in one sequence, {MIXED_RATE:.1} tokens per second, but this extractor gives \
+            "this family needs two codebooks in one sequence, {MIXED_RATE:.1} tokens per second, but `{extractor}` gives \
              {rate:.1}: use one of two codebooks, such as dual-kmeans"
         );
         return Err(KeyError::new("tokens.extractor.kind", reason));

@@ -24,13 +24,19 @@ pub fn run(arguments: &InitArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let recipe = arguments.out.clone().unwrap_or_else(|| PathBuf::from("recipe.yaml"));
     let recipe = if recipe.is_dir() { recipe.join("recipe.yaml") } else { recipe };
     if fs::symlink_metadata(&recipe).is_ok() {
-        let problem = format!("{} is there already and is not overwritten; name another file with --out", recipe.display());
+        let problem =
+            format!("{} is there already and is not overwritten; name another file with --out", recipe.display());
         return Err(Failure::usage(problem));
     }
     let family = families.find(arguments.family.as_deref()).map_err(Failure::usage)?;
     if family.recipes().is_empty() {
-        let known: Vec<&str> = families.families().filter(|family| !family.recipes().is_empty()).map(|family| family.name()).collect();
-        return Err(Failure::usage(format!("there is no recipe of {} to begin with; there are {}", family.name(), known.join(", "))));
+        let known: Vec<&str> =
+            families.families().filter(|family| !family.recipes().is_empty()).map(|family| family.name()).collect();
+        return Err(Failure::usage(format!(
+            "there is no recipe of {} to begin with; there are {}",
+            family.name(),
+            known.join(", ")
+        )));
     }
     let dir = arguments.dir.to_str().ok_or_else(|| Failure::usage("the path is not UTF-8"))?;
     let found = survey(Path::new(""), dir).map_err(Failure::usage)?;
@@ -39,7 +45,8 @@ pub fn run(arguments: &InitArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let made = text::Made { name: &text::name_of(&arguments.dir), data: &data, survey: &found };
     let text = made.recipe(family.recipes());
     if let Some(folder) = recipe.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|error| Failure::usage(format!("cannot create {}: {error}", folder.display())))?;
+        fs::create_dir_all(folder)
+            .map_err(|error| Failure::usage(format!("cannot create {}: {error}", folder.display())))?;
     }
     write(&recipe, text.as_bytes()).map_err(Failure::Failed)?;
     writeln!(out, "{:<12} {} (family {}, at its published setting)", "recipe", recipe.display(), family.name())?;
@@ -53,7 +60,8 @@ fn tell(dir: &Path, found: &Survey, out: &mut dyn Write) -> Result<(), Failure> 
     let rejected = if found.rejected == 0 {
         String::new()
     } else {
-        let reasons: Vec<String> = found.reasons.iter().map(|(reason, count)| format!("{}x {reason}", human::count(*count))).collect();
+        let reasons: Vec<String> =
+            found.reasons.iter().map(|(reason, count)| format!("{}x {reason}", human::count(*count))).collect();
         format!(", and {} that are rejected ({})", human::count(found.rejected), reasons.join(", "))
     };
     line("rows", format!("{}{rejected}; {} with a transcript", human::count(found.rows), human::count(found.texts)))?;
@@ -113,7 +121,9 @@ fn what_would_run(path: &Path, out: &mut dyn Write) -> Result<(), Failure> {
         Ok(resolved) => resolved,
         Err(problem) => return Ok(lacks(out, &problem)?),
     };
-    for weights in weights::named_in(&resolved, recipe.dir()).iter().filter(|weights| weights.size.is_none() && !weights.random) {
+    for weights in
+        weights::named_in(&resolved, recipe.dir()).iter().filter(|weights| weights.size.is_none() && !weights.random)
+    {
         writeln!(out, "{:<12} {} names {}, which is not there", "to do", weights.key, weights.path.display())?;
     }
     let options = RunOptions {
