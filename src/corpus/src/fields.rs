@@ -160,9 +160,8 @@ impl Object {
         }
         if given(&self.0, names("text")).is_none() {
             let said = |role: &[&str]| {
-                let own =
-                    messages.iter().filter(|message| role.contains(&message.role.as_str()) && !message.text.is_empty());
-                own.last().map(|message| message.text.clone())
+                let is_own = |message: &&Message| role.contains(&message.role.as_str()) && !message.text.is_empty();
+                messages.iter().rev().find(is_own).map(|message| message.text.clone())
             };
             let response = self.0.get("response").and_then(Value::as_str).map(spoken).filter(|text| !text.is_empty());
             let text = said(&["assistant", "gpt"]).or(response).or_else(|| said(&["user", "human"]));

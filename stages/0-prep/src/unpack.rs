@@ -4,7 +4,7 @@
 //! The tar files are results of the stage, `unpacked/SOURCE/SHARD/NAME.tar`, and need as much disk as the recordings.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flowmill_corpus::{Reading, Rejection, webdataset};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
@@ -62,7 +62,7 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Phase {
     Phase::new("decompressing", compressed(config, context.recipe_dir()).into_iter().map(part).collect())
 }
 
-fn unpack(work: &PartWork, from: &PathBuf, shard: &str, output: &str) -> Result<PartReport, StageError> {
+fn unpack(work: &PartWork, from: &Path, shard: &str, output: &str) -> Result<PartReport, StageError> {
     let to = work.output(output)?;
     let damage = webdataset::unpack(from, &to, &|| !work.interrupted()).map_err(StageError::other)?;
     if work.interrupted() {

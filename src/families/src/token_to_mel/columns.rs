@@ -95,7 +95,8 @@ fn check_tokens<K: Kind>(
         return Err(KeyError::new("tokens.extractor.kind", reason));
     }
     let known = codebook.mixed_vocabulary();
-    if if at_least { vocabulary > known } else { vocabulary != known } {
+    let differs = if at_least { vocabulary > known } else { vocabulary != known };
+    if differs {
         let (first, second, sum) = (codebook.linguistic, codebook.semantic, codebook.mixed_vocabulary());
         let reason =
             format!("{first} and vq06_size {second} make {sum} different tokens, but stage 2 gives {vocabulary}");
