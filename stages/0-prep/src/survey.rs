@@ -1,5 +1,6 @@
 //! A look at a folder of data: what it is, and what its rows are, before there is a recipe.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -21,12 +22,15 @@ const PROBED: usize = 64;
 /// The number of reasons of rejections that are kept.
 const REASONS: usize = 5;
 
+/// A source below a folder: its path there, and its split if it is one of several.
+pub type Part = (String, Option<String>);
+
 /// What a folder or file holds.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
     /// The sources that `prep.data` has to name: their paths below the folder (empty for the folder itself), and their splits if these are
     /// folders of their own.
-    pub sources: Vec<(String, Option<String>)>,
+    pub sources: Vec<Part>,
     /// The format.
     pub format: Format,
     /// The words of the detection.
@@ -101,7 +105,7 @@ pub fn survey(root: &Path, dir: &str) -> Result<Survey, String> {
 }
 
 /// Returns the layout of a folder, and the folders in it that are sources.
-fn layout(full: &Path) -> Result<(Detected, Vec<(String, Option<String>)>), String> {
+fn layout(full: &Path) -> Result<(Detected, Vec<Part>), String> {
     let itself = || vec![(String::new(), None)];
     if full.is_file() {
         return detect::detect(full).map(|found| (found, itself())).ok_or_else(|| unknown(full));
@@ -223,7 +227,7 @@ impl Survey {
         }
         self.groups = groups.len() as u64;
         self.reasons = reasons.into_iter().collect();
-        self.reasons.sort_by(|a, b| b.1.cmp(&a.1));
+        self.reasons.sort_by_key(|(_, count)| Reverse(*count));
         self.reasons.truncate(REASONS);
     }
 

@@ -70,7 +70,7 @@ fn tell(dir: &Path, found: &Survey, out: &mut dyn Write) -> Result<(), Failure> 
     line("speakers", format!("{} speakers or other groups", human::count(found.groups)))?;
     let counted = |counts: &std::collections::BTreeMap<String, u64>| {
         let mut counts: Vec<(&String, &u64)> = counts.iter().collect();
-        counts.sort_by(|a, b| b.1.cmp(a.1));
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
         let more = counts.len().saturating_sub(NAMED);
         let named = counts.iter().take(NAMED).map(|(name, count)| format!("{name} ({})", human::count(**count)));
         let named = named.collect::<Vec<_>>().join(", ");
