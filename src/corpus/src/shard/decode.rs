@@ -23,10 +23,7 @@ pub(super) fn check(schema: &arrow::datatypes::Schema, columns: &[ColumnSpec]) -
             other if column.axes.is_empty() => Some(other),
             _ => None,
         };
-        if element
-            .and_then(dtype)
-            .is_none_or(|found| !found.widens_to(column.dtype) && !is_rounded(found, column.dtype))
-        {
+        if element.and_then(dtype).is_none_or(|found| !found.widens_to(column.dtype) && !is_rounded(found, column)) {
             let list = if column.axes.is_empty() { "" } else { "lists of " };
             let (name, wanted, found) = (&column.name, column.dtype, field.data_type());
             return Err(format!("column `{name}` has the type {found}, expected {list}{wanted}"));
@@ -52,10 +49,10 @@ pub(super) fn check(schema: &arrow::datatypes::Schema, columns: &[ColumnSpec]) -
     Ok(())
 }
 
-/// Returns whether values of a type are rounded to the wanted one: other programs write embeddings, which networks compute in single
+/// Returns whether lists of a type are rounded to that of a column: other programs write embeddings, which networks compute in single
 /// precision, as lists of doubles.
-fn is_rounded(found: DType, wanted: DType) -> bool {
-    found == DType::F64 && wanted == DType::F32
+fn is_rounded(found: DType, column: &ColumnSpec) -> bool {
+    found == DType::F64 && column.dtype == DType::F32 && !column.axes.is_empty()
 }
 
 /// A column of a batch with the sizes of its axes.
@@ -113,7 +110,7 @@ impl Values<'_> {
         }
         let data = elements_of(&elements).ok_or_else(|| format!("has the type {}", elements.data_type()))?;
         let array = Array::from_data(shape, data).map_err(|error| error.to_string())?;
-        let array = match is_rounded(array.dtype(), self.column.dtype) {
+        let array = match is_rounded(array.dtype(), self.column) {
             true => array.to_single().ok_or("has a value beyond single precision")?,
             false => array.widened(self.column.dtype).map_err(|error| error.to_string())?,
         };
