@@ -213,7 +213,8 @@ fn one_utterance_that_is_wrong_in_three_files_is_one_rejection() {
     corpus.write("k/utt2spk", "good s\nu s\nu t\nv s\nv s\n");
     corpus.write("k/instruct", "good You are a helpful assistant.<|endofprompt|>\n");
     let outcome = corpus.prepare("k", "max_rejected: 0.6").expect_code(0);
-    outcome.expect_rows(4, 2, 2).expect_words(&["instruct"]);
+    outcome.expect_rows(4, 2, 2);
+    assert_eq!(parquet::texts(&corpus.path("exp/c/0-prep/train/columns-00000.parquet"), "instruct").len(), 1);
     corpus.expect_rejected("u", "contradiction", &[]);
     corpus.expect_rejected("v", "repeated id", &[]);
 }

@@ -103,9 +103,9 @@ fn truncated_recordings_are_kept_and_named() {
 fn a_parquet_shard_that_is_called_tar_is_known_for_what_it_is() {
     let mini = Mini::packed();
     fs::copy(mini.exp("3-pack/train/shard-00000.parquet"), mini.path("parquet_000000000.tar")).unwrap();
-    prepared(&mini, "parquet_000000000.tar", &[]).expect_code(1).expect_words(&["Parquet", "import"]);
-    let mixture = "train.mixture=[{weight: 1}, {index: parquet_000000000.tar}]";
-    mini.run(&["--set", mixture]).expect_code(1).expect_words(&["Parquet", "index.json"]);
+    prepared(&mini, "parquet_000000000.tar", &[]).expect_code(0).expect_rows(4, 4, 0);
+    let told = prepared(&mini, "[{dir: parquet_000000000.tar, format: webdataset}]", &[]).expect_code(1);
+    told.expect_words(&["Parquet", "format: shards"]);
 }
 
 #[test]

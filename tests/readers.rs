@@ -376,8 +376,11 @@ fn a_source_of_another_layout_is_told_what_it_seems_to_be() {
     corpus.prepare("{dir: cv, format: folder}", "").expect_code(0).expect_words(&["Common Voice"]);
     corpus.write("m.jsonl", "{}\n");
     corpus.prepare("m.jsonl", "").expect_code(1).expect_words(&["format: manifest", "rejected.parquet"]);
+    // One folder too high, but not if another could be meant.
     corpus.write("lj/LJSpeech-1.1/wavs/a.wav", wav());
     corpus.write("lj/LJSpeech-1.1/metadata.csv", "a|words\n");
+    corpus.prepare("{dir: lj, format: ljspeech}", "").expect_code(0).expect_rows(1, 1, 0);
+    corpus.write("lj/other/b.wav", wav());
     corpus
         .prepare("{dir: lj, format: ljspeech}", "")
         .expect_code(1)
@@ -422,4 +425,33 @@ fn lines_of_metadata_that_are_parted_otherwise_count_once() {
         .prepare("{dir: lj, format: ljspeech}", "max_rejected: 0.9")
         .expect_error("rejected", 1)
         .expect_words(&["all 4 rows", "iconv -f UTF-16LE"]);
+}
+
+#[test]
+fn conversations_of_audio_models_are_rows() {
+    let corpus = Corpus::new();
+    for name in ["a b", "c", "d"] {
+        corpus.write(&format!("swift/wavs/{name}.wav"), wav());
+    }
+    let line = |audios: &str, said: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"system\", \"content\": \"You are.\"}}, {{\"role\": \"user\", \"content\": \"<audio>What is said?\"}}, \
+             {{\"role\": \"assistant\", \"content\": \"{said}\"}}], \"audios\": {audios}}}\r\n"
+        )
+    };
+    let lines = [
+        "\u{feff}".to_owned() + &line("[\"wavs/a b.wav\"]", "One."),
+        line("\"wavs/c.wav\"", "Two."),
+        line("[\"wavs/a b.wav\", \"wavs/c.wav\"]", "Three."),
+        line("[]", "Four."),
+        line("[\"wavs/gone.wav\"]", "Five."),
+    ];
+    corpus.write("swift/train.jsonl", lines.concat());
+    corpus.prepare("swift/train.jsonl", "max_rejected: 0.9").expect_code(0).expect_rows(5, 2, 3);
+    let texts: Vec<String> = corpus.rows("text").into_values().collect();
+    assert_eq!(texts, ["One.", "Two."]);
+    let reasons: Vec<String> = corpus.rejected().into_iter().map(|(_, reason)| reason).collect();
+    for words in ["2 recordings in `audios`", "names no recording", "gone.wav"] {
+        assert_eq!(reasons.iter().filter(|reason| reason.contains(words)).count(), 1, "{words}: {reasons:?}");
+    }
 }

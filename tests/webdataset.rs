@@ -152,12 +152,47 @@ fn hostile_and_damaged_shards_are_rejected_row_by_row() {
 fn what_cannot_be_a_source_is_said_before_anything_runs() {
     let mini = Mini::new();
     fs::create_dir(mini.path("shards")).unwrap();
-    fs::write(mini.path("shards/a.tar.gz"), b"\x1f\x8b").unwrap();
+    fs::write(mini.path("shards/a.tar.bz2"), b"BZh").unwrap();
     let check = |data: &str| mini.run(&["--set", &format!("prep.data={data}"), "--dry-run"]).expect_code(2);
     check("shards/b-{0..3}.tar").expect_words(&["prep.data", "4 of its 4", "shards/b-0.tar"]);
-    check("[{dir: shards, format: webdataset}]").expect_words(&["prep.data", "a.tar.gz", "gunzip"]);
+    check("[{dir: shards, format: webdataset}]").expect_words(&["prep.data", "a.tar.bz2", "bunzip2"]);
     check("[{dir: data, ids: shard}]").expect_words(&["prep.data", "`ids`", "`format: webdataset`"]);
     let outcome = mini.run(&["--set", "pack.format=webdatasets", "--dry-run"]).expect_code(2);
     outcome.expect_words(&["pack.format", "webdataset"]);
     let _: Value = mini.status();
+}
+
+/// A file as `gzip` writes it.
+fn gzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn compressed_shards_are_decompressed_once_and_give_the_same_rows() {
+    let plain = Mini::finished();
+    let mini = Mini::new();
+    shards(&mini);
+    for number in 0..3 {
+        let tar = mini.path(&format!("shards/s-{number:03}.tar"));
+        let name = ["s 000.tar.gz", "s-001.tgz", "deep/s-002.tar.gz"][number];
+        fs::create_dir_all(mini.path("shards/deep")).unwrap();
+        fs::write(mini.path("shards").join(name), gzipped(&fs::read(&tar).unwrap())).unwrap();
+        fs::remove_file(tar).unwrap();
+    }
+    mini.run(&["--set", "prep.data=shards"]).expect_code(0).expect_words(&["WebDataset"]);
+    assert_eq!(fs::read(plain.exp(MODEL)).unwrap(), fs::read(mini.exp(MODEL)).unwrap(), "the same model, bit for bit");
+    let wavs = parquet::texts(&mini.exp("0-prep/train/part-00000.parquet"), "wav");
+    assert!(wavs.iter().all(|wav| wav.starts_with("exp/mini/0-prep/unpacked/0/0000")), "{wavs:?}");
+    mini.run(&["--set", "prep.data=shards"]).expect_code(0).expect_up_to_date();
+    // What comes before damage is read, and the damage is a rejection.
+    let whole = fs::read(mini.path("shards/s-001.tgz")).unwrap();
+    fs::write(mini.path("shards/s-001.tgz"), &whole[..whole.len() * 2 / 3]).unwrap();
+    let damaged = ["--set", "prep.data=shards", "--set", "max_rejected=0.9", "--stop-stage", "0"];
+    mini.run(&damaged).expect_code(0);
+    let reasons = rejected(mini.exp("0-prep"));
+    assert!(reasons["shards/s-001.tgz"].contains("damaged"), "{reasons:?}");
+    let rows = parquet::texts(&mini.exp("0-prep/train/part-00000.parquet"), "utt").len();
+    assert!(rows > 0);
 }

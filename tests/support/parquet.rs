@@ -85,3 +85,72 @@ pub fn binary_lists(path: &Path, name: &str) -> Vec<Vec<Vec<u8>>> {
     };
     read(path).into_iter().flat_map(of_batch).collect()
 }
+
+/// A row of a shard as CosyVoice packs it.
+#[derive(Clone)]
+pub struct CosyVoiceRow {
+    pub utt: String,
+    pub audio_data: Vec<u8>,
+    pub wav: String,
+    pub text: String,
+    pub spk: String,
+    pub utt_embedding: Option<Vec<f64>>,
+    pub spk_embedding: Option<Vec<f64>>,
+    pub speech_token: Option<Vec<i64>>,
+    pub instruct: Option<String>,
+}
+
+/// The rows of a shard of stage 3 as CosyVoice would have packed them.
+pub fn cosyvoice_rows(shard: &Path) -> Vec<CosyVoiceRow> {
+    let [utt, wav, text, spk] = ["utt", "wav", "text", "spk"].map(|name| texts(shard, name));
+    let [own, speaker, tokens] = ["utt_embedding", "spk_embedding", "speech_token"].map(|name| lists(shard, name));
+    let audio = binaries(shard, "audio_data");
+    (0..utt.len())
+        .map(|at| CosyVoiceRow {
+            utt: utt[at].clone(),
+            audio_data: audio[at].clone(),
+            wav: wav[at].clone(),
+            text: text[at].clone(),
+            spk: spk[at].clone(),
+            utt_embedding: Some(own[at].clone()),
+            spk_embedding: Some(speaker[at].clone()),
+            speech_token: Some(tokens[at].iter().map(|token| *token as i64).collect()),
+            instruct: None,
+        })
+        .collect()
+}
+
+/// Writes a shard with the columns and types that `DataFrame.to_parquet` gives CosyVoice's rows: lists of doubles and of 64-bit integers.
+pub fn write_cosyvoice(path: &Path, rows: &[CosyVoiceRow]) {
+    use arrow::array::{ArrayRef, BinaryArray, ListArray, StringArray};
+    use arrow::datatypes::Int64Type;
+    let texts =
+        |of: fn(&CosyVoiceRow) -> &String| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(of))) };
+    let doubles = |of: fn(&CosyVoiceRow) -> &Option<Vec<f64>>| -> ArrayRef {
+        let rows = rows
+            .iter()
+            .map(|row| of(row).as_ref().map(|values| values.iter().map(|value| Some(*value)).collect::<Vec<_>>()));
+        Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(rows))
+    };
+    let tokens =
+        rows.iter().map(|row| row.speech_token.as_ref().map(|ids| ids.iter().map(|id| Some(*id)).collect::<Vec<_>>()));
+    let mut columns: Vec<(&str, ArrayRef)> = vec![
+        ("utt", texts(|row| &row.utt)),
+        ("audio_data", Arc::new(BinaryArray::from_iter_values(rows.iter().map(|row| &row.audio_data)))),
+        ("wav", texts(|row| &row.wav)),
+        ("text", texts(|row| &row.text)),
+        ("spk", texts(|row| &row.spk)),
+        ("utt_embedding", doubles(|row| &row.utt_embedding)),
+        ("spk_embedding", doubles(|row| &row.spk_embedding)),
+        ("speech_token", Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(tokens))),
+    ];
+    if rows.iter().any(|row| row.instruct.is_some()) {
+        columns.push(("instruct", Arc::new(StringArray::from_iter(rows.iter().map(|row| row.instruct.clone())))));
+    }
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = File::create(path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}

@@ -74,6 +74,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(RunArgs),
+    Init(InitArgs),
     RunPart(RunPartArgs),
     Parts(PartsArgs),
     Train(TrainArgs),
@@ -214,6 +215,34 @@ pub enum ExecutorName {
     Local,
     /// As jobs of Slurm, which this command submits and follows
     Slurm,
+}
+
+/// Says what a folder of data is, and writes a recipe for it.
+///
+/// The layout is recognized as with `format: auto`. Printed are the layout, the rows, their media, speakers, languages, splits and what
+/// recordings they have. The recipe is that of the family at its published setting, with these data. It needs no other file than the weights
+/// of front-ends that it names. Nothing is overwritten.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  flowmill init corpora/LibriTTS                             writes recipe.yaml here
+  flowmill init corpora/hdtf --family float --out talk/recipe.yaml
+  flowmill init shards/data.list                             packed shards of CosyVoice
+
+Exit codes:
+  0  the recipe was written
+  1  a file could not be written
+  2  the command line is wrong, or the folder is empty, of no known layout, or holds several corpora")]
+pub struct InitArgs {
+    /// The folder of the data, or a manifest, a list, a table or a tar file
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The family of the model [default: cosyvoice2-flow]
+    #[arg(long, value_name = "FAMILY")]
+    pub family: Option<String>,
+    /// The recipe to write [default: recipe.yaml in this folder]
+    #[arg(long, value_name = "RECIPE")]
+    pub out: Option<PathBuf>,
 }
 
 /// The recipe and the stage that a command about parts is about.

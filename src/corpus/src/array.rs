@@ -299,6 +299,14 @@ impl Array {
         Ok(Self { shape: self.shape, data })
     }
 
+    /// Rounds doubles to single precision. Returns `None` if the type is another or a value is outside the range of single precision.
+    pub fn to_single(self) -> Option<Self> {
+        let ArrayData::F64(values) = self.data else { return None };
+        let fits = values.iter().all(|value| !value.is_finite() || (*value as f32).is_finite());
+        let values = values.into_iter().map(|value| value as f32).collect();
+        fits.then_some(Self { shape: self.shape, data: ArrayData::F32(values) })
+    }
+
     /// Rounds the numbers to half precision. Returns `None` if the type is not single precision or a value is outside
     /// the range of half precision.
     pub fn to_half(self) -> Option<Self> {

@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 
 use crate::delimited::Table;
 use crate::samples::{Look, extension, look};
-use crate::{encoding, kaldi};
+use crate::{encoding, kaldi, packed};
 
 /// A format that was recognized.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,12 +24,36 @@ pub struct Detected {
 /// The number of bytes of a file that are examined.
 const HEAD: u64 = 1 << 16;
 
+/// The number of Parquet and tar files that are opened.
+const MAX_SHARDS: usize = 3;
+
 /// The number of files and folders that are examined.
 const MAX_ENTRIES: usize = 5000;
 
 /// Names of files by which folders are recognized, and that are in large ones.
-const INDEXES: [&str; 6] =
+pub const INDEXES: [&str; 6] =
     ["metadata.csv", "metadata.jsonl", "metadata.tsv", "content.txt", "transcripts.txt", "GigaSpeech.json"];
+
+/// The formats that folders are recognized as, and the files that show them.
+pub const LAYOUTS: [(&str, &str); 17] = [
+    ("kaldi", "wav.scp"),
+    ("libritts", "*.normalized.txt"),
+    ("librispeech", "*.trans.txt"),
+    ("vctk", "*_mic1.flac and txt/"),
+    ("aishell3", "content.txt and wav/"),
+    ("mls", "transcripts.txt and audio/"),
+    ("commonvoice", "train.tsv or validated.tsv, and clips/"),
+    ("gigaspeech", "GigaSpeech.json"),
+    ("shards", "Parquet or tar files with audio_data and extracted columns"),
+    ("huggingface", "*.parquet or *.arrow"),
+    ("lhotse", "cuts*.jsonl or recordings*.jsonl with supervisions"),
+    ("webdataset", "*.tar"),
+    ("ljspeech", "metadata.csv with `|`, and wavs/"),
+    ("manifest", "*.jsonl, metadata.jsonl or metadata.csv"),
+    ("folder", "recordings with .txt, .lab or .json next to them"),
+    ("clips", "videos"),
+    ("codes", "an HDF5 file"),
+];
 
 /// Files, sorted by their names.
 #[derive(Default)]
@@ -104,7 +128,7 @@ pub fn detect(path: &Path) -> Option<Detected> {
         return found("kaldi", "this looks like Kaldi", file);
     }
     let table = || seen.called("validated.tsv").or(seen.called("train.tsv"));
-    let layouts: [(Option<&str>, &str, &str); 12] = [
+    let layouts: [(Option<&str>, &str, &str); 13] = [
         (seen.called("gigaspeech.json"), "gigaspeech", "this looks like GigaSpeech"),
         (table().filter(|_| seen.has_folder("clips")), "commonvoice", "this looks like Common Voice"),
         (seen.ends(".trans.txt"), "librispeech", "this looks like LibriSpeech"),
@@ -112,10 +136,11 @@ pub fn detect(path: &Path) -> Option<Detected> {
         (seen.ends("_mic1.flac").filter(|file| has_transcripts(path, file)), "vctk", "this looks like VCTK"),
         (seen.called("content.txt").filter(|_| seen.has_folder("wav")), "aishell3", "this looks like AISHELL-3"),
         (seen.called("transcripts.txt").filter(|_| seen.has_folder("audio")), "mls", "this looks like MLS"),
+        (seen.shard(path), "shards", "these look like packed shards"),
         (seen.ends(".parquet"), "huggingface", "these look like Parquet tables of Hugging Face"),
         (seen.ends(".arrow"), "huggingface", "this looks like a dataset that Hugging Face saved"),
         (lhotse(path, &seen), "lhotse", "these look like manifests of lhotse"),
-        (seen.ends(".tar").or(seen.ends(".tar.gz")), "webdataset", "this looks like WebDataset"),
+        (seen.ends(".tar").or(seen.ends(".tar.gz")).or(seen.ends(".tgz")), "webdataset", "this looks like WebDataset"),
         (seen.called("metadata.jsonl"), "manifest", "this looks like an audio folder of Hugging Face"),
     ];
     if let Some((file, format, what)) = layouts.iter().find_map(|(file, format, what)| Some(((*file)?, *format, *what)))
@@ -137,6 +162,15 @@ pub fn detect(path: &Path) -> Option<Detected> {
 }
 
 impl Seen {
+    /// Returns a packed shard among the first Parquet or tar files, of which some may be damaged.
+    fn shard(&self, folder: &Path) -> Option<&str> {
+        let first = |ending: &'static str| {
+            let mut named = self.names.iter().filter(move |name| name.ends_with(ending)).take(MAX_SHARDS);
+            named.find(|file| packed::is_shard(&folder.join(file))).map(String::as_str)
+        };
+        first(".parquet").or_else(|| first(".tar"))
+    }
+
     /// Returns whether a folder of this name is among the parents of files.
     fn has_folder(&self, name: &str) -> bool {
         self.names.iter().any(|path| path.split('/').rev().skip(1).any(|part| part == name))
@@ -161,7 +195,8 @@ fn of_file(path: &Path, name: &str) -> Option<(&'static str, &'static str)> {
         "json" if name == "gigaspeech.json" => Some(("gigaspeech", "this looks like GigaSpeech")),
         "jsonl" | "ndjson" | "json" if is_lhotse(path) => Some(("lhotse", "this looks like a manifest of lhotse")),
         "jsonl" | "ndjson" | "json" => Some(("manifest", "this looks like a manifest")),
-        "tar" => Some(("webdataset", "this is a tar file")),
+        "tar" | "parquet" if packed::is_shard(path) => Some(("shards", "this is a packed shard")),
+        "tar" | "tgz" => Some(("webdataset", "this is a tar file")),
         "parquet" | "arrow" => Some(("huggingface", "this is a table")),
         "h5" | "hdf5" => Some(("codes", "this is an HDF5 file")),
         "tsv" | "csv" | "txt" | "list" | "lst" => {
@@ -171,6 +206,9 @@ fn of_file(path: &Path, name: &str) -> Option<(&'static str, &'static str)> {
                 return Some(("manifest", "this looks like a manifest of JSON lines"));
             }
             let first = beginning.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).find(|line| !line.is_empty());
+            if first.is_some_and(|line| line.ends_with(b".parquet") || line.ends_with(b".tar")) && lists_shards(path) {
+                return Some(("shards", "this looks like a list of packed shards"));
+            }
             if first.is_some_and(|line| line.ends_with(b".tar")) {
                 return Some(("webdataset", "this looks like a list of tar files"));
             }
@@ -184,6 +222,15 @@ fn of_file(path: &Path, name: &str) -> Option<(&'static str, &'static str)> {
         }
         _ => None,
     }
+}
+
+/// Returns whether the first shard of a list is a packed one.
+fn lists_shards(list: &Path) -> bool {
+    let (Some(folder), Some(name)) = (list.parent(), list.file_name().and_then(|name| name.to_str())) else {
+        return false;
+    };
+    let files = packed::files(folder, name).unwrap_or_default();
+    files.first().is_some_and(|first| packed::is_shard(&folder.join(first)))
 }
 
 /// Returns the manifest by which a folder of lhotse is recognized.

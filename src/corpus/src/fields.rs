@@ -137,6 +137,39 @@ impl Object {
         self
     }
 
+    /// Gives a conversation, as ms-swift and others train audio models on it, the fields of a row: the recording is the only one of `audios` or
+    /// of the parts of its messages, and the text what the assistant says, or else what the user says. The problem follows the place's name.
+    pub(crate) fn of_conversation(mut self) -> Result<Self, String> {
+        let messages =
+            ["messages", "conversations", "conversation"].iter().find_map(|name| self.0.get(*name)?.as_array());
+        if messages.is_none() && !self.0.contains_key("audios") {
+            return Ok(self);
+        }
+        let messages: Vec<Message> = messages.into_iter().flatten().map(Message::of).collect();
+        if audio(&self.0).ok().flatten().is_none() {
+            let listed = match self.0.get("audios") {
+                Some(Value::Array(audios)) => audios.clone(),
+                Some(Value::Null) | None => messages.iter().flat_map(|message| message.audios.clone()).collect(),
+                Some(one) => vec![one.clone()],
+            };
+            match listed.as_slice() {
+                [one] => drop(self.0.insert("audio".to_owned(), one.clone())),
+                [] => {}
+                several => return Err(format!("has {} recordings in `audios`; a row has one", several.len())),
+            }
+        }
+        if given(&self.0, names("text")).is_none() {
+            let said = |role: &[&str]| {
+                let is_own = |message: &&Message| role.contains(&message.role.as_str()) && !message.text.is_empty();
+                messages.iter().rev().find(is_own).map(|message| message.text.clone())
+            };
+            let response = self.0.get("response").and_then(Value::as_str).map(spoken).filter(|text| !text.is_empty());
+            let text = said(&["assistant", "gpt"]).or(response).or_else(|| said(&["user", "human"]));
+            text.into_iter().for_each(|text| drop(self.0.insert("text".to_owned(), text.into())));
+        }
+        Ok(self)
+    }
+
     /// Returns whether it has a field of this name with a value.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|value| !value.is_null())
@@ -204,6 +237,39 @@ impl Object {
         }
         Ok(Fields { offset, audio: audio(&self.0)?, ..self.fields()? })
     }
+}
+
+/// A message of a conversation.
+struct Message {
+    role: String,
+    /// The text without tags that stand for media.
+    text: String,
+    /// The recordings among its parts.
+    audios: Vec<Value>,
+}
+
+impl Message {
+    fn of(value: &Value) -> Self {
+        let field = |names: [&str; 2]| names.iter().find_map(|name| value.get(*name));
+        let role = field(["role", "from"]).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let content = field(["content", "value"]).unwrap_or(&Value::Null);
+        let parts = content.as_array().map(Vec::as_slice).unwrap_or_default();
+        let of_kind = |part: &Value, kind: &str| part.get("type").and_then(Value::as_str).is_none_or(|own| own == kind);
+        let texts = parts.iter().filter(|part| of_kind(part, "text")).filter_map(|part| part.get("text")?.as_str());
+        let text: Vec<&str> = content.as_str().into_iter().chain(texts).collect();
+        let audios = parts.iter().filter(|part| of_kind(part, "audio"));
+        let audios = audios.filter_map(|part| part.get("audio").or_else(|| part.get("audio_url"))).cloned().collect();
+        Self { role, text: spoken(&text.join(" ")), audios }
+    }
+}
+
+/// Returns a text without the tags that stand for media, such as `<audio>`.
+fn spoken(text: &str) -> String {
+    ["<audio>", "</audio>", "<video>", "<image>"]
+        .iter()
+        .fold(text.to_owned(), |text, tag| text.replace(tag, " "))
+        .trim()
+        .to_owned()
 }
 
 /// Parses any JSON value, with `NaN` and `Infinity` read as null.
@@ -368,6 +434,23 @@ mod tests {
 
     fn read(json: &str) -> Result<Fields, String> {
         Object::parse(json.as_bytes())?.row()
+    }
+
+    #[test]
+    fn a_conversation_has_a_recording_and_a_text() {
+        let of = |json: &str| Object::parse(json.as_bytes())?.of_conversation()?.row();
+        let swift = r#"{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "<audio>What is said?"},
+            {"role": "assistant", "content": "Fine weather."}], "audios": ["a/b.mp3"]}"#;
+        let fields = of(&swift.replace('\n', " ")).unwrap();
+        assert_eq!((fields.audio.as_deref(), fields.text.as_deref()), (Some("a/b.mp3"), Some("Fine weather.")));
+        let spoken = r#"{"messages": [{"role": "user", "content": "Say this"}, {"role": "assistant", "content": "<audio>"}], "audios": "c.wav"}"#;
+        assert_eq!(of(spoken).unwrap().text.as_deref(), Some("Say this"));
+        let parts = r#"{"conversations": [{"from": "human", "value": [{"type": "audio", "audio": "d.wav"}]}, {"from": "gpt", "value": "Yes"}]}"#;
+        let fields = of(parts).unwrap();
+        assert_eq!((fields.audio.as_deref(), fields.text.as_deref()), (Some("d.wav"), Some("Yes")));
+        assert!(of(r#"{"messages": [], "audios": ["a.wav", "b.wav"]}"#).unwrap_err().contains("2 recordings"));
+        let plain = r#"{"audio": "e.wav", "text": "t", "messages": 3}"#;
+        assert_eq!(of(plain).unwrap().text.as_deref(), Some("t"));
     }
 
     #[test]

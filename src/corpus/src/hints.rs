@@ -27,7 +27,7 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
         return Some(format!("{what} ({place}): `format: {format}`"));
     }
     let seen = Seen::of(path);
-    let archives = [".zip", ".7z", ".rar", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"];
+    let archives = [".zip", ".7z", ".rar", ".tar.bz2", ".tar.xz", ".tar.zst"];
     if let Some(file) = archives.iter().find_map(|ending| seen.ends(ending)) {
         return Some(format!("it contains {file}, an archive; unpack it, and read its contents"));
     }
@@ -48,10 +48,8 @@ fn of_file(name: &str, read_as: &str) -> Option<String> {
     }
     let hint = match name.rsplit('.').next()? {
         "jsonl" | "json" | "ndjson" => "it is a file: `format: manifest` reads JSON lines",
-        "tgz" => "it is a compressed tar file; `gunzip` it once, and `format: webdataset` reads the .tar",
-        "gz" if name.ends_with(".tar.gz") => {
-            "it is a compressed tar file; `gunzip` it once, and `format: webdataset` reads the .tar"
-        }
+        "tgz" => "it is a compressed tar file: `format: webdataset` reads it",
+        "gz" if name.ends_with(".tar.gz") => "it is a compressed tar file: `format: webdataset` reads it",
         "zip" | "7z" | "rar" => "it is an archive; unpack it, and read the folder",
         "gz" | "xz" | "zst" | "bz2" => "it is a compressed file; uncompress it once",
         "csv" | "tsv" | "list" | "txt" | "scp" => {

@@ -1,6 +1,6 @@
 //! Ids made from paths, unique by construction.
 
-use std::collections::BTreeMap;
+use rayon::prelude::*;
 
 /// A row with its id and the origin of the id. Ids that the data provide have no origin and are never changed.
 pub(crate) trait Named {
@@ -19,19 +19,17 @@ pub fn of_path(path: &str) -> String {
 
 /// Makes equal generated ids with different origins unique, such as those of `a/b` and `a-b`: an id that differs from its
 /// origin gets a hash of the origin appended. The result does not depend on the order of the rows.
-pub(crate) fn tell_apart<T: Named>(rows: &mut [T]) {
-    let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (at, row) in rows.iter().enumerate() {
-        places.entry(row.id()).or_default().push(at);
-    }
+pub(crate) fn tell_apart<T: Named + Sync>(rows: &mut [T]) {
+    let order = in_order(rows);
     let mut renamed = Vec::new();
-    for (id, places) in places.iter().filter(|(_, places)| places.len() > 1) {
+    for places in order.chunk_by(|a, b| rows[*a].id() == rows[*b].id()).filter(|places| places.len() > 1) {
+        let id = rows[places[0]].id();
         let origin = |at: usize| rows[at].origin().unwrap_or(id);
         if places.iter().all(|at| origin(*at) == origin(places[0])) {
             continue;
         }
         for at in places {
-            if let Some(origin) = rows[*at].origin().filter(|origin| origin != id) {
+            if let Some(origin) = rows[*at].origin().filter(|origin| *origin != id) {
                 renamed.push((*at, format!("{id}-{}", &blake3::hash(origin.as_bytes()).to_hex()[..8])));
             }
         }
@@ -39,6 +37,14 @@ pub(crate) fn tell_apart<T: Named>(rows: &mut [T]) {
     for (at, id) in renamed {
         rows[at].rename(id);
     }
+}
+
+/// Returns the positions of rows in the order of their ids, those with the same id in their own order. The rows, which are large, stay where
+/// they are.
+pub(crate) fn in_order<T: Named + Sync>(rows: &[T]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.par_sort_unstable_by(|a, b| rows[*a].id().cmp(rows[*b].id()).then(a.cmp(b)));
+    order
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`], [`codes`], [`clips`] | readers of common formats; each returns a [`Reading`] |
 //! | [`corpora`], [`list`] | readers of public corpora as they unpack, and of lists in a stated order |
 //! | [`huggingface`], [`lhotse`] | readers of Parquet and Arrow files with recordings, and of lhotse's manifests |
+//! | [`packed`] | packed shards as a source: their rows, and their columns by the places of recordings |
 //! | [`fields`] | the fields of a JSON object that describes an utterance, with all their alternative names |
 //! | [`images`] | folders of images with captions |
 //! | [`histories`] | users with items that they liked, from the JSON files of PMG |
@@ -48,6 +49,7 @@ pub mod ljspeech;
 pub mod manifest;
 mod objects;
 mod options;
+pub mod packed;
 mod paths;
 mod reading;
 mod row;

@@ -75,6 +75,8 @@ impl<'a> RowReader<'a> {
         let described = |problem: String| format!("{}: {place} {problem}", self.kind);
         let reject = |id: Option<String>, reason: String| Rejection { id: id.unwrap_or_else(|| place.clone()), reason };
         let object = object.map_err(|problem| reject(key.clone(), described(problem)))?.renamed(self.options);
+        let id = object.id().or(key.clone());
+        let object = object.of_conversation().map_err(|problem| reject(id, described(problem)))?;
         let named = || object.id().or(key.clone()).or_else(|| object.audio().map(|audio| id_of(&audio, None)));
         let mut fields = object.row().map_err(|problem| reject(named(), described(problem)))?;
         if fields.speaker.is_none() && self.options.asks_for_more() {
@@ -129,7 +131,7 @@ impl<'a> RowReader<'a> {
             start,
             end: start.zip(fields.duration).map(|(start, duration)| start + duration),
             duration: fields.duration,
-            extra,
+            extra: extra.map(Box::new),
             place,
         })
     }
@@ -166,7 +168,7 @@ impl<'a> RowReader<'a> {
             start,
             end,
             duration: fields.duration.filter(|_| video.is_some()),
-            extra: Some(extra),
+            extra: Some(Box::new(extra)),
             place,
             id,
         })

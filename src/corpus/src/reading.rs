@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use crate::ids::{self, Named};
 use crate::utterances::Extra;
 use crate::{CorpusError, ReadOptions, UtteranceRow, Utterances};
@@ -52,7 +50,7 @@ pub(crate) struct Candidate {
     pub(crate) duration: Option<f64>,
     /// The split that the source puts the row in, if it brings splits.
     pub(crate) split: Option<String>,
-    pub(crate) extra: Option<Extra>,
+    pub(crate) extra: Option<Box<Extra>>,
     /// The place where it was found, for messages: `m.jsonl:12`.
     pub(crate) place: String,
 }
@@ -108,14 +106,14 @@ impl Reading {
     /// or rejected. `texts` is true if any row of the source had a transcript, good or bad.
     pub(crate) fn take(mut self, mut rows: Vec<Candidate>, texts: bool, options: &ReadOptions<'_>, help: &str) -> Self {
         ids::tell_apart(&mut rows);
-        rows.par_sort_by(|a, b| a.id.cmp(&b.id));
         let keep_all = options.rows_without_text || !texts;
         // Rows without a recording need no transcript.
         if !texts && rows.iter().any(|row| !row.wav.is_empty()) {
             self.warnings.push(NO_TRANSCRIPTS.into());
         }
         let mut first: Option<&Candidate> = None;
-        for row in &rows {
+        for at in ids::in_order(&rows) {
+            let row = &rows[at];
             if let Some(first) = first.filter(|first| first.id == row.id) {
                 self.reject(&row.id, format!("repeated id: {} has the id of {}{help}", row.place, first.place));
                 continue;
@@ -136,7 +134,7 @@ impl Reading {
                         end: row.end,
                         duration: row.duration,
                         split: row.split.as_deref(),
-                        extra: row.extra.as_ref(),
+                        extra: row.extra.as_deref(),
                         ..UtteranceRow::default()
                     });
                     if row.origin.is_some() {

@@ -390,7 +390,7 @@ impl Sample {
             fields => fields.map_err(in_object)?,
         };
         let columns = crate::manifest::columns(&object, options).map_err(in_object)?;
-        let extra = (!columns.is_empty()).then(|| Extra { columns, ..Extra::default() });
+        let extra = (!columns.is_empty()).then(|| Box::new(Extra { columns, ..Extra::default() }));
         // A text under a name that the recipe gives comes first.
         let is_named = options.renames.iter().any(|(field, _)| field == "text") && fields.text.is_some();
         let of_json = fields.text.as_deref().filter(|_| is_named || !(precedence.text_file_first && text_there));

@@ -70,6 +70,7 @@ fn entry(file: &str, rows: &[Row], summary: &ShardSummary) -> ShardEntry {
         utterances: rows.iter().map(|row| row.id.clone()).collect(),
         axes: BTreeMap::new(),
         frames: rows.iter().map(|row| row.column(speech::MEL).unwrap().shape()[0] as u32).collect(),
+        kept: Vec::new(),
     }
 }
 

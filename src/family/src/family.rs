@@ -59,6 +59,8 @@ pub enum Provided {
         extractor: &'static str,
         /// Number of different indices.
         vocabulary: usize,
+        /// True if there may be more indices than that: it is known from a few rows.
+        at_least: bool,
         /// Indices per second.
         rate: f64,
         /// True if the extractor has a vector for each index.
@@ -173,6 +175,8 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
     const USED_BY: Option<(&'static str, &'static str)> = Some(("synth", "--wav speech.wav"));
     /// Values of metrics that are shown next to those of a training.
     const REFERENCES: &'static [Reference] = &[];
+    /// The texts of the recipe at the published setting, those that it is laid over first. `flowmill init` writes it for other data.
+    const RECIPES: &'static [&'static str] = &[];
     /// The smallest loss scale in half precision.
     const LEAST_LOSS_SCALE: f64 = 0.0;
 

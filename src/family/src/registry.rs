@@ -35,6 +35,9 @@ pub trait Registered: Send + Sync {
     /// See [`Family::OPTIONAL_COLUMNS`].
     fn optional_columns(&self) -> &'static [&'static str];
 
+    /// See [`Family::RECIPES`].
+    fn recipes(&self) -> &'static [&'static str];
+
     /// The family's own keys of the section `train`.
     fn train_keys(&self) -> &'static [&'static str];
 
@@ -85,6 +88,10 @@ impl<F: Family> Registered for Entry<F> {
 
     fn optional_columns(&self) -> &'static [&'static str] {
         F::OPTIONAL_COLUMNS
+    }
+
+    fn recipes(&self) -> &'static [&'static str] {
+        F::RECIPES
     }
 
     fn train_keys(&self) -> &'static [&'static str] {

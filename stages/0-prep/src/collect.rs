@@ -7,7 +7,7 @@ use flowmill_corpus::histories::Dataset;
 use flowmill_corpus::split::{Fractions, Lists, usual_name};
 use flowmill_corpus::{
     CorpusError, ReadOptions, Reading, Rejection, UtteranceRow, Utterances, clips, codes, corpora, folder, hints,
-    histories, huggingface, images, kaldi, lhotse, list, ljspeech, manifest, webdataset,
+    histories, huggingface, images, kaldi, lhotse, list, ljspeech, manifest, packed, webdataset,
 };
 use flowmill_runner::{PartWork, RejectionReason};
 use rayon::prelude::*;
@@ -16,6 +16,7 @@ use crate::config::is_split_name;
 use crate::leaks;
 use crate::merge::merged;
 use crate::references;
+use crate::unpack::{self, Unpacked};
 use crate::{Format, PrepConfig, Source, SplitBy, SplitConfig, SplitUnit};
 
 /// The position of a row: its source, and its index in that source.
@@ -99,11 +100,16 @@ pub(crate) fn row<'a>(tables: &'a [Utterances], place: &Place) -> UtteranceRow<'
 ///
 /// # Errors
 /// Returns an error if a list cannot be used.
-pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Collection, CorpusError> {
+pub fn collect(
+    config: &PrepConfig,
+    unpacked: &Unpacked,
+    root: &Path,
+    work: &PartWork,
+) -> Result<Collection, CorpusError> {
     let mut tables = Vec::new();
     let mut rows_in = 0;
     for source in &config.data {
-        let (reading, of_machine) = read_or_reject(config, source, root);
+        let (reading, of_machine) = read_or_reject(config, source, unpacked, root);
         rows_in += reading.lines;
         tell_format(config, source, work);
         // There is nothing, or no transcript: the data may be in the places of another format.
@@ -137,12 +143,12 @@ pub fn collect(config: &PrepConfig, root: &Path, work: &PartWork) -> Result<Coll
 
 /// Reads one source. A source that is unreadable or empty is rejected as a whole: every row that can be named, or
 /// else the source itself. Also returns whether the cause is this machine.
-fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading, bool) {
+fn read_or_reject(config: &PrepConfig, source: &Source, unpacked: &Unpacked, root: &Path) -> (Reading, bool) {
     let nothing = || CorpusError::Structure {
         path: root.join(&source.dir),
         problem: format!("contains no utterance that `format: {}` finds", config.format_of(source).name()),
     };
-    let problem = match read(config, source, root) {
+    let problem = match read(config, source, unpacked, root) {
         Ok(reading) if reading.lines > 0 => return (reading, false),
         Ok(_) => nothing(),
         Err(problem) => problem,
@@ -163,6 +169,7 @@ fn read_or_reject(config: &PrepConfig, source: &Source, root: &Path) -> (Reading
         | Format::Ser30k
         | Format::Auto
         | Format::List
+        | Format::Shards
         | Format::HuggingFace
         | Format::Lhotse
         | Format::LibriTts
@@ -194,8 +201,13 @@ fn tell_format(config: &PrepConfig, source: &Source, work: &PartWork) {
     }
 }
 
-/// Reads one source.
-fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, CorpusError> {
+/// Reads one source, compressed tar files from those that they were decompressed to.
+pub(crate) fn read(
+    config: &PrepConfig,
+    source: &Source,
+    unpacked: &Unpacked,
+    root: &Path,
+) -> Result<Reading, CorpusError> {
     let (columns, renames) = (config.column_specs(), config.renames());
     let options = ReadOptions {
         allow_pipes: config.allow_pipes,
@@ -228,9 +240,18 @@ fn read(config: &PrepConfig, source: &Source, root: &Path) -> Result<Reading, Co
         Format::Ljspeech => ljspeech::read_directory(root, &source.dir, &options),
         Format::Manifest => manifest::read(root, &source.dir, &options),
         Format::List => list::read_file(root, &source.dir, &options),
+        Format::Shards => packed::read(root, &source.dir, &options),
         Format::HuggingFace => huggingface::read(root, &source.dir, &options),
         Format::Lhotse => lhotse::read(root, &source.dir, &options),
-        Format::Webdataset => webdataset::read(root, &source.dir, &options),
+        Format::Webdataset => {
+            let shards = webdataset::shards(root, &source.dir)?;
+            let own: Vec<(&String, &String)> =
+                shards.iter().filter_map(|shard| unpacked.get_key_value(shard)).collect();
+            let files = shards.iter().map(|shard| unpacked.get(shard).unwrap_or(shard).clone()).collect();
+            let mut reading = webdataset::read_files(root, &source.dir, files, &options)?;
+            unpack::reject_damaged(&mut reading, &own, root);
+            Ok(reading)
+        }
         Format::Codes => codes::read_source(root, &source.dir, &options),
         Format::Clips => clips::read_directory(root, &source.dir, clips::Layout::Clips, &options),
         Format::Ravdess => clips::read_directory(root, &source.dir, clips::Layout::Ravdess, &options),

@@ -8,7 +8,9 @@ use flowmill_corpus::histories::HistoryOptions;
 use flowmill_corpus::list::Order;
 use flowmill_corpus::shard::{MelStore, speech};
 use flowmill_corpus::split::Fractions;
-use flowmill_corpus::{ColumnSpec, DType, Ids, Role, clips, codes, fields, hints, histories, images, webdataset};
+use flowmill_corpus::{
+    ColumnSpec, DType, Ids, Role, clips, codes, fields, hints, histories, images, packed, webdataset,
+};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::{Recipe, RecipeError};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -22,6 +24,9 @@ use crate::speed;
 
 /// The section's name.
 pub const SECTION: &str = "prep";
+
+/// The file of a Kaldi directory, and the column of shards, with the instruction for how to speak a row.
+const INSTRUCT: &str = "instruct";
 
 /// The default training split, which also takes the rest of `by: fraction`.
 pub const TRAIN_SPLIT: &str = "train";
@@ -54,6 +59,19 @@ pub fn has_media(recipe: &Recipe, roles: &[Role]) -> Result<bool, RecipeError> {
     let video = config.has_clips().then_some(Role::Video);
     let images = config.has_images().then_some(Role::Images);
     Ok(media.chain(&codes).chain(&video).chain(&images).any(|role| roles.contains(role)))
+}
+
+/// Returns the sources of a recipe if all of them are packed shards; `None` for other recipes.
+///
+/// # Errors
+/// The key of the section `prep` that is wrong.
+pub fn packed_sources(recipe: &Recipe) -> Result<Option<Vec<String>>, RecipeError> {
+    if !recipe.gives(SECTION) {
+        return Ok(None);
+    }
+    let config = PrepConfig::of(recipe)?;
+    let is_packed = config.data.iter().all(|source| config.format_of(source) == Format::Shards);
+    Ok(is_packed.then(|| config.data.into_iter().map(|source| source.dir).collect()))
 }
 
 /// Returns the training device (`train.device`). Networks of earlier stages run there too, unless their sections name
@@ -104,7 +122,7 @@ pub struct PrepConfig {
     #[schemars(schema_with = "sources_schema")]
     pub data: Vec<Source>,
     /// Format of sources without their own `format`. With `auto` the content of each decides, and the run reports it. A path that
-    /// ends in `.tar` is always `webdataset`.
+    /// ends in `.tar` is `webdataset` otherwise.
     pub format: Format,
     /// Division of rows into splits such as train, dev and test.
     pub split: SplitConfig,
@@ -208,6 +226,9 @@ pub struct Source {
     /// The format that the content shows, where the recipe names none.
     #[serde(skip)]
     pub(crate) detected: Option<Detected>,
+    /// True if its rows have instructions for how to speak, as CosyVoice 3 reads them.
+    #[serde(skip)]
+    pub(crate) instructs: bool,
     /// The order of the fields in a `list` source, such as `[path, speaker, language, text]` (`_` is not read), or the name of a tool that
     /// the list is for. By default a first line that names them decides, or else their number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -255,6 +276,7 @@ impl Source {
             dir: dir.to_owned(),
             format: None,
             detected: None,
+            instructs: false,
             columns: None,
             recordings: None,
             sample_rate: None,
@@ -366,15 +388,38 @@ impl PrepConfig {
                 source.detected = detect::detect(&recipe.resolve(&source.dir));
             }
         }
+        let instructs: Vec<bool> =
+            config.data.iter().map(|source| config.brings_instructions(source, recipe)).collect();
+        config.data.iter_mut().zip(instructs).for_each(|(source, instructs)| source.instructs = instructs);
         match config.problem() {
             Some((key, message)) => Err(recipe.error(&format!("{SECTION}.{key}"), message)),
             None => Ok(config),
         }
     }
 
+    /// Returns whether a source has the file or the column `instruct` of CosyVoice 3.
+    fn brings_instructions(&self, source: &Source, recipe: &Recipe) -> bool {
+        match self.format_of(source) {
+            Format::Kaldi | Format::Auto => recipe.resolve(&source.dir).join(INSTRUCT).is_file(),
+            Format::Shards => {
+                packed::sample(recipe.dir(), &source.dir).is_ok_and(|sample| sample.columns.contains_key(INSTRUCT))
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns whether rows get the column `instruct` although the recipe does not name it.
+    pub(crate) fn adds_instructions(&self) -> bool {
+        self.data.iter().any(|source| source.instructs)
+            && !self.columns.contains_key(INSTRUCT)
+            && !self.references.iter().any(|name| name == INSTRUCT)
+    }
+
     /// Returns the format of a source.
     pub(crate) fn format_of(&self, source: &Source) -> Format {
-        let by_name = source.dir.ends_with(".tar").then_some(Format::Webdataset);
+        let is_shard = source.detected.as_ref().is_some_and(|detected| detected.format == Format::Shards.name());
+        let is_tar = source.dir.ends_with(".tar") || webdataset::is_compressed(&source.dir);
+        let by_name = (is_tar && !is_shard).then_some(Format::Webdataset);
         let named = [source.format, by_name, Some(self.format)].into_iter().flatten();
         let detected = || Format::of_name(source.detected.as_ref()?.format);
         named.into_iter().find(|format| *format != Format::Auto).or_else(detected).unwrap_or(Format::Kaldi)
@@ -449,7 +494,7 @@ impl PrepConfig {
         if source.columns.is_some() && format != Format::List {
             return wrong("columns", "`format: list`");
         }
-        if source.recordings.is_some() && !format.has_fields() {
+        if source.recordings.is_some() && (!format.has_fields() || format == Format::Shards) {
             return wrong("recordings", "sources of lines (manifest, list, commonvoice, gigaspeech)");
         }
         if source.sample_rate.is_some() && format != Format::Webdataset {
@@ -494,6 +539,9 @@ impl PrepConfig {
             && !self.columns.contains_key(clips::ravdess::EMOTION);
         let named: Vec<ColumnSpec> = named.chain(has_emotions.then(emotion)).collect();
         let mut columns = named;
+        if self.adds_instructions() {
+            columns.push(ColumnSpec::new(INSTRUCT, DType::Text).optional());
+        }
         for column in self.image_columns() {
             if !columns.iter().any(|own| own.name == column.name) {
                 columns.push(column);
@@ -516,7 +564,7 @@ impl PrepConfig {
 
     /// Returns whether rows may have more than utterances have.
     pub(crate) fn has_extras(&self) -> bool {
-        self.asks_for_extras() || self.has_codes() || self.has_clips() || self.has_images()
+        self.asks_for_extras() || self.adds_instructions() || self.has_codes() || self.has_clips() || self.has_images()
     }
 
     /// Returns whether a source has images and no recordings.
@@ -651,6 +699,7 @@ impl PrepConfig {
                     webdataset::shards(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string())
                 }
                 Format::Codes => codes::list(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string()),
+                Format::Shards => packed::files(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string()),
                 Format::Histories if path.is_file() => Ok(()),
                 format if format.has_fields() && path.exists() => Ok(()),
                 Format::Kaldi
@@ -691,6 +740,9 @@ impl PrepConfig {
             let there = match self.format_of(source) {
                 Format::Webdataset => webdataset::check_paths(recipe.dir(), &source.dir).map_err(|e| e.to_string()),
                 Format::Codes if recipe.resolve(codes::place(&source.dir)).exists() => Ok(()),
+                Format::Shards if source.dir.contains('{') => {
+                    packed::files(recipe.dir(), &source.dir).map(drop).map_err(|e| e.to_string())
+                }
                 _ if recipe.resolve(&source.dir).exists() => Ok(()),
                 format => Err(format!(
                     "there is no {} {}; relative paths start from the folder of the recipe that contains them",
@@ -725,7 +777,7 @@ pub(crate) fn is_split_name(name: &str) -> bool {
     plain
         && !name.is_empty()
         && name.len() <= 100
-        && !["manifests", "read", "receipts", crate::warnings::FOLDER].contains(&name)
+        && !["manifests", "read", "receipts", crate::warnings::FOLDER, crate::unpack::FOLDER].contains(&name)
 }
 
 /// A path, or a list of paths and mappings.

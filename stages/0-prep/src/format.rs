@@ -27,6 +27,10 @@ pub enum Format {
     List,
     /// Tar files in which the members with one key are an utterance.
     Webdataset,
+    /// Packed shards: Parquet files as CosyVoice packs them (also named `.tar`), and the Parquet and tar shards of stage 3; a shard, a folder of
+    /// them, or a list (`data.list`). Embeddings and tokens are taken from the columns, so stages 1 and 2 have nothing to do.
+    /// `format: huggingface` and `format: webdataset` read only the recordings of such files.
+    Shards,
     /// A dataset of Hugging Face that holds its recordings: Parquet files of the hub, or Arrow files of `save_to_disk`.
     HuggingFace,
     /// Manifests of lhotse: cuts, recordings with supervisions, or shar.
@@ -69,7 +73,7 @@ pub enum Format {
 
 impl Format {
     /// Returns the layout of a folder of clips.
-    pub(crate) fn clips(self) -> Option<clips::Layout> {
+    pub fn clips(self) -> Option<clips::Layout> {
         match self {
             Self::Clips => Some(clips::Layout::Clips),
             Self::Ravdess => Some(clips::Layout::Ravdess),
@@ -78,7 +82,7 @@ impl Format {
     }
 
     /// Returns whether its rows have images and no recordings.
-    pub(crate) fn has_images(self) -> bool {
+    pub fn has_images(self) -> bool {
         self == Self::Images || self.has_histories()
     }
 
@@ -115,7 +119,13 @@ impl Format {
     pub(crate) fn has_fields(self) -> bool {
         matches!(
             self,
-            Self::Manifest | Self::List | Self::HuggingFace | Self::Lhotse | Self::CommonVoice | Self::GigaSpeech
+            Self::Manifest
+                | Self::List
+                | Self::Shards
+                | Self::HuggingFace
+                | Self::Lhotse
+                | Self::CommonVoice
+                | Self::GigaSpeech
         )
     }
 
@@ -125,10 +135,11 @@ impl Format {
     }
 
     /// Returns its name in recipes.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::List => "list",
+            Self::Shards => "shards",
             Self::HuggingFace => "huggingface",
             Self::Lhotse => "lhotse",
             Self::LibriTts => "libritts",
@@ -157,6 +168,7 @@ impl Format {
     /// Describes what a source of this format must name.
     pub(crate) fn place(self) -> &'static str {
         match self {
+            Self::Shards => "shard, list of shards or folder of shards",
             Self::Auto | Self::HuggingFace | Self::Lhotse | Self::CommonVoice | Self::GigaSpeech => "directory or file",
             Self::List => "list",
             Self::LibriTts | Self::LibriSpeech | Self::Vctk | Self::Aishell3 | Self::Mls => "directory",

@@ -8,6 +8,8 @@
 //! Videos or pictures of rows, references to other rows, and columns that `prep.columns` names are in
 //! `SPLIT/media-00000.parquet` and `SPLIT/columns-00000.parquet` ([`columns`]).
 //!
+//! Compressed tar files of the data are decompressed in a phase before (`unpacked/`).
+//!
 //! With `prep.probe: false` no recording is opened: the first phase writes `SPLIT/part-00000.parquet` itself and
 //! there is no second. So a changed recording repeats one part; a changed index file repeats the reading and the
 //! parts whose rows it changed.
@@ -31,6 +33,8 @@ pub mod recordings;
 mod references;
 pub mod rows;
 mod speed;
+mod survey;
+mod unpack;
 mod videos;
 mod warnings;
 
@@ -38,10 +42,11 @@ use flowmill_runner::{Phase, PlanContext, Recipe, RecipeError, Stage, StageError
 use schemars::{Schema, SchemaGenerator};
 
 pub use format::Format;
+pub use survey::{Survey, survey};
 
 pub use config::{
     Fallback, PrepConfig, SECTION, Source, SplitBy, SplitConfig, SplitUnit, TRAIN_SPLIT, check_device, check_split,
-    has_media, train_device, train_split,
+    has_media, packed_sources, train_device, train_split,
 };
 
 /// The stage.
@@ -100,9 +105,12 @@ impl Stage for Prep {
 
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
         let config = PrepConfig::of(context.recipe())?;
-        match phase {
-            0 => read::phase(&config, context).map(Some),
-            1 if config.probe => probe::phase(&config, context).map(Some),
+        let unpacked = unpack::unpacked(&config, context);
+        // Without compressed data, reading comes first.
+        match (phase, unpacked.is_empty()) {
+            (0, false) => Ok(Some(unpack::phase(&config, context))),
+            (0, true) | (1, false) => read::phase(&config, unpacked, context).map(Some),
+            (1, true) | (2, false) if config.probe => probe::phase(&config, context).map(Some),
             _ => Ok(None),
         }
     }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use flowmill_corpus::{
-    CorpusError, clips, codes, corpora, folder, huggingface, images, kaldi, lhotse, list, manifest, webdataset,
+    CorpusError, clips, codes, corpora, folder, huggingface, images, kaldi, lhotse, list, ljspeech, manifest, packed,
+    webdataset,
 };
 use flowmill_runner::{PlanContext, StageError};
 use serde_json::{Value, json};
@@ -53,8 +54,10 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
                 files.push(context.resolve(&list::file(context.recipe_dir(), &source.dir)));
                 Value::Null
             }
-            Format::Manifest | Format::HuggingFace | Format::Lhotse => {
+            Format::Manifest | Format::Shards | Format::HuggingFace | Format::Lhotse => {
+                files.extend((format == Format::Shards && webdataset::is_list(&source.dir)).then(|| place.clone()));
                 let list = match format {
+                    Format::Shards => packed::files,
                     Format::HuggingFace => huggingface::files,
                     Format::Lhotse => lhotse::files,
                     _ => manifest::files,
@@ -64,8 +67,9 @@ pub fn dependencies(config: &PrepConfig, context: &PlanContext) -> Result<Depend
                 Value::Null
             }
             Format::Ljspeech => {
-                files.push(place.join("metadata.csv"));
-                list_folder(context, &source.dir)?.map_or(Value::Null, |listing| digest(&listing))
+                let dir = ljspeech::directory(context.recipe_dir(), &source.dir);
+                files.push(context.resolve(&dir).join("metadata.csv"));
+                list_folder(context, &dir)?.map_or(Value::Null, |listing| digest(&listing))
             }
             Format::Webdataset => webdataset_dependencies(source, context, &mut files)?,
             format @ (Format::Clips | Format::Ravdess) => clips_dependencies(source, format, context)?,

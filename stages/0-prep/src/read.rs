@@ -11,14 +11,19 @@ use crate::collect::{Collection, collect};
 use crate::columns::{self, ExtraRow};
 use crate::listing::dependencies;
 use crate::speed::{Copies, Speeds};
+use crate::unpack::Unpacked;
 use crate::{Format, PrepConfig, condition, fallback, filter, train_split};
 
 /// The part's key.
 pub const KEY: &str = "read";
 
 /// Plans the reading as one part.
-pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageError> {
-    let depends = dependencies(config, context)?;
+pub fn phase(config: &PrepConfig, unpacked: Unpacked, context: &PlanContext) -> Result<Phase, StageError> {
+    let mut depends = dependencies(config, context)?;
+    for (shard, tar) in &unpacked {
+        let (shard, tar) = (context.resolve(shard), context.resolve(tar));
+        depends.files.iter_mut().filter(|file| **file == shard).for_each(|file| file.clone_from(&tar));
+    }
     let mut own = json!({
         "data": config.data,
         // What the content shows follows below; the name stands for a Kaldi directory.
@@ -51,6 +56,9 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
     if !speeds.is_empty() {
         own["speed_perturb"] = json!(speeds);
     }
+    if config.adds_instructions() {
+        own["instruct"] = json!(true);
+    }
     // Without a second phase the filters are applied here, and every row may need the fallback.
     let program = fallback::installed(config).filter(|_| !config.probe);
     if !config.probe {
@@ -58,7 +66,7 @@ pub fn phase(config: &PrepConfig, context: &PlanContext) -> Result<Phase, StageE
         fallback::describe(&mut own, KEY, program.as_deref(), context);
     }
     let (config, root) = (config.clone(), context.recipe_dir().to_path_buf());
-    let work = move |work: &PartWork| run(&config, &speeds, &root, program.as_deref(), work);
+    let work = move |work: &PartWork| run(&config, &speeds, &unpacked, &root, program.as_deref(), work);
     let part = Part::new(KEY).config(own).inputs(depends.files);
     let part = depends.optional.into_iter().fold(part, Part::optional_input).work(work);
     Ok(Phase::new("read", vec![part]))
@@ -87,11 +95,12 @@ fn output_name(config: &PrepConfig, split: &str, part: usize) -> String {
 fn run(
     config: &PrepConfig,
     speeds: &Speeds,
+    unpacked: &Unpacked,
     root: &Path,
     program: Option<&str>,
     work: &PartWork,
 ) -> Result<PartReport, StageError> {
-    let mut collection = collect(config, root, work).map_err(StageError::other)?;
+    let mut collection = collect(config, unpacked, root, work).map_err(StageError::other)?;
     // The recipe was checked, so the condition can be parsed.
     let condition = config.parsed_condition().unwrap_or_default();
     let stage = if config.probe { condition::Stage::Read } else { condition::Stage::Both };

@@ -8,7 +8,7 @@ use flowmill_corpus::shard::{
     ListPaths, MadeBy, ShardEntry, ShardIndex, SplitContent, speech, write_data_list, write_row_lists,
     write_shard_lists,
 };
-use flowmill_extract::State;
+use flowmill_extract::{Registry, State};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
 use flowmill_stage_prep::recordings::RunRecordings;
 use serde_json::{Value, json};
@@ -19,7 +19,12 @@ use crate::wanted::{Needed, Wanted};
 use crate::{Container, ListStyle, PackConfig};
 
 /// Plans an index per split and the statistics.
-pub fn phase(config: &PackConfig, needed: Option<Needed>, context: &PlanContext) -> Result<Phase, StageError> {
+pub fn phase(
+    config: &PackConfig,
+    registry: &Registry,
+    needed: Option<Needed>,
+    context: &PlanContext,
+) -> Result<Phase, StageError> {
     // No later stage cuts rows from recordings.
     context.of_run::<RunRecordings>().clear();
     let own = context.stage_dir(3);
@@ -31,7 +36,7 @@ pub fn phase(config: &PackConfig, needed: Option<Needed>, context: &PlanContext)
             records.entry(split).or_default().push(path);
         }
     }
-    let wanted = Wanted::of(config, needed, context)?;
+    let wanted = Wanted::of(config, registry, needed, context)?;
     let extractors = extractors(&wanted, context)?;
     let part =
         |(split, records): (&String, &Vec<PathBuf>)| index_part(config, &own, split, records.clone(), &extractors);

@@ -34,7 +34,12 @@ impl Lengths {
             let problem = format!("{} gives no `{}`, which `pack.columns` has", extractor.kind(), speech::SPEECH_TOKEN);
             recipe.error("tokens.extractor.kind", problem)
         })?;
-        Ok(Self { token_rate, mel_rate: f64::from(mel.sample_rate) / mel.hop_length as f64 })
+        Ok(Self::at(token_rate, mel))
+    }
+
+    /// Creates the ratio of tokens at this rate and a mel.
+    pub fn at(token_rate: f64, mel: &MelConfig) -> Self {
+        Self { token_rate, mel_rate: f64::from(mel.sample_rate) / mel.hop_length as f64 }
     }
 
     /// Adjusts tokens at 25 Hz to the number that CosyVoice's training code expects (one for every 40 ms of the

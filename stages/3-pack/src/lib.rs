@@ -10,6 +10,7 @@
 
 mod config;
 mod container;
+pub mod foreign;
 mod index;
 mod lengths;
 mod pack;
@@ -93,7 +94,7 @@ impl Stage for Pack {
         let needed = self.needed(context.recipe())?;
         match phase {
             0 => pack::phase(&config, &self.extractors, needed, context).map(Some),
-            1 => index::phase(&config, needed, context).map(Some),
+            1 => index::phase(&config, &self.extractors, needed, context).map(Some),
             _ => Ok(None),
         }
     }

@@ -30,7 +30,7 @@ pub fn phase(
     needed: Option<Needed>,
     context: &PlanContext,
 ) -> Result<Phase, StageError> {
-    let wanted = Wanted::of(config, needed, context)?;
+    let wanted = Wanted::of(config, extractors, needed, context)?;
     for stage in [1, 2].into_iter().filter(|stage| wanted.needs(*stage)) {
         context.receipts(stage)?;
     }
@@ -66,6 +66,10 @@ fn part(
         "tokens": [config.min_tokens, config.max_tokens],
         "token_rate": lengths.map(|lengths| lengths.token_rate),
     });
+    let taken = wanted.taken_from_shards();
+    if !taken.is_empty() {
+        own["packed"] = json!(taken.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
     if let Some(columns) = wanted.beyond_speech() {
         own["columns"] = json!(columns);
     }
@@ -108,7 +112,7 @@ struct Packer<'a> {
 
 impl Packer<'_> {
     fn run(&self, stretch: &Stretch) -> Result<PartReport, StageError> {
-        let mut rows = stretch.read(self.wanted)?;
+        let mut rows = stretch.read(self.wanted, self.maker.root)?;
         let given = rows.len();
         rows.retain(|row| {
             let tokens = row.columns.get(speech::SPEECH_TOKEN);

@@ -142,7 +142,7 @@ impl Stretch {
     /// media.
     pub fn inputs(&self, wanted: &Wanted) -> Vec<PathBuf> {
         let mut inputs = Vec::new();
-        if wanted.has(speech::SPK_EMBEDDING) {
+        if has_speakers(wanted) {
             inputs.push(self.speakers.clone());
         }
         for Piece { tables, .. } in &self.pieces {
@@ -182,12 +182,12 @@ impl Stretch {
     }
 
     /// Reads its rows with the columns of earlier stages, in stage 0's order. Rows that stage 2 rejected are left
-    /// out, because they were counted there.
+    /// out, because they were counted there. `root` is the recipe's folder.
     ///
     /// # Errors
     /// Returns an error if a table cannot be read, or no table has a wanted column.
-    pub fn read(&self, wanted: &Wanted) -> Result<Vec<Joined>, StageError> {
-        let speakers = match wanted.has(speech::SPK_EMBEDDING) {
+    pub fn read(&self, wanted: &Wanted, root: &Path) -> Result<Vec<Joined>, StageError> {
+        let speakers = match has_speakers(wanted) {
             true => table::read_embeddings(&self.speakers, "spk", speech::SPK_EMBEDDING).map_err(StageError::other)?,
             false => Vec::new(),
         };
@@ -195,8 +195,9 @@ impl Stretch {
         let mut rows = Vec::new();
         for Piece { tables, from, to } in &self.pieces {
             let utterances = table::read_utterances(&tables.rows).map_err(StageError::other)?;
-            let mut given = Given::open(tables, wanted)?;
-            for utterance in utterances.into_iter().take(*to).skip(*from) {
+            let utterances: Vec<Utterance> = utterances.into_iter().take(*to).skip(*from).collect();
+            let mut given = Given::open(tables, &utterances, wanted, root)?;
+            for utterance in utterances {
                 rows.extend(given.join(utterance, wanted, &speakers));
             }
         }
@@ -204,19 +205,33 @@ impl Stretch {
     }
 }
 
+/// Returns whether the embeddings of speakers are in the table of stage 1.
+fn has_speakers(wanted: &Wanted) -> bool {
+    wanted.has(speech::SPK_EMBEDDING) && !wanted.is_packed(1)
+}
+
 /// The columns in the tables of earlier stages, by the ids of rows.
 struct Given {
+    /// The columns in the packed shards that rows come from, and each row as its shard has it.
+    packed: (Vec<ColumnSpec>, BTreeMap<String, Result<Row, String>>),
     /// For each of stages 0 to 2: its columns, and the rows that have them.
     stages: Vec<(u8, Vec<ColumnSpec>, BTreeMap<String, Row>)>,
     media: BTreeMap<String, Media>,
 }
 
 impl Given {
-    /// Reads the wanted columns of a set of tables.
-    fn open(tables: &Tables, wanted: &Wanted) -> Result<Self, StageError> {
+    /// Reads the wanted columns of a set of tables, and of the shards that its rows `utterances` come from.
+    fn open(tables: &Tables, utterances: &[Utterance], wanted: &Wanted, root: &Path) -> Result<Self, StageError> {
+        let taken = wanted.taken_from_shards();
+        let mut packed = BTreeMap::new();
+        if !taken.is_empty() {
+            let wavs: Vec<&str> = utterances.iter().map(|utterance| utterance.wav.as_str()).collect();
+            let rows = flowmill_corpus::packed::fetch(root, &wavs, &taken).map_err(StageError::other)?;
+            packed.extend(utterances.iter().map(|utterance| utterance.utt.clone()).zip(rows));
+        }
         let mut stages = Vec::new();
         for (stage, path) in [(0, &tables.given), (1, &tables.embeddings), (2, &tables.tokens)] {
-            let mut columns = wanted.given_by(stage);
+            let mut columns = if wanted.is_packed(stage) { Vec::new() } else { wanted.given_by(stage) };
             // Stage 0 writes no table if no row has such a column.
             if columns.is_empty() || (stage == 0 && !path.exists()) {
                 continue;
@@ -231,7 +246,7 @@ impl Given {
             stages.push((stage, columns, rows.collect::<Result<_, _>>()?));
         }
         let media = if wanted.has_media() { columns::read_media(&tables.rows)? } else { BTreeMap::new() };
-        Ok(Self { stages, media })
+        Ok(Self { packed: (taken, packed), stages, media })
     }
 
     /// Returns a row of stage 0 with its columns; `None` if stage 2 rejected it.
@@ -241,10 +256,23 @@ impl Given {
             match rows.remove(&utterance.utt) {
                 Some(row) => columns.extend(row.columns),
                 None if *stage == 2 => return None,
+                // Stage 0 writes only the rows that have a column.
+                None if *stage == 0 && of_stage.iter().all(|column| !column.required) => {}
                 None => missing = missing.or_else(|| Some(set_aside(*stage, of_stage))),
             }
         }
-        if wanted.has(speech::SPK_EMBEDDING) && !columns.contains_key(speech::SPK_EMBEDDING) {
+        let (taken, rows) = &mut self.packed;
+        if !taken.is_empty() {
+            match rows.remove(&utterance.utt) {
+                Some(Ok(row)) => {
+                    missing = missing.or_else(|| unusable(taken, &row));
+                    columns.extend(row.columns);
+                }
+                Some(Err(problem)) => missing = missing.or_else(|| Some(format!("bad row in its shard: {problem}"))),
+                None => missing = missing.or_else(|| Some("bad row in its shard: it is not there".to_owned())),
+            }
+        }
+        if has_speakers(wanted) && !columns.contains_key(speech::SPK_EMBEDDING) {
             match speakers.get(&utterance.spk) {
                 Some(values) => drop(columns.insert(speech::SPK_EMBEDDING.to_owned(), Array::vector(values.clone()))),
                 None => {
@@ -255,6 +283,23 @@ impl Given {
         let media = self.media.remove(&utterance.utt).unwrap_or_default();
         Some(Joined { utterance, columns, media, missing })
     }
+}
+
+/// Returns the reason for a row of a shard that lacks a column, or whose values no training accepts.
+fn unusable(columns: &[ColumnSpec], row: &Row) -> Option<String> {
+    let problem = |column: &ColumnSpec| {
+        let name = &column.name;
+        let Some(array) = row.columns.get(name) else { return Some(format!("its shard has no `{name}`")) };
+        let not_finite = || array.values::<f32>().is_ok_and(|values| values.iter().any(|value| !value.is_finite()));
+        let negative = || array.values::<i64>().is_ok_and(|values| values.iter().any(|value| *value < 0));
+        let what = if not_finite() { "a value that is not finite" } else { "a negative token" };
+        (not_finite() || negative()).then(|| format!("`{name}` has {what}"))
+    };
+    columns
+        .iter()
+        .filter(|column| column.required)
+        .find_map(problem)
+        .map(|problem| format!("bad row in its shard: {problem}"))
 }
 
 /// Returns the reason for a row that a table does not have.

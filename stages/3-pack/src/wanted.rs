@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use flowmill_corpus::ColumnSpec;
 use flowmill_corpus::shard::{GROUP, ID, MelStore, ShardReader, speech};
+use flowmill_extract::Registry;
 use flowmill_runner::{PlanContext, Recipe, RecipeError, StageError};
+use flowmill_stage_embed::Embed;
 use flowmill_stage_prep::PrepConfig;
 use flowmill_stage_prep::columns::{self, MEDIA_BYTES};
+use flowmill_stage_tokens::Tokens;
 
 use crate::PackConfig;
 
@@ -18,6 +21,8 @@ pub struct Wanted {
     /// The stage whose tables contain a column, by the column's name. Columns made from recordings and from the rows
     /// of stage 0 are not included.
     stages: BTreeMap<String, u8>,
+    /// The stages whose columns are taken from the packed shards that the rows come from, because these have them already.
+    packed: BTreeMap<u8, Vec<ColumnSpec>>,
 }
 
 /// The names of the columns that a family reads.
@@ -45,11 +50,17 @@ impl Wanted {
     /// # Errors
     /// Returns an error about the key `pack.columns` for a column that no stage provides, or if a table of stages 1
     /// and 2 cannot be read.
-    pub fn of(config: &PackConfig, needed: Option<Needed>, context: &PlanContext) -> Result<Self, StageError> {
+    pub fn of(
+        config: &PackConfig,
+        extractors: &Registry,
+        needed: Option<Needed>,
+        context: &PlanContext,
+    ) -> Result<Self, StageError> {
         let recipe = context.recipe();
         let of_data = of_data(recipe)?;
         let of_speech = speech::columns(config.mel.store);
-        let mut wanted = Self { columns: Vec::new(), stages: BTreeMap::new() };
+        let packed = packed(extractors, recipe)?;
+        let mut wanted = Self { columns: Vec::new(), stages: BTreeMap::new(), packed };
         let own = config.columns.as_ref().map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
         let of_speech_only = own.is_none() && needed.is_none();
         let required = needed.map(|needed| needed.required);
@@ -62,8 +73,9 @@ impl Wanted {
             } else if let Some(column) = of_data.iter().find(|column| column.name == *name) {
                 wanted.add(column.clone(), Some(0));
             } else {
-                let (column, stage) =
-                    extracted(name, context)?.ok_or_else(|| no_such_column(recipe, name, &of_speech, &of_data))?;
+                let (column, stage) = wanted
+                    .extracted(name, context)?
+                    .ok_or_else(|| no_such_column(recipe, name, &of_speech, &of_data))?;
                 wanted.add(column, Some(stage));
             }
         }
@@ -72,7 +84,7 @@ impl Wanted {
         }
         let optional = needed.filter(|_| own.is_none()).map_or(&[][..], |needed| needed.optional);
         for name in optional {
-            if let Some((column, stage)) = extracted(name, context)? {
+            if let Some((column, stage)) = wanted.extracted(name, context)? {
                 wanted.add(column, Some(stage));
             }
         }
@@ -115,7 +127,32 @@ impl Wanted {
 
     /// Returns whether a table of a stage is needed.
     pub fn needs(&self, stage: u8) -> bool {
-        self.stages.values().any(|own| *own == stage)
+        !self.is_packed(stage) && self.stages.values().any(|own| *own == stage)
+    }
+
+    /// Returns whether the columns of a stage are those of the packed shards that rows come from.
+    pub fn is_packed(&self, stage: u8) -> bool {
+        self.packed.contains_key(&stage)
+    }
+
+    /// Returns the columns that are taken from the packed shards that rows come from, in the form that these have.
+    pub fn taken_from_shards(&self) -> Vec<ColumnSpec> {
+        let of_stage = |(stage, known): (&u8, &Vec<ColumnSpec>)| {
+            let own = self.given_by(*stage).into_iter();
+            own.map(|own| known.iter().find(|column| column.name == own.name).cloned().unwrap_or(own))
+                .collect::<Vec<_>>()
+        };
+        self.packed.iter().flat_map(of_stage).collect()
+    }
+
+    /// Returns a column that stage 1 or 2 has in addition to those of the speech flows, and the stage.
+    fn extracted(&self, name: &str, context: &PlanContext) -> Result<Option<(ColumnSpec, u8)>, StageError> {
+        for (stage, columns) in &self.packed {
+            if let Some(column) = columns.iter().find(|column| column.name == name) {
+                return Ok(Some((column.clone(), *stage)));
+            }
+        }
+        extracted(name, context)
     }
 
     /// Returns whether the bytes of media other than recordings are packed.
@@ -130,6 +167,24 @@ impl Wanted {
         let is_speech = of_speech.is_empty() && self.columns.iter().all(|column| is_of_speech(&column.name));
         (!is_speech).then(|| self.columns.iter().map(ToString::to_string).collect())
     }
+}
+
+/// Returns the columns of stages 1 and 2 that the packed shards have which the rows come from, by stage.
+fn packed(extractors: &Registry, recipe: &Recipe) -> Result<BTreeMap<u8, Vec<ColumnSpec>>, RecipeError> {
+    let mut packed = BTreeMap::new();
+    if flowmill_stage_prep::packed_sources(recipe)?.is_none() {
+        return Ok(packed);
+    }
+    for (stage, section) in [(1, Embed::section(extractors, recipe)?), (2, Tokens::section(extractors, recipe)?)] {
+        if section.is_packed() {
+            let mut columns: Vec<ColumnSpec> = section.columns().into_iter().map(|column| column.spec).collect();
+            let of_row = columns.iter().find(|column| column.name == speech::UTT_EMBEDDING).cloned();
+            // The embedding of a row's speaker comes from the same network.
+            columns.extend(of_row.map(|column| ColumnSpec { name: speech::SPK_EMBEDDING.to_owned(), ..column }));
+            packed.insert(stage, columns);
+        }
+    }
+    Ok(packed)
 }
 
 /// Returns the columns and references that stage 0 copies from the data.

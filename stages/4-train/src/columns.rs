@@ -2,6 +2,7 @@
 //! so errors are reported then.
 
 use flowmill_corpus::shard::speech::{MEL, MelStore};
+use flowmill_extract::extractors::packed;
 use flowmill_extract::{Chosen, Column, Registry, ValueType};
 use flowmill_family::{Columns, Provided};
 use flowmill_runner::{Recipe, RecipeError};
@@ -45,7 +46,7 @@ fn extracted(extractor: &Chosen, columns: Vec<Column>) -> Columns {
         let provided = match values {
             ValueType::Embedding { dimensions } => Provided::Embedding { dimensions },
             ValueType::Tokens { vocabulary, rate } => {
-                Provided::Tokens { extractor: kind, vocabulary, rate, has_centers }
+                Provided::Tokens { extractor: kind, vocabulary, at_least: kind == packed::KIND, rate, has_centers }
             }
             ValueType::Codes { levels, vocabulary, rate } => {
                 Provided::Codes { extractor: kind, levels, vocabulary, rate }

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::foreign;
 use crate::init_weights;
 use crate::mixture::{self, MixtureEntry};
 
@@ -397,7 +398,8 @@ impl TrainSection {
     /// Returns the key that names the first missing one.
     pub fn check_corpora(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         mixture::check_files(&self.settings.mixture, &|path| recipe.resolve(path))
-            .map_err(|(key, reason)| recipe.error(&format!("{SECTION}.mixture{key}"), reason))
+            .map_err(|(key, reason)| recipe.error(&format!("{SECTION}.mixture{key}"), reason))?;
+        foreign::corpora(self, recipe).iter().try_for_each(|corpus| corpus.check(self, recipe))
     }
 
     /// Checks that the initial weights exist.

@@ -10,6 +10,7 @@ mod columns;
 mod config;
 mod data;
 mod evaluate;
+mod foreign;
 mod heard;
 mod identity;
 mod init_weights;
@@ -173,11 +174,17 @@ impl Stage for TrainStage {
     }
 
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
-        if phase > 0 {
-            return Ok(None);
+        let section = self.read(context.recipe())?;
+        let foreign = foreign::corpora(&section, context.recipe());
+        let first = if foreign.is_empty() { 0 } else { foreign::PHASES };
+        match phase {
+            0 if first > 0 => return foreign::shards(&foreign, &section, context.recipe()).map(Some),
+            1 if first > 0 => return foreign::indexes(&foreign, &section, context.recipe(), context).map(Some),
+            _ if phase > first => return Ok(None),
+            _ => {}
         }
         let folder = |number| context.stage_dir(number);
-        let training = Training::new(self.read(context.recipe())?, context.recipe(), &folder);
+        let training = Training::new(section, context.recipe(), &folder);
         let mut config = identity::of_section(&training.section, &training.data.identity(&training.section)?);
         if let Some(last) = context.last_receipt(PART) {
             identity::take_over_gone_data(&mut config, &last.config);

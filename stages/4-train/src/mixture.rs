@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use flowmill_corpus::packed;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::foreign;
 
 /// The index of a split's shards, in the split's folder.
 pub const INDEX: &str = "index.json";
@@ -13,7 +16,8 @@ pub const INDEX: &str = "index.json";
 #[serde(deny_unknown_fields)]
 pub struct MixtureEntry {
     /// The `index.json` of its shards, as another recipe packed them, or the folder of that file; by default the
-    /// training split of this recipe.
+    /// training split of this recipe. Shards that another program packed (CosyVoice's `data.list`, a folder of Parquet files, or one) have
+    /// no index: one is made before the training, with their checksums, and the mel is computed from their recordings.
     #[serde(default)]
     pub index: Option<String>,
     /// The share of an epoch's utterances, relative to the weights of the others.
@@ -39,15 +43,32 @@ pub struct Weighted {
     pub weight: f64,
 }
 
-/// Returns the corpora in the entries; without entries, only the recipe's own. `own` is its index; `resolve` makes
-/// paths absolute.
-pub fn corpora(entries: &[MixtureEntry], own: &Path, resolve: &dyn Fn(&str) -> PathBuf) -> Vec<Weighted> {
+/// Returns the corpora in the entries; without entries, only the recipe's own. `own` is its index, `stage` the folder of this stage;
+/// `resolve` makes paths absolute.
+pub fn corpora(entries: &[MixtureEntry], own: &Path, stage: &Path, resolve: &dyn Fn(&str) -> PathBuf) -> Vec<Weighted> {
     if entries.is_empty() {
         return vec![Weighted { index: own.to_owned(), weight: 1.0 }];
     }
-    let index =
-        |entry: &MixtureEntry| entry.index.as_deref().map_or_else(|| own.to_owned(), |path| index_file(&resolve(path)));
-    entries.iter().map(|entry| Weighted { index: index(entry), weight: entry.weight }).collect()
+    let index = |number: usize, entry: &MixtureEntry| match entry.index.as_deref().map(resolve) {
+        None => own.to_owned(),
+        Some(path) if is_foreign(&path) => foreign::index_of(stage, number),
+        Some(path) => index_file(&path),
+    };
+    let entries = entries.iter().enumerate();
+    entries.map(|(number, entry)| Weighted { index: index(number, entry), weight: entry.weight }).collect()
+}
+
+/// Returns whether a path is that of shards without an index: a file that is not JSON, or a folder with shards and no index.
+pub fn is_foreign(path: &Path) -> bool {
+    if path.is_dir() {
+        // A folder of packed splits holds more than training data.
+        let has_index = |entry: std::fs::DirEntry| entry.path().join(INDEX).is_file();
+        let has_splits = std::fs::read_dir(path).is_ok_and(|entries| entries.filter_map(Result::ok).any(has_index));
+        return !path.join(INDEX).is_file()
+            && !has_splits
+            && packed::files(Path::new(""), &path.to_string_lossy()).is_ok();
+    }
+    path.is_file() && path.extension().is_none_or(|extension| extension != "json")
 }
 
 /// Returns the index for a path: itself, or the one in that folder.
@@ -79,9 +100,9 @@ pub fn check(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Res
 /// # Errors
 /// Returns the key of the first missing one, below the list's own name, and the reason.
 pub fn check_files(entries: &[MixtureEntry], resolve: &dyn Fn(&str) -> PathBuf) -> Result<(), (String, String)> {
-    let named =
-        entries.iter().enumerate().filter_map(|(at, entry)| Some((at, index_file(&resolve(entry.index.as_deref()?)))));
-    match named.into_iter().find(|(_, file)| !file.is_file()) {
+    let named = entries.iter().enumerate().filter_map(|(at, entry)| Some((at, resolve(entry.index.as_deref()?))));
+    let mut named = named.filter(|(_, path)| !is_foreign(path)).map(|(at, path)| (at, index_file(&path)));
+    match named.find(|(_, file)| !file.is_file()) {
         Some((at, file)) => {
             Err((format!("[{at}].index"), format!("{} does not exist; pack that corpus first", file.display())))
         }

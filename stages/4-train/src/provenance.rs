@@ -2,7 +2,7 @@
 //! another.
 
 use flowmill_corpus::shard::MadeBy;
-use flowmill_extract::extractors::import;
+use flowmill_extract::extractors::{import, packed};
 
 use crate::leakage::Indexed;
 
@@ -29,7 +29,7 @@ fn difference(ours: &MadeBy, theirs: &MadeBy) -> Option<String> {
         return Some(format!("by another extractor ({}, not {})", theirs.kind, ours.kind));
     }
     // Imported files differ from corpus to corpus, whatever their origin.
-    let apart = ours.blake3 != theirs.blake3 && ours.kind != import::KIND;
+    let apart = ours.blake3 != theirs.blake3 && ![import::KIND, packed::KIND].contains(&ours.kind.as_str());
     apart.then(|| format!("by a {} with other settings or weights, or fitted on other speech,", ours.kind))
 }
 

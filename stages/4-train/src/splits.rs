@@ -45,6 +45,12 @@ pub fn check(section: &TrainSection, paths: &DataPaths) -> Result<(), StageError
     if trained && !paths.own.is_file() {
         return Err(absent("train.train_split", &section.settings.train_split, &paths.own, "")?);
     }
+    if let Some(made) = paths.train.iter().find(|corpus| corpus.index != paths.own && !corpus.index.is_file()) {
+        let index = made.index.display();
+        let problem =
+            "a corpus of train.mixture has no index yet; `flowmill run RECIPE --stage train` makes it before it trains";
+        return Err(StageError::new(format!("{index} does not exist: {problem}")));
+    }
     match (&paths.validation, &section.settings.validation_split) {
         (Some(index), Some(split)) if !index.is_file() => Err(absent(
             "train.validation_split",

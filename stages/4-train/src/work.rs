@@ -102,7 +102,7 @@ impl Training {
         let pack = folder(PACK);
         let index = |split: &str| pack.join(split).join("index.json");
         let own = index(&section.settings.train_split);
-        let train = mixture::corpora(&section.settings.mixture, &own, &|path| recipe.resolve(path));
+        let train = mixture::corpora(&section.settings.mixture, &own, &folder(TRAIN), &|path| recipe.resolve(path));
         Self {
             data: DataPaths { train, validation: section.settings.validation_split.as_deref().map(index), own },
             artifacts: artifacts(&section, recipe.dir().to_owned(), folder),

@@ -14,6 +14,7 @@
 
 mod import;
 mod noise;
+mod packed;
 mod phases;
 mod rows;
 mod section;
@@ -151,6 +152,10 @@ impl<S: Extraction> Stage for ExtractStage<S> {
     fn plan(&self, phase: usize, context: &PlanContext) -> Result<Option<Phase>, StageError> {
         let section = Self::section(&self.extractors, context.recipe())?;
         let extractor = &section.extractor;
+        if section.is_packed() {
+            let (seed, root) = (context.recipe().seed(), context.recipe_dir());
+            return (phase == 0).then(|| packed::phase::<S>(extractor, seed, root)).transpose();
+        }
         if !extractor.reads_text() && !flowmill_stage_prep::has_media(context.recipe(), extractor.media())? {
             return Ok(None);
         }

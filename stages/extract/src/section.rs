@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use flowmill_extract::extractors::packed::KIND as PACKED;
 use flowmill_extract::{Chosen, Column, Registry};
 use flowmill_nn::device::DeviceName;
 use flowmill_runner::{Recipe, RecipeError, joined_schema, keys_of};
@@ -9,7 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::noise::{self, NoiseConfig, NoiseSettings};
-use crate::{Extraction, import};
+use crate::{Extraction, import, packed};
 
 /// The key of the extractor in the section.
 pub(crate) const EXTRACTOR: &str = "extractor";
@@ -72,7 +73,7 @@ impl Section {
         };
         let default = extractors.first(S::takes);
         let chosen = extractors.read(recipe, &key)?.or_else(|| default.clone());
-        let extractor = chosen.ok_or_else(|| recipe.error(&key, format!("no extractor gives {}", S::NEEDS)))?;
+        let mut extractor = chosen.ok_or_else(|| recipe.error(&key, format!("no extractor gives {}", S::NEEDS)))?;
         if !recipe.sets(&format!("{}.fit_on", S::NAME)) {
             own.fit_on = flowmill_stage_prep::train_split(recipe)?;
         }
@@ -90,9 +91,25 @@ impl Section {
             let problem = format!("{kind} gives {gives}, this stage needs {needs}{example}");
             return Err(recipe.error(&format!("{key}.kind"), problem));
         }
+        // Files that the recipe names come before the columns of shards.
+        if noise.is_none()
+            && extractor.import().is_none()
+            && let Some(packed) = packed::columns(recipe, &extractor)?
+        {
+            extractor = Chosen::new(packed);
+            own.device = DeviceName::Cpu;
+        } else if extractor.kind() == PACKED {
+            let reason = "is chosen by itself if all of prep.data are shards with the columns (`format: shards`), and they are not";
+            return Err(recipe.error(&format!("{key}.kind"), reason));
+        }
         let section = Self { extractor, noise, own };
         section.check_noise::<S>(recipe)?;
         Ok(section)
+    }
+
+    /// Returns whether the columns are those of packed shards, so that there is nothing to extract.
+    pub fn is_packed(&self) -> bool {
+        self.extractor.kind() == PACKED
     }
 
     /// Returns the columns of the tables.

@@ -9,6 +9,7 @@ mod distributed_config;
 mod doctor;
 mod float_config;
 mod imagine;
+mod init;
 mod inspect;
 mod mel_file;
 mod next;
@@ -40,6 +41,7 @@ use crate::failure::Failure;
 pub fn run(command: &Command, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Init(arguments) => init::run(arguments, out),
         Command::RunPart(arguments) => run_part::run(arguments),
         Command::Parts(arguments) => parts::run(arguments, out),
         Command::Train(arguments) => train::run(arguments, out),

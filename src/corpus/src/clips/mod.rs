@@ -142,7 +142,7 @@ fn clip(path: &str, prefix: &str) -> Result<Candidate, String> {
         end: None,
         duration: None,
         split: None,
-        extra: Some(Extra { media, ..Extra::default() }),
+        extra: Some(Box::new(Extra { media, ..Extra::default() })),
         place: path.to_owned(),
     })
 }

@@ -51,7 +51,7 @@ pub(super) fn row(path: &str, prefix: &str) -> Result<Candidate, String> {
         end: None,
         duration: None,
         split: None,
-        extra: Some(Extra { media: video.into_iter().collect(), columns, ..Extra::default() }),
+        extra: Some(Box::new(Extra { media: video.into_iter().collect(), columns, ..Extra::default() })),
         place: path.to_owned(),
     })
 }

@@ -209,7 +209,7 @@ fn row((medium, key, metadata): Found, own_name: &str, options: &ReadOptions<'_>
         end: None,
         duration: seconds,
         split: None,
-        extra: Some(Extra { media, columns, ..Extra::default() }),
+        extra: Some(Box::new(Extra { media, columns, ..Extra::default() })),
         place: medium,
     })
 }

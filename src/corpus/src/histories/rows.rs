@@ -122,7 +122,7 @@ fn row(user: UserHistory, id: String, root: &Path) -> Result<Candidate, String> 
         end: None,
         duration: None,
         split: None,
-        extra: Some(Extra { media: BTreeMap::from([(Role::Images, images)]), columns, ..Extra::default() }),
+        extra: Some(Box::new(Extra { media: BTreeMap::from([(Role::Images, images)]), columns, ..Extra::default() })),
         place: id.clone(),
         id,
     })

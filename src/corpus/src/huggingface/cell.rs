@@ -14,8 +14,8 @@ use parquet::errors::ParquetError;
 use crate::CorpusError;
 use crate::source::MAX_MEMBER_BYTES;
 
-/// The separator between a Parquet file and the column in it.
-const IN_FILE: &str = ".parquet#";
+/// The separators between a Parquet file and the column in it. CosyVoice names Parquet files `.tar`.
+const IN_FILE: [&str; 2] = [".parquet#", ".tar#"];
 
 /// The bytes of a row in a column of a Parquet file, written as `train-00000.parquet#COLUMN/NAME@ROW`. The name is for
 /// people and decoders; column and row determine the bytes.
@@ -35,7 +35,7 @@ impl<'a> ParquetCell<'a> {
     /// Parses the cell that a text names, if it names one.
     pub fn parse(text: &'a str) -> Option<Self> {
         let (rest, row) = text.rsplit_once('@')?;
-        let at = rest.find(IN_FILE)? + IN_FILE.len();
+        let at = IN_FILE.iter().filter_map(|separator| Some(rest.find(separator)? + separator.len())).min()?;
         let (column, name) = rest[at..].split_once('/')?;
         let is_number = !row.is_empty() && row.bytes().all(|byte| byte.is_ascii_digit());
         Some(Self { file: &rest[..at - 1], column, name, row: row.parse().ok().filter(|_| is_number)? })

@@ -16,10 +16,11 @@ use rayon::prelude::*;
 
 pub use cell::ParquetCell;
 
-use crate::manifest::{Parsed, folder_of, name_below, split_by_name, taken};
+use crate::manifest::{Parsed, folder_of, joined_rows, name_below, split_by_name, taken};
 use crate::objects::RowReader;
 use crate::paths::{joined, prefix_of};
 use crate::reading::Candidate;
+use crate::shard::speech;
 use crate::walk::walk;
 use crate::{CorpusError, ReadOptions, Reading, Rejection};
 
@@ -64,6 +65,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
             path: file,
             name,
             reader: RowReader::new(folder_of(file), "bad row", options),
+            fields: None,
         };
         let mut rows = if file.ends_with(".arrow") { arrow_file::read(&table) } else { parquet_file::read(&table) }?;
         split_by_name(&mut rows, name);
@@ -71,7 +73,22 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
     };
     let parsed: Vec<Parsed> = files.par_iter().map(read).collect::<Result<_, _>>()?;
     let reading = Reading { files: files.iter().map(|file| root.join(file)).collect(), ..Reading::default() };
-    Ok(taken(reading, parsed.into_iter().flatten().collect(), options))
+    Ok(taken(reading, joined_rows(parsed), options))
+}
+
+/// Reads the rows of a packed shard. Of its columns, only single values and those that the recipe names are read.
+pub(crate) fn read_shard(
+    root: &Path,
+    file: &str,
+    name: &str,
+    options: &ReadOptions<'_>,
+) -> Result<Parsed, CorpusError> {
+    let named = options.columns.iter().map(|column| column.name.as_str());
+    let named = named.chain(options.references.iter().map(String::as_str));
+    let named = named.chain(options.renames.iter().map(|(_, name)| name.as_str()));
+    let reader = RowReader::new(folder_of(file), "bad row", options);
+    let table = TableFile { full: root.join(file), path: file, name, reader, fields: Some(named.collect()) };
+    parquet_file::read(&table)
 }
 
 /// A table that is read.
@@ -82,6 +99,8 @@ struct TableFile<'a> {
     /// The name for messages.
     name: &'a str,
     reader: RowReader<'a>,
+    /// The columns that are read in addition to single values; `None` for all.
+    fields: Option<Vec<&'a str>>,
 }
 
 impl TableFile<'_> {
@@ -106,6 +125,7 @@ impl TableFile<'_> {
         let place = format!("{}[{at}]", self.name);
         let Some(bytes) = bytes else { return self.reader.row(Ok(object.into()), None, place) };
         let inner = object.get(column).and_then(|audio| audio.get("path")).and_then(|path| path.as_str());
+        let inner = inner.or_else(|| object.get(speech::WAV).filter(|_| self.fields.is_some())?.as_str());
         // The path is that of the machine that made the dataset.
         let file =
             inner.and_then(|path| path.rsplit(['/', '\\']).next()).map(str::trim).filter(|name| !name.is_empty());

@@ -63,7 +63,15 @@ fn rows(
     column: Option<AudioColumn>,
 ) -> Result<Parsed, ParquetError> {
     let schema = builder.parquet_schema();
+    let is_read = |leaf: usize| {
+        let (described, Some(fields)) = (schema.column(leaf), &table.fields) else { return true };
+        let root = described.path().parts().first().map_or("", String::as_str);
+        let is_bytes = described.physical_type() == Type::BYTE_ARRAY && described.logical_type_ref().is_none();
+        // The sizes of an axis of a column belong to the column.
+        fields.contains(&root) || (described.path().parts().len() == 1 && !is_bytes && !root.starts_with("mel_"))
+    };
     let others = (0..schema.num_columns()).filter(|leaf| column.as_ref().is_none_or(|column| column.leaf != *leaf));
+    let others = others.filter(|leaf| is_read(*leaf));
     let mask = ProjectionMask::leaves(schema, others);
     let mut parsed = Parsed::new();
     for batch in builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()? {

@@ -158,7 +158,7 @@ impl Fields {
             end: None,
             duration: None,
             split: None,
-            extra: Some(Extra { media, columns, ..Extra::default() }),
+            extra: Some(Box::new(Extra { media, columns, ..Extra::default() })),
             place: name.to_owned(),
         })
     }

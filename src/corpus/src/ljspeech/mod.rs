@@ -31,6 +31,7 @@ const SPEAKER: &str = "ljspeech";
 /// # Errors
 /// [`CorpusError::Structure`] when there is no `metadata.csv` with lines of its kind; [`CorpusError::Io`] when a file cannot be read.
 pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
+    let dir = &directory(root, dir);
     let file = metadata(&root.join(dir))?;
     let lines = file.lines();
     let listing = folder::list(root, dir)?;
@@ -96,8 +97,22 @@ pub fn read_directory(root: &Path, dir: &str, options: &ReadOptions<'_>) -> Resu
     Ok(reading.take(rows, texts, options, ""))
 }
 
+/// Returns the directory with `metadata.csv`: the named one, or the only one in it that has recordings, such as `LJSpeech-1.1`.
+pub fn directory(root: &Path, dir: &str) -> String {
+    if root.join(dir).join("metadata.csv").exists() {
+        return dir.to_owned();
+    }
+    let Ok(listing) = folder::list(root, dir) else { return dir.to_owned() };
+    let mut folders = listing.audio.iter().map(|path| path.split_once('/').map(|(folder, _)| folder));
+    let Some(Some(first)) = folders.next() else { return dir.to_owned() };
+    let is_only =
+        folders.all(|folder| folder == Some(first)) && root.join(dir).join(first).join("metadata.csv").exists();
+    if is_only { joined(&prefix_of(dir), first) } else { dir.to_owned() }
+}
+
 /// Returns the ids of the recordings of a directory. They are the rows of a directory that cannot be read as a whole.
 pub fn ids(root: &Path, dir: &str) -> Vec<String> {
+    let dir = &directory(root, dir);
     let listing = folder::list(root, dir).unwrap_or_default();
     listing.audio.iter().map(|path| ids::of_path(name_of(path))).collect()
 }

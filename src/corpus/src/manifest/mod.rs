@@ -87,19 +87,28 @@ pub fn files(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
     Ok(found)
 }
 
+/// Joins the rows of files.
+pub(crate) fn joined_rows(files: Vec<Parsed>) -> Parsed {
+    let mut rows = Parsed::with_capacity(files.iter().map(Vec::len).sum());
+    files.into_iter().for_each(|mut file| rows.append(&mut file));
+    rows
+}
+
 /// Adds the rows of files to a reading.
 pub(crate) fn taken(mut reading: Reading, parsed: Parsed, options: &ReadOptions<'_>) -> Reading {
-    let mut rows = Vec::with_capacity(parsed.len());
     let mut texts = false;
-    for outcome in parsed {
-        match outcome {
-            Ok(row) => {
-                texts |= row.text.is_ok();
-                rows.push(row);
-            }
-            Err(rejection) => reading.rejected.push(rejection),
+    // The rows stay in the memory that they are in.
+    let good = parsed.into_iter().filter_map(|outcome| match outcome {
+        Ok(row) => {
+            texts |= row.text.is_ok();
+            Some(row)
         }
-    }
+        Err(rejection) => {
+            reading.rejected.push(rejection);
+            None
+        }
+    });
+    let rows: Vec<Candidate> = good.collect();
     reading.take(rows, texts, options, "")
 }
 

@@ -17,9 +17,9 @@ const VERSION: u32 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardEntry {
-    /// The file's name, in the index's own folder.
+    /// The file's name, in the index's own folder; of an index of shards elsewhere ([`ShardIndex::in_place`]) its path.
     pub file: String,
-    /// The number of rows.
+    /// The number of rows that are used.
     pub rows: u64,
     /// The file's size.
     pub bytes: u64,
@@ -35,6 +35,9 @@ pub struct ShardEntry {
     /// costs are computed from them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub axes: BTreeMap<String, Vec<u32>>,
+    /// The numbers of the rows that are used, ascending; empty if all are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<u32>,
 }
 
 /// The sizes of a row in its index.
@@ -93,6 +96,9 @@ pub struct ShardIndex {
     /// The origins of the columns, by name, as far as they are known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extractors: BTreeMap<String, MadeBy>,
+    /// True if the shards are those of another program and stay where they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_place: bool,
     /// The shards in order.
     pub shards: Vec<ShardEntry>,
 }
@@ -109,6 +115,7 @@ impl ShardIndex {
             seconds: shards.iter().map(|shard| shard.seconds).sum(),
             mel,
             extractors: BTreeMap::new(),
+            in_place: false,
             shards,
         }
     }
@@ -117,6 +124,12 @@ impl ShardIndex {
     #[must_use]
     pub fn made_by(self, extractors: BTreeMap<String, MadeBy>) -> Self {
         Self { extractors, ..self }
+    }
+
+    /// Makes it an index of shards that stay where they are.
+    #[must_use]
+    pub fn in_place(self) -> Self {
+        Self { in_place: true, ..self }
     }
 
     /// Reads an index and checks its consistency.
@@ -129,9 +142,7 @@ impl ShardIndex {
         let bytes = fs::read(path).map_err(|e| CorpusError::io("read", path, e))?;
         if bytes.starts_with(b"PAR1") {
             return Err(fail(
-                "is a Parquet shard, not an index of shards: name the `index.json` that stage 3 wrote next to its shards. Shards that \
-                 CosyVoice packed have none: pack their recordings here, with their embeddings and tokens imported (`kind: import`)"
-                    .into(),
+                "is a Parquet shard, not an index of shards: name the `index.json` that stage 3 wrote next to its shards".into(),
             ));
         }
         let text = std::str::from_utf8(&bytes).map_err(|e| fail(format!("is not a shard index: {e}")))?;
@@ -147,6 +158,13 @@ impl ShardIndex {
             let sizes = std::iter::once(&shard.frames).chain(shard.axes.values());
             if shard.utterances.len() != rows || sizes.into_iter().any(|sizes| sizes.len() != rows) {
                 return Err(fail(format!("gives {} {rows} rows but other numbers of ids or lengths", shard.file)));
+            }
+            let is_ascending = shard.kept.windows(2).all(|pair| pair[0] < pair[1]);
+            if !shard.kept.is_empty() && (shard.kept.len() != rows || !is_ascending) {
+                return Err(fail(format!("gives {} {rows} rows but other numbers of them", shard.file)));
+            }
+            if index.in_place {
+                continue;
             }
             if shard.file.contains('/') || shard.file.starts_with('.') {
                 return Err(fail(format!("names the shard `{}`, which is not a plain file name", shard.file)));

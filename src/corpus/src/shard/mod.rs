@@ -36,8 +36,8 @@ pub use mel_statistics::{MEL_STATISTICS_FILE, MelStatistics};
 pub use reader::ShardReader;
 pub use schema::{columns_of, size_names};
 pub use speech::MelStore;
-pub use store::Shards;
-pub use tar::TarShardWriter;
+pub use store::{AnyShard, Shards};
+pub use tar::{TarShardReader, TarShardWriter};
 pub use writer::{ShardOptions, ShardSummary, ShardWriter, without_keys};
 
 /// The field of a row's id.

@@ -27,12 +27,13 @@ pub struct ShardReader {
 }
 
 impl ShardReader {
-    /// Reads a shard's footer.
+    /// Reads a shard's footer. Columns have the types of Parquet, whatever those of the program that wrote it were.
     ///
     /// # Errors
     /// [`CorpusError::Io`] if it cannot be opened, [`CorpusError::Shard`] if it is not a Parquet file.
     pub fn open(path: &Path) -> Result<Self, CorpusError> {
-        Self::with(path, ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional))
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+        Self::with(path, options.with_skip_arrow_metadata(true))
     }
 
     /// Reads the footer of a table that the same library or another one wrote: columns have the types of Parquet, whatever those were in memory.

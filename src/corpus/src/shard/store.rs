@@ -18,27 +18,61 @@ pub struct Shards {
     columns: Vec<ColumnSpec>,
     /// The number of every shard's first row, followed by the total number of rows.
     starts: Vec<u32>,
-    readers: Vec<Mutex<Option<Reader>>>,
+    readers: Vec<Mutex<Option<AnyShard>>>,
     cache: Mutex<RowCache>,
 }
 
 /// A shard's reader, by its format.
 #[derive(Clone, Debug)]
-enum Reader {
+pub enum AnyShard {
+    /// Parquet.
     Parquet(ShardReader),
+    /// A tar file.
     Tar(TarShardReader),
 }
 
-impl Reader {
-    /// Opens a shard; the extension determines its format.
-    fn open(path: &Path) -> Result<Self, CorpusError> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("tar") => TarShardReader::open(path).map(Self::Tar),
-            _ => ShardReader::open(path).map(Self::Parquet),
+impl AnyShard {
+    /// Opens a shard. Its content determines its format, because CosyVoice names Parquet files `.tar`.
+    ///
+    /// # Errors
+    /// [`CorpusError`] if it cannot be read, or is neither Parquet nor a tar file of packed rows.
+    pub fn open(path: &Path) -> Result<Self, CorpusError> {
+        let is_tar = path.extension().is_some_and(|extension| extension == "tar") && !crate::packed::is_parquet(path);
+        if is_tar { TarShardReader::open(path).map(Self::Tar) } else { ShardReader::open(path).map(Self::Parquet) }
+    }
+
+    /// Returns the number of rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Parquet(reader) => reader.rows(),
+            Self::Tar(reader) => reader.rows(),
         }
     }
 
-    fn fetch(&self, rows: &[usize], columns: &[ColumnSpec]) -> Result<Vec<Row>, CorpusError> {
+    /// Returns the columns, of a tar file those of its first row.
+    ///
+    /// # Errors
+    /// [`CorpusError`] if the first row of a tar file cannot be read.
+    pub fn columns(&self) -> Result<Vec<ColumnSpec>, CorpusError> {
+        match self {
+            Self::Parquet(reader) => Ok(reader.columns().0),
+            Self::Tar(reader) => reader.columns(),
+        }
+    }
+
+    /// Returns the number of the row of a tar file whose recording begins at a position.
+    pub fn row_of(&self, offset: u64) -> Option<usize> {
+        match self {
+            Self::Parquet(_) => None,
+            Self::Tar(reader) => reader.row_of(offset),
+        }
+    }
+
+    /// Returns the rows with the given numbers, which must ascend, with the given columns.
+    ///
+    /// # Errors
+    /// [`CorpusError`] if a row does not exist, is damaged, or lacks a required column.
+    pub fn fetch(&self, rows: &[usize], columns: &[ColumnSpec]) -> Result<Vec<Row>, CorpusError> {
         match self {
             Self::Parquet(reader) => reader.fetch(rows, columns),
             Self::Tar(reader) => reader.fetch(rows, columns),
@@ -111,7 +145,8 @@ impl Shards {
         let mut known = HashMap::<String, u32>::new();
         let mut numbers = Vec::with_capacity(self.len());
         for (shard, size) in self.shard_sizes().into_iter().enumerate() {
-            let rows: Vec<usize> = (0..size as usize).collect();
+            let kept = &self.index.shards[shard].kept;
+            let rows: Vec<usize> = (0..size as usize).map(|at| kept.get(at).map_or(at, |row| *row as usize)).collect();
             for row in self.reader(shard)?.fetch(&rows, &[])? {
                 let next = known.len() as u32;
                 numbers.push(*known.entry(row.group).or_insert(next));
@@ -183,7 +218,10 @@ impl Shards {
             };
             let (start, end) = (self.starts[shard], self.starts[shard + 1]);
             let count = rest.partition_point(|&item| item < end);
-            let local: Vec<usize> = rest[..count].iter().map(|&item| (item - start) as usize).collect();
+            let kept = &self.index.shards[shard].kept;
+            let row =
+                |item: &u32| kept.get((item - start) as usize).map_or((item - start) as usize, |row| *row as usize);
+            let local: Vec<usize> = rest[..count].iter().map(row).collect();
             rows.extend(self.reader(shard)?.fetch(&local, &self.columns)?.into_iter().map(Arc::new));
             rest = &rest[count..];
         }
@@ -200,7 +238,7 @@ impl Shards {
     }
 
     /// Returns a shard's reader. Its checksum is verified at the first use.
-    fn reader(&self, shard: usize) -> Result<Reader, CorpusError> {
+    fn reader(&self, shard: usize) -> Result<AnyShard, CorpusError> {
         let mut slot = lock(&self.readers[shard]);
         if let Some(reader) = slot.as_ref() {
             return Ok(reader.clone());
@@ -208,7 +246,7 @@ impl Shards {
         let entry = &self.index.shards[shard];
         self.index.verify(&self.folder, entry)?;
         let path = self.folder.join(&entry.file);
-        let reader = Reader::open(&path)?;
+        let reader = AnyShard::open(&path)?;
         tracing::debug!(path = %path.display(), rows = entry.rows, bytes = entry.bytes, "shard opened, its checksum is right");
         Ok(slot.insert(reader).clone())
     }

@@ -8,22 +8,26 @@
 //!
 //! Only headers, transcripts and the beginnings of members of unknown kinds are read here. Nothing is extracted: a
 //! row names the tar file and the position of its recording's bytes ([`TarMember`]), and every later reader takes
-//! them from there. Compressed tar files are refused, because their bytes have no such position.
+//! them from there. The bytes of compressed tar files have no such position: those of gzip are decompressed once ([`unpack()`]), and others
+//! are refused.
 
 mod samples;
 mod shards;
+mod unpack;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
 
+pub(crate) use shards::expand;
 pub use shards::{check_paths, is_list, shards};
+pub use unpack::{is_compressed, unpack, unpacked_name};
 
 use crate::folder::{self, Listing};
 #[cfg(doc)]
 use crate::source::TarMember;
-use crate::{CorpusError, ReadOptions, Reading, Rejection};
+use crate::{CorpusError, ReadOptions, Reading, Rejection, split};
 use samples::Shard;
 
 /// Reads the utterances of tar files. `data` is one file, a folder of them, a list of them, or a pattern such as
@@ -36,7 +40,19 @@ use samples::Shard;
 /// [`CorpusError::Structure`] if there is no tar file, or one is compressed or not a tar file by its content;
 /// [`CorpusError::Io`] for one that cannot be read.
 pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Reading, CorpusError> {
-    let shards = shards(root, data)?;
+    read_files(root, data, shards(root, data)?, options)
+}
+
+/// Reads the utterances of the tar files `shards`, which `data` names.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_files(
+    root: &Path,
+    data: &str,
+    shards: Vec<String>,
+    options: &ReadOptions<'_>,
+) -> Result<Reading, CorpusError> {
     let listed: Vec<Shard> = shards.par_iter().map(|shard| Shard::list(root, shard)).collect::<Result<_, _>>()?;
     // Keys that both interpretations explain are treated like the others of the source.
     let dotted = listed.iter().any(Shard::has_dotted_keys) || shared_over_shards(&listed);
@@ -44,7 +60,10 @@ pub fn read(root: &Path, data: &str, options: &ReadOptions<'_>) -> Result<Readin
     let mut reading = Reading { files: shards.iter().map(|shard| root.join(shard)).collect(), ..Reading::default() };
     let (mut rows, mut left_out, mut texts) = (Vec::new(), Vec::new(), false);
     let mut passed_over: BTreeMap<String, u64> = BTreeMap::new();
-    for shard in read {
+    for (mut shard, path) in read.into_iter().zip(&shards) {
+        // A folder of the source may be a split; the folders above it say nothing.
+        let below = path.strip_prefix(data.trim_end_matches('/')).and_then(split::of_path);
+        shard.rows.iter_mut().filter(|row| row.split.is_none()).for_each(|row| row.split = below.map(str::to_owned));
         rows.extend(shard.rows);
         left_out.extend(shard.left_out);
         texts |= shard.texts;

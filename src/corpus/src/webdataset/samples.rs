@@ -22,9 +22,8 @@ const SHOWN_BYTES: usize = 200;
 const PARQUET: &[u8] = b"PAR1";
 
 /// The advice about a shard of CosyVoice, whose recipes give Parquet files such names.
-const PARQUET_ADVICE: &str = "is Parquet by its content, not tar: a shard that CosyVoice packed; `flowmill inspect` shows it. Give \
-                              prep.data the data directory that it was packed from, and import its embeddings and tokens \
-                              (`kind: import`)";
+const PARQUET_ADVICE: &str = "is Parquet by its content, not tar: a shard that CosyVoice packed. `format: shards` reads it, with its embeddings \
+                              and tokens";
 
 /// Describes a file that is not a tar file, by its first bytes. An empty one counts as a damaged tar file.
 fn no_tar(beginning: &[u8]) -> Option<String> {

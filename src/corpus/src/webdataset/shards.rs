@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use super::unpack::is_compressed;
 use crate::CorpusError;
 use crate::lines::TextFile;
 use crate::paths::{joined, prefix_of};
@@ -90,6 +91,9 @@ fn all_there(root: &Path, data: &str, shards: &[String]) -> Result<(), CorpusErr
 
 /// Returns the reason why a path cannot be that of a shard.
 fn unusable(shard: &str) -> Option<String> {
+    if is_compressed(shard) {
+        return None;
+    }
     if let Some((_, undo)) = compressed(shard) {
         return Some(compressed_advice("by its name", undo));
     }
@@ -110,7 +114,7 @@ pub(super) fn compressed_advice(how: &str, undo: &str) -> String {
 
 /// Returns whether a name is that of a compressed tar file, and the command that decompresses it.
 fn compressed(name: &str) -> Option<(&'static str, &'static str)> {
-    [(".gz", "gunzip"), (".tgz", "gunzip"), (".bz2", "bunzip2"), (".xz", "unxz"), (".zst", "unzstd")]
+    [(".gz", "gunzip"), (".bz2", "bunzip2"), (".xz", "unxz"), (".zst", "unzstd")]
         .into_iter()
         .find(|(ending, _)| name.ends_with(ending))
 }
@@ -125,7 +129,7 @@ fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
         if name.to_ascii_lowercase().ends_with(".tar") && !(file.is_utf8 && name.ends_with(".tar")) {
             let problem = "is a tar file whose name is not UTF-8 or does not end in `.tar` in lower case; rename it";
             return Err(CorpusError::structure(&file.place, problem));
-        } else if name.ends_with(".tar") {
+        } else if name.ends_with(".tar") || (file.is_utf8 && is_compressed(name)) {
             found.push(joined(&prefix, &file.path));
         } else if name.contains(".tar.") || name.ends_with(".tgz") {
             packed.push(file.path);
@@ -160,7 +164,7 @@ fn is_apple_double(place: &Path) -> bool {
 }
 
 /// Returns all names that a pattern represents, in order; `{000..012}` counts with leading zeros, `{a,b}` lists.
-fn expand(pattern: &str) -> Result<Vec<String>, String> {
+pub(crate) fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let Some(open) = pattern.find('{') else { return Ok(vec![pattern.to_owned()]) };
     let close = pattern[open..].find('}').map(|at| open + at).ok_or("has `{` without `}`")?;
     let (before, inside, after) = (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);

@@ -8,6 +8,7 @@ pub mod import;
 pub mod kmeans;
 pub mod lia;
 pub mod mel_windows;
+pub mod packed;
 pub mod paraformer;
 pub mod pca_motion;
 pub mod phonemes;
@@ -29,6 +30,7 @@ pub fn registry() -> Registry {
         .with::<import::ImportConfig>()
         .with::<import::ImportCodesConfig>()
         .with::<import::ImportLatentsConfig>()
+        .with::<packed::PackedConfig>()
         .with::<campplus::CampplusConfig>()
         .with::<s3::S3Config>()
         .with::<paraformer::ParaformerConfig>()

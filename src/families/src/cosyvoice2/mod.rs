@@ -17,6 +17,7 @@ pub struct CosyVoice2;
 
 impl Kind for CosyVoice2 {
     const NAME: &'static str = "cosyvoice2-flow";
+    const RECIPES: &'static [&'static str] = &[include_str!("../../../../recipes/cosyvoice2/recipe.yaml")];
     type Config = FlowConfig;
 
     fn flow(config: &FlowConfig) -> Cow<'_, FlowConfig> {

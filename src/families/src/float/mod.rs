@@ -69,6 +69,7 @@ type Settings = TrainSettings<Float>;
 
 impl Family for Float {
     const NAME: &'static str = "float";
+    const RECIPES: &'static [&'static str] = &[include_str!("../../../../recipes/float/recipe.yaml")];
     const USED_BY: Option<(&'static str, &'static str)> =
         Some(("talk", "--portrait face.png --audio voice.wav --out talk.mp4"));
     const SHARD_COLUMNS: Option<&'static [&'static str]> = Some(&[

@@ -56,6 +56,7 @@ type Settings = TrainSettings<Pmg>;
 
 impl Family for Pmg {
     const NAME: &'static str = "pmg";
+    const RECIPES: &'static [&'static str] = &[include_str!("../../../../recipes/pmg/recipe.yaml")];
     const USED_BY: Option<(&'static str, &'static str)> = Some(("imagine", "--user user.json --out images"));
     const COST_UNIT: &'static str = "users";
     const SHARD_COLUMNS: Option<&'static [&'static str]> =

@@ -18,6 +18,8 @@ pub struct Shallow;
 
 impl Kind for Shallow {
     const NAME: &'static str = "sfm-flow";
+    const RECIPES: &'static [&'static str] =
+        &[include_str!("../../../../recipes/sfm/model.yaml"), include_str!("../../../../recipes/sfm/recipe.yaml")];
     const HAS_STRENGTH: bool = true;
     type Config = SfmConfig;
 

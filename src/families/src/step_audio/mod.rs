@@ -17,6 +17,7 @@ pub struct StepAudio;
 
 impl Kind for StepAudio {
     const NAME: &'static str = "step-audio-flow";
+    const RECIPES: &'static [&'static str] = &[include_str!("../../../../recipes/step-audio/recipe.yaml")];
     type Config = StepAudioConfig;
 
     fn flow(config: &StepAudioConfig) -> Cow<'_, FlowConfig> {

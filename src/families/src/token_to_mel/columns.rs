@@ -19,14 +19,14 @@ pub(super) fn check<K: Kind>(settings: &TrainSettings<TokenToMelFamily<K>>, colu
     let (flow, options) = (K::flow(&settings.config), &settings.options);
     let refuse = |field, reason| Err(flow_error::<K>(field, reason));
     let mel = columns.get(MEL);
-    if let Some(&Provided::Tokens { extractor, vocabulary, rate, has_centers }) = columns.get(SPEECH_TOKEN) {
+    if let Some(&Provided::Tokens { extractor, vocabulary, at_least, rate, has_centers }) = columns.get(SPEECH_TOKEN) {
         if options.token_embedding == TokenEmbedding::Codebook && !has_centers {
             let reason = format!(
                 "`codebook` starts from the centres of kmeans or dual-kmeans; {extractor} has none: use `random`"
             );
             return Err(KeyError::new("train.token_embedding", reason));
         }
-        check_tokens::<K>(&flow, vocabulary, rate)?;
+        check_tokens::<K>(&flow, extractor, vocabulary, at_least, rate)?;
         if let Some(Provided::Mel { config, .. }) = mel {
             check_ratio(flow.token_mel_ratio, rate, config).or_else(|reason| refuse("token_mel_ratio", reason))?;
         }
@@ -66,8 +66,14 @@ fn check_ratio(ratio: usize, token_rate: f64, mel: &MelConfig) -> Result<(), Str
     ))
 }
 
-/// Compares the tokens of stage 2, by their number and rate, with those that the model accepts.
-fn check_tokens<K: Kind>(flow: &FlowConfig, vocabulary: usize, rate: f64) -> Result<(), KeyError> {
+/// Compares the tokens of stage 2, by their number and rate, with those that the model accepts. With `at_least` there may be more of them.
+fn check_tokens<K: Kind>(
+    flow: &FlowConfig,
+    extractor: &str,
+    vocabulary: usize,
+    at_least: bool,
+    rate: f64,
+) -> Result<(), KeyError> {
     let mixed = is_mixed_rate(rate);
     let Some(codebook) = &flow.dual_codebook else {
         if mixed {
@@ -83,12 +89,14 @@ fn check_tokens<K: Kind>(flow: &FlowConfig, vocabulary: usize, rate: f64) -> Res
     };
     if !mixed {
         let reason = format!(
-            "this family needs two codebooks in one sequence, {MIXED_RATE:.1} tokens per second, but this extractor gives \
+            "this family needs two codebooks in one sequence, {MIXED_RATE:.1} tokens per second, but `{extractor}` gives \
              {rate:.1}: use one of two codebooks, such as dual-kmeans"
         );
         return Err(KeyError::new("tokens.extractor.kind", reason));
     }
-    if codebook.mixed_vocabulary() != vocabulary {
+    let known = codebook.mixed_vocabulary();
+    let differs = if at_least { vocabulary > known } else { vocabulary != known };
+    if differs {
         let (first, second, sum) = (codebook.linguistic, codebook.semantic, codebook.mixed_vocabulary());
         let reason =
             format!("{first} and vq06_size {second} make {sum} different tokens, but stage 2 gives {vocabulary}");

@@ -12,6 +12,8 @@ use flowmill_nn::Parameters;
 pub trait Kind: Debug + Clone + Default + PartialEq + Send + Sync + 'static {
     /// The family's name.
     const NAME: &'static str;
+    /// See [`Family::RECIPES`](flowmill_family::Family::RECIPES).
+    const RECIPES: &'static [&'static str];
     /// True if inference has a strength, as that of shallow flows.
     const HAS_STRENGTH: bool = false;
     /// The settings, with the names of recipes and files.

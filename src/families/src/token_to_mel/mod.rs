@@ -100,6 +100,8 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
     const EXTRACTORS: &'static [FittedExtractor] =
         &[FittedExtractor { stage: 1, file: SPEAKER_EXTRACTOR }, FittedExtractor { stage: 2, file: TOKEN_EXTRACTOR }];
 
+    const RECIPES: &'static [&'static str] = K::RECIPES;
+
     type Config = K::Config;
     type TrainOptions = TrainOptions;
     type ExportOptions = ExportOptions;

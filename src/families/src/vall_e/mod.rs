@@ -75,6 +75,7 @@ type Settings = TrainSettings<VallE>;
 
 impl Family for VallE {
     const NAME: &'static str = "vall-e";
+    const RECIPES: &'static [&'static str] = &[include_str!("../../../../recipes/vall-e/recipe.yaml")];
     const SHARD_COLUMNS: Option<&'static [&'static str]> = Some(&[
         speech::WAV,
         speech::AUDIO_DATA,

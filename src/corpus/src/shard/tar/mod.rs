@@ -11,7 +11,7 @@ mod reader;
 mod sidecar;
 mod writer;
 
-pub(super) use reader::TarShardReader;
+pub use reader::TarShardReader;
 pub use writer::TarShardWriter;
 
 /// The extension of the row's JSON, after the key.

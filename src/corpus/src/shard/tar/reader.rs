@@ -53,7 +53,7 @@ impl Places {
 
 /// The positions of a tar shard's rows. The file itself is opened for each read.
 #[derive(Clone, Debug)]
-pub(in crate::shard) struct TarShardReader {
+pub struct TarShardReader {
     path: PathBuf,
     rows: Arc<[Places]>,
 }
@@ -64,7 +64,7 @@ impl TarShardReader {
     /// # Errors
     /// [`CorpusError::Io`] if it cannot be read, [`CorpusError::Structure`] if it is not a tar file or not of this
     /// form.
-    pub(in crate::shard) fn open(path: &Path) -> Result<Self, CorpusError> {
+    pub fn open(path: &Path) -> Result<Self, CorpusError> {
         let file = File::open(path).map_err(|e| CorpusError::io("read", path, e))?;
         let mut rows: Vec<Places> = Vec::new();
         let mut current: Option<String> = None;
@@ -89,11 +89,49 @@ impl TarShardReader {
         Ok(Self { path: path.to_path_buf(), rows: rows.into() })
     }
 
+    /// Returns the number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Returns the number of the row whose recording begins at a position in the file.
+    pub fn row_of(&self, offset: u64) -> Option<usize> {
+        self.rows.iter().position(|row| row.audio.is_some_and(|audio| audio.offset == offset))
+    }
+
+    /// Returns the columns of the first row, without the recording and other bytes.
+    ///
+    /// # Errors
+    /// [`CorpusError::Structure`] if it is not of this form; [`CorpusError::Io`].
+    pub fn columns(&self) -> Result<Vec<ColumnSpec>, CorpusError> {
+        let Some(first) = self.rows.first() else { return Ok(Vec::new()) };
+        let file = File::open(&self.path).map_err(|e| CorpusError::io("read", &self.path, e))?;
+        let fail = |problem: String| CorpusError::structure(&self.path, problem);
+        let mut columns = self.small(&file, first, 0)?.columns;
+        for (name, span) in &first.arrays {
+            columns.insert(name.clone(), npy::decode(&self.bytes(&file, *span)?).map_err(fail)?);
+        }
+        let spec = |(name, array): (String, Array)| {
+            let spec = ColumnSpec::new(name, array.dtype());
+            (0..array.shape().len()).fold(spec, |spec, at| spec.axis(format!("axis{at}")))
+        };
+        Ok(columns.into_iter().map(spec).collect())
+    }
+
+    /// Returns the row in the JSON of a row.
+    fn small(&self, file: &File, places: &Places, number: usize) -> Result<Row, CorpusError> {
+        let fail = |problem: String| CorpusError::structure(&self.path, problem);
+        let json = places.json.ok_or_else(|| fail(format!("row {number} has no .{JSON}")))?;
+        let sidecar: Sidecar = serde_json::from_slice(&self.bytes(file, json)?)
+            .map_err(|e| fail(format!("row {number}: its .{JSON} is not that of a packed shard: {e}")))?;
+        sidecar.into_row().map_err(|problem| fail(format!("row {number}: {problem}")))
+    }
+
     /// Returns the rows with the given numbers, with the given columns.
     ///
     /// # Errors
     /// [`CorpusError::Structure`] for a row that does not exist, is not of this form, or lacks a column; [`CorpusError::Io`].
-    pub(in crate::shard) fn fetch(&self, rows: &[usize], columns: &[ColumnSpec]) -> Result<Vec<Row>, CorpusError> {
+    pub fn fetch(&self, rows: &[usize], columns: &[ColumnSpec]) -> Result<Vec<Row>, CorpusError> {
         let file = File::open(&self.path).map_err(|e| CorpusError::io("read", &self.path, e))?;
         rows.iter().map(|&row| self.row(&file, row, columns)).collect()
     }
@@ -103,10 +141,7 @@ impl TarShardReader {
         let have = self.rows.len();
         let places =
             self.rows.get(number).ok_or_else(|| fail(format!("has {have} rows, but row {number} was requested")))?;
-        let json = places.json.ok_or_else(|| fail(format!("row {number} has no .{JSON}")))?;
-        let sidecar: Sidecar = serde_json::from_slice(&self.bytes(file, json)?)
-            .map_err(|e| fail(format!("row {number}: its .{JSON} is not that of a packed shard: {e}")))?;
-        let mut small = sidecar.into_row().map_err(|problem| fail(format!("row {number}: {problem}")))?;
+        let mut small = self.small(file, places, number)?;
         let mut row = Row { id: small.id.clone(), group: small.group.clone(), ..Row::default() };
         for column in columns.iter().filter(|column| column.name != ID && column.name != GROUP) {
             let name = &column.name;
