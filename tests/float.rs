@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use flowmill_image::{Limits, Raster};
+
 use crate::support::corpus::Corpus;
 use crate::support::mini::repository;
 use crate::support::training::metrics;
@@ -109,11 +111,15 @@ fn talk(corpus: &Corpus, more: &[&str]) -> Outcome {
     flowmill(corpus.folder.path(), &[&own, more].concat())
 }
 
-fn talks(corpus: &Corpus) {
+/// Writes a portrait, and a voice: a second of a tone, which has 25 frames.
+fn portrait_and_voice(corpus: &Corpus) {
     fs::copy(exported(corpus, "samples/01-01-05-01-01-01-03.png"), corpus.path("face.png")).unwrap();
-    // A second of a tone, which has 25 frames.
     let tone = (0..16_000).flat_map(|at| (((f64::from(at) * 0.2).sin() * 8000.0) as i16).to_le_bytes()).collect();
     fs::write(corpus.path("voice.wav"), muxers::wav(1, 1, 16_000, 2, 16, &[(b"data", tone)])).unwrap();
+}
+
+fn talks(corpus: &Corpus) {
+    portrait_and_voice(corpus);
     talk(corpus, &["--out", "a.mp4", "--frames", "frames"])
         .expect_code(0)
         .expect_words(&["25 frames", "real-time factor"]);
@@ -145,6 +151,44 @@ fn bad_input(corpus: &Corpus) {
     fs::remove_file(corpus.path("face.png")).unwrap();
     talk(corpus, &[]).expect_code(1).expect_words(&["face.png"]);
     assert!(!corpus.path("talk.mp4").exists());
+}
+
+#[test]
+fn only_the_part_of_a_face_that_moves_changes() {
+    let corpus = corpus();
+    run(&corpus, &["--set", "embed.extractor.region=[0.2, 0.5, 0.8, 1.0]", "--set", "train.sample_every=0"])
+        .expect_code(0);
+    portrait_and_voice(&corpus);
+    talk(&corpus, &["--out", "a.mp4", "--frames", "frames"]).expect_code(0);
+    let frames: Vec<Raster> = fs::read_dir(corpus.path("frames"))
+        .unwrap()
+        .map(|file| flowmill_image::read(&file.unwrap().path(), &Limits::default()).unwrap())
+        .collect();
+    assert_eq!((frames.len(), frames[0].width(), frames[0].height()), (25, 16, 16));
+    let changes = |row: usize, column: usize| {
+        let pixel = |frame: &Raster| frame.pixels()[3 * (16 * row + column)..][..3].to_vec();
+        frames.iter().any(|frame| pixel(frame) != pixel(&frames[0]))
+    };
+    for (row, column) in (0..16).flat_map(|row| (0..16).map(move |column| (row, column))) {
+        let inside = row >= 8 && (3..13).contains(&column);
+        assert!(inside || !changes(row, column), "row {row}, column {column}");
+    }
+    assert!(changes(12, 8));
+}
+
+/// The claim of the small recipe: for talkers of whom no clip is trained on, it is better than every trivial answer.
+#[test]
+fn the_small_recipe_is_nearer_to_new_talkers_than_every_trivial_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let exp = folder.path().join("exp").display().to_string();
+    flowmill(&repository(), &["run", "recipes/float/smoke.yaml", "--exp", &exp]).expect_code(0);
+    let scores = json(&folder.path().join("exp/6-export/scores.json"));
+    let distance = |of: &str| scores["distance"][of].as_f64().unwrap();
+    for trivial in ["mean", "last", "other_speech"] {
+        assert!(distance("generated") < distance(trivial), "{scores}");
+    }
+    let mouth = |of: &str| scores["mouth"][of].as_f64().unwrap();
+    assert!(mouth("generated") > mouth("other_speech") + 0.2, "{scores}");
 }
 
 #[test]
@@ -196,6 +240,9 @@ fn settings_that_cannot_work_are_refused_by_their_key() {
         ("export.motion.noise=-1", "export.motion.noise"),
         ("export.n_timesteps=3", "export.n_timesteps"),
         ("embed.extractor.mouth=[0.5, 0.5, 0.4, 0.9]", "embed.extractor.mouth"),
+        ("embed.extractor.region=[0.2, 0.5, 0.8, 1.5]", "embed.extractor.region"),
+        ("embed.extractor.region=[0.8, 0.5, 0.2, 1.0]", "embed.extractor.region"),
+        ("embed.extractor.region=[0.2, 0.0, 0.8, 0.5]", "embed.extractor.mouth"),
         ("embed.extractor.components=0", "embed.extractor.components"),
         ("embed.extractor.frames.size=3", "embed.extractor.frames"),
         ("embed.extractor={kind: statistics}", "embed.extractor.kind"),

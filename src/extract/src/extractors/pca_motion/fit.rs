@@ -18,12 +18,14 @@ const MOST_OF_CLIP: usize = 500;
 pub struct PcaMotionFit {
     config: PcaMotionConfig,
     rng_key: RngKey,
+    /// The share to which each value of a frame moves.
+    weights: Vec<f32>,
 }
 
 impl PcaMotionFit {
     /// Prepares to fit with these settings, which must be valid; `seed` decides which frames are sampled.
     pub fn new(config: PcaMotionConfig, seed: u64) -> Self {
-        Self { config, rng_key: RngKey::new(seed).purpose(KIND) }
+        Self { rng_key: RngKey::new(seed).purpose(KIND), weights: config.weights(), config }
     }
 
     fn samples(&self, scope: Scope) -> Samples {
@@ -45,7 +47,7 @@ impl Fit for PcaMotionFit {
         KIND
     }
 
-    /// Returns the mean of a clip's frames, followed by the differences of its frames to the mean.
+    /// Returns the mean of a clip's frames, followed by the differences of its frames to the mean, as far as they move.
     fn measure(&self, media: &Media) -> Result<Matrix, ExtractError> {
         let clip = media.video(KIND, &self.config.frames)?;
         let frames = &clip.frames;
@@ -53,7 +55,8 @@ impl Fit for PcaMotionFit {
         let mean = mean_of(frames);
         let mut measured = mean.clone();
         for frame in frames.iter().step_by(every) {
-            measured.extend(numbers(frame).zip(&mean).map(|(value, mean)| value - mean));
+            let differences = numbers(frame).zip(&mean).map(|(value, mean)| value - mean);
+            measured.extend(differences.zip(&self.weights).map(|(difference, weight)| difference * weight));
         }
         Ok(Matrix::new(measured, self.config.pixels()))
     }
@@ -82,7 +85,7 @@ impl Fit for PcaMotionFit {
         }
         let deviations: Vec<f64> = found.variances.iter().map(|variance| variance.sqrt()).collect();
         let mean = mean_of_rows(&portraits);
-        let reference_scale = reference_scale(&portraits, &mean, &found, &deviations);
+        let reference_scale = reference_scale(&portraits, &mean, &self.weights, &found, &deviations);
         let mouth = self.mouth(&found, &deviations).ok_or(StateError::NotFinite { kind: KIND })?;
         let explained = found.variances.iter().sum::<f64>() / found.total.max(f64::MIN_POSITIVE);
         let facts = vec![
@@ -124,12 +127,14 @@ impl PcaMotionFit {
 }
 
 /// Returns the factor that gives references on the training clips a mean square of 1.
-fn reference_scale(portraits: &Matrix, mean: &[f64], found: &Components, deviations: &[f64]) -> f64 {
+fn reference_scale(portraits: &Matrix, mean: &[f64], weights: &[f32], found: &Components, deviations: &[f64]) -> f64 {
     let mut squares = 0.0;
     for portrait in portraits.iter() {
+        let differences = portrait.iter().zip(mean).map(|(value, mean)| f64::from(*value) - mean);
+        let differences: Vec<f64> =
+            differences.zip(weights).map(|(value, weight)| value * f64::from(*weight)).collect();
         for (direction, deviation) in found.directions.iter().zip(deviations) {
-            let difference = portrait.iter().zip(mean).map(|(value, mean)| f64::from(*value) - mean);
-            squares += (difference.zip(direction).map(|(a, b)| a * b).sum::<f64>() / deviation).powi(2);
+            squares += (differences.iter().zip(direction).map(|(a, b)| a * b).sum::<f64>() / deviation).powi(2);
         }
     }
     let mean_square = squares / (portraits.rows() * deviations.len()).max(1) as f64;

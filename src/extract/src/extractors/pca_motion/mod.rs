@@ -1,8 +1,9 @@
 //! The `pca-motion` extractor: the motion of a face as principal components of its frames, which needs no downloaded weights and can be seen.
 //!
 //! The mean of a clip's cropped frames is the face without motion, its portrait. The differences of the frames to it are the motion. Their
-//! principal components over the training clips, each divided by its deviation, are the channels of the motion of a frame. Rendering adds
-//! the components to a portrait. That shows mouths that open and heads that turn a little, at a low resolution, and blurs larger motion.
+//! principal components over the training clips, each divided by its deviation, are the channels of the motion of a frame. With `region`
+//! only a part of the frame moves, such as that of the mouth. Rendering adds the components to a portrait. That shows mouths that open and
+//! heads that turn a little, at a low resolution, and blurs larger motion.
 //!
 //! The reference of a portrait is its difference to the mean of all portraits, along the same components.
 
@@ -37,6 +38,8 @@ pub struct PcaMotion {
     mean: Vec<f32>,
     reference_scale: f32,
     mouth: Vec<f32>,
+    /// The share to which each value of a frame moves.
+    weights: Vec<f32>,
 }
 
 /// Returns the values of a frame, from 0 to 1.
@@ -77,6 +80,7 @@ impl PcaMotion {
             mean: array(MEAN, &[pixels])?,
             reference_scale: state.f32(REFERENCE_SCALE, &[Some(1)])?.first().copied().unwrap_or(1.0),
             mouth: array(MOUTH, &[channels])?,
+            weights: config.weights(),
             config,
         })
     }
@@ -85,7 +89,8 @@ impl PcaMotion {
     fn project(&self, difference: &[f32]) -> Vec<f32> {
         let directions = self.components.chunks_exact(self.config.pixels().max(1)).zip(&self.deviations);
         let channel = |(direction, deviation): (&[f32], &f32)| {
-            let product: f64 = direction.iter().zip(difference).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let products = direction.iter().zip(&self.weights).zip(difference);
+            let product: f64 = products.map(|((a, weight), b)| f64::from(a * weight) * f64::from(*b)).sum();
             (product / f64::from(deviation.max(1e-9))) as f32
         };
         directions.map(channel).collect()
