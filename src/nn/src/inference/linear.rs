@@ -3,7 +3,6 @@
 use candle_core::Tensor;
 
 use super::packed::{Packed, Rows};
-use crate::kernels::gemm;
 use crate::{Activation, NnError, Result, Value, device, host};
 
 /// `f(x weight^T + bias)` with weights that do not change.
@@ -16,7 +15,7 @@ pub struct Linear {
 enum Weights {
     /// For the CPU kernel: packed once, and stored in no other form.
     Packed(Packed),
-    /// For the operation of the tape, on any device or by the processor's tile unit: weight and bias.
+    /// For the operation of the tape, on any device: weight and bias.
     Plain(Tensor, Option<Tensor>),
 }
 
@@ -26,19 +25,6 @@ impl Linear {
     /// # Errors
     /// When the shapes do not fit.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        Self::with(weight, bias, false)
-    }
-
-    /// Creates a layer whose inputs have many rows, a hundred or more. Where the processor has a tile unit, each product packs the weights
-    /// for it, which takes less time than it saves; the last bits of a sum then depend on whether there are many rows.
-    ///
-    /// # Errors
-    /// Like [`Self::new`].
-    pub fn of_many_rows(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
-        Self::with(weight, bias, true)
-    }
-
-    fn with(weight: &Tensor, bias: Option<&Tensor>, many_rows: bool) -> Result<Self> {
         let &[outputs, inputs] = weight.dims() else {
             return Err(NnError::shape("linear weight", "[output, input]", weight.dims()));
         };
@@ -47,7 +33,7 @@ impl Linear {
         }
         let weight = host::contiguous(weight)?;
         let bias = bias.map(host::contiguous).transpose()?;
-        if many_rows && gemm::has_unit() || !device::is_fused(&weight) {
+        if !device::is_fused(&weight) {
             return Ok(Self { weights: Weights::Plain(weight, bias), inputs, outputs });
         }
         let bias = bias.as_ref().map(|bias| host::slice("linear", bias)).transpose()?;
@@ -131,9 +117,7 @@ mod tests {
         let (input, residual) = (value("input", &[3, 37, 24]), value("residual", &[3, 37, 70]));
         let layer = Linear::new(weight.tensor(), Some(bias.tensor())).unwrap();
         let without = Linear::new(weight.tensor(), None).unwrap();
-        let many = Linear::of_many_rows(weight.tensor(), Some(bias.tensor())).unwrap();
         for (found, expected) in [
-            (many.forward_onto(&input, &residual), input.linear_onto(&weight, Some(&bias), Some(&residual))),
             (layer.forward(&input, Activation::Gelu), input.linear_activated(&weight, Some(&bias), Activation::Gelu)),
             (layer.forward_onto(&input, &residual), input.linear_onto(&weight, Some(&bias), Some(&residual))),
             (without.forward(&input, Activation::Identity), input.linear(&weight, None)),

@@ -113,11 +113,6 @@ impl Kernel {
     }
 }
 
-/// Returns whether large products go to the processor's tile unit.
-pub(crate) fn has_unit() -> bool {
-    gemm_amx::chosen()
-}
-
 /// Division of a product into tiles: their number down and across, and their size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiles {
@@ -135,11 +130,11 @@ impl Tiles {
         Self::of_number(rows, columns, (work / TASK).min(4).max(work / LARGE_TASK))
     }
 
-    /// Divides a product for the tile unit, which sums every element in the same order whatever the division: no more tiles than keep
-    /// all threads busy, because each is packed.
+    /// Divides a product for the tile unit, which sums every element in the same order whatever the division: no more tiles than there are
+    /// threads, because each is packed.
     fn for_unit(rows: usize, inner: usize, columns: usize) -> Self {
         let work = rows.saturating_mul(inner).saturating_mul(columns);
-        Self::of_number(rows, columns, (work / TASK).min(2 * rayon::current_num_threads()))
+        Self::of_number(rows, columns, (work / TASK).min(rayon::current_num_threads().next_power_of_two()))
     }
 
     /// Divides a product into about so many tiles.

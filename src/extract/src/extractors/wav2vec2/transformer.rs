@@ -15,10 +15,10 @@ pub(super) fn moved(checkpoint: &Checkpoint, name: &str, device: &Device) -> Res
     Ok(checkpoint.tensor(name)?.to_device(device).map_err(NnError::from)?)
 }
 
-/// Returns the linear layer of `NAME.weight` and `NAME.bias`, for the rows of a whole recording.
+/// Returns the linear layer of `NAME.weight` and `NAME.bias`.
 pub(super) fn linear(checkpoint: &Checkpoint, name: &str, device: &Device) -> Result<Linear, UnusableWeights> {
     let [weight, bias] = ["weight", "bias"].map(|part| moved(checkpoint, &format!("{name}.{part}"), device));
-    Ok(Linear::of_many_rows(&weight?, Some(&bias?))?)
+    Ok(Linear::new(&weight?, Some(&bias?))?)
 }
 
 /// Returns the normalization of `NAME.weight` and `NAME.bias`.
