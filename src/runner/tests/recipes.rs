@@ -48,7 +48,7 @@ fn every_mistake_is_told_with_file_line_key_and_what_is_known() {
             "lern:\n  steps: 1\n",
             1,
             "lern",
-            &["did you mean \"learn\"?", "known: name, seed, max_rejected, base, read, join, learn"],
+            &["did you mean \"learn\"?", "known: name, seed, max_rejected, base, slurm, read, join, learn"],
         ),
         ("learn:\n  steps: 1\n  steps: 2\n", 3, "", &["`steps`", "line 2"]),
         ("seed: -1\n", 1, "seed", &["-1"]),
