@@ -194,7 +194,8 @@ fn a_part_that_runs_out_of_memory_gets_more() {
         "--set",
         "slurm.memory=300M",
         "--set",
-        "slurm.setup=head -c 500000000 /dev/zero | tail -c 500000000 | wc -c; sleep 2",
+        // The memory is held for as long as nothing reads it: Slurm looks once a second.
+        "slurm.setup=head -c 500000000 /dev/zero | tail -c 500000000 | (sleep 5; wc -c)",
     ];
     let failed = run(&mini, &greedy).expect_error("job", 1);
     failed.expect_words(&["ran out of memory (300 MB)", "raise slurm.stages.prep.memory", "memory limit"]);
