@@ -96,12 +96,12 @@ const TASK: usize = 1 << 22;
 /// Number of multiplications per task beyond which more tasks only mean more packing.
 const LARGE_TASK: usize = 1 << 26;
 
-/// What computes a product.
+/// Instructions that compute a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kernel {
-    /// The tile unit of the processor.
+    /// Instructions of the processor's tile unit.
     Unit,
-    /// Its vectors.
+    /// Instructions on vectors.
     Vectors,
 }
 

@@ -62,14 +62,11 @@ pub(super) unsafe fn multiply<const PARTS: usize>(
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod kernel {
     use super::Matrix;
-    use crate::kernels::bf16_tiles::{LANES, mask, transposed};
+    use crate::kernels::bf16_tiles::{DEPTH, LANES, Line, has_adjacent_lines, mask, read};
     use std::arch::asm;
     use std::arch::x86_64::*;
     use std::cell::RefCell;
-    use std::mem::transmute;
 
-    /// Numbers per line of a tile: 16 pairs.
-    const DEPTH: usize = 2 * LANES;
     /// Rows and columns that are summed in tiles at a time: two tiles by two.
     const SIDE: usize = 2 * LANES;
     /// Steps of [`DEPTH`] numbers along the inner axis that are summed at a time: that part of a panel of the right side stays in the
@@ -83,27 +80,6 @@ mod kernel {
 
     /// Lines of the sums of one panel by another: `[row's tile][column's tile][row]`.
     const TILES: usize = 4 * LANES;
-
-    /// A line of a tile.
-    #[derive(Clone, Copy)]
-    #[repr(C, align(64))]
-    struct Line([u32; LANES]);
-
-    impl Line {
-        #[target_feature(enable = "avx512f")]
-        #[inline]
-        fn load(&self) -> __m512i {
-            // SAFETY: a line has exactly one vector of numbers, at its alignment.
-            unsafe { _mm512_load_si512(self.0.as_ptr().cast()) }
-        }
-
-        #[target_feature(enable = "avx512f")]
-        #[inline]
-        fn store(&mut self, vector: __m512i) {
-            // SAFETY: as above.
-            unsafe { _mm512_store_si512(self.0.as_mut_ptr().cast(), vector) }
-        }
-    }
 
     /// Packed operands and sums, kept from one product to the next.
     #[derive(Default)]
@@ -232,7 +208,23 @@ mod kernel {
                  tdpbf16ps tmm3, tmm5, tmm7"
             };
         }
-        let (a, b, sums) = (left.as_ptr(), right.as_ptr(), sums.as_mut_ptr());
+        /// Executes instructions for each step. They move `a` and `b` to the lines of the next one.
+        macro_rules! add_steps {
+            ($($instruction:expr),* $(,)?) => {
+                asm!(
+                    "2:",
+                    $($instruction,)*
+                    "dec {steps}",
+                    "jnz 2b",
+                    a = inout(reg) left.as_ptr() => _,
+                    b = inout(reg) right.as_ptr() => _,
+                    steps = inout(reg) steps => _,
+                    line = in(reg) 64usize,
+                    options(nostack, readonly),
+                )
+            };
+        }
+        let sums = sums.as_mut_ptr();
         // SAFETY: each step reads the lines of one step of both panels, and there are sums for four tiles, which was checked; no code
         // between these blocks uses the tiles.
         unsafe {
@@ -250,8 +242,7 @@ mod kernel {
                 asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", options(nostack, nomem));
             }
             if PARTS == 3 {
-                asm!(
-                    "2:",
+                add_steps!(
                     "tileloadd tmm4, [{a} + {line} + 4096]",
                     "tileloadd tmm6, [{b} + {line}]",
                     "tileloadd tmm5, [{a} + {line} + 5120]",
@@ -274,17 +265,9 @@ mod kernel {
                     products!(),
                     "add {a}, 6144",
                     "add {b}, 6144",
-                    "dec {steps}",
-                    "jnz 2b",
-                    a = inout(reg) a => _,
-                    b = inout(reg) b => _,
-                    steps = inout(reg) steps => _,
-                    line = in(reg) 64usize,
-                    options(nostack, readonly),
                 );
             } else {
-                asm!(
-                    "2:",
+                add_steps!(
                     "tileloadd tmm4, [{a} + {line}]",
                     "tileloadd tmm6, [{b} + {line}]",
                     "tileloadd tmm5, [{a} + {line} + 1024]",
@@ -292,13 +275,6 @@ mod kernel {
                     products!(),
                     "add {a}, 2048",
                     "add {b}, 2048",
-                    "dec {steps}",
-                    "jnz 2b",
-                    a = inout(reg) a => _,
-                    b = inout(reg) b => _,
-                    steps = inout(reg) steps => _,
-                    line = in(reg) 64usize,
-                    options(nostack, readonly),
                 );
             }
             asm!(
@@ -348,160 +324,163 @@ mod kernel {
         first: usize,
     ) {
         let (panels, steps) = (packed.len() / panel, panel / (PARTS * SIDE));
-        let across = matrix.row_stride == 1 && matrix.column_stride != 1;
+        let across = has_adjacent_lines(matrix);
         for index in 0..panels * steps {
             let (number, step) = if across { (index % panels, index / panels) } else { (index / steps, index % steps) };
             let packed = &mut packed[number * panel + step * PARTS * SIDE..][..PARTS * SIDE];
-            pack_step::<PARTS, PAIRS>(packed, matrix, across, line + number * SIDE, first + step * DEPTH);
+            for tile in 0..SIDE / LANES {
+                let line = line + number * SIDE + tile * LANES;
+                read::<PARTS, PAIRS>(&mut packed[tile * LANES..], SIDE, matrix, line, first + step * DEPTH);
+            }
         }
     }
+}
 
-    /// Packs one step of a panel.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn pack_step<const PARTS: usize, const PAIRS: bool>(
-        packed: &mut [Line],
-        matrix: Matrix,
-        across: bool,
-        line: usize,
-        column: usize,
-    ) {
-        for tile in 0..SIDE / LANES {
-            let line = line + tile * LANES;
-            let lines = matrix.rows.saturating_sub(line).min(LANES);
-            let packed = &mut packed[tile * LANES..];
-            if across == PAIRS {
-                read::<PARTS>(packed, SIDE, matrix, across, line, lines, column);
-                continue;
-            }
-            let mut parts = [[Line([0; LANES]); LANES]; PARTS];
-            read::<PARTS>(parts.as_flattened_mut(), LANES, matrix, across, line, lines, column);
-            for (part, vectors) in parts.iter().enumerate() {
-                let swapped = transposed(std::array::from_fn(|index| vectors[index].load()));
-                for (packed, vector) in packed[part * SIDE..][..LANES].iter_mut().zip(swapped) {
-                    packed.store(vector);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::layouts::Layouts;
+    use crate::random::RngKey;
+    use half::bf16;
+
+    /// Checks products in every layout, onto ones and onto nothing. The tolerance is a share of the sum of the absolute terms.
+    fn check<const PARTS: usize>(round: fn(f32) -> f32, tolerance: f64) {
+        if !chosen() {
+            eprintln!("not tested: this processor has no AMX");
+            return;
+        }
+        let sizes = [
+            [1, 1, 1],
+            [5, 7, 3],
+            [32, 32, 32],
+            [7, 31, 65],
+            [33, 64, 47],
+            [200, 33, 300],
+            [97, 600, 17],
+            [1030, 257, 70],
+            [40, 900, 140],
+        ];
+        for [rows, inner, columns] in sizes {
+            let layouts = Layouts::new([rows, inner, columns]);
+            let expected = layouts.sums(round);
+            for [a, b] in layouts.pairs() {
+                let stride = columns + 3;
+                let (mut added, mut fresh) = (vec![1.0; rows * stride], vec![f32::NAN; rows * columns]);
+                // SAFETY: the processor has the unit, and the targets have the rows and columns.
+                unsafe {
+                    multiply::<PARTS>(added.as_mut_ptr(), stride, a, b, true);
+                    multiply::<PARTS>(fresh.as_mut_ptr(), columns, a, b, false);
                 }
-            }
-        }
-    }
-
-    /// Reads 16 lines of a matrix and 16 pairs of its columns in parts, as `[part][line]` or `[part][pair]`, whichever memory has adjacent.
-    /// The parts are `distance` lines of the result apart.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn read<const PARTS: usize>(
-        out: &mut [Line],
-        distance: usize,
-        matrix: Matrix,
-        across: bool,
-        line: usize,
-        lines: usize,
-        column: usize,
-    ) {
-        if across {
-            across_lines::<PARTS>(out, distance, matrix, line, lines, column);
-        } else {
-            along_lines::<PARTS>(out, distance, matrix, line, lines, column);
-        }
-    }
-
-    /// Splits numbers in parts, each in the upper half of its lane. Their sum is the number, or the number rounded to bf16 if there is one
-    /// part only. Parts of what is not finite are not finite.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    #[inline]
-    fn split<const PARTS: usize>(numbers: __m512) -> [__m512i; PARTS] {
-        if PARTS == 1 {
-            // SAFETY: both types have 256 bits.
-            let rounded = unsafe { transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(numbers)) };
-            return [_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(rounded)); PARTS];
-        }
-        let upper = _mm512_set1_epi32(!0xffff);
-        let half = _mm512_set1_epi32(0x8000);
-        let mut rest = numbers;
-        let mut parts = [_mm512_setzero_si512(); PARTS];
-        for (index, part) in parts.iter_mut().enumerate() {
-            let bits = _mm512_castps_si512(rest);
-            // The last part has no more than 8 bits left.
-            let bits = if index + 1 < PARTS { _mm512_add_epi32(bits, half) } else { bits };
-            *part = _mm512_and_si512(bits, upper);
-            rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(*part));
-        }
-        parts
-    }
-
-    /// Reads along lines: one vector of 16 pairs of columns per line, zeros for lines that the matrix does not have.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn along_lines<const PARTS: usize>(
-        out: &mut [Line],
-        distance: usize,
-        matrix: Matrix,
-        first: usize,
-        lines: usize,
-        column: usize,
-    ) {
-        let count = (matrix.columns - column).min(DEPTH);
-        // The upper halves of the lanes of two vectors.
-        let odd: [u16; DEPTH] = std::array::from_fn(|index| 2 * index as u16 + 1);
-        // SAFETY: both types have 512 bits.
-        let odd = unsafe { transmute::<[u16; DEPTH], __m512i>(odd) };
-        let masks = [mask(count), mask(count.saturating_sub(LANES))];
-        let out = &mut out[..(PARTS - 1) * distance + LANES];
-        for line in 0..LANES {
-            if line >= lines {
-                (0..PARTS).for_each(|part| out[part * distance + line].store(_mm512_setzero_si512()));
-                continue;
-            }
-            let start = (first + line) * matrix.row_stride + column * matrix.column_stride;
-            let mut copy = [0.0; DEPTH];
-            let numbers = if matrix.column_stride == 1 {
-                &matrix.data[start..start + count]
-            } else {
-                for (index, copy) in copy.iter_mut().enumerate().take(count) {
-                    *copy = matrix.data[start + index * matrix.column_stride];
+                for (index, (expected, size)) in expected.iter().enumerate() {
+                    let place = index / columns * stride + index % columns;
+                    let errors = [
+                        (f64::from(fresh[index]) - expected).abs() / size,
+                        (f64::from(added[place]) - expected - 1.0).abs() / (size + 1.0),
+                    ];
+                    assert!(errors.iter().all(|error| *error <= tolerance), "{rows} {inner} {columns}: {errors:?}");
                 }
-                &copy[..count]
-            };
-            // SAFETY: numbers beyond the slice are masked.
-            let halves = unsafe {
-                [
-                    _mm512_maskz_loadu_ps(masks[0], numbers.as_ptr()),
-                    _mm512_maskz_loadu_ps(masks[1], numbers.as_ptr().wrapping_add(LANES)),
-                ]
-            };
-            let [low, high] = halves.map(|half| split::<PARTS>(half));
-            for part in 0..PARTS {
-                out[part * distance + line].store(_mm512_permutex2var_epi16(low[part], odd, high[part]));
+                let gaps = added.chunks(stride).all(|row| row[columns..] == [1.0; 3]);
+                assert!(gaps, "the gap between rows is left alone");
             }
         }
     }
 
-    /// Reads across adjacent lines: one vector of 16 lines per pair of columns.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn across_lines<const PARTS: usize>(
-        out: &mut [Line],
-        distance: usize,
-        matrix: Matrix,
-        first: usize,
-        lines: usize,
-        column: usize,
-    ) {
-        let mask = mask(lines);
-        let read = |column: usize| {
-            if lines == 0 || column >= matrix.columns {
-                return [_mm512_setzero_si512(); PARTS];
+    #[test]
+    fn products_of_three_parts_are_those_of_single_precision() {
+        // Three roundings to single precision.
+        check::<3>(|x| x, 1.8e-7);
+    }
+
+    #[test]
+    fn sums_are_at_least_as_exact_as_those_of_vectors() {
+        if !chosen() {
+            return;
+        }
+        for sizes in [[200, 33, 300], [130, 128, 500], [130, 900, 500], [100, 4096, 100]] {
+            let [rows, inner, columns] = sizes;
+            let layouts = Layouts::new(sizes);
+            let expected = layouts.sums(|x| x);
+            let [a, b] = layouts.pairs()[0];
+            let (mut by_unit, mut by_vectors) = (vec![0.0; rows * columns], vec![0.0; rows * columns]);
+            // SAFETY: the processor has the unit, and the target has the rows and columns.
+            unsafe { multiply::<3>(by_unit.as_mut_ptr(), columns, a, b, false) };
+            // SAFETY: operands and target have the sizes, with rows one after the other.
+            unsafe {
+                let [left, right, target] = [inner, columns, columns].map(|stride| stride as isize);
+                gemm::gemm(
+                    rows,
+                    columns,
+                    inner,
+                    by_vectors.as_mut_ptr(),
+                    1,
+                    target,
+                    false,
+                    layouts.a.as_ptr(),
+                    1,
+                    left,
+                    layouts.b.as_ptr(),
+                    1,
+                    right,
+                    1.0,
+                    1.0,
+                    false,
+                    false,
+                    false,
+                    gemm::Parallelism::None,
+                );
             }
-            let numbers = &matrix.data[first + column * matrix.column_stride..][..lines];
-            // SAFETY: numbers beyond the slice are masked.
-            split::<PARTS>(unsafe { _mm512_maskz_loadu_ps(mask, numbers.as_ptr()) })
-        };
-        let out = &mut out[..(PARTS - 1) * distance + LANES];
-        for pair in 0..LANES {
-            let (even, odd) = (read(column + 2 * pair), read(column + 2 * pair + 1));
-            for part in 0..PARTS {
-                out[part * distance + pair].store(_mm512_or_si512(_mm512_srli_epi32::<16>(even[part]), odd[part]));
+            let errors = |product: &[f32]| {
+                let error = |(found, (sum, size)): (&f32, &(f64, f64))| (f64::from(*found) - sum).abs() / size;
+                let errors: Vec<f64> = product.iter().zip(&expected).map(error).collect();
+                let square = errors.iter().map(|error| error * error).sum::<f64>();
+                [square, errors.into_iter().fold(0.0, f64::max)]
+            };
+            let (unit, vectors) = (errors(&by_unit), errors(&by_vectors));
+            assert!(unit.iter().zip(&vectors).all(|(unit, vectors)| unit <= vectors), "{sizes:?} {unit:?} {vectors:?}");
+        }
+    }
+
+    #[test]
+    fn products_of_one_part_are_those_of_bf16() {
+        check::<1>(|x| bf16::from_f32(x).to_f32(), 1.2e-7);
+    }
+
+    #[test]
+    fn numbers_of_every_size_keep_their_bits() {
+        if !chosen() {
+            return;
+        }
+        // A diagonal of powers of two: each element is one exact product.
+        let size = 64;
+        let factor = |index: usize| 2f32.powi(index as i32 - 32);
+        let diagonal: Vec<f32> = (0..size * size)
+            .map(|index| if index / size == index % size { factor(index / size) } else { 0.0 })
+            .collect();
+        let numbers: Vec<f32> = RngKey::new(1).normals(size * size);
+        let mut product = vec![0.0; size * size];
+        let (a, b) = (Matrix::row_major(&diagonal, size, size), Matrix::row_major(&numbers, size, size));
+        // SAFETY: the processor has the unit, and the target has the rows and columns.
+        unsafe { multiply::<3>(product.as_mut_ptr(), size, a, b, false) };
+        for (index, (found, number)) in product.iter().zip(&numbers).enumerate() {
+            assert_eq!(*found, number * factor(index / size));
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_stay_so() {
+        if !chosen() {
+            return;
+        }
+        for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::from_bits(0x7fff_ffff)] {
+            let (a, b) = ([1.0, x, 1.0], [1.0, 1.0, 1.0]);
+            let mut sums = [0.0; 2];
+            let (a, b) = (Matrix::row_major(&a, 1, 3), Matrix::row_major(&b, 3, 1));
+            // SAFETY: the processor has the unit, and each target has one element.
+            unsafe {
+                multiply::<3>(sums.as_mut_ptr(), 1, a, b, false);
+                multiply::<1>(sums.as_mut_ptr().add(1), 1, a, b, false);
             }
+            assert!(sums.iter().all(|sum| !sum.is_finite()), "{x} gave {sums:?}");
         }
     }
 }

@@ -62,7 +62,7 @@ pub(crate) unsafe fn multiply(target: *mut f32, row_stride: usize, a: Matrix, b:
 #[cfg(target_arch = "x86_64")]
 mod kernel {
     use super::Matrix;
-    use crate::kernels::bf16_tiles::{LANES, Tile, mask, transposed};
+    use crate::kernels::bf16_tiles::{LANES, Line, mask, read};
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
@@ -202,13 +202,12 @@ mod kernel {
     /// Packs rows of the left side as `[row][pair]`.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn pack_left(packed: &mut [u32], a: Matrix, first_pair: usize, depth: usize, first_row: usize, height: usize) {
+        let mut tile = [Line([0; LANES]); LANES];
         for row in (0..height).step_by(LANES) {
             for pair in (0..depth).step_by(LANES) {
-                let tile = by_line(a, first_row + row, (height - row).min(LANES), first_pair + pair);
-                for (index, line) in tile.into_iter().enumerate().take(height - row) {
-                    let place = &mut packed[(row + index) * LEFT_STRIDE + pair..][..LANES];
-                    // SAFETY: the slice has exactly one vector of numbers.
-                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), line) };
+                read::<1, false>(&mut tile, LANES, a, first_row + row, 2 * (first_pair + pair));
+                for (index, line) in tile.iter().enumerate().take(height - row) {
+                    packed[(row + index) * LEFT_STRIDE + pair..][..LANES].copy_from_slice(&line.0);
                 }
             }
         }
@@ -219,93 +218,16 @@ mod kernel {
     fn pack_right(packed: &mut [u32], b: Matrix, first_pair: usize, depth: usize, first_column: usize, width: usize) {
         let b = b.transposed();
         let panel = depth.next_multiple_of(LANES) * COLUMNS;
+        let mut tile = [Line([0; LANES]); LANES];
         for column in (0..width).step_by(LANES) {
             let packed = &mut packed[column / COLUMNS * panel + column % COLUMNS..];
             for pair in (0..depth).step_by(LANES) {
-                let tile = by_pair(b, first_column + column, (width - column).min(LANES), first_pair + pair);
-                for (index, line) in tile.into_iter().enumerate() {
-                    let place = &mut packed[(pair + index) * COLUMNS..][..LANES];
-                    // SAFETY: the slice has exactly one vector of numbers.
-                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), line) };
+                read::<1, true>(&mut tile, LANES, b, first_column + column, 2 * (first_pair + pair));
+                for (index, line) in tile.iter().enumerate() {
+                    packed[(pair + index) * COLUMNS..][..LANES].copy_from_slice(&line.0);
                 }
             }
         }
-    }
-
-    /// Reads up to 16 lines (rows) starting at `first` and 16 pairs of columns of a matrix: one vector per line.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn by_line(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
-        if matrix.row_stride == 1 && matrix.column_stride != 1 {
-            transposed(across_lines(matrix, first, lines, pair))
-        } else {
-            along_lines(matrix, first, lines, pair)
-        }
-    }
-
-    /// Like [`by_line`], with one vector per pair.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn by_pair(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
-        if matrix.row_stride == 1 && matrix.column_stride != 1 {
-            across_lines(matrix, first, lines, pair)
-        } else {
-            transposed(along_lines(matrix, first, lines, pair))
-        }
-    }
-
-    /// Reads along lines: one vector per line.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn along_lines(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
-        let mut tile = [_mm512_setzero_si512(); LANES];
-        let column = 2 * pair;
-        let count = (matrix.columns - column).min(2 * LANES);
-        for (line, vector) in tile.iter_mut().enumerate().take(lines) {
-            let start = (first + line) * matrix.row_stride + column * matrix.column_stride;
-            let mut copy = [0.0; 2 * LANES];
-            let line = if matrix.column_stride == 1 {
-                &matrix.data[start..start + count]
-            } else {
-                for (index, copy) in copy.iter_mut().enumerate().take(count) {
-                    *copy = matrix.data[start + index * matrix.column_stride];
-                }
-                &copy[..count]
-            };
-            // SAFETY: numbers beyond the slice are masked.
-            let halves = unsafe {
-                [
-                    _mm512_maskz_loadu_ps(mask(count), line.as_ptr()),
-                    _mm512_maskz_loadu_ps(mask(count.saturating_sub(LANES)), line.as_ptr().wrapping_add(LANES)),
-                ]
-            };
-            // SAFETY: both are vectors of 512 bits.
-            *vector = unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(halves[1], halves[0])) };
-        }
-        tile
-    }
-
-    /// Reads across adjacent lines: one vector per pair.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    #[inline]
-    fn across_lines(matrix: Matrix, first: usize, lines: usize, pair: usize) -> Tile {
-        let mut tile = [_mm512_setzero_si512(); LANES];
-        let read = |column: usize| {
-            if column >= matrix.columns {
-                return _mm512_setzero_si512();
-            }
-            let numbers = &matrix.data[first + column * matrix.column_stride..][..lines];
-            // SAFETY: numbers beyond the slice are masked; both types have 256 bits.
-            unsafe {
-                let numbers = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask(lines), numbers.as_ptr()));
-                _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(numbers))
-            }
-        };
-        for (index, vector) in tile.iter_mut().enumerate() {
-            let column = 2 * (pair + index);
-            *vector = _mm512_or_si512(read(column), _mm512_slli_epi32::<16>(read(column + 1)));
-        }
-        tile
     }
 }
 
@@ -313,19 +235,8 @@ mod kernel {
 mod tests {
     use super::*;
     use crate::host::uninitialized;
-    use crate::random::RngKey;
+    use crate::kernels::layouts::Layouts;
     use half::bf16;
-
-    /// Sums in double precision over numbers rounded to bf16.
-    fn naive(a: &[f32], b: &[f32], [rows, inner, columns]: [usize; 3]) -> Vec<f64> {
-        let near = |x: f32| f64::from(bf16::from_f32(x).to_f32());
-        let sum = |r: usize, c: usize| (0..inner).map(|k| near(a[r * inner + k]) * near(b[k * columns + c])).sum();
-        (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))).map(|(r, c)| sum(r, c)).collect()
-    }
-
-    fn flipped(elements: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-        (0..rows * columns).map(|index| elements[index % rows * columns + index / rows]).collect()
-    }
 
     #[test]
     fn products_in_bf16_agree_with_loops_for_all_sizes_and_layouts() {
@@ -333,7 +244,6 @@ mod tests {
             eprintln!("not tested: this processor has no AVX-512 BF16");
             return;
         }
-        let rng_key = RngKey::new(3);
         let sizes = [
             [1, 1, 1],
             [5, 7, 3],
@@ -346,20 +256,9 @@ mod tests {
             [13, 257, 1100],
         ];
         for [rows, inner, columns] in sizes {
-            let a = rng_key.purpose("a").normals(rows * inner);
-            let b = rng_key.purpose("b").normals(inner * columns);
-            let expected = naive(&a, &b, [rows, inner, columns]);
-            let (a_flipped, b_flipped) = (flipped(&a, rows, inner), flipped(&b, inner, columns));
-            // Every other number of a line: no axis is contiguous.
-            let spread: Vec<f32> = a.iter().flat_map(|x| [*x, f32::NAN]).collect();
-            let lefts = [
-                Matrix::row_major(&a, rows, inner),
-                Matrix::row_major(&a_flipped, inner, rows).transposed(),
-                Matrix::strided(&spread, [rows, inner], [2 * inner, 2]),
-            ];
-            let rights =
-                [Matrix::row_major(&b, inner, columns), Matrix::row_major(&b_flipped, columns, inner).transposed()];
-            for (a, b) in lefts.into_iter().flat_map(|a| rights.map(|b| (a, b))) {
+            let layouts = Layouts::new([rows, inner, columns]);
+            let expected = layouts.sums(|x| bf16::from_f32(x).to_f32());
+            for [a, b] in layouts.pairs() {
                 let stride = columns + 3;
                 let mut added = vec![1.0; rows * stride];
                 // SAFETY: the target has the rows and columns, and every element is written.
@@ -369,7 +268,7 @@ mod tests {
                     multiply(added.as_mut_ptr(), stride, a, b, true);
                     multiply(fresh.as_mut_ptr(), columns, a, b, false);
                 }
-                for (index, expected) in expected.iter().enumerate() {
+                for (index, (expected, _)) in expected.iter().enumerate() {
                     let place = index / columns * stride + index % columns;
                     let close = |found: f32, expected: f64| (f64::from(found) - expected).abs() < 2e-4;
                     assert!(close(fresh[index], *expected), "{rows} {inner} {columns}: {} {expected}", fresh[index]);

@@ -17,6 +17,8 @@ mod gemm_amx;
 mod gemm_bf16;
 pub mod group_norm;
 pub mod item_tasks;
+#[cfg(test)]
+mod layouts;
 pub mod norm;
 pub mod reduce;
 pub mod rms_norm;
