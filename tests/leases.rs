@@ -3,14 +3,14 @@
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread::{scope, sleep};
+use std::thread::scope;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::errno::failing_on;
 use crate::support::flowmill::{finish, outcome};
-use crate::support::gated::{Gated, PIPES, wait_until};
+use crate::support::gated::{Gated, PIPES, wait_at_most, wait_until};
 use crate::support::{Mini, Outcome, Tree};
 
 /// There are no locks.
@@ -50,7 +50,7 @@ fn expire(lease: &PathBuf) {
 
 /// The process of a lease. A launcher has replaced itself by it, so it has the number of the child.
 fn signal(process: &Child, signal: Signal) {
-    kill_process(Pid::from_raw(process.id() as i32).unwrap(), signal).unwrap();
+    kill_process(Pid::from_child(process), signal).unwrap();
 }
 
 /// A process in the middle of a part on another machine.
@@ -91,11 +91,8 @@ fn a_killed_process_of_another_machine_loses_its_part_when_its_lease_expires() {
     refused(run(mini, "node2", "run-part", &part));
     run(mini, "node2", "run", &["--stop-stage", "0", PIPES[0], PIPES[1]]).expect_error("locked", 1);
     // It shows that it lives.
-    let (before, began) = (renewed(&lease), Instant::now());
-    while renewed(&lease) == before {
-        assert!(began.elapsed() < BEAT, "the lease is not renewed");
-        sleep(Duration::from_millis(50));
-    }
+    let before = renewed(&lease);
+    wait_at_most(BEAT, "the lease is renewed", || renewed(&lease) != before);
     process.kill().unwrap();
     process.wait().unwrap();
     refused(run(mini, "node2", "run-part", &part));

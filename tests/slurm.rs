@@ -6,13 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::support::flowmill::finish;
-use crate::support::gated::{Gated, PIPES, wait_until};
+use crate::support::gated::{Gated, PIPES, wait_at_most, wait_until};
 use crate::support::training::ENDLESS;
 use crate::support::{Mini, Outcome, Tree};
 
@@ -107,7 +107,7 @@ fn a_run_that_is_killed_finds_its_jobs_again_and_nothing_runs_twice() {
     let second = start(mini, &options);
     sleep(Duration::from_secs(2));
     assert_eq!(jobs(mini), before);
-    kill_process(Pid::from_raw(second.id() as i32).unwrap(), Signal::INT).unwrap();
+    kill_process(Pid::from_child(&second), Signal::INT).unwrap();
     let stay = format!("stay in Slurm (job {})", before[0]);
     finish(second).expect_code(130).expect_words(&["of an earlier run in Slurm again", &stay]);
     let third = start(mini, &options);
@@ -204,11 +204,19 @@ fn a_part_that_runs_out_of_memory_gets_more() {
     done.expect_words(&["ran out of memory (300 MB); trying it again (1 of 1)"]);
 }
 
+/// Returns whether slow tests run. Prints the reason why one is slow if not.
+fn slow_tests_run(reason: &str) -> bool {
+    let run = std::env::var_os("FLOWMILL_TEST_SLURM_SLOW").is_some();
+    if !run {
+        println!("skipped: {reason}; scripts/check_slurm --slow");
+    }
+    run
+}
+
 #[test]
 #[ignore = "needs Slurm: scripts/check_slurm --slow"]
 fn a_node_that_fails() {
-    if std::env::var_os("FLOWMILL_TEST_SLURM_SLOW").is_none() {
-        println!("skipped: on a busy machine, Slurm takes minutes to give a node back; scripts/check_slurm --slow");
+    if !slow_tests_run("on a busy machine, Slurm takes minutes to give a node back") {
         return;
     }
     let gated = Gated::new();
@@ -219,18 +227,12 @@ fn a_node_that_fails() {
     let node = slurm("sinfo", &["--noheader", "--format=%N"]).trim().to_owned();
     slurm("scontrol", &["update", &format!("nodename={node}"), "state=down", "reason=test"]);
     gated.open();
-    let began = Instant::now();
     let name = format!("nodename={node}");
-    while !Command::new("scontrol")
-        .args(["update", &name, "state=resume"])
-        .stderr(Stdio::null())
-        .status()
-        .unwrap()
-        .success()
-    {
-        assert!(began.elapsed() < Duration::from_secs(300), "the node does not come back");
+    wait_at_most(Duration::from_secs(300), "the node comes back", || {
         sleep(Duration::from_millis(500));
-    }
+        let mut resume = Command::new("scontrol");
+        resume.args(["update", &name, "state=resume"]).stderr(Stdio::null()).status().unwrap().success()
+    });
     finish(running).expect_code(0).expect_words(&["was lost with its node; trying it again"]);
     mini.tree().expect_same_bytes(&alone(mini, &options), "after the failure of a node");
 }
@@ -297,20 +299,14 @@ fn the_ranks_of_a_training_are_started_by_srun() {
 #[test]
 #[ignore = "needs Slurm: scripts/check_slurm --slow"]
 fn a_real_time_limit() {
-    if std::env::var_os("FLOWMILL_TEST_SLURM_SLOW").is_none() {
-        println!("skipped: it takes four minutes; scripts/check_slurm --slow");
+    if !slow_tests_run("it takes four minutes") {
         return;
     }
     let mini = Mini::packed();
     let limit = ["--set", "slurm.stages.train.time=2", "--set", "slurm.stages.train.save_before=60"];
     let options = [&ENDLESS[..], &limit, &["--stop-stage", "4"]].concat();
     let running = start(&mini, &options);
-    let began = Instant::now();
-    let begun = || logs(&mini, "4-train").len();
-    while begun() < 2 {
-        assert!(began.elapsed() < Duration::from_secs(300), "no other job");
-        sleep(Duration::from_secs(1));
-    }
+    wait_at_most(Duration::from_secs(300), "another job trains", || logs(&mini, "4-train").len() >= 2);
     wait_until("it listens", || mini.exp(".control/socket").exists());
     mini.flowmill("ctl", &["quit"]).expect_code(0);
     finish(running).expect_code(130).expect_words(&["saved its work before the time limit (0-00:02:00)"]);

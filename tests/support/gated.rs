@@ -47,9 +47,14 @@ impl Gated {
 
 /// Waits until something holds, for at most a minute.
 pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    wait_at_most(Duration::from_secs(60), what, holds);
+}
+
+/// Waits until something holds.
+pub fn wait_at_most(limit: Duration, what: &str, holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        assert!(began.elapsed() < limit, "waited in vain until {what}");
         sleep(Duration::from_millis(5));
     }
 }

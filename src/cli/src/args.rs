@@ -121,6 +121,13 @@ pub struct ChangeArgs {
     pub exp: Option<PathBuf>,
 }
 
+impl ChangeArgs {
+    /// Returns the changes as words of a command line.
+    pub fn set_words(&self) -> impl Iterator<Item = String> {
+        self.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()])
+    }
+}
+
 /// The device. Shared by all commands that compute with a model.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct DeviceArgs {

@@ -111,6 +111,17 @@ impl ColumnSpec {
         Self { docs: docs.into(), ..self }
     }
 
+    /// Returns whether values of a type are rounded to this column's: other programs write embeddings, which networks compute in single
+    /// precision, as lists of doubles.
+    pub fn rounds(&self, found: DType) -> bool {
+        found == DType::F64 && self.dtype == DType::F32 && !self.axes.is_empty()
+    }
+
+    /// Returns whether values of a type can be read as this column's, widened or rounded.
+    pub fn accepts(&self, found: DType) -> bool {
+        found.widens_to(self.dtype) || self.rounds(found)
+    }
+
     /// Checks the type and the shape of a value.
     ///
     /// # Errors

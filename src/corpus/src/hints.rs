@@ -48,8 +48,9 @@ fn of_file(name: &str, read_as: &str) -> Option<String> {
     }
     let hint = match name.rsplit('.').next()? {
         "jsonl" | "json" | "ndjson" => "it is a file: `format: manifest` reads JSON lines",
-        "tgz" => "it is a compressed tar file: `format: webdataset` reads it",
-        "gz" if name.ends_with(".tar.gz") => "it is a compressed tar file: `format: webdataset` reads it",
+        "tgz" | "gz" if crate::webdataset::is_compressed(name) => {
+            "it is a compressed tar file: `format: webdataset` reads it"
+        }
         "zip" | "7z" | "rar" => "it is an archive; unpack it, and read the folder",
         "gz" | "xz" | "zst" | "bz2" => "it is a compressed file; uncompress it once",
         "csv" | "tsv" | "list" | "txt" | "scp" => {

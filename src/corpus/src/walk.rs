@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::CorpusError;
+use crate::paths::{joined, prefix_of};
 
 /// Hidden folders in which tools keep copies, in lower case. Their files are not part of a corpus.
 const OF_TOOLS: [&str; 20] = [
@@ -54,6 +55,19 @@ pub(crate) struct Walk {
     pub(crate) links_back: u64,
     /// The number of hidden tool folders, which are not searched.
     pub(crate) of_tools: u64,
+}
+
+/// Returns the files below a folder that a source may consist of, as the recipe names them and in order: those with a path in UTF-8 that is
+/// not hidden, if `is_wanted` accepts it.
+pub(crate) fn files_below(
+    root: &Path,
+    path: &str,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, CorpusError> {
+    let prefix = prefix_of(path);
+    let found = walk(&root.join(path))?.files.into_iter();
+    let found = found.filter(|file| file.is_utf8 && !file.is_hidden && !file.in_hidden && is_wanted(&file.path));
+    Ok(found.map(|file| joined(&prefix, &file.path)).collect())
 }
 
 /// A folder to be read.

@@ -1,6 +1,7 @@
 //! The first phase: reads index files and writes tables of checked and split rows.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use flowmill_corpus::{UtteranceRow, table};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, StageError};
@@ -20,9 +21,12 @@ pub const KEY: &str = "read";
 /// Plans the reading as one part.
 pub fn phase(config: &PrepConfig, unpacked: Unpacked, context: &PlanContext) -> Result<Phase, StageError> {
     let mut depends = dependencies(config, context)?;
-    for (shard, tar) in &unpacked {
-        let (shard, tar) = (context.resolve(shard), context.resolve(tar));
-        depends.files.iter_mut().filter(|file| **file == shard).for_each(|file| file.clone_from(&tar));
+    let resolve = |(shard, tar): (&String, &String)| (context.resolve(shard), context.resolve(tar));
+    let tars: HashMap<PathBuf, PathBuf> = unpacked.iter().map(resolve).collect();
+    for file in &mut depends.files {
+        if let Some(tar) = tars.get(file) {
+            file.clone_from(tar);
+        }
     }
     let mut own = json!({
         "data": config.data,

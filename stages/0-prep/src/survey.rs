@@ -1,4 +1,4 @@
-//! A look at a folder of data: what it is, and what its rows are, before there is a recipe.
+//! Survey of a folder of data before there is a recipe: its format, and counts of its rows.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,7 +25,7 @@ const REASONS: usize = 5;
 /// A source below a folder: its path there, and its split if it is one of several.
 pub type Part = (String, Option<String>);
 
-/// What a folder or file holds.
+/// The format and the content of a folder or file.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
     /// The sources that `prep.data` has to name: their paths below the folder (empty for the folder itself), and their splits if these are
@@ -33,7 +33,7 @@ pub struct Survey {
     pub sources: Vec<Part>,
     /// The format.
     pub format: Format,
-    /// The words of the detection.
+    /// The description of the detected format, such as `this looks like LJSpeech`.
     pub what: String,
     /// The number of rows that can be read.
     pub rows: u64,
@@ -115,12 +115,14 @@ fn layout(full: &Path) -> Result<(Detected, Vec<Part>), String> {
         children.iter().filter_map(|name| Some((name, detect::detect(&full.join(name))?))).collect();
     let corpora: Vec<&(&String, Detected)> = parts.iter().filter(|(_, found)| found.format != "folder").collect();
     let formats: BTreeSet<&str> = corpora.iter().map(|(_, found)| found.format).collect();
-    let named =
-        || corpora.iter().map(|(name, found)| format!("{name} ({})", found.format)).collect::<Vec<_>>().join(", ");
-    if formats.len() > 1 && !has_index(full) {
-        return Err(format!("{} holds several corpora: {}. Name the folder of one", full.display(), named()));
-    }
+    let several = || {
+        let named: Vec<String> = corpora.iter().map(|(name, found)| format!("{name} ({})", found.format)).collect();
+        format!("{} holds several corpora: {}. Name the folder of one", full.display(), named.join(", "))
+    };
     let own = has_index(full);
+    if formats.len() > 1 && !own {
+        return Err(several());
+    }
     if let (false, [(name, found), ..]) = (own, corpora.as_slice())
         && ["kaldi", "ljspeech"].contains(&found.format)
     {
@@ -133,7 +135,7 @@ fn layout(full: &Path) -> Result<(Detected, Vec<Part>), String> {
             || distinct.len() < splits.len()
             || !splits.iter().any(|split| split == crate::TRAIN_SPLIT)
         {
-            return Err(format!("{} holds several corpora: {}. Name the folder of one", full.display(), named()));
+            return Err(several());
         }
         let sources = corpora.iter().zip(splits).map(|((name, _), split)| ((*name).clone(), Some(split)));
         return Ok((found.clone(), sources.collect()));
@@ -180,7 +182,7 @@ fn children(full: &Path) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-/// Returns the error about a layout that nobody knows.
+/// Returns the error for a folder of no known layout.
 fn unknown(full: &Path) -> String {
     let looked: Vec<String> = detect::LAYOUTS.iter().map(|(format, file)| format!("{format} ({file})")).collect();
     format!(

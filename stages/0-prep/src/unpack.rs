@@ -19,7 +19,7 @@ pub type Unpacked = BTreeMap<String, String>;
 
 /// A compressed shard.
 struct Compressed {
-    /// Its path, as the source names it.
+    /// The shard's path, as the source names it.
     shard: String,
     /// The place of the tar file, relative to the stage's folder.
     output: String,

@@ -18,7 +18,7 @@ const WINDOW: usize = 32;
 /// The id of a row that is left out, and the reason.
 pub type Rejected = (String, String);
 
-/// What training reads of shards.
+/// The columns of shards that training reads, and the rates from which the lengths of rows follow.
 #[derive(Debug, Clone)]
 pub struct ForeignColumns {
     /// The columns.

@@ -39,7 +39,7 @@ fn provided(extractors: &Registry, recipe: &Recipe) -> Result<Columns, RecipeErr
 }
 
 /// Returns the columns that a section with an extractor provides.
-fn extracted(extractor: &Chosen, columns: Vec<Column>) -> Columns {
+pub(crate) fn extracted(extractor: &Chosen, columns: Vec<Column>) -> Columns {
     let (kind, has_centers) = (extractor.kind(), extractor.has_centers());
     let provided = |Column { spec, values }: Column| {
         let name = spec.name.clone();

@@ -9,12 +9,12 @@
 
 use std::path::{Path, PathBuf};
 
-use flowmill_corpus::packed::{self, Sample};
-use flowmill_corpus::shard::speech::{MEL, MelStore, SPEECH_TOKEN};
+use flowmill_corpus::packed::{self, Sample, SampledColumn};
+use flowmill_corpus::shard::speech::{MEL, MelStore, SPEECH_TOKEN, SPK_EMBEDDING, UTT_EMBEDDING};
 use flowmill_corpus::shard::{ShardEntry, ShardIndex};
 use flowmill_corpus::{ColumnSpec, DType};
-use flowmill_extract::extractors::packed::{KIND, PackedColumn};
-use flowmill_extract::{Column, ValueType};
+use flowmill_extract::extractors::packed::{PackedColumn, PackedConfig};
+use flowmill_extract::{Chosen, Column};
 use flowmill_family::{Columns, KeyError, Provided};
 use flowmill_runner::{Part, PartReport, PartWork, Phase, PlanContext, Recipe, RecipeError, StageError};
 use flowmill_stage_pack::PackConfig;
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::TrainSection;
+use crate::columns;
 use crate::config::SECTION;
 use crate::mixture::{self, INDEX};
 
@@ -35,7 +36,7 @@ const FOLDER: &str = "corpora";
 /// A corpus without an index.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForeignCorpus {
-    /// Its number in the mixture.
+    /// The corpus's number in `train.mixture`.
     pub number: usize,
     /// The folder, list or shard.
     pub path: PathBuf,
@@ -105,7 +106,7 @@ impl ForeignCorpus {
     }
 }
 
-/// Words the error of a model about columns, which are not those of stages here.
+/// Rewords an error about the columns of stages 1 and 2 for shards without an index.
 fn of_shards(error: &KeyError) -> String {
     let reason = ["stage 1 gives", "stage 2 gives"]
         .iter()
@@ -127,22 +128,13 @@ fn columns_read(section: &TrainSection, mel: &Value) -> Result<Vec<ColumnSpec>, 
 
 /// Returns the columns of a sample as the check of the model takes them.
 fn provided(sample: &Sample, recipe: &Recipe) -> Result<Columns, String> {
-    let mut columns = Columns::new();
-    for (name, found) in &sample.columns {
-        let Some(known) = known(name) else { continue };
-        let own = PackedColumn::of(&known, found).map_err(|problem| format!("its column `{name}` {problem}"))?;
-        let (vocabulary, rate) = (own.vocabulary, own.rate);
-        let provided = match known.values {
-            ValueType::Tokens { .. } => {
-                Provided::Tokens { extractor: KIND, vocabulary, at_least: true, rate, has_centers: false }
-            }
-            _ => match found.sizes.first().copied().flatten() {
-                Some(dimensions) => Provided::Embedding { dimensions },
-                None => return Err(format!("its column `{name}` has rows of different sizes")),
-            },
-        };
-        columns.insert(name.clone(), provided);
-    }
+    let of = |(name, found): (&String, &SampledColumn)| {
+        let own = PackedColumn::of(&known(name)?, found);
+        Some(own.map_err(|problem| format!("its column `{name}` {problem}")))
+    };
+    let columns = sample.columns.iter().filter_map(of).collect::<Result<_, String>>()?;
+    let extractor = Chosen::new(PackedConfig { columns });
+    let mut columns = columns::extracted(&extractor, extractor.columns());
     let mel = PackConfig::of(recipe).map_err(|error| error.to_string())?.mel;
     columns.insert(MEL.to_owned(), Provided::Mel { config: mel.config(), stored: true });
     Ok(columns)
@@ -152,7 +144,7 @@ fn provided(sample: &Sample, recipe: &Recipe) -> Result<Columns, String> {
 fn known(name: &str) -> Option<Column> {
     match name {
         SPEECH_TOKEN => Some(Column::tokens(SPEECH_TOKEN, 0, 0.0)),
-        "utt_embedding" | "spk_embedding" => Some(Column::embedding(name, 0)),
+        UTT_EMBEDDING | SPK_EMBEDDING => Some(Column::embedding(name, 0)),
         _ => None,
     }
 }

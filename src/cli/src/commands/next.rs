@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flowmill_runner::{Experiment, Recipe, RunSummary};
+use flowmill_runner::{Experiment, Recipe, RunSummary, quoted};
 use flowmill_stage_train::TrainSection;
 
 use crate::args::RecipeArgs;
@@ -45,7 +45,7 @@ pub fn commands(arguments: &RecipeArgs, recipe: &Recipe, experiment: &Experiment
 fn words(arguments: &RecipeArgs) -> String {
     let path = arguments.recipe.as_deref().map(|path| path.to_string_lossy().into_owned());
     let exp = arguments.changes.exp.as_deref().map(|path| path.to_string_lossy().into_owned());
-    let changes = arguments.changes.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]);
+    let changes = arguments.changes.set_words();
     let exp = exp.into_iter().flat_map(|path| ["--exp".to_owned(), path]);
     path.into_iter().chain(exp).chain(changes).map(|word| format!(" {}", quoted(&word))).collect()
 }
@@ -55,25 +55,4 @@ fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     let below = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_path_buf));
     below.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| path.to_path_buf()).display().to_string()
-}
-
-/// Returns a word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let is_plain = |character: char| character.is_alphanumeric() || "-_./=:,+@%".contains(character);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_change_them() {
-        for (word, expected) in [("a/b-1.yaml", "a/b-1.yaml"), ("a b", "'a b'"), ("it's", r"'it'\''s'"), ("", "''")] {
-            assert_eq!(quoted(word), expected);
-        }
-    }
 }

@@ -67,7 +67,7 @@ fn job_command(
     }
     let program = std::env::current_exe().context("the path of this program is not known").map_err(Failure::Failed)?;
     let mut options = vec!["--exp".to_owned(), experiment.dir().to_string_lossy().into_owned()];
-    options.extend(arguments.recipe.changes.set.iter().flat_map(|set| ["--set".to_owned(), set.clone()]));
+    options.extend(arguments.recipe.changes.set_words());
     options.extend(arguments.device.device.iter().flat_map(|device| ["--device".to_owned(), device.to_string()]));
     options.extend(arguments.verify.then(|| "--verify".to_owned()));
     let (program, recipe) = (program.to_string_lossy().into_owned(), recipe.file().to_string_lossy().into_owned());

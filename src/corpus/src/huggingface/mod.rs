@@ -18,10 +18,9 @@ pub use cell::ParquetCell;
 
 use crate::manifest::{Parsed, folder_of, joined_rows, name_below, split_by_name, taken};
 use crate::objects::RowReader;
-use crate::paths::{joined, prefix_of};
 use crate::reading::Candidate;
 use crate::shard::speech;
-use crate::walk::walk;
+use crate::walk::files_below;
 use crate::{CorpusError, ReadOptions, Reading, Rejection};
 
 /// Names of columns that hold a recording as bytes, without a path.
@@ -42,10 +41,7 @@ pub fn files(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
         let is_of_library = name.starts_with("cache-") || name.starts_with("indices");
         name.ends_with(".parquet") || (name.ends_with(".arrow") && !is_of_library)
     };
-    let found = walk(&full)?.files.into_iter();
-    let found = found.filter(|file| file.is_utf8 && !file.is_hidden && !file.in_hidden && is_table(&file.path));
-    let prefix = prefix_of(path);
-    let found: Vec<String> = found.map(|file| joined(&prefix, &file.path)).collect();
+    let found = files_below(root, path, is_table)?;
     if found.is_empty() {
         return Err(CorpusError::structure(&full, "contains no file that ends in .parquet or .arrow"));
     }
@@ -68,7 +64,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
             fields: None,
         };
         let mut rows = if file.ends_with(".arrow") { arrow_file::read(&table) } else { parquet_file::read(&table) }?;
-        split_by_name(&mut rows, name);
+        split_by_name(rows.iter_mut().flatten(), name);
         Ok(rows)
     };
     let parsed: Vec<Parsed> = files.par_iter().map(read).collect::<Result<_, _>>()?;

@@ -51,7 +51,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
         let mut rows = Parsed::new();
         for_lines(&root.join(&set.rows), &mut |place, line| rows.extend(reader.rows_of(place, line)))?;
         reading.rejected.extend(reader.unused(&rows));
-        split_by_name(&mut rows, name);
+        split_by_name(rows.iter_mut().flatten(), name);
         parsed.append(&mut rows);
         let files = [Some(set.rows), set.recordings, set.tar].into_iter().flatten();
         reading.files.extend(files.map(|path| root.join(path)));

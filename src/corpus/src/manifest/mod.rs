@@ -26,7 +26,7 @@ use crate::fields::Object;
 use crate::lines::TextFile;
 use crate::objects::RowReader;
 use crate::reading::{Candidate, Rejection};
-use crate::walk::walk;
+use crate::walk::files_below;
 use crate::{CorpusError, ReadOptions, Reading, encoding, split};
 pub(crate) use extras::columns;
 use layout::Layout;
@@ -54,7 +54,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
     for file in files(root, path)? {
         let name = name_below(path, &file);
         let (mut rows, warnings) = read_file(root, &file, name, options)?;
-        split_by_name(&mut rows, name);
+        split_by_name(rows.iter_mut().flatten(), name);
         parsed.append(&mut rows);
         reading.warnings.extend(warnings);
         reading.files.push(root.join(&file));
@@ -76,10 +76,7 @@ pub fn files(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
         ENDINGS.iter().any(|ending| path.ends_with(ending))
             || TABLES.iter().any(|name| path.rsplit('/').next() == Some(*name))
     };
-    let found = walk(&full)?.files.into_iter();
-    let found = found.filter(|file| file.is_utf8 && !file.is_hidden && !file.in_hidden && is_manifest(&file.path));
-    let prefix = crate::paths::prefix_of(path);
-    let found: Vec<String> = found.map(|file| crate::paths::joined(&prefix, &file.path)).collect();
+    let found = files_below(root, path, is_manifest)?;
     if found.is_empty() {
         let problem = "contains no manifest: files that end in .jsonl or .jsonl.gz, or metadata.csv, are expected";
         return Err(CorpusError::structure(&full, problem));
@@ -119,9 +116,9 @@ pub(crate) fn name_below<'a>(path: &str, file: &'a str) -> &'a str {
 }
 
 /// Gives rows without a split the one that the name of their file contains.
-pub(crate) fn split_by_name(rows: &mut Parsed, name: &str) {
+pub(crate) fn split_by_name<'a>(rows: impl IntoIterator<Item = &'a mut Candidate>, name: &str) {
     let Some(split) = split::of_path(name) else { return };
-    for row in rows.iter_mut().flatten().filter(|row| row.split.is_none()) {
+    for row in rows.into_iter().filter(|row| row.split.is_none()) {
         row.split = Some(split.to_owned());
     }
 }

@@ -12,9 +12,9 @@ pub type Fetched = Result<Row, String>;
 
 /// A row's place in its shard.
 enum Place {
-    /// Its number.
+    /// The row's number.
     Row(usize),
-    /// The position of its recording.
+    /// The byte position of the row's recording in a tar file.
     Offset(u64),
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::lines::TextFile;
 use crate::manifest::folder_of;
 use crate::paths::{joined, prefix_of};
-use crate::walk::walk;
+use crate::walk::files_below;
 use crate::{CorpusError, webdataset};
 
 /// Returns the shards that a path names, relative to `root` or absolute: itself, those that a list names (CosyVoice's `data.list`), those of
@@ -34,18 +34,13 @@ pub fn files(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
 
 /// Returns the shards below a folder, in order of their names.
 fn below(root: &Path, path: &str) -> Result<Vec<String>, CorpusError> {
-    let prefix = prefix_of(path);
-    let is_shard = |name: &str| name.ends_with(".parquet") || name.ends_with(".tar");
-    let found = walk(&root.join(path))?.files.into_iter();
-    let found = found.filter(|file| file.is_utf8 && !file.is_hidden && !file.in_hidden && is_shard(&file.path));
-    let mut found: Vec<String> = found.map(|file| joined(&prefix, &file.path)).collect();
+    let found = files_below(root, path, |name| name.ends_with(".parquet") || name.ends_with(".tar"))?;
     if found.is_empty() {
         return Err(CorpusError::structure(
             &root.join(path),
             "contains no shard: no file that ends in .parquet or .tar",
         ));
     }
-    found.sort_unstable();
     Ok(found)
 }
 

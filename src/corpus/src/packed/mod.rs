@@ -67,7 +67,7 @@ pub fn read(root: &Path, path: &str, options: &ReadOptions<'_>) -> Result<Readin
     let read = |file: &String| -> Result<Parsed, CorpusError> {
         let name = name_below(path, file);
         let mut rows = huggingface::read_shard(root, file, name, options)?;
-        split_by_name(&mut rows, name);
+        split_by_name(rows.iter_mut().flatten(), name);
         Ok(rows)
     };
     let parsed: Vec<Result<Parsed, CorpusError>> = files.par_iter().map(read).collect();

@@ -1,4 +1,4 @@
-//! The columns of shards and what their values are, from a few rows.
+//! Types, sizes and rates of the columns of shards, measured on a few rows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ const ROWS: usize = 24;
 /// The number of rows whose recordings are examined if the shard has no durations.
 const RECORDINGS: usize = 8;
 
-/// What a few rows of shards show.
+/// The columns of shards, as a sample of their rows shows them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
     /// The number of shards.
@@ -36,9 +36,6 @@ pub struct SampledColumn {
     pub sizes: Vec<Option<usize>>,
     /// The largest integer.
     pub most: Option<i64>,
-    /// The number of values along the innermost axis per second of the recordings, in the middle of the rows, because some may be damaged;
-    /// `None` if no duration is known.
-    pub rate: Option<f64>,
     /// The rates of the rows whose duration is known.
     rates: Vec<f64>,
 }
@@ -46,7 +43,7 @@ pub struct SampledColumn {
 impl SampledColumn {
     fn of(array: &Array) -> Self {
         let sizes = array.shape().iter().map(|size| Some(*size)).collect();
-        Self { dtype: array.dtype(), sizes, most: None, rate: None, rates: Vec::new() }
+        Self { dtype: array.dtype(), sizes, most: None, rates: Vec::new() }
     }
 
     fn add(&mut self, array: &Array, seconds: Option<f64>) {
@@ -63,8 +60,15 @@ impl SampledColumn {
         self.most = self.most.max(most);
         if let (Some(seconds), Some(size)) = (seconds, array.shape().last()) {
             self.rates.push(*size as f64 / seconds);
-            self.rate = median(&self.rates);
         }
+    }
+
+    /// Returns the number of values along the innermost axis per second of the recordings; `None` if no duration is known. It is the median
+    /// of the rows, because some may be damaged.
+    pub fn rate(&self) -> Option<f64> {
+        let mut sorted = self.rates.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied()
     }
 }
 
@@ -90,7 +94,10 @@ pub fn sample(root: &Path, path: &str) -> Result<Sample, CorpusError> {
         if of_file.rows == 0 {
             continue;
         }
-        whole = Some(whole.map_or(of_file.clone(), |whole| whole.merged(of_file)));
+        whole = Some(match whole {
+            Some(whole) => whole.merged(of_file),
+            None => of_file,
+        });
     }
     match (whole, damage) {
         (None, Some(error)) => Err(error),
@@ -108,7 +115,8 @@ pub fn sample_of(path: &Path, rows: usize) -> Result<Sample, CorpusError> {
     let numbers: Vec<usize> = (0..count).collect();
     let mut columns = shard.columns()?;
     columns.retain(|column| column.dtype != DType::Bytes && column.name != speech::MEL);
-    let read = shard.fetch(&numbers, &optional(columns))?;
+    let columns: Vec<ColumnSpec> = columns.into_iter().map(ColumnSpec::optional).collect();
+    let read = shard.fetch(&numbers, &columns)?;
     let seconds = seconds(&shard, &read, path)?;
     let mut found: BTreeMap<String, SampledColumn> = BTreeMap::new();
     for (at, row) in read.iter().enumerate() {
@@ -118,10 +126,6 @@ pub fn sample_of(path: &Path, rows: usize) -> Result<Sample, CorpusError> {
         }
     }
     Ok(Sample { shards: 1, rows: count, columns: found })
-}
-
-fn optional(columns: Vec<ColumnSpec>) -> Vec<ColumnSpec> {
-    columns.into_iter().map(ColumnSpec::optional).collect()
 }
 
 /// Returns the durations of rows, from their column or from the recordings of the first ones.
@@ -140,13 +144,6 @@ fn seconds(shard: &AnyShard, rows: &[Row], path: &Path) -> Result<Vec<Option<f64
     Ok(recordings.iter().map(probe).collect())
 }
 
-/// Returns the middle value.
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
-}
-
 impl Sample {
     /// Adds the sample of another shard. Columns that one of them lacks are dropped.
     fn merged(mut self, other: Self) -> Self {
@@ -159,7 +156,6 @@ impl Sample {
             }
             own.most = own.most.max(theirs.most);
             own.rates.extend(&theirs.rates);
-            own.rate = median(&own.rates);
             same
         });
         self

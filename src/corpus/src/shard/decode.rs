@@ -23,7 +23,7 @@ pub(super) fn check(schema: &arrow::datatypes::Schema, columns: &[ColumnSpec]) -
             other if column.axes.is_empty() => Some(other),
             _ => None,
         };
-        if element.and_then(dtype).is_none_or(|found| !found.widens_to(column.dtype) && !is_rounded(found, column)) {
+        if element.and_then(dtype).is_none_or(|found| !column.accepts(found)) {
             let list = if column.axes.is_empty() { "" } else { "lists of " };
             let (name, wanted, found) = (&column.name, column.dtype, field.data_type());
             return Err(format!("column `{name}` has the type {found}, expected {list}{wanted}"));
@@ -47,12 +47,6 @@ pub(super) fn check(schema: &arrow::datatypes::Schema, columns: &[ColumnSpec]) -
         }
     }
     Ok(())
-}
-
-/// Returns whether lists of a type are rounded to that of a column: other programs write embeddings, which networks compute in single
-/// precision, as lists of doubles.
-fn is_rounded(found: DType, column: &ColumnSpec) -> bool {
-    found == DType::F64 && column.dtype == DType::F32 && !column.axes.is_empty()
 }
 
 /// A column of a batch with the sizes of its axes.
@@ -110,7 +104,7 @@ impl Values<'_> {
         }
         let data = elements_of(&elements).ok_or_else(|| format!("has the type {}", elements.data_type()))?;
         let array = Array::from_data(shape, data).map_err(|error| error.to_string())?;
-        let array = match is_rounded(array.dtype(), self.column) {
+        let array = match self.column.rounds(array.dtype()) {
             true => array.to_single().ok_or("has a value beyond single precision")?,
             false => array.widened(self.column.dtype).map_err(|error| error.to_string())?,
         };

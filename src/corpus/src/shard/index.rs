@@ -40,6 +40,13 @@ pub struct ShardEntry {
     pub kept: Vec<u32>,
 }
 
+impl ShardEntry {
+    /// Returns the number in the file of the row at a position among the rows that are used.
+    pub(super) fn row_in_file(&self, at: usize) -> usize {
+        self.kept.get(at).map_or(at, |row| *row as usize)
+    }
+}
+
 /// The sizes of a row in its index.
 #[derive(Clone, Copy, Debug)]
 pub struct RowSizes<'a> {

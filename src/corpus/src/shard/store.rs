@@ -145,8 +145,8 @@ impl Shards {
         let mut known = HashMap::<String, u32>::new();
         let mut numbers = Vec::with_capacity(self.len());
         for (shard, size) in self.shard_sizes().into_iter().enumerate() {
-            let kept = &self.index.shards[shard].kept;
-            let rows: Vec<usize> = (0..size as usize).map(|at| kept.get(at).map_or(at, |row| *row as usize)).collect();
+            let entry = &self.index.shards[shard];
+            let rows: Vec<usize> = (0..size as usize).map(|at| entry.row_in_file(at)).collect();
             for row in self.reader(shard)?.fetch(&rows, &[])? {
                 let next = known.len() as u32;
                 numbers.push(*known.entry(row.group).or_insert(next));
@@ -218,10 +218,9 @@ impl Shards {
             };
             let (start, end) = (self.starts[shard], self.starts[shard + 1]);
             let count = rest.partition_point(|&item| item < end);
-            let kept = &self.index.shards[shard].kept;
-            let row =
-                |item: &u32| kept.get((item - start) as usize).map_or((item - start) as usize, |row| *row as usize);
-            let local: Vec<usize> = rest[..count].iter().map(row).collect();
+            let entry = &self.index.shards[shard];
+            let local: Vec<usize> =
+                rest[..count].iter().map(|item| entry.row_in_file((item - start) as usize)).collect();
             rows.extend(self.reader(shard)?.fetch(&local, &self.columns)?.into_iter().map(Arc::new));
             rest = &rest[count..];
         }

@@ -25,9 +25,10 @@ pub use shards::{check_paths, is_list, shards};
 pub use unpack::{is_compressed, unpack, unpacked_name};
 
 use crate::folder::{self, Listing};
+use crate::manifest::split_by_name;
 #[cfg(doc)]
 use crate::source::TarMember;
-use crate::{CorpusError, ReadOptions, Reading, Rejection, split};
+use crate::{CorpusError, ReadOptions, Reading, Rejection};
 use samples::Shard;
 
 /// Reads the utterances of tar files. `data` is one file, a folder of them, a list of them, or a pattern such as
@@ -62,8 +63,9 @@ pub fn read_files(
     let mut passed_over: BTreeMap<String, u64> = BTreeMap::new();
     for (mut shard, path) in read.into_iter().zip(&shards) {
         // A folder of the source may be a split; the folders above it say nothing.
-        let below = path.strip_prefix(data.trim_end_matches('/')).and_then(split::of_path);
-        shard.rows.iter_mut().filter(|row| row.split.is_none()).for_each(|row| row.split = below.map(str::to_owned));
+        if let Some(below) = path.strip_prefix(data.trim_end_matches('/')) {
+            split_by_name(&mut shard.rows, below);
+        }
         rows.extend(shard.rows);
         left_out.extend(shard.left_out);
         texts |= shard.texts;

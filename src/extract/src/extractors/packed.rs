@@ -49,9 +49,7 @@ impl PackedColumn {
     /// The reason why the column of the shards is not of the extractor's kind, as words that follow its name.
     pub fn of(column: &Column, found: &SampledColumn) -> Result<Self, String> {
         let mut spec = column.spec.clone();
-        let is_type = found.dtype.widens_to(spec.dtype)
-            || (found.dtype == flowmill_corpus::DType::F64 && spec.dtype == flowmill_corpus::DType::F32);
-        if !is_type || found.sizes.len() != spec.axes.len() {
+        if !spec.accepts(found.dtype) || found.sizes.len() != spec.axes.len() {
             let (dtype, axes) = (found.dtype, found.sizes.len());
             return Err(format!(
                 "has values of type {dtype} with {axes} axes, expected {} {}",
@@ -67,7 +65,7 @@ impl PackedColumn {
         let values = text.split_once(": ").map_or(text.as_str(), |(_, values)| values).to_owned();
         let (vocabulary, rate) = match column.values {
             ValueType::Tokens { rate, .. } | ValueType::Codes { rate, .. } => {
-                let measured = found.rate.ok_or("is of recordings whose durations cannot be read")?;
+                let measured = found.rate().ok_or("is of recordings whose durations cannot be read")?;
                 (vocabulary.max(1), nearest(measured, rate))
             }
             _ => (0, 0.0),

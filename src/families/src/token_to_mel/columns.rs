@@ -94,10 +94,10 @@ fn check_tokens<K: Kind>(
         );
         return Err(KeyError::new("tokens.extractor.kind", reason));
     }
-    let known = codebook.mixed_vocabulary();
-    let differs = if at_least { vocabulary > known } else { vocabulary != known };
+    let sum = codebook.mixed_vocabulary();
+    let differs = if at_least { vocabulary > sum } else { vocabulary != sum };
     if differs {
-        let (first, second, sum) = (codebook.linguistic, codebook.semantic, codebook.mixed_vocabulary());
+        let (first, second) = (codebook.linguistic, codebook.semantic);
         let reason =
             format!("{first} and vq06_size {second} make {sum} different tokens, but stage 2 gives {vocabulary}");
         return Err(flow_error::<K>("vq02_size", reason));

@@ -169,6 +169,14 @@ struct Held {
     holder: Option<Holder>,
 }
 
+impl Held {
+    /// Returns the error of a run that does not wait.
+    fn error(self, experiment: &Experiment) -> RunError {
+        let (holder, file) = (self.holder.map(Box::new), exclusive::file(&self.place.stand_in));
+        RunError::Locked { dir: experiment.dir().to_owned(), holder, file }
+    }
+}
+
 /// The limits of waiting for a lock.
 #[derive(Clone, Copy)]
 pub(crate) struct Patience<'a> {
@@ -194,8 +202,7 @@ impl Lock {
     pub fn take(experiment: &Experiment, me: &Holder, patience: Patience<'_>) -> Result<Self, RunError> {
         let place = Place::of_experiment(experiment);
         let slurm_run = Place::of_slurm_run(experiment);
-        let mut dead_owners = Vec::new();
-        let attempt = || {
+        let attempt = |dead_owners: &mut Vec<Holder>| {
             let another = |holder: &Holder| *holder != *me && std::env::var_os(WITHIN_SLURM_RUN).is_none();
             if let Some(holder) = slurm_run.holder().filter(another) {
                 return Ok(Err(Held { place: slurm_run.clone(), holder: Some(holder) }));
@@ -205,51 +212,34 @@ impl Lock {
                     return Ok(Err(Held { place: part, holder: Some(holder) }));
                 }
             }
-            let mut lock = match Self::try_take(&place, me, &mut dead_owners)? {
+            let lock = match Self::try_take(&place, me, dead_owners)? {
                 Ok(lock) => lock,
-                Err(holder) => return Ok(Err(Held { place: place.clone(), holder })),
+                Err(held) => return Ok(Err(held)),
             };
             for part in Place::of_parts(experiment)? {
                 // Nobody can begin a part now, so what is free was left by a process that died. It goes with this lock.
-                if let Err(holder) = Self::try_take(&part, me, &mut dead_owners)? {
-                    return Ok(Err(Held { place: part, holder }));
+                if let Err(held) = Self::try_take(&part, me, dead_owners)? {
+                    return Ok(Err(held));
                 }
             }
             if slurm_run.file.exists() && slurm_run.holder().is_none() {
                 // The same of a run in Slurm.
-                let _another_has_begun = Self::try_take(&slurm_run, me, &mut dead_owners)?;
+                let _another_has_begun = Self::try_take(&slurm_run, me, dead_owners)?;
             }
-            lock.dead_owners = std::mem::take(&mut dead_owners);
             Ok(Ok(lock))
         };
-        let locked = |held: Held| RunError::Locked {
-            dir: experiment.dir().to_owned(),
-            holder: held.holder.map(Box::new),
-            file: exclusive::file(&held.place.stand_in),
-        };
+        let locked = |held: Held| held.error(experiment);
         Self::until_taken(experiment, patience, "another run of this experiment", attempt, locked)
     }
 
     /// Takes the lock of a run in Slurm. Processes on parts may work meanwhile; other runs may not.
     pub fn take_slurm_run(experiment: &Experiment, me: &Holder, patience: Patience<'_>) -> Result<Self, RunError> {
         let (place, run) = (Place::of_slurm_run(experiment), Place::of_experiment(experiment));
-        let mut dead_owners = Vec::new();
-        let attempt = || {
-            if let Some(holder) = run.holder() {
-                return Ok(Err(Held { place: run.clone(), holder: Some(holder) }));
-            }
-            let mut lock = match Self::try_take(&place, me, &mut dead_owners)? {
-                Ok(lock) => lock,
-                Err(holder) => return Ok(Err(Held { place: place.clone(), holder })),
-            };
-            lock.dead_owners = std::mem::take(&mut dead_owners);
-            Ok(Ok(lock))
+        let attempt = |dead_owners: &mut Vec<Holder>| match run.holder() {
+            Some(holder) => Ok(Err(Held { place: run.clone(), holder: Some(holder) })),
+            None => Self::try_take(&place, me, dead_owners),
         };
-        let locked = |held: Held| RunError::Locked {
-            dir: experiment.dir().to_owned(),
-            holder: held.holder.map(Box::new),
-            file: exclusive::file(&held.place.stand_in),
-        };
+        let locked = |held: Held| held.error(experiment);
         Self::until_taken(experiment, patience, "another run of this experiment", attempt, locked)
     }
 
@@ -263,46 +253,42 @@ impl Lock {
         let run = Place::of_experiment(experiment);
         let place = Place::of_part(experiment, &part_name(stage, key));
         let held_by_run = || run.holder().map(|holder| Held { place: run.clone(), holder: Some(holder) });
-        let mut dead_owners = Vec::new();
-        let attempt = || {
+        let attempt = |dead_owners: &mut Vec<Holder>| {
             if let Some(held) = held_by_run() {
                 return Ok(Err(held));
             }
-            let mut lock = match Self::try_take(&place, me, &mut dead_owners)? {
-                Ok(lock) => lock,
-                Err(holder) => return Ok(Err(Held { place: place.clone(), holder })),
-            };
-            if let Some(held) = held_by_run() {
-                return Ok(Err(held));
-            }
-            lock.dead_owners = std::mem::take(&mut dead_owners);
-            Ok(Ok(lock))
+            let taken = Self::try_take(&place, me, dead_owners)?;
+            Ok(match held_by_run() {
+                Some(held) if taken.is_ok() => Err(held),
+                _ => taken,
+            })
         };
         let locked = |held: Held| {
-            let (holder, file) = (held.holder.map(Box::new), exclusive::file(&held.place.stand_in));
-            if held.place.is_temporary {
-                RunError::PartLocked { stage: stage.to_owned(), part: key.to_owned(), holder, file }
-            } else {
-                RunError::Locked { dir: experiment.dir().to_owned(), holder, file }
+            if !held.place.is_temporary {
+                return held.error(experiment);
             }
+            let (holder, file) = (held.holder.map(Box::new), exclusive::file(&held.place.stand_in));
+            RunError::PartLocked { stage: stage.to_owned(), part: key.to_owned(), holder, file }
         };
         Self::until_taken(experiment, patience, "another process", attempt, locked)
     }
 
-    /// Tries again until the lock is taken or counts as held.
+    /// Tries again until the lock is taken or counts as held. Each attempt adds the owners that died while they held a lock.
     fn until_taken(
         experiment: &Experiment,
         patience: Patience<'_>,
         others: &str,
-        mut attempt: impl FnMut() -> Result<Result<Self, Held>, StageError>,
+        attempt: impl Fn(&mut Vec<Holder>) -> Result<Result<Self, Held>, StageError>,
         locked: impl Fn(Held) -> RunError,
     ) -> Result<Self, RunError> {
         files::make_dir(experiment.dir()).map_err(RunError::experiment)?;
         let mut said = false;
         let mut looks = 0;
+        let mut dead_owners = Vec::new();
         loop {
-            let held = match attempt().map_err(RunError::experiment)? {
-                Ok(lock) => {
+            let held = match attempt(&mut dead_owners).map_err(RunError::experiment)? {
+                Ok(mut lock) => {
+                    lock.dead_owners = dead_owners;
                     tracing::info!(path = %lock.place.file.display(), dead_owners = ?lock.dead_owners, "lock taken");
                     return Ok(lock);
                 }
@@ -329,12 +315,9 @@ impl Lock {
     }
 
     /// One attempt: the lock, or who holds it. An owner that died while it held the lock is added to `dead_owners`.
-    fn try_take(
-        place: &Place,
-        me: &Holder,
-        dead_owners: &mut Vec<Holder>,
-    ) -> Result<Result<Self, Option<Holder>>, StageError> {
-        Self::try_take_at(place, me, dead_owners).map_err(|error| StageError::file(&place.file, error))
+    fn try_take(place: &Place, me: &Holder, dead_owners: &mut Vec<Holder>) -> Result<Result<Self, Held>, StageError> {
+        let taken = Self::try_take_at(place, me, dead_owners).map_err(|error| StageError::file(&place.file, error))?;
+        Ok(taken.map_err(|holder| Held { place: place.clone(), holder }))
     }
 
     fn try_take_at(

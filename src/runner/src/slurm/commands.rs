@@ -9,10 +9,10 @@ use super::state::{TaskState, state};
 
 /// Beginnings of variables that Slurm and MPI set in a job. They would apply to the jobs of a run that is one itself.
 const OF_A_JOB: [&str; 5] = ["SLURM_", "SLURMD_", "OMPI_", "PMI_", "PMIX_"];
-/// Those that stay.
+/// Variables with such beginnings that are kept, because the user sets them.
 const OF_A_USER: [&str; 2] = ["SLURM_CONF", "SLURM_CLUSTERS"];
 
-/// What Slurm's daemon says when it does not answer: later it may.
+/// Error messages of Slurm's programs while its daemon does not answer. Such calls are tried again.
 const UNREACHABLE: [&str; 5] = [
     "Unable to contact slurm controller",
     "Socket timed out",
@@ -115,7 +115,7 @@ fn tasks(printed: &[u8]) -> Vec<(TaskId, TaskState)> {
     String::from_utf8_lossy(printed).lines().filter_map(task).collect()
 }
 
-/// What a program says, without the words that it starts every line with.
+/// Returns the error messages of a program on one line, without its prefix, such as `sbatch: error: `.
 fn said(printed: &[u8]) -> String {
     let printed = String::from_utf8_lossy(printed);
     let lines = printed.lines().map(|line| line.split_once("error: ").map_or(line, |(_, rest)| rest).trim());

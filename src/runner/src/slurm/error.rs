@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::run::count;
+
 /// The reason why work in Slurm did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SlurmError {
@@ -69,11 +71,11 @@ pub enum SlurmError {
 pub struct FailedPart {
     /// The part, or the whole stage.
     pub part: String,
-    /// What happened, and what to do.
+    /// The failure, and advice.
     pub what: String,
     /// The log of the last attempt.
     pub log: PathBuf,
-    /// Its last lines.
+    /// The error at the end of the log, or its last lines.
     pub said: Vec<String>,
 }
 
@@ -115,7 +117,7 @@ fn describe_parts(parts: &[FailedPart]) -> String {
 }
 
 fn describe_failed(stage: &str, parts: &[FailedPart]) -> String {
-    let number = if parts.len() == 1 { "1 part".to_owned() } else { format!("{} parts", parts.len()) };
+    let number = count(parts.len(), "part");
     format!(
         "{number} of {stage} failed in Slurm; finished parts are kept, and the same command tries these again:{}",
         describe_parts(parts)

@@ -48,7 +48,7 @@ pub(super) struct Follower<'a> {
     without_exit: HashMap<TaskId, Instant>,
     /// The number of times that Slurm did not know a task.
     unknown: HashMap<TaskId, u32>,
-    /// The log that is shown as it grows, and how far.
+    /// The log that is printed while it grows, and the number of bytes printed.
     shown_log: Option<(PathBuf, u64)>,
     next_poll: Instant,
     pause: f64,
@@ -87,7 +87,7 @@ struct Ended {
     outcome: Outcome,
 }
 
-/// What a round of tasks has come to.
+/// The results of a round of tasks.
 #[derive(Default)]
 struct Round {
     done: Vec<Option<String>>,
@@ -405,7 +405,10 @@ impl<'a> Follower<'a> {
                 Err(error) => return Err(RunError::slurm(error)),
             }
         }
-        let gone: Vec<u64> = self.ids().into_iter().filter(|id| !states.contains_key(id)).map(|(job, _)| job).collect();
+        let mut gone: Vec<u64> =
+            self.ids().into_iter().filter(|id| !states.contains_key(id)).map(|(job, _)| job).collect();
+        // The tasks of a job follow each other.
+        gone.dedup();
         if !gone.is_empty() {
             for (id, state) in commands::accounting(&gone) {
                 states.entry(id).or_insert(state);
@@ -428,12 +431,11 @@ impl<'a> Follower<'a> {
         let mut ended = Vec::new();
         let there = self.record.exit_files();
         for at in 0..self.record.submissions.len() {
-            let Submission { name, job: Some(job), stage, time, memory, .. } = self.record.submissions[at].clone()
-            else {
-                continue;
-            };
-            let exits = self.record.exits(&name);
-            let active: Vec<usize> = self.record.submissions[at].active().map(|(index, _)| index).collect();
+            let submission = &self.record.submissions[at];
+            let Some(job) = submission.job else { continue };
+            let (exits, stage) = (self.record.exits(&submission.name), submission.stage.clone());
+            let limits = (submission.time, submission.memory);
+            let active: Vec<usize> = submission.active().map(|(index, _)| index).collect();
             for index in active {
                 let (id, file) = ((job, index), exit_file(&exits, index));
                 // A list of names may be older than what a node has written.
@@ -442,7 +444,7 @@ impl<'a> Follower<'a> {
                 let Some(outcome) = self.outcome(id, states.get(&id), exit, asked) else { continue };
                 let task = &mut self.record.submissions[at].tasks[index];
                 task.has_ended = true;
-                let (task, stage, limits) = (task.clone(), stage.clone(), (time, memory));
+                let (task, stage) = (task.clone(), stage.clone());
                 ended.push(Ended { id, stage, task, limits, outcome });
             }
         }
@@ -467,9 +469,7 @@ impl<'a> Follower<'a> {
             Some(TaskState::Ended(end)) => match end {
                 End::Completed => Some(Outcome::Done),
                 End::Cancelled => Some(Outcome::Cancelled),
-                End::Failed if exit != Some(Exit { code: STOPPED, warned: true }) && self.tells_of_memory(id) => {
-                    Some(Outcome::OutOfMemory)
-                }
+                End::Failed if saved.is_none() && self.tells_of_memory(id) => Some(Outcome::OutOfMemory),
                 End::OutOfMemory => Some(Outcome::OutOfMemory),
                 End::TimeLimit => Some(saved.unwrap_or(Outcome::TimeLimit)),
                 End::NodeFailed => Some(saved.unwrap_or(Outcome::NodeFailed)),
@@ -549,7 +549,7 @@ impl<'a> Follower<'a> {
             _ => {}
         }
         // What a training has saved is progress, whatever ended its job.
-        let mut again = Task { key: task.key.clone(), reasons: task.reasons.clone(), has_ended: false };
+        let mut again = Task { has_ended: false, ..task.clone() };
         if stage.keeps_work()
             && let Some(now) = wanted(&self.open(stage)?).into_iter().find(|now| now.key == task.key)
         {
@@ -594,7 +594,7 @@ impl<'a> Follower<'a> {
         Ok(Some(again))
     }
 
-    /// Prints how many tasks wait and run, when that changes.
+    /// Prints the numbers of waiting and running tasks when they change.
     fn say_states(&mut self, states: &HashMap<TaskId, TaskState>) {
         let (mut running, mut waiting, mut reasons) = (0, 0, BTreeMap::<&str, usize>::new());
         for id in self.ids() {
@@ -658,7 +658,7 @@ impl<'a> Follower<'a> {
         format!("{} {}", if jobs.len() == 1 { "job" } else { "jobs" }, jobs.join(" "))
     }
 
-    /// Says which jobs a run that ends early leaves in Slurm.
+    /// Prints the jobs that stay in Slurm after a run that ends early.
     pub fn tell_what_stays(&self) {
         if self.record.active() > 0 {
             let (tasks, jobs) = (count(self.record.active(), "task"), self.jobs());

@@ -21,7 +21,7 @@ pub(super) struct Record {
     /// The words of the command that every task runs, without its part.
     pub command: Vec<String>,
     pub submissions: Vec<Submission>,
-    /// What has been tried, by stage and part.
+    /// Failed attempts, by stage and part.
     pub tries: BTreeMap<String, Tries>,
     /// The number of submissions so far.
     pub submitted: u64,
@@ -56,7 +56,7 @@ pub(super) struct Task {
     pub has_ended: bool,
 }
 
-/// How often a part has failed.
+/// The numbers of failed attempts at a part, by cause.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Tries {
     pub failures: u32,
@@ -92,7 +92,7 @@ impl Record {
         }
     }
 
-    /// Writes it as a whole.
+    /// Writes the record atomically.
     pub fn write(&self) -> Result<(), StageError> {
         files::make_dir(&self.folder)?;
         let bytes = checksummed_json::seal(self).map_err(StageError::other)?;
@@ -176,7 +176,7 @@ pub fn slurm_jobs(experiment: &Experiment) -> Vec<u64> {
     Record::read(experiment).0.active_jobs()
 }
 
-/// The key of what has been tried of a part.
+/// Returns the key of a part in [`Record::tries`].
 pub(super) fn tries_key(stage: &str, key: Option<&str>) -> String {
     format!("{stage}/{}", key.unwrap_or("*"))
 }

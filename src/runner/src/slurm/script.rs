@@ -6,6 +6,7 @@ use std::path::Path;
 use super::JobCommand;
 use super::settings::StageJobs;
 use crate::lockfile::WITHIN_SLURM_RUN;
+use crate::shell::quoted;
 
 /// The exit code of a task, from the file that its script leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,15 +94,6 @@ exit "$code"
 "#
         );
         text
-    }
-}
-
-/// Returns a word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "-_./=:,+@%".contains(character);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 

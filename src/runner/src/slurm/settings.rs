@@ -178,7 +178,8 @@ impl SlurmSettings {
                 return Err(recipe.error(&format!("{SECTION}.{name}"), told));
             }
         }
-        for (name, settings) in &by_stage {
+        let read = Self { program, poll_seconds, all, stages: by_stage };
+        for (name, settings) in &read.stages {
             let key = format!("{SECTION}.stages.{name}");
             let Some(stage) = ordered.iter().find(|stage| stage.name() == name) else {
                 let known: Vec<&str> = ordered.iter().map(|stage| stage.name()).collect();
@@ -188,15 +189,13 @@ impl SlurmSettings {
             if settings.processes() > 1 && !stage.runs_on_ranks() {
                 return Err(recipe.error(&key, "only a training runs on several processes; its parts run side by side"));
             }
-            let merged = settings.over(&all);
-            let time = merged.time.as_deref().and_then(parse_time);
-            let save_before = u64::from(merged.save_before.unwrap_or(SAVE_BEFORE));
-            if stage.keeps_work() && time.is_some_and(|time| time <= save_before) {
+            let StageJobs { time, save_before, .. } = read.of(*stage);
+            if stage.keeps_work() && time.is_some_and(|time| time <= u64::from(save_before)) {
                 let told = format!("the time limit must be longer than save_before ({save_before} s)");
                 return Err(recipe.error(&format!("{key}.time"), told));
             }
         }
-        Ok(Self { program, poll_seconds, all, stages: by_stage })
+        Ok(read)
     }
 
     /// Returns the settings of a stage.
@@ -245,11 +244,10 @@ fn check(recipe: &Recipe, key: &str, settings: &JobSettings) -> Result<(), Recip
         return fail("memory", "expected a number of megabytes, or one with K, M, G or T, such as 8G");
     }
     let is_factor = |factor: Option<f64>| factor.is_none_or(|factor| factor > 1.0 && factor <= 100.0);
-    if !is_factor(settings.retry_time) {
-        return fail("retry_time", "expected a factor above 1, at most 100");
-    }
-    if !is_factor(settings.retry_memory) {
-        return fail("retry_memory", "expected a factor above 1, at most 100");
+    for (name, factor) in [("retry_time", settings.retry_time), ("retry_memory", settings.retry_memory)] {
+        if !is_factor(factor) {
+            return fail(name, "expected a factor above 1, at most 100");
+        }
     }
     if settings.flags.iter().flatten().any(|flag| !flag.starts_with('-')) {
         return fail("flags", "each must be one word that starts with `-`, such as --constraint=avx512");

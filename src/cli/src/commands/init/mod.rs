@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use flowmill_runner::{Experiment, Interrupt, Recipe, Reporter, RunOptions, StageRange};
+use flowmill_runner::{Experiment, Recipe, Reporter, RunOptions};
 use flowmill_stage_prep::{Survey, survey};
 
 use super::report::write;
@@ -113,12 +113,10 @@ fn what_would_run(path: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     let lacks = |out: &mut dyn Write, problem: &dyn std::fmt::Display| {
         writeln!(out, "{:<12} the recipe cannot run as it is: {problem}", "to do")
     };
-    let recipe = match Recipe::for_stages(path, &[], &stages) {
-        Ok(recipe) => recipe,
-        Err(problem) => return Ok(lacks(out, &problem)?),
-    };
-    let resolved = match flowmill_runner::show(&stages, &recipe) {
-        Ok(resolved) => resolved,
+    let read = Recipe::for_stages(path, &[], &stages)
+        .and_then(|recipe| Ok((flowmill_runner::show(&stages, &recipe)?, recipe)));
+    let (resolved, recipe) = match read {
+        Ok(read) => read,
         Err(problem) => return Ok(lacks(out, &problem)?),
     };
     for weights in
@@ -127,15 +125,11 @@ fn what_would_run(path: &Path, out: &mut dyn Write) -> Result<(), Failure> {
         writeln!(out, "{:<12} {} names {}, which is not there", "to do", weights.key, weights.path.display())?;
     }
     let options = RunOptions {
-        stages: StageRange::default(),
-        force: false,
         dry_run: true,
         jobs: 1,
-        verify: false,
-        wait: false,
         command: crate::experiment::command_line(),
         version: env!("CARGO_PKG_VERSION").into(),
-        interrupt: Interrupt::default(),
+        ..RunOptions::default()
     };
     writeln!(out, "{:<12} `flowmill run {}` would run:", "next", path.display())?;
     out.flush()?;

@@ -16,7 +16,7 @@ pub struct Made<'a> {
     pub name: &'a str,
     /// The path of the data.
     pub data: &'a str,
-    /// What the data are.
+    /// The survey of the data.
     pub survey: &'a Survey,
 }
 
