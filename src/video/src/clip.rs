@@ -12,7 +12,7 @@ use flowmill_audio::{Audio, Decoder};
 use rust_h264::decoder::Frame as Planes;
 
 use crate::container::{self, Movie};
-use crate::decode::{H264, Matrix, Program, to_rgb};
+use crate::decode::{H264, Program, to_rgb};
 use crate::error::{Fault, VideoError, within};
 use crate::note::ClipNote;
 use crate::sound;
@@ -292,11 +292,8 @@ enum Source<'a> {
 /// A decoder with the frame that is shown and the one after it.
 struct Paced<'a> {
     decoder: H264<'a>,
-    matrix: Matrix,
     tolerance: f64,
     shown: Option<Planes>,
-    /// The shown frame as RGB, for as long as it is shown.
-    converted: Option<Frame>,
     upcoming: Option<(f64, Planes)>,
 }
 
@@ -310,13 +307,13 @@ impl Paced<'_> {
             let upcoming = self.decoder.next_frame()?;
             let before = std::mem::replace(&mut self.upcoming, upcoming);
             self.shown = before.map(|(_, planes)| planes);
-            self.converted = None;
         }
-        self.matrix = self.decoder.matrix();
-        let Some(planes) = &self.shown else { return Ok(None) };
-        let matrix = self.matrix;
-        let convert = || Frame { width: planes.width, height: planes.height, rgb: to_rgb(planes, matrix) };
-        Ok(Some(self.converted.get_or_insert_with(convert).clone()))
+        let frame = |planes: &Planes| Frame {
+            width: planes.width,
+            height: planes.height,
+            rgb: to_rgb(planes, self.decoder.matrix()),
+        };
+        Ok(self.shown.as_ref().map(frame))
     }
 }
 
@@ -351,8 +348,7 @@ impl<'a> Frames<'a> {
         if upcoming.0 - span.from > 1.0 / options.fps {
             notes.push(ClipNote::LatePicture { seconds: upcoming.0 - span.from });
         }
-        let matrix = decoder.matrix();
-        let paced = Paced { decoder, matrix, tolerance, shown: None, converted: None, upcoming: Some(upcoming) };
+        let paced = Paced { decoder, tolerance, shown: None, upcoming: Some(upcoming) };
         Ok(Self {
             source: Source::H264(Box::new(paced)),
             name: name.to_owned(),

@@ -48,8 +48,13 @@ pub(crate) fn to_rgb(planes: &Planes, matrix: Matrix) -> Vec<u8> {
     let eight = planes.bit_depth == 8;
     let narrow = |plane: &[u8]| -> Vec<u8> {
         let deep = plane.as_chunks::<2>().0.iter();
-        let shift = u32::from(planes.bit_depth.saturating_sub(8));
-        deep.map(|sample| (u16::from_le_bytes(*sample) >> shift).min(255) as u8).collect()
+        let shift = u32::from(planes.bit_depth.saturating_sub(8).min(8));
+        // Halves are rounded to even: upwards would brighten the picture.
+        let narrow = |sample: u32| match shift {
+            0 => sample,
+            _ => (sample + (1 << (shift - 1)) - 1 + (sample >> shift & 1)) >> shift,
+        };
+        deep.map(|sample| narrow(u32::from(u16::from_le_bytes(*sample))).min(255) as u8).collect()
     };
     let narrowed;
     let [y, u, v] = match eight {
@@ -71,16 +76,43 @@ pub(crate) fn to_rgb(planes: &Planes, matrix: Matrix) -> Vec<u8> {
     rgb
 }
 
+/// The number of pixels that are converted at once.
+const BLOCK: usize = 64;
+
+/// Converts a row in blocks of planes, which become vector instructions, and mixes the planes last. No sum leaves 32 bits; checks of that would
+/// keep the loops scalar.
 fn convert_row(out: &mut [u8], luma: &[u8], u: &[u8], v: &[u8], factors: [i32; 5], black: i32) {
     let [of_luma, red_v, green_u, green_v, blue_u] = factors;
-    let byte = |value: i32| (value >> 16).clamp(0, 255) as u8;
-    for (at, (pixels, lumas)) in out.chunks_mut(6).zip(luma.chunks(2)).enumerate() {
-        let at = at.min(u.len() - 1);
-        let (u, v) = (i32::from(u[at]) - 128, i32::from(v[at]) - 128);
-        let (red, green, blue) = (red_v * v, green_u * u + green_v * v, blue_u * u);
-        for (pixel, luma) in pixels.chunks_exact_mut(3).zip(lumas) {
-            let luma = (i32::from(*luma) - black) * of_luma + 32_768;
-            pixel.copy_from_slice(&[byte(luma + red), byte(luma + green), byte(luma + blue)]);
+    for (block, (pixels, lumas)) in out.chunks_mut(3 * BLOCK).zip(luma.chunks(BLOCK)).enumerate() {
+        let mut y = [0u8; BLOCK];
+        y[..lumas.len()].copy_from_slice(lumas);
+        // The last sample counts for all pixels after it.
+        let chroma = |row: &[u8]| -> [u8; BLOCK / 2] {
+            let at = block * BLOCK / 2;
+            let mut samples = [row.last().copied().unwrap_or(128); BLOCK / 2];
+            samples.iter_mut().zip(row.iter().skip(at)).for_each(|(sample, value)| *sample = *value);
+            samples
+        };
+        let (u, v) = (chroma(u), chroma(v));
+        let mut colors = [[0i32; BLOCK / 2]; 3];
+        for at in 0..BLOCK / 2 {
+            let (u, v) = (i32::from(u[at]).wrapping_sub(128), i32::from(v[at]).wrapping_sub(128));
+            colors[0][at] = red_v.wrapping_mul(v);
+            colors[1][at] = green_u.wrapping_mul(u).wrapping_add(green_v.wrapping_mul(v));
+            colors[2][at] = blue_u.wrapping_mul(u);
+        }
+        let mut lumas = [0i32; BLOCK];
+        for (luma, y) in lumas.iter_mut().zip(y) {
+            *luma = i32::from(y).wrapping_sub(black).wrapping_mul(of_luma).wrapping_add(32_768);
+        }
+        let mut rgb = [[0u8; BLOCK]; 3];
+        for (plane, color) in rgb.iter_mut().zip(&colors) {
+            for at in 0..BLOCK {
+                plane[at] = (lumas[at].wrapping_add(color[at / 2]) >> 16).clamp(0, 255) as u8;
+            }
+        }
+        for (at, pixel) in pixels.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            *pixel = [rgb[0][at], rgb[1][at], rgb[2][at]];
         }
     }
 }

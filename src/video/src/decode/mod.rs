@@ -5,6 +5,6 @@ mod h264;
 mod parameters;
 mod program;
 
-pub(crate) use color::{Matrix, to_rgb};
+pub(crate) use color::to_rgb;
 pub(crate) use h264::H264;
 pub(crate) use program::Program;

@@ -6,68 +6,107 @@ use crate::error::{Fault, within};
 /// Profiles whose sets describe chroma and scaling lists.
 const HIGH_PROFILES: [u32; 13] = [44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244];
 
-/// Reads the colors of a stream from a sequence parameter set without its first byte and without the bytes that prevent start codes, and
-/// rejects frames of more than `max_pixels`.
-pub(super) fn read(set: &[u8], container: &'static str, max_pixels: u64) -> Result<Matrix, Fault> {
-    let problem = "the parameters of its H.264 stream end too early".to_owned();
-    let (pixels, matrix) = parse(Bits { bytes: set, at: 0 }).ok_or(Fault::Malformed { container, problem })?;
-    within("the number of pixels of a frame", pixels, max_pixels)?;
-    Ok(matrix)
+/// What a sequence parameter set says.
+pub(super) struct Sequence {
+    /// The number of pixels of a coded frame.
+    pixels: u64,
+    pub(super) matrix: Matrix,
+    /// True for progressive frames of 8 bits with 4:2:0 chroma in a profile without arbitrary order of slices.
+    pub(super) is_plain: bool,
 }
 
-/// Returns the number of pixels of a coded frame and the colors.
-fn parse(mut bits: Bits<'_>) -> Option<(u64, Matrix)> {
-    let profile = bits.number(8)?;
-    bits.number(16)?;
-    bits.golomb()?;
-    if HIGH_PROFILES.contains(&profile) {
-        let chroma = bits.golomb()?;
-        if chroma == 3 {
-            bits.number(1)?;
-        }
+impl Sequence {
+    /// Reads a sequence parameter set without its first byte and without the bytes that prevent start codes, and rejects frames of more
+    /// than `max_pixels`.
+    pub(super) fn read(set: &[u8], container: &'static str, max_pixels: u64) -> Result<Self, Fault> {
+        let problem = "the parameters of its H.264 stream end too early".to_owned();
+        let sequence = Self::parse(Bits { bytes: set, at: 0 }).ok_or(Fault::Malformed { container, problem })?;
+        within("the number of pixels of a frame", sequence.pixels, max_pixels)?;
+        Ok(sequence)
+    }
+
+    fn parse(mut bits: Bits<'_>) -> Option<Self> {
+        let profile = bits.number(8)?;
+        let constraints = bits.number(8)?;
+        let is_constrained = constraints & 0x40 != 0;
+        let mut is_plain = matches!(profile, 77 | 100) || (profile == 66 && is_constrained);
+        bits.number(8)?;
         bits.golomb()?;
-        bits.golomb()?;
-        bits.number(1)?;
-        if bits.flag()? {
-            for list in 0..if chroma == 3 { 12 } else { 8 } {
-                if bits.flag()? {
-                    bits.skip_scaling_list(if list < 6 { 16 } else { 64 })?;
+        if HIGH_PROFILES.contains(&profile) {
+            let chroma = bits.golomb()?;
+            if chroma == 3 {
+                bits.number(1)?;
+            }
+            let (luma_depth, chroma_depth) = (bits.golomb()?, bits.golomb()?);
+            let lossless = bits.flag()?;
+            is_plain &= chroma == 1 && luma_depth == 0 && chroma_depth == 0 && !lossless;
+            if bits.flag()? {
+                for list in 0..if chroma == 3 { 12 } else { 8 } {
+                    if bits.flag()? {
+                        bits.skip_scaling_list(if list < 6 { 16 } else { 64 })?;
+                    }
                 }
             }
         }
-    }
-    bits.golomb()?;
-    match bits.golomb()? {
-        0 => drop(bits.golomb()?),
-        1 => {
+        bits.golomb()?;
+        match bits.golomb()? {
+            0 => drop(bits.golomb()?),
+            1 => {
+                bits.number(1)?;
+                bits.golomb()?;
+                bits.golomb()?;
+                // The format allows 255 of them.
+                for _ in 0..bits.golomb()?.min(255) {
+                    bits.golomb()?;
+                }
+            }
+            _ => {}
+        }
+        bits.golomb()?;
+        bits.number(1)?;
+        let width = 16 * (u64::from(bits.golomb()?) + 1);
+        let map_units = u64::from(bits.golomb()?) + 1;
+        let frames_only = bits.flag()?;
+        if !frames_only {
             bits.number(1)?;
-            bits.golomb()?;
-            bits.golomb()?;
-            // The format allows 255 of them.
-            for _ in 0..bits.golomb()?.min(255) {
+        }
+        let height = 16 * map_units * if frames_only { 1 } else { 2 };
+        bits.number(1)?;
+        if bits.flag()? {
+            for _ in 0..4 {
                 bits.golomb()?;
             }
         }
-        _ => {}
+        // A set may end before what it need not say.
+        let (coefficients, full_range) = bits.colors().unwrap_or((None, false));
+        let matrix = Matrix::of(coefficients, full_range);
+        Some(Self { pixels: width.saturating_mul(height), matrix, is_plain: is_plain && frames_only })
     }
-    bits.golomb()?;
-    bits.number(1)?;
-    let width = 16 * (u64::from(bits.golomb()?) + 1);
-    let map_units = u64::from(bits.golomb()?) + 1;
-    let frames_only = bits.flag()?;
-    if !frames_only {
-        bits.number(1)?;
-    }
-    let height = 16 * map_units * if frames_only { 1 } else { 2 };
-    bits.number(1)?;
-    if bits.flag()? {
-        for _ in 0..4 {
-            bits.golomb()?;
+}
+
+/// Returns true for a picture parameter set without groups of slices, explicit weights of two references and intra prediction that is kept from
+/// inter pictures (7.3.2.2). The set comes without its first byte and without the bytes that prevent start codes.
+pub(super) fn is_plain_picture(set: &[u8]) -> bool {
+    let parse = |mut bits: Bits<'_>| {
+        bits.golomb()?;
+        bits.golomb()?;
+        bits.number(2)?;
+        if bits.golomb()? != 0 {
+            return Some(false);
         }
-    }
-    // A set may end before what it need not say.
-    let colors = bits.colors().unwrap_or((None, false));
-    Some((width.saturating_mul(height), Matrix::of(colors.0, colors.1)))
+        bits.golomb()?;
+        bits.golomb()?;
+        bits.number(1)?;
+        let has_explicit_weights = bits.number(2)? == 1;
+        for _ in 0..3 {
+            bits.signed()?;
+        }
+        bits.number(1)?;
+        let is_constrained_intra = bits.flag()?;
+        let has_redundant_pictures = bits.flag()?;
+        Some(!has_explicit_weights && !is_constrained_intra && !has_redundant_pictures)
+    };
+    parse(Bits { bytes: set, at: 0 }).unwrap_or(false)
 }
 
 /// A reader of bits and of Exp-Golomb codes.
@@ -172,10 +211,10 @@ mod tests {
     #[test]
     fn the_size_is_known_before_decoding() {
         let set = baseline(4, "00100");
-        assert_eq!(parse(Bits { bytes: &set, at: 0 }).unwrap().0, 64 * 64);
-        assert!(matches!(read(&set, "MP4", 4095), Err(Fault::Limit { value: 4096, limit: 4095, .. })));
+        assert_eq!(Sequence::read(&set, "MP4", 4096).unwrap().pixels, 64 * 64);
+        assert!(matches!(Sequence::read(&set, "MP4", 4095), Err(Fault::Limit { value: 4096, limit: 4095, .. })));
         let huge = baseline(1 << 20, "00100");
-        assert!(matches!(read(&huge, "MP4", 1 << 23), Err(Fault::Limit { .. })));
-        assert!(matches!(read(&set[..4], "MP4", 4096), Err(Fault::Malformed { .. })));
+        assert!(matches!(Sequence::read(&huge, "MP4", 1 << 23), Err(Fault::Limit { .. })));
+        assert!(matches!(Sequence::read(&set[..4], "MP4", 4096), Err(Fault::Malformed { .. })));
     }
 }
