@@ -11,6 +11,9 @@ pub(super) trait Lanes: Copy {
     /// The numbers must be readable, and the machine must have the instructions.
     unsafe fn load(from: *const f32) -> Self;
 
+    /// Fetches the cache line of an address, which need not be readable.
+    fn prefetch(from: *const f32);
+
     /// Writes `WIDTH` numbers.
     ///
     /// # Safety
@@ -56,6 +59,12 @@ mod x86 {
                 unsafe fn load(from: *const f32) -> Self {
                     // SAFETY: the caller's promise; the load may be unaligned.
                     unsafe { $load(from) }
+                }
+
+                #[inline(always)]
+                fn prefetch(from: *const f32) {
+                    // SAFETY: a prefetch never faults.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
                 }
 
                 #[inline(always)]
@@ -115,6 +124,9 @@ impl Lanes for Plain {
         // SAFETY: the caller's promise.
         unsafe { from.cast::<Self>().read_unaligned() }
     }
+
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
 
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

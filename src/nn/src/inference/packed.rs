@@ -19,7 +19,13 @@ const PANEL: usize = 64;
 const STRETCH: usize = 512;
 
 /// Largest number of rows per task: whole tiles.
-const ROWS_PER_TASK: usize = 480;
+const ROWS_PER_TASK: usize = 240;
+
+/// Tasks per thread, so that threads end at about the same time.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Inputs whose weights are fetched ahead of their use.
+const AHEAD: usize = 12;
 
 /// A cache line, so that no vector of weights spans two.
 #[derive(Clone, Copy)]
@@ -84,13 +90,15 @@ impl Packed {
         let end = (rows.count - 1).checked_mul(rows.stride).and_then(|last| last.checked_add(inputs));
         assert!(end.is_some_and(|end| end <= rows.data.len()), "a row reaches beyond the input");
         let job = Job { packed: self, rows, residual, activation, out: Shared::new(out) };
-        let blocks = rows.count.div_ceil(ROWS_PER_TASK);
-        // Tasks that share a panel run one after the other.
+        // A task takes all panels, so that its rows stay in the second-level cache, unless there are too few rows for all threads.
+        let (panels, blocks) = (outputs.div_ceil(PANEL), rows.count.div_ceil(ROWS_PER_TASK));
+        let per_task = panels.div_ceil((TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(blocks));
+        let groups = panels.div_ceil(per_task);
         let task = |index: usize| {
-            let start = index % blocks * ROWS_PER_TASK;
-            job.run(index / blocks, start..rows.count.min(start + ROWS_PER_TASK));
+            let (panel, row) = (index % groups * per_task, index / groups * ROWS_PER_TASK);
+            job.run(panel..panels.min(panel + per_task), row..rows.count.min(row + ROWS_PER_TASK));
         };
-        match outputs.div_ceil(PANEL) * blocks {
+        match groups * blocks {
             1 => task(0),
             count => (0..count).into_par_iter().for_each(task),
         }
@@ -113,41 +121,41 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Computes some rows of the outputs of one panel.
-    fn run(&self, panel: usize, rows: Range<usize>) {
+    /// Computes some rows of the outputs of some panels.
+    fn run(&self, panels: Range<usize>, rows: Range<usize>) {
         #[cfg(target_arch = "x86_64")]
         {
             use crate::kernels::vectorized::{Level, level};
             match level() {
                 // SAFETY: `level` found these instructions; `apply` checked every range.
-                Level::Avx512 => return unsafe { self.run_avx512(panel, rows) },
+                Level::Avx512 => return unsafe { self.run_avx512(panels, rows) },
                 // SAFETY: as above.
-                Level::Avx2 => return unsafe { self.run_avx2(panel, rows) },
+                Level::Avx2 => return unsafe { self.run_avx2(panels, rows) },
                 Level::Plain => {}
             }
         }
         // SAFETY: `apply` checked every range.
-        unsafe { self.run_with::<Plain, 2>(panel, rows) }
+        unsafe { self.run_with::<Plain, 2>(panels, rows) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    unsafe fn run_avx512(&self, panel: usize, rows: Range<usize>) {
+    unsafe fn run_avx512(&self, panels: Range<usize>, rows: Range<usize>) {
         // SAFETY: the instructions are there; the caller checked every range.
-        unsafe { self.run_with::<std::arch::x86_64::__m512, 4>(panel, rows) }
+        unsafe { self.run_with::<std::arch::x86_64::__m512, 4>(panels, rows) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn run_avx2(&self, panel: usize, rows: Range<usize>) {
+    unsafe fn run_avx2(&self, panels: Range<usize>, rows: Range<usize>) {
         // SAFETY: the instructions are there; the caller checked every range.
-        unsafe { self.run_with::<std::arch::x86_64::__m256, 2>(panel, rows) }
+        unsafe { self.run_with::<std::arch::x86_64::__m256, 2>(panels, rows) }
     }
 
     /// Tiles of 6 rows and `V` vectors.
     #[inline(always)]
-    unsafe fn run_with<L: Lanes, const V: usize>(&self, panel: usize, rows: Range<usize>) {
-        let outputs = panel * PANEL..self.packed.outputs.min((panel + 1) * PANEL);
+    unsafe fn run_with<L: Lanes, const V: usize>(&self, panels: Range<usize>, rows: Range<usize>) {
+        let outputs = panels.start * PANEL..self.packed.outputs.min(panels.end * PANEL);
         for stretch in self.packed.stretches() {
             for column in outputs.clone().step_by(V * L::WIDTH) {
                 for row in rows.clone().step_by(6) {
@@ -184,6 +192,7 @@ impl Job<'_> {
                 let mut w = [L::splat(0.0); V];
                 for v in 0..V {
                     w[v] = L::load(weights.add(v * L::WIDTH));
+                    L::prefetch(weights.wrapping_add(AHEAD * PANEL + v * L::WIDTH));
                 }
                 for r in 0..R {
                     let x = L::splat(*rows[r].add(input));
@@ -363,24 +372,24 @@ mod tests {
         let case = Case::new([11, 600, 90]);
         let packed = case.packed();
         let mut results = Vec::new();
-        let mut with = |run: &dyn Fn(&Job, usize)| {
+        let mut with = |run: &dyn Fn(&Job)| {
             let mut out = vec![0.0; 11 * 90];
             let (residual, activation) = (Some(&case.residual[..]), Activation::Identity);
             let job = Job { packed: &packed, rows: case.rows(), residual, activation, out: Shared::new(&mut out) };
-            (0..2).for_each(|panel| run(&job, panel));
+            run(&job);
             results.push(out);
         };
         // SAFETY: the sizes fit; the instructions are checked before they are used.
         unsafe {
-            with(&|job, panel| job.run_with::<Plain, 2>(panel, 0..11));
+            with(&|job| job.run_with::<Plain, 2>(0..2, 0..11));
             #[cfg(target_arch = "x86_64")]
             {
                 use crate::kernels::vectorized::{Level, level};
                 if level() != Level::Plain {
-                    with(&|job, panel| job.run_avx2(panel, 0..11));
+                    with(&|job| job.run_avx2(0..2, 0..11));
                 }
                 if level() == Level::Avx512 {
-                    with(&|job, panel| job.run_avx512(panel, 0..11));
+                    with(&|job| job.run_avx512(0..2, 0..11));
                 }
             }
         }
