@@ -75,9 +75,8 @@ fn quick() -> Mini {
 fn tensors(path: &Path) -> BTreeMap<String, Vec<f32>> {
     let bytes = fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let floats = |data: &[u8]| {
-        data.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect::<Vec<f32>>()
-    };
+    let floats =
+        |data: &[u8]| data.chunks_exact(4).map(|x| f32::from_le_bytes(x.try_into().unwrap())).collect::<Vec<f32>>();
     file.iter().map(|(name, view)| (name.to_owned(), floats(view.data()))).collect()
 }
 

@@ -139,11 +139,8 @@ fn chunks_of_arriving_tokens_have_the_frames_of_the_whole() {
 fn too_few_tokens_to_look_ahead_at_are_refused() {
     let (flow, parameters) = Flow::new(&config(), 4).unwrap();
     let context = Context::inference(&parameters);
-    let request =
-        |count| GenerationRequest { tokens: tokens(1, count), speaker_embedding: vec![1.0; 4], prompt: None };
-    let generate = |count| {
-        flow.generate(&context, &[request(count)], &streaming(&flow, true), &RngKey::new(1), &[0])
-    };
+    let request = |count| GenerationRequest { tokens: tokens(1, count), speaker_embedding: vec![1.0; 4], prompt: None };
+    let generate = |count| flow.generate(&context, &[request(count)], &streaming(&flow, true), &RngKey::new(1), &[0]);
     let error = generate(flow.config().pre_lookahead_len).unwrap_err();
     assert!(matches!(error, FlowError::Batch { item: 0, .. }), "{error}");
     assert_eq!(generate(flow.config().pre_lookahead_len + 1).unwrap().mels[0].dims(), [2, BINS]);

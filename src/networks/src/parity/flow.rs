@@ -201,12 +201,7 @@ fn predicted(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<
 
 /// Returns the mel of item 0 after its prompt, `[1, bin, frame]`. The last tokens of an `unfinished` item are only
 /// looked ahead at.
-fn generated(
-    file: &GoldenFile,
-    model: &dyn TokenToMel,
-    parameters: &Parameters,
-    unfinished: bool,
-) -> Result<Tensor> {
+fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters, unfinished: bool) -> Result<Tensor> {
     let flow = model.flow();
     let steps = file.size(&["n_timesteps"])?;
     if !(1..=MOST_STEPS).contains(&steps) {

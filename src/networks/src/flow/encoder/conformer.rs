@@ -155,11 +155,8 @@ impl Conformer {
         let (channels, config) = (flow.input_size, &flow.encoder);
         let embed = Embed::new(builder.scope("embed"), channels)?;
         let after_norm = LayerNorm::new(builder.scope("after_norm"), channels, EPSILON)?;
-        let pre_lookahead = PreLookahead::new(
-            builder.scope("pre_lookahead_layer"),
-            [channels, channels],
-            flow.pre_lookahead_len,
-        )?;
+        let pre_lookahead =
+            PreLookahead::new(builder.scope("pre_lookahead_layer"), [channels, channels], flow.pre_lookahead_len)?;
         let blocks = blocks(builder.scope("encoders"), channels, config, config.num_blocks)?;
         // The upsampling convolution sees back twice as many frames as it repeats.
         let kernel = 2 * flow.token_mel_ratio + 1;

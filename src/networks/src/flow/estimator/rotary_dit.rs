@@ -162,10 +162,8 @@ impl RotaryDit {
         let channels = config.dim;
         let mut scope = builder.scope("time_embed");
         let mut scope = scope.scope("time_mlp");
-        let time = [
-            Linear::new(scope.scope(0), TIME_CHANNELS, channels)?,
-            Linear::new(scope.scope(2), channels, channels)?,
-        ];
+        let time =
+            [Linear::new(scope.scope(0), TIME_CHANNELS, channels)?, Linear::new(scope.scope(2), channels, channels)?];
         let input = InputEmbedding::new(builder.scope("input_embed"), inputs, channels)?;
         let rates = RotaryAngles::rates(config.dim_head / 2, ROTARY_BASE);
         let shape = [rates.len()];
@@ -191,7 +189,9 @@ impl RotaryDit {
         let time = self.time[0].forward_activated(context, &time, Activation::Silu)?;
         // Every modulation first applies SiLU to the embedding, so it is computed once for all.
         let time = self.time[1].forward_activated(context, &time, Activation::Silu)?;
-        let mut state = self.input.forward(context, input, &rows.all)?;
+        let (embedding, items) = (self.input.clone(), rows.all.clone());
+        let embed = move |context: &Context<'_>, inputs: &[Value]| embedding.forward(context, &inputs[0], &items);
+        let mut state = context.checkpoint(&[input], embed)?;
         let attention_mask =
             if streaming && self.chunk > 0 { AttentionMask::Chunk(self.chunk) } else { AttentionMask::Full };
         let angles = self.angles(context, &rows.all)?.on(state.tensor().device())?;
