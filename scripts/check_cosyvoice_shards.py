@@ -28,6 +28,7 @@ EXTRACTORS = {
     "kmeans": ("{kind: kmeans, k: 512, normalise: utterance}", (1, 2, 3)),
     "s3-tokenizer v1": ("{kind: s3-tokenizer, version: v1, %s}" % RANDOM, (1, 2, 3)),
     "s3-tokenizer v2": ("{kind: s3-tokenizer, version: v2, %s}" % RANDOM, (1, 2, 3)),
+    "s3-tokenizer v3": ("{kind: s3-tokenizer, version: v3, %s}" % RANDOM, (1, 2, 3)),
     "import": (None, (1, 2, 3)),
     "paraformer-units": ("{kind: paraformer-units, %s}" % RANDOM, (1,)),
     "dual-kmeans": ("{kind: dual-kmeans}", (1,)),

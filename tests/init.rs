@@ -50,7 +50,7 @@ fn a_recipe_is_written_for_what_a_folder_is_and_never_over_another() {
 #[test]
 fn every_family_has_a_recipe_that_is_valid_but_for_its_weights() {
     let mini = Mini::new();
-    for family in ["cosyvoice2-flow", "sfm-flow", "step-audio-flow", "vall-e"] {
+    for family in ["cosyvoice2-flow", "cosyvoice3-flow", "sfm-flow", "step-audio-flow", "vall-e"] {
         let out = format!("{family}/recipe.yaml");
         flowmill(mini.folder(), &["init", "data", "--family", family, "--out", &out]).expect_code(0).expect_words(&[
             family,

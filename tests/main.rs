@@ -13,6 +13,7 @@ mod codecs;
 mod columns;
 mod commands;
 mod conservation;
+mod cosyvoice3;
 mod crash;
 mod damage;
 mod damage_training;

@@ -125,10 +125,12 @@ fn a_chunk_size_of_zero_means_no_chunks() {
         parts.set_config(&config);
     };
     // What was computed without masks is what streaming without chunks gives; what was computed with them is not.
-    for file in [FLOW, "step_audio_flow.safetensors"] {
+    for file in [FLOW, "cosyvoice3_flow_full.safetensors", "step_audio_flow.safetensors"] {
         tampered(file, unchunked).expect_code(0).expect_words(&["PASS"]);
     }
-    tampered("cosyvoice2_flow_stream.safetensors", unchunked).expect_code(1).expect_words(&["FAIL"]);
+    for file in ["cosyvoice2_flow_stream.safetensors", "cosyvoice3_flow_stream.safetensors"] {
+        tampered(file, unchunked).expect_code(1).expect_words(&["FAIL"]);
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn what_the_schema_refuses_the_runner_refuses_too() {
         ("/train/optim", json!({"name": "adamx"})),
         ("/train/optim", json!({"betas": [0.9]})),
         ("/train/optim", json!({"groups": [{"lr_multiple": 2.0}]})),
-        ("/train/model", json!({"family": "cosyvoice3-flow"})),
+        ("/train/model", json!({"family": "cosyvoice-flow"})),
         ("/train/model", json!({"family": "step-audio-flow", "conditions": "speaker"})),
         ("/train/mixture", json!({"weight": 1})),
         ("/train/curriculum", json!([{"epochs": 1}])),

@@ -37,6 +37,8 @@ fn a_shallow_flow_goes_through_all_stages() {
     let synth = ["synth", "--model", &model, "--wav", &wav, "--solver", "euler", "--steps", "3", "--strength", "1"];
     flowmill(mini.folder(), &synth).expect_code(0).expect_words(&[" 3 evaluations"]);
     // Steps are Euler's; without any the model is solved as it was exported, and one of an older folder by ten steps.
+    let streamed = flowmill(mini.folder(), &["synth", "--model", &model, "--wav", &wav, "--streaming"]);
+    streamed.expect_code(1).expect_words(&["streaming", "whole utterance"]);
     let synth = |more: &[&str]| {
         let arguments = [&["synth", "--model", &model, "--wav", &wav], more].concat();
         flowmill(mini.folder(), &arguments).expect_code(0)

@@ -1,11 +1,9 @@
 //! The tokenizers of published systems as stage 2, with the small models of the golden files as their weights.
 
 use std::fs;
-use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-
-use crate::support::{Mini, mini::golden, parquet};
+use crate::support::mini::{golden, golden_tensors as extract};
+use crate::support::{Mini, parquet};
 
 /// A recipe whose stage 2 uses this extractor, and whose stage 4 names a model that could be trained on its tokens.
 fn with_extractor(extractor: &str) -> Mini {
@@ -22,19 +20,6 @@ fn with_extractor(extractor: &str) -> Mini {
     let model = format!("    family: {family}\n    spk_embed_dim: 32\n  batch:");
     fs::write(mini.path("recipe.yaml"), [before, extractor, between, &model, after].concat()).unwrap();
     mini
-}
-
-/// Writes some tensors of a golden file, without `prefix`, as a weight file.
-fn extract(name: &str, prefix: &str, to: &Path) {
-    let bytes = fs::read(golden(name)).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let tensors: Vec<(String, TensorView)> = file
-        .iter()
-        .filter_map(|(name, view)| Some((name.strip_prefix(prefix)?.to_owned(), view)))
-        .filter(|(_, view)| view.dtype() == Dtype::F32)
-        .map(|(name, view)| (name, TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap()))
-        .collect();
-    fs::write(to, safetensors::serialize(tensors, None).unwrap()).unwrap();
 }
 
 const TRAIN: [&str; 2] = ["2-tokens/train/part-00000.parquet", "2-tokens/dev/part-00000.parquet"];
@@ -55,20 +40,22 @@ fn run(mini: &Mini) -> Vec<f64> {
 
 #[test]
 fn s3_tokens_are_the_same_from_an_onnx_export_and_from_named_tensors() {
-    for (version, heads, file) in
-        [("v1", 4, "s3_tokenizer_v1_25hz.safetensors"), ("v2", 1, "s3_tokenizer_v2_25hz.safetensors")]
-    {
+    for (version, heads, file, graph) in [
+        ("v1", 4, "s3_tokenizer_v1_25hz.safetensors", "s3_tokenizer_v1_small.onnx"),
+        ("v2", 1, "s3_tokenizer_v2_25hz.safetensors", "s3_tokenizer_v2_small.onnx"),
+        ("v3", 1, "s3_tokenizer_v3_25hz.safetensors", "s3_tokenizer_v3_small.onnx"),
+    ] {
         let recipe = |weights: &str| {
             with_extractor(&format!("{{kind: s3-tokenizer, version: {version}, weights: {weights}, heads: {heads}}}"))
         };
         // The graph of version 2 has the epsilon of s3tokenizer 0.2.0.
         let named = match version {
-            "v1" => recipe("s3.safetensors"),
-            _ => recipe("s3.safetensors, layer_norm_epsilon: {attn_ln: 1e-6}"),
+            "v2" => recipe("s3.safetensors, layer_norm_epsilon: {attn_ln: 1e-6}"),
+            _ => recipe("s3.safetensors"),
         };
         extract(file, "param.", &named.path("s3.safetensors"));
         let exported = recipe("s3.onnx");
-        fs::copy(golden(&format!("s3_tokenizer_{version}_small.onnx")), exported.path("s3.onnx")).unwrap();
+        fs::copy(golden(graph), exported.path("s3.onnx")).unwrap();
         let (named, exported) = (run(&named), run(&exported));
         assert!(named.len() > 100, "{} tokens", named.len());
         assert_eq!(named, exported, "{version}");

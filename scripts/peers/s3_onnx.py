@@ -1,5 +1,6 @@
-"""Writes S3 speech tokenizers (versions 1 and 2, 25 Hz) as ONNX graphs, in the operations of the published exports: products and sums
-for linear layers, normalizations as single steps (version 1) or as one operation (version 2), a free time axis, batch 1.
+"""Writes S3 speech tokenizers (versions 1 to 3, 25 Hz) as ONNX graphs, in the operations of the published exports: products and sums
+for linear layers (in version 3 with the biases as constants), normalizations as single steps (versions 1 and 3) or as one operation
+(version 2), a free time axis, batch 1.
 
     s3_onnx.py random v1 OUT.onnx                       published size, random weights
     s3_onnx.py golden v1 GOLDEN.safetensors OUT.onnx    the weights of a golden file; checks the graph against its outputs
@@ -14,12 +15,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 PUBLISHED = {"n_mels": 128, "state": 1280, "heads": 20, "layers": 6}
+LAYERS = {"v3": 12}
 
 
 class Graph:
     """Nodes and initializers, in order; initializers get numbers for names, as exporters give them."""
 
-    def __init__(self):
+    def __init__(self, version):
+        self.version = version
         self.nodes, self.initializers, self.count, self.shared = [], [], 0, {}
 
     def weight(self, array, name=None):
@@ -49,7 +52,11 @@ class Graph:
 
 def linear(g, x, weights, name, bias=True):
     out = g.op("MatMul", x, g.weight(weights[f"{name}.weight"].T))
-    return g.op("Add", g.weight(weights[f"{name}.bias"]), out) if bias else out
+    if not bias:
+        return out
+    array = np.ascontiguousarray(weights[f"{name}.bias"])
+    stored = g.op("Constant", value=numpy_helper.from_array(array)) if g.version == "v3" else g.weight(array)
+    return g.op("Add", stored, out)
 
 
 def norm(g, x, weights, name, epsilon, spelled_out):
@@ -77,8 +84,8 @@ def rotate(g, x, cosine, sine, half):
 def block(g, x, weights, prefix, sizes, rotary):
     state, heads = sizes["state"], sizes["heads"]
     width = state // heads
-    first = rotary is None
-    normal = norm(g, x, weights, f"{prefix}.attn_ln", 1e-5 if first else 1e-6, first)
+    spelled_out = g.version != "v2"
+    normal = norm(g, x, weights, f"{prefix}.attn_ln", 1e-6 if g.version == "v2" else 1e-5, spelled_out)
     q = linear(g, normal, weights, f"{prefix}.attn.query")
     k = linear(g, normal, weights, f"{prefix}.attn.key", bias=False)
     v = linear(g, normal, weights, f"{prefix}.attn.value")
@@ -99,7 +106,7 @@ def block(g, x, weights, prefix, sizes, rotary):
         memory = g.op("Conv", padded, g.weight(taps), group=state, kernel_shape=[31])
         out = g.op("Add", out, g.op("Add", g.op("Transpose", memory, perm=[0, 2, 1]), v))
     x = g.op("Add", x, out)
-    inner = gelu(g, linear(g, norm(g, x, weights, f"{prefix}.mlp_ln", 1e-5, first), weights, f"{prefix}.mlp.0"))
+    inner = gelu(g, linear(g, norm(g, x, weights, f"{prefix}.mlp_ln", 1e-5, spelled_out), weights, f"{prefix}.mlp.0"))
     return g.op("Add", x, linear(g, inner, weights, f"{prefix}.mlp.2"))
 
 
@@ -109,7 +116,7 @@ def positions_up_to(g, x, table):
 
 
 def build(version, weights, sizes):
-    g = Graph()
+    g = Graph(version)
     x = "feats"
     for conv in ("encoder.conv1", "encoder.conv2"):
         w, b = g.weight(weights[f"{conv}.weight"]), g.weight(weights[f"{conv}.bias"])
@@ -179,7 +186,7 @@ def random_weights(version, sizes):
         for name in ("attn_ln", "mlp_ln"):
             weights[f"{prefix}.{name}.weight"] = np.ones(state, np.float32)
             add(f"{prefix}.{name}.bias", state, scale=0.1)
-        if version == "v2":
+        if version != "v1":
             add(f"{prefix}.attn.fsmn_block.weight", state, 1, 31)
     if version == "v1":
         add("quantizer._codebook.embed", 4096, state)
@@ -226,7 +233,8 @@ def main():
         model = build(version, weights, sizes)
         check(model, golden)
     else:
-        model = build(version, random_weights(version, PUBLISHED), PUBLISHED)
+        sizes = PUBLISHED | {"layers": LAYERS.get(version, PUBLISHED["layers"])}
+        model = build(version, random_weights(version, sizes), sizes)
     onnx.save(model, sys.argv[-1])
 
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use tempfile::TempDir;
 
 use super::flowmill::{Outcome, command, flowmill};
@@ -23,6 +25,19 @@ pub fn repository() -> PathBuf {
 /// Returns the path of a golden file, or of a file next to them.
 pub fn golden(name: &str) -> PathBuf {
     repository().join("tests/golden").join(name)
+}
+
+/// Writes the tensors of a golden file whose names begin with `prefix`, without it, as a weight file.
+pub fn golden_tensors(name: &str, prefix: &str, to: &Path) {
+    let bytes = fs::read(golden(name)).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensors: Vec<(String, TensorView)> = file
+        .iter()
+        .filter_map(|(name, view)| Some((name.strip_prefix(prefix)?.to_owned(), view)))
+        .filter(|(_, view)| view.dtype() == Dtype::F32)
+        .map(|(name, view)| (name, TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap()))
+        .collect();
+    fs::write(to, safetensors::serialize(tensors, None).unwrap()).unwrap();
 }
 
 /// Copies the files (not the folders) of a folder.

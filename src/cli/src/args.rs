@@ -726,6 +726,9 @@ pub struct SynthArgs {
     /// Strength alpha of a shallow flow, which determines where on the path it starts [default: the model's own]
     #[arg(long, value_name = "ALPHA")]
     pub strength: Option<f32>,
+    /// Generates chunk by chunk, as if the units were still arriving: with chunk-causal masks, and a few units of look-ahead
+    #[arg(long)]
+    pub streaming: bool,
     /// Also writes the generated log-mel to this file, `[band, frame]`: .npy, .pt or .safetensors (entry `mel`); for one recording
     #[arg(long, value_name = "FILE")]
     pub mel: Option<PathBuf>,

@@ -47,7 +47,14 @@ pub trait TokenToMel: Send + Sync {
     /// Returns the published settings of inference: 10 Euler steps, the configured guidance, full attention.
     fn default_options(&self) -> GenerationOptions {
         let guidance = TokenToMel::config(self).matching.inference_cfg_rate;
-        GenerationOptions { solver: Solver::default(), strength: None, guidance, temperature: 1.0, streaming: false }
+        GenerationOptions {
+            solver: Solver::default(),
+            strength: None,
+            guidance,
+            temperature: 1.0,
+            streaming: false,
+            unfinished: false,
+        }
     }
 
     /// Generates mels like [`generate_from`](Self::generate_from). The noise of request `i` comes from
@@ -63,7 +70,7 @@ pub trait TokenToMel: Send + Sync {
         rng_key: &RngKey,
         samples: &[u64],
     ) -> Result<Generated> {
-        let noise = self.flow().draw_noise(requests, rng_key, samples)?;
+        let noise = self.flow().draw_noise(requests, options, rng_key, samples)?;
         self.generate_from(context, requests, options, &noise)
     }
 }

@@ -6,7 +6,10 @@ mod support;
 use candle_core::Tensor;
 use flowmill_extract::dual_codebook::DualCodebook;
 use flowmill_networks::TokenToMel;
-use flowmill_networks::flow::{DitConfig, EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, UNetConfig};
+use flowmill_networks::flow::{
+    CosyVoice3Config, DitConfig, EncoderConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowItem, RotaryDitConfig,
+    UNetConfig,
+};
 use flowmill_networks::sfm::{Sfm, SfmConfig};
 use flowmill_nn::low_rank::LowRankSettings;
 use flowmill_nn::random::RngKey;
@@ -41,6 +44,26 @@ fn dit() -> FlowConfig {
     }
 }
 
+fn rotary_dit() -> FlowConfig {
+    FlowConfig::from(&CosyVoice3Config {
+        vocab_size: 20,
+        input_size: BINS,
+        output_size: BINS,
+        spk_embed_dim: 4,
+        pre_lookahead_channels: 12,
+        estimator: RotaryDitConfig {
+            dim: 32,
+            depth: 3,
+            heads: 2,
+            dim_head: 8,
+            ff_mult: 2,
+            dropout: 0.1,
+            static_chunk_size: 10,
+        },
+        ..CosyVoice3Config::default()
+    })
+}
+
 fn models() -> Vec<(&'static str, Box<dyn TokenToMel>, Parameters)> {
     let (flow, parameters) = Flow::new(&unet(), 1).unwrap();
     let mut models: Vec<(_, Box<dyn TokenToMel>, _)> = vec![("cosyvoice2", Box::new(flow), parameters)];
@@ -54,6 +77,8 @@ fn models() -> Vec<(&'static str, Box<dyn TokenToMel>, Parameters)> {
         parameters.set(id, moved).unwrap();
     }
     models.push(("step-audio", Box::new(flow), parameters));
+    let (flow, parameters) = Flow::new(&rotary_dit(), 5).unwrap();
+    models.push(("cosyvoice3", Box::new(flow), parameters));
     let (flow, mut parameters) = Flow::new(&unet(), 6).unwrap();
     adapt(&mut parameters);
     models.push(("adapters on a frozen cosyvoice2", Box::new(flow), parameters));

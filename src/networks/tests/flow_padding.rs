@@ -63,8 +63,7 @@ fn generated_mels_do_not_depend_on_the_batch() {
     };
     let requests = [request(0, 12, 4), request(1, 5, 0), request(2, 9, 8)];
     for streaming in [false, true] {
-        let options =
-            GenerationOptions { solver: Solver::default(), strength: None, guidance: 0.7, temperature: 1.0, streaming };
+        let options = GenerationOptions { guidance: 0.7, streaming, ..flow.default_options() };
         let together = flow.generate(&context, &requests, &options, &RngKey::new(6), &[0, 1, 2]).unwrap().mels;
         for (item, request) in requests.iter().enumerate() {
             let request = std::slice::from_ref(request);

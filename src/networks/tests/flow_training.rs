@@ -19,7 +19,7 @@ fn config() -> FlowConfig {
 fn unet(config: &mut FlowConfig) -> &mut UNetConfig {
     match &mut config.estimator {
         EstimatorConfig::UNet(config) => config,
-        EstimatorConfig::Dit(_) => panic!("not a U-Net"),
+        EstimatorConfig::Dit(_) | EstimatorConfig::RotaryDit(_) => panic!("not a U-Net"),
     }
 }
 

@@ -83,6 +83,20 @@ impl<'a> Builder<'a> {
         Ok(id)
     }
 
+    /// Registers a buffer: a frozen parameter with the given elements.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn add_buffer(&mut self, name: &str, elements: Vec<f32>, shape: &[usize]) -> Result<ParameterId> {
+        let name = format!("{}{name}", self.prefix);
+        if !self.fills {
+            return self.parameters.add_unfilled(name, shape);
+        }
+        let id = self.parameters.add(name, host::tensor(elements, shape)?)?;
+        self.parameters.set_trainable(id, false);
+        Ok(id)
+    }
+
     /// Registers a parameter.
     ///
     /// # Errors

@@ -150,6 +150,23 @@ fn rotary_positions() {
     }
     let refused = value("x", &[5, 8]).rotate(&angles("cosines"), &angles("sines"));
     assert!(refused.is_err(), "8 channels are no heads of 6");
+    for width in [6, 7, 12] {
+        let turn = |x: &[Value]| x[0].rotate_leading(&angles("cosines"), &angles("sines")).unwrap();
+        check("rotary positions of the first channels", &[&[5, width]], turn);
+    }
+    let refused = value("x", &[5, 5]).rotate_leading(&angles("cosines"), &angles("sines"));
+    assert!(refused.is_err(), "5 channels are no three pairs");
+}
+
+/// By the definition: neighbors turn as complex numbers do, and other channels stay as they are.
+#[test]
+fn rotary_positions_of_neighboring_channels() {
+    let x = Value::from_vec(vec![1.0, 2.0, 3.0, 4.0, 5.0], &[1, 5]).unwrap();
+    let (cosines, sines) = ([0.6f32, 0.0], [0.8f32, 1.0]);
+    let angles = |values: [f32; 2]| Value::from_vec(values.to_vec(), &[1, 2]).unwrap();
+    let turned = support::elements(&x.rotate_leading(&angles(cosines), &angles(sines)).unwrap());
+    let expected = [0.6 - 1.6, 1.2 + 0.8, -4.0, 3.0, 5.0];
+    assert!(support::worst(&turned, &expected) < 1e-6, "{turned:?}");
 }
 
 #[test]

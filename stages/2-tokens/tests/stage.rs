@@ -115,6 +115,7 @@ fn a_tokenizer_with_weights_of_its_own_measures_nothing() {
     assert_eq!(miniature.ran(stage(), &["seed=4"]).len(), 1 + 3 + 1, "the seed draws the weights");
     let again = miniature.ran(stage(), &["tokens.extractor.version=v1"]);
     assert_eq!(again.len(), 1 + 3 + 1, "{again:?}");
+    assert_eq!(miniature.ran(stage(), &["tokens.extractor.version=v3"]).len(), 1 + 3 + 1, "a network of its own");
 }
 
 #[test]
@@ -124,6 +125,6 @@ fn weights_that_cannot_be_used_are_named() {
     assert!(missing.contains("tokens.extractor.weights") && missing.contains("speech_tokenizer_v2.onnx"), "{missing}");
     let absent = message("tokens: {extractor: {kind: s3-tokenizer, weights: no/such.onnx}}");
     assert!(absent.contains("no/such.onnx"), "{absent}");
-    let version = message("tokens: {extractor: {kind: s3-tokenizer, version: v3, weights: random}}");
+    let version = message("tokens: {extractor: {kind: s3-tokenizer, version: v4, weights: random}}");
     assert!(version.contains("tokens.extractor.version"), "{version}");
 }

@@ -94,6 +94,8 @@ pub enum Definition {
     /// CosyVoice 2: 24 kHz, 80 bands to 8 kHz, window 1920, hop 480 (50 frames per second).
     #[default]
     Cosyvoice2,
+    /// CosyVoice 3: 24 kHz, 80 bands to 12 kHz, window 1920, hop 480.
+    Cosyvoice3,
     /// Matcha-TTS on LJSpeech: 22.05 kHz, 80 bands to 8 kHz, window 1024, hop 256.
     Matcha,
     /// Step-Audio: 24 kHz, 80 bands to 12 kHz, window 2048, hop 480.
@@ -145,6 +147,7 @@ impl MelSection {
     pub fn config(&self) -> MelConfig {
         let mut mel = match self.definition {
             Definition::Cosyvoice2 => MelConfig::cosyvoice2(),
+            Definition::Cosyvoice3 => MelConfig::cosyvoice3(),
             Definition::Matcha => MelConfig::matcha(),
             Definition::StepAudio => MelConfig::step_audio(),
         };

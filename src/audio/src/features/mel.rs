@@ -55,6 +55,11 @@ impl MelConfig {
         }
     }
 
+    /// Settings of CosyVoice 3: like CosyVoice 2, but with bands up to half the sampling rate.
+    pub fn cosyvoice3() -> Self {
+        Self { fmax: 12_000.0, ..Self::cosyvoice2() }
+    }
+
     /// Settings of Matcha-TTS on LJSpeech: 22.05 kHz, 80 bands to 8 kHz, window 1024, hop 256.
     pub fn matcha() -> Self {
         Self { sample_rate: 22_050, n_fft: 1024, win_length: 1024, hop_length: 256, ..Self::cosyvoice2() }

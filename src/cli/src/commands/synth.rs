@@ -72,13 +72,14 @@ fn write_mel(made: &Made, file: &MelFile) -> anyhow::Result<PathBuf> {
 }
 
 /// Returns the options of the model's family, each with its value if it was given.
-fn given(arguments: &SynthArgs, vocoder: Option<Value>) -> [(&'static str, Option<Value>); 5] {
+fn given(arguments: &SynthArgs, vocoder: Option<Value>) -> [(&'static str, Option<Value>); 6] {
     [
         ("vocoder", vocoder),
         ("solver", arguments.solver.map(|solver| json!(solver.name()))),
         ("steps", arguments.steps.map(|steps| json!(steps))),
         ("strength", arguments.strength.map(|strength| json!(strength))),
         ("guidance", arguments.guidance.map(|guidance| json!(guidance))),
+        ("streaming", arguments.streaming.then_some(Value::Bool(true))),
     ]
 }
 

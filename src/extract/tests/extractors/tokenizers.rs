@@ -38,7 +38,7 @@ fn tokens(config: Value, root: &Path) -> Vec<Vec<i64>> {
 #[test]
 fn s3_tokens_are_the_same_from_an_onnx_export_and_from_named_tensors() {
     let folder = tempfile::tempdir().unwrap();
-    for (version, heads) in [("v1", 4), ("v2", 1)] {
+    for (version, heads) in [("v1", 4), ("v2", 1), ("v3", 1)] {
         extract(&format!("s3_tokenizer_{version}_25hz.safetensors"), "param.", &folder.path().join("named"));
         let config =
             |weights: &str| json!({"kind": "s3-tokenizer", "version": version, "weights": weights, "heads": heads});

@@ -77,6 +77,55 @@ impl ExportedModel {
         (ids, ids.chunks_exact(per_token).filter_map(|token| token.last()).copied().collect())
     }
 
+    /// Checks that the model can generate chunk by chunk.
+    ///
+    /// # Errors
+    /// Returns the reason why it cannot.
+    pub fn check_streaming(&self) -> Result<(), String> {
+        if self.has_strength() {
+            return Err("a shallow flow chooses its start by the whole utterance".to_owned());
+        }
+        if self.config().estimator.static_chunk_size() == 0 {
+            return Err("the model has no chunks (train.model.estimator.static_chunk_size is 0)".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Generates a log-mel for the ids `tokens` and a speaker chunk by chunk, as if the tokens were still arriving.
+    /// Every chunk is generated from the tokens before its end and those that the encoder looks ahead at, with
+    /// chunk-causal masks and the same noise, and its own frames are kept.
+    ///
+    /// # Errors
+    /// See [`generate`](Self::generate).
+    pub fn stream(
+        &self,
+        tokens: &[u32],
+        speaker_embedding: &[f32],
+        options: &GenerationOptions,
+        rng_key: &RngKey,
+    ) -> Result<Samples, UseError> {
+        let (per_token, ratio) = (self.config().ids_per_token(), self.frames_per_unit());
+        let chunk = (self.config().estimator.static_chunk_size() / ratio).max(1);
+        let total = tokens.len() / per_token;
+        let (mut data, mut evaluations) = (Vec::new(), 0);
+        for start in (0..total).step_by(chunk) {
+            let arrived = start + chunk + self.config().pre_lookahead_len;
+            let unfinished = arrived < total;
+            let given = &tokens[..arrived.min(total) * per_token];
+            let options = GenerationOptions { streaming: true, unfinished, ..*options };
+            let made = self.generate(given, speaker_embedding, &options, rng_key, 1)?;
+            evaluations += made.evaluations.iter().sum::<usize>();
+            let made = made.mels.iter().flat_map(|mel| mel.data.get(start * ratio * mel.bins..).unwrap_or_default());
+            data.extend(made);
+            if !unfinished {
+                break;
+            }
+        }
+        let bins = self.config().output_size;
+        let mel = Features::new(data, total * ratio, bins).map_err(|e| UseError::Generate { reason: e.to_string() })?;
+        Ok(Samples { mels: vec![mel], evaluations: vec![evaluations] })
+    }
+
     /// Generates `samples` log-mels `[frame][bin]` for the ids `tokens` and a speaker. Sample `i` uses noise keyed by
     /// `(draw, i)`.
     ///

@@ -193,6 +193,8 @@ pub struct SynthOptions {
     pub strength: Option<f32>,
     /// Strength of classifier-free guidance.
     pub guidance: Option<f32>,
+    /// True to generate chunk by chunk, as if the units were still arriving.
+    pub streaming: bool,
     /// Number of iterations of the vocoder.
     pub vocoder_iterations: Option<usize>,
     /// A neural vocoder instead of Griffin-Lim.

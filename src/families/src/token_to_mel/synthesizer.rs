@@ -35,7 +35,7 @@ impl Resynthesizer {
     /// Opens a model for a device. Its extractors are in `folder`.
     ///
     /// # Errors
-    /// [`UseError::Extractor`]; [`UseError::Option`] for a strength if the model has none; [`UseError::Vocoder`] if the vocoder cannot be opened or needs
+    /// [`UseError::Extractor`]; [`UseError::Option`] for a strength or streaming if the model has none; [`UseError::Vocoder`] if the vocoder cannot be opened or needs
     /// another mel.
     pub fn open(
         model: ExportedModel,
@@ -47,6 +47,9 @@ impl Resynthesizer {
         if options.strength.is_some() && !model.has_strength() {
             let reason = "it is not a shallow flow and has no strength".to_owned();
             return Err(UseError::Option { option: "strength", reason });
+        }
+        if options.streaming {
+            model.check_streaming().map_err(|reason| UseError::Option { option: "streaming", reason })?;
         }
         let vocoder = options.vocoder.as_ref().map(|asked| {
             let vocoder = vocoders::open(asked.kind, &asked.weights, &asked.config, device)?;
@@ -83,7 +86,11 @@ impl Resynthesizer {
         let real = MelSpectrogram::new(mel.clone())?.compute(&samples)?;
         let rng_key = RngKey::new(self.seed).purpose("synth");
         let ids = self.model.token_ids(tokens)?;
-        let mut samples = self.model.generate(&ids, embedding, &self.generation(), &rng_key, 1)?;
+        let options = self.generation();
+        let mut samples = match self.options.streaming {
+            true => self.model.stream(&ids, embedding, &options, &rng_key)?,
+            false => self.model.generate(&ids, embedding, &options, &rng_key, 1)?,
+        };
         let generated = samples.mels.pop().ok_or_else(wrong)?;
         let distance = log_spectral_distance(&generated, &real)?;
         let output = match &self.vocoder {

@@ -1,7 +1,7 @@
 //! Inference: from tokens and a speaker to mel spectrograms.
 
 use super::estimator::Conditions;
-use super::model::{Encoded, Flow};
+use super::model::{Encoded, Extent, Flow};
 use super::{ConditionsConfig, FlowError, Result};
 use candle_core::Tensor;
 use flowmill_nn::random::RngKey;
@@ -43,6 +43,9 @@ pub struct GenerationOptions {
     pub temperature: f32,
     /// True for chunk-causal masks.
     pub streaming: bool,
+    /// True if more tokens follow those of a request: the last `pre_lookahead_len` get no frames yet, because the
+    /// encoder only looks ahead at them. With `streaming`, the frames of whole chunks are those of the finished request.
+    pub unfinished: bool,
 }
 
 /// The result of generation.
@@ -88,9 +91,11 @@ pub(crate) fn in_groups(
 
 impl Flow {
     /// Returns the number of frames of the request's mel including its prompt.
-    fn frames(&self, request: &GenerationRequest) -> usize {
+    pub(crate) fn frames(&self, request: &GenerationRequest, options: &GenerationOptions) -> usize {
         let prompt = request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
-        self.frames_of(request.tokens.len() + prompt)
+        let frames = self.frames_of(request.tokens.len() + prompt);
+        let ahead = self.config().pre_lookahead_len * self.config().token_mel_ratio;
+        if options.unfinished { frames.saturating_sub(ahead) } else { frames }
     }
 
     /// Returns the number of frames of `ids` ids.
@@ -102,6 +107,7 @@ impl Flow {
     pub(crate) fn draw_noise(
         &self,
         requests: &[GenerationRequest],
+        options: &GenerationOptions,
         rng_key: &RngKey,
         samples: &[u64],
     ) -> Result<Vec<Tensor>> {
@@ -111,7 +117,7 @@ impl Flow {
         }
         let bins = self.config().output_size;
         let noise = requests.iter().zip(samples).map(|(request, sample)| {
-            let frames = self.frames(request);
+            let frames = self.frames(request, options);
             let noise = rng_key.purpose("generation noise").sample(*sample).normals(frames * bins);
             Ok(host::tensor(noise, &[frames, bins])?)
         });
@@ -129,7 +135,7 @@ impl Flow {
         options: &GenerationOptions,
         noise: &[Tensor],
     ) -> Result<Generated> {
-        self.check_requests(requests, noise)?;
+        self.check_requests(requests, options, noise)?;
         in_groups(requests, noise, options, |requests, noise| {
             let prepared = self.prepare(context, requests, options)?;
             let mut start = Vec::with_capacity(prepared.rows.total() * self.config().output_size);
@@ -150,7 +156,7 @@ impl Flow {
         requests: &[GenerationRequest],
         options: &GenerationOptions,
     ) -> Result<Prepared> {
-        let Encoded { frames, means: mu, rows } = self.encode_requests(context, requests, options.streaming)?;
+        let Encoded { frames, means: mu, rows } = self.encode_requests(context, requests, options)?;
         let speakers: Vec<f32> = requests.iter().flat_map(|request| request.speaker_embedding.clone()).collect();
         let speakers = host::tensor(speakers, &[requests.len(), self.config().spk_embed_dim])?;
         let speaker = self.speaker_condition(context, &speakers)?;
@@ -205,7 +211,12 @@ impl Flow {
         })
     }
 
-    pub(crate) fn check_requests(&self, requests: &[GenerationRequest], noise: &[Tensor]) -> Result<()> {
+    pub(crate) fn check_requests(
+        &self,
+        requests: &[GenerationRequest],
+        options: &GenerationOptions,
+        noise: &[Tensor],
+    ) -> Result<()> {
         let config = self.config();
         if noise.len() != requests.len() {
             let message = format!("{} noises for {} requests", noise.len(), requests.len());
@@ -230,15 +241,26 @@ impl Flow {
             {
                 return refuse(format!("a prompt of {} ids with a mel of {:?}", tokens.len(), mel.dims()));
             }
-            if noise.dims() != [self.frames(request), config.output_size] {
-                return refuse(format!("noise of {:?} for {} frames", noise.dims(), self.frames(request)));
+            let frames = self.frames(request, options);
+            if frames <= self.frames_of(prompt) {
+                let ahead = config.pre_lookahead_len;
+                return refuse(format!("{} ids, of which the last {ahead} get no frames yet", request.tokens.len()));
+            }
+            if noise.dims() != [frames, config.output_size] {
+                return refuse(format!("noise of {:?} for {frames} frames", noise.dims()));
             }
         }
         Ok(())
     }
 
     /// Returns the frames of each request, prompt first.
-    fn encode_requests(&self, context: &Context, requests: &[GenerationRequest], streaming: bool) -> Result<Encoded> {
+    fn encode_requests(
+        &self,
+        context: &Context,
+        requests: &[GenerationRequest],
+        options: &GenerationOptions,
+    ) -> Result<Encoded> {
+        let extent = if options.unfinished { Extent::Unfinished } else { Extent::Valid };
         let ids = self.config().ids_per_token();
         let (mut frames, mut means, mut lengths) = (Vec::new(), Vec::new(), Vec::with_capacity(requests.len()));
         // One by one: the result of a request must not depend on the padding of its batch.
@@ -246,10 +268,11 @@ impl Flow {
             let prompt = request.prompt.iter().flat_map(|prompt| &prompt.tokens);
             let tokens: Vec<u32> = prompt.chain(&request.tokens).copied().collect();
             let speaker = host::tensor(request.speaker_embedding.clone(), &[1, self.config().spk_embed_dim])?;
-            let encoded = self.encoded(context, &tokens, &[tokens.len() / ids], &speaker, streaming)?;
+            let count = [tokens.len() / ids];
+            let encoded = self.encoded_over(context, &tokens, &count, &speaker, options.streaming, extent)?;
             frames.push(encoded.frames.tensor().clone());
             means.push(encoded.means.tensor().clone());
-            lengths.push(self.frames_of(tokens.len()));
+            lengths.push(self.frames(request, options));
         }
         let rows = Ragged::packed(&lengths);
         let joined = |parts: &[Tensor]| Value::plain(Tensor::cat(parts, 0)?);

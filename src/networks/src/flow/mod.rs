@@ -1,13 +1,14 @@
-//! Token-to-mel flows: speech tokens through a conformer encoder with 2x upsampling to frames, then conditional flow matching to a
-//! mel spectrogram.
+//! Token-to-mel flows: speech tokens through an encoder with 2x upsampling to frames, then conditional flow matching to a mel
+//! spectrogram.
 //!
-//! | | tokens | estimator of the velocity | public implementation |
-//! |---|---|---|---|
-//! | CosyVoice 2 (arXiv 2412.10117) | one id per token | causal U-Net | FunAudioLLM/CosyVoice: cosyvoice/flow, cosyvoice/transformer; shivammehta25/Matcha-TTS: matcha/models/components |
-//! | Step-Audio (arXiv 2511.03601) | two ids per token, one from each codebook | transformer with causal convolutions (DiT) | stepfun-ai/Step-Audio-EditX: stepvocoder/cosyvoice2 |
+//! | | tokens | encoder | estimator of the velocity | public implementation |
+//! |---|---|---|---|---|
+//! | CosyVoice 2 (arXiv 2412.10117) | one id per token | conformer | causal U-Net | FunAudioLLM/CosyVoice: cosyvoice/flow, cosyvoice/transformer; shivammehta25/Matcha-TTS: matcha/models/components |
+//! | CosyVoice 3 (arXiv 2505.17589) | one id per token | look-ahead convolutions | transformer with rotary positions (DiT) | FunAudioLLM/CosyVoice: cosyvoice/flow, cosyvoice/flow/DiT |
+//! | Step-Audio (arXiv 2511.03601) | two ids per token, one from each codebook | conformer | transformer with causal convolutions (DiT) | stepfun-ai/Step-Audio-EditX: stepvocoder/cosyvoice2 |
 //!
 //! Each is the same function as the public one, with the same parameter names. Everything except the embedding of the
-//! tokens and the estimator is shared. Channels are innermost here, and the items of a batch are concatenated without
+//! tokens, the encoder and the estimator is shared. Channels are innermost here, and the items of a batch are concatenated without
 //! padding, so padded frames cost nothing.
 
 mod batch;
@@ -21,8 +22,8 @@ mod rows;
 
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
 pub use config::{
-    ConditionsConfig, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig, MelNormalization,
-    StepAudioConfig, UNetConfig,
+    ConditionsConfig, CosyVoice3Config, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig,
+    MelNormalization, RotaryDitConfig, StepAudioConfig, UNetConfig,
 };
 use flowmill_extract::dual_codebook::DualCodebookError;
 pub use generate::{Generated, GenerationOptions, GenerationRequest, Prompt};

@@ -1,7 +1,7 @@
 //! The flow model: parameters and training loss.
 
 use super::direct::DirectMel;
-use super::encoder::Encoder;
+use super::encoder::{Encoder, TokenLengths};
 use super::estimator::{Conditions, Estimator};
 use super::rows::Rows;
 use super::{ConditionsConfig, FlowBatch, FlowConfig, FlowDraws, FlowError, Result};
@@ -20,6 +20,9 @@ pub enum Extent {
     Valid,
     /// The padding too, as in the public implementation.
     Padded,
+    /// All but the frames of the last `pre_lookahead_len` tokens of each item, which are only looked ahead at: more
+    /// tokens follow.
+    Unfinished,
 }
 
 /// The loss of a batch.
@@ -60,8 +63,9 @@ pub struct Flow {
     embedding: Embedding,
     /// The projection of the speaker to the bins, if the estimator needs it.
     speaker: Option<Linear>,
-    pub(super) encoder: Encoder,
-    projection: Linear,
+    encoder: Encoder,
+    /// The projection of frames to mels, if the frames are not mels already.
+    projection: Option<Linear>,
     /// The path from embeddings directly to the mel, if the settings have one.
     direct: Option<DirectMel>,
     pub(super) estimator: Estimator,
@@ -91,15 +95,16 @@ impl Flow {
                 Some(Linear::new(scope, config.spk_embed_dim, config.output_size)?)
             }
         };
-        let encoder = Encoder::new(builder.scope("encoder"), config)?;
+        let encoder = Encoder::new(builder.scope_here(), config)?;
         let direct = DirectMel::new(builder.scope("direct_mel"), config)?;
         let (channels, bins) = (config.input_size, config.output_size);
-        let projection = match &direct {
-            None => Linear::new(builder.scope("encoder_proj"), channels, bins)?,
+        let projection = match (&direct, config.pre_lookahead_channels) {
+            (_, Some(_)) => None,
+            (None, None) => Some(Linear::new(builder.scope("encoder_proj"), channels, bins)?),
             // The linear path leads; the encoder's contribution starts at zero.
-            Some(_) => {
+            (Some(_), None) => {
                 let zero = Init::Constant(0.0);
-                Linear::with_init(builder.scope("encoder_proj"), channels, bins, zero, Some(zero))?
+                Some(Linear::with_init(builder.scope("encoder_proj"), channels, bins, zero, Some(zero))?)
             }
         };
         let mut decoder = builder.scope("decoder");
@@ -141,16 +146,25 @@ impl Flow {
             let message = format!("{} of {longest} tokens are valid", lengths[item]);
             return Err(FlowError::Batch { item, message });
         }
-        let all = match extent {
+        let lookahead = self.config.pre_lookahead_len;
+        let all: Vec<usize> = match extent {
             Extent::Valid => lengths.to_vec(),
             Extent::Padded => vec![longest; lengths.len()],
+            Extent::Unfinished => {
+                if let Some(item) = lengths.iter().position(|length| *length <= lookahead) {
+                    let message = format!("{} tokens, of which the last {lookahead} get no frames", lengths[item]);
+                    return Err(FlowError::Batch { item, message });
+                }
+                lengths.iter().map(|length| length - lookahead).collect()
+            }
         };
-        let lookahead = self.encoder.lookahead();
         let extended: Vec<usize> = all.iter().map(|length| longest.min(length + lookahead)).collect();
         let ids = leading(tokens, longest * per_token, extended.iter().map(|length| length * per_token));
-        let valid = Ragged::packed(&extended).shortened(lengths)?;
-        let embedded = self.embed(context, &ids)?.mask_rows(&valid)?;
-        let (frames, rows) = self.encoder.forward(context, &embedded, &extended, &all, lengths, streaming)?;
+        let known = Ragged::packed(&extended).shortened(lengths)?;
+        let embedded = self.embed(context, &ids)?.mask_rows(&known)?;
+        let valid = lengths.iter().zip(&all).map(|(length, all)| *length.min(all)).collect();
+        let lengths = TokenLengths { extended, all, valid };
+        let (frames, rows) = self.encoder.forward(context, &embedded, &lengths, streaming)?;
         Ok((frames, rows.all))
     }
 
@@ -167,7 +181,8 @@ impl Flow {
         self.encoded_over(context, tokens, lengths, speakers, streaming, Extent::Valid)
     }
 
-    fn encoded_over(
+    /// Encodes the tokens of each item like [`encoded`](Self::encoded), to the frames that `extent` names.
+    pub(super) fn encoded_over(
         &self,
         context: &Context,
         tokens: &[u32],
@@ -177,7 +192,10 @@ impl Flow {
         extent: Extent,
     ) -> Result<Encoded> {
         let (frames, rows) = self.encode(context, tokens, lengths, streaming, extent)?;
-        let means = self.projection.forward(context, &frames)?;
+        let means = match &self.projection {
+            Some(projection) => projection.forward(context, &frames)?,
+            None => frames.clone(),
+        };
         let Some(direct) = &self.direct else { return Ok(Encoded { frames, means, rows }) };
         let (per_token, ratio) = (self.config.ids_per_token(), self.config.token_mel_ratio);
         let longest = tokens.len() / lengths.len().max(1);
@@ -185,7 +203,10 @@ impl Flow {
         let (embedded, speakers) = (self.embed(context, &ids)?, self.unit_speakers(speakers)?);
         let mels = direct.forward(context, &embedded, &Ragged::packed(lengths), &speakers)?;
         let valid: Vec<usize> = lengths.iter().map(|length| length * ratio).collect();
-        let means = means.add(&mels.unpack_rows(&rows.shortened(&valid)?)?)?;
+        let kept: Vec<usize> = valid.iter().zip(rows.lengths()).map(|(valid, rows)| *valid.min(&rows)).collect();
+        // The frames of tokens that are only looked ahead at are dropped.
+        let mels = if kept == valid { mels } else { mels.pack_rows(&Ragged::packed(&valid).shortened(&kept)?)? };
+        let means = means.add(&mels.unpack_rows(&rows.shortened(&kept)?)?)?;
         Ok(Encoded { frames, means, rows })
     }
 

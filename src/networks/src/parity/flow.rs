@@ -38,8 +38,10 @@ pub(super) fn check_model(file: &GoldenFile, model: &dyn TokenToMel, parameters:
     if let Some(expected) = file.find("out.encoder") {
         report.output("out.encoder", &encoded(file, model.flow(), parameters)?, expected)?;
     }
-    if let Some(expected) = file.find("out.infer_mel") {
-        report.output("out.infer_mel", &generated(file, model, parameters)?, expected)?;
+    for (name, unfinished) in [("out.infer_mel", false), ("out.infer_mel_unfinished", true)] {
+        if let Some(expected) = file.find(name) {
+            report.output(name, &generated(file, model, parameters, unfinished)?, expected)?;
+        }
     }
     Ok(report)
 }
@@ -197,8 +199,9 @@ fn predicted(file: &GoldenFile, flow: &Flow, parameters: &Parameters) -> Result<
     Ok(velocity.transpose(1, 2)?.contiguous()?)
 }
 
-/// Returns the mel of item 0 after its prompt, `[1, bin, frame]`.
-fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters) -> Result<Tensor> {
+/// Returns the mel of item 0 after its prompt, `[1, bin, frame]`. The last tokens of an `unfinished` item are only
+/// looked ahead at.
+fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters, unfinished: bool) -> Result<Tensor> {
     let flow = model.flow();
     let steps = file.size(&["n_timesteps"])?;
     if !(1..=MOST_STEPS).contains(&steps) {
@@ -211,12 +214,12 @@ fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters)
         guidance: matching.inference_cfg_rate,
         temperature: 1.0,
         streaming: streaming(file)?,
+        unfinished,
     };
     let request = request(file, flow)?;
-    let ids = request.tokens.len() + request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
     // The public implementation draws more noise than it uses.
     let noise = bins_last(file, "in.infer_noise")?.get(0)?;
-    let frames = noise.dim(0)?.min(ids / flow.config().ids_per_token() * flow.config().token_mel_ratio);
+    let frames = noise.dim(0)?.min(flow.frames(&request, &options));
     let noise = noise.narrow(0, 0, frames)?;
     let context = Context::inference(parameters);
     let mels = model.generate_from(&context, &[request], &options, &[noise])?.mels;

@@ -11,6 +11,7 @@
 mod campplus;
 mod clip;
 mod cosyvoice2_flow;
+mod cosyvoice3_flow;
 mod dac;
 mod encodec;
 mod error;
@@ -50,6 +51,7 @@ const MODELS: &[(&str, Check)] = &[
     ("campplus", campplus::check),
     ("clip", clip::check),
     ("cosyvoice2_flow", cosyvoice2_flow::check),
+    ("cosyvoice3_flow", cosyvoice3_flow::check),
     ("dac", dac::check),
     ("diffusion_sampling", stable_diffusion::check_sampling),
     ("encodec", encodec::check),

@@ -18,7 +18,7 @@ impl Sfm {
         options: &GenerationOptions,
         noise: &[Tensor],
     ) -> Result<Generated> {
-        self.flow.check_requests(requests, noise)?;
+        self.flow.check_requests(requests, options, noise)?;
         in_groups(requests, noise, options, |requests, noise| {
             let prepared = self.flow.prepare(context, requests, options)?;
             let (placements, start) = self.start(context, &prepared, options, noise)?;

@@ -1,8 +1,8 @@
 //! Convolutions over time and over images.
 
 use crate::init::{Builder, Init};
-use crate::ops::{Convolution, Convolution2d};
-use crate::{Context, ParameterId, Ragged, Result, Value};
+use crate::ops::{Convolution, Convolution2d, concatenate};
+use crate::{Context, NnError, ParameterId, Ragged, Result, Value};
 
 /// Convolution over time, channels innermost: parameters `weight` `[output, input, tap]` and `bias` `[output]`.
 #[derive(Debug, Clone)]
@@ -54,6 +54,64 @@ impl Conv1d {
     pub fn forward_packed(&self, context: &Context, input: &Value, items: &Ragged) -> Result<Value> {
         let (weight, bias) = (context.parameter(self.weight), context.parameter(self.bias));
         input.conv1d_packed(&weight, Some(&bias), self.settings, items)
+    }
+}
+
+/// Convolution over time in groups of channels, channels innermost: each group of output channels reads one group of input channels.
+/// Parameters `weight` `[output, input of a group, tap]` and `bias` `[output]`.
+#[derive(Debug, Clone)]
+pub struct GroupedConv1d {
+    weight: ParameterId,
+    bias: ParameterId,
+    groups: usize,
+    settings: Convolution,
+}
+
+impl GroupedConv1d {
+    /// Creates the layer with PyTorch's default initialization; `channels` is the number of input channels and of output channels.
+    ///
+    /// # Errors
+    /// When the channels cannot be divided into groups, or a name is taken.
+    pub fn new(
+        mut builder: Builder,
+        channels: usize,
+        groups: usize,
+        kernel: usize,
+        settings: Convolution,
+    ) -> Result<Self> {
+        if groups == 0 || !channels.is_multiple_of(groups) {
+            return Err(NnError::invalid("grouped convolution", format!("{channels} channels in {groups} groups")));
+        }
+        let inputs = channels / groups;
+        let init = Init::default_for(inputs * kernel);
+        let weight = builder.add("weight", &[channels, inputs, kernel], init)?;
+        let bias = builder.add("bias", &[channels], init)?;
+        Ok(Self { weight, bias, groups, settings })
+    }
+
+    /// Convolves a packed batch `[row, input]`; see [`Value::conv1d_packed`].
+    ///
+    /// # Errors
+    /// When the shape does not fit.
+    pub fn forward_packed(&self, context: &Context, input: &Value, items: &Ragged) -> Result<Value> {
+        let weight = context.parameter(self.weight);
+        let &[channels, inputs, kernel] = weight.dims() else {
+            return Err(NnError::shape("grouped convolution", "[output, input, tap]", weight.dims()));
+        };
+        let (rows, groups) = (input.rows(), self.groups);
+        if input.dims() != [rows, channels] {
+            return Err(NnError::shape("grouped convolution", format!("[row, {channels}]"), input.dims()));
+        }
+        // One row for each group, of weights and of inputs.
+        let weights = weight.reshape(&[groups, channels / groups * inputs * kernel])?;
+        let inputs_of = input.reshape(&[rows, groups, inputs])?.swap_middle()?.reshape(&[groups, rows * inputs])?;
+        let convolve = |group: usize| {
+            let weight = weights.select_rows(&[group])?.reshape(&[channels / groups, inputs, kernel])?;
+            let input = inputs_of.select_rows(&[group])?.reshape(&[rows, inputs])?;
+            input.conv1d_packed(&weight, None, self.settings, items)
+        };
+        let outputs = (0..groups).map(convolve).collect::<Result<Vec<_>>>()?;
+        concatenate(&outputs.iter().collect::<Vec<_>>())?.add_channels(&context.parameter(self.bias))
     }
 }
 

@@ -7,7 +7,7 @@ mod linear;
 mod norm;
 mod position;
 
-pub use conv::{Conv1d, Conv2d, ConvTranspose1d};
+pub use conv::{Conv1d, Conv2d, ConvTranspose1d, GroupedConv1d};
 pub use embedding::Embedding;
 pub use linear::{FeedForward, Linear};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};

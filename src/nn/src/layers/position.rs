@@ -1,6 +1,7 @@
 //! Fixed sinusoidal encodings of positions, distances and times, and the angles of rotary positions.
 
 use crate::{NnError, Result, Value};
+use candle_core::Device;
 
 /// Encodings of the distances `time - 1 ..= 1 - time` (query minus key), `[2 time - 1, channel]`: sines at even channels, cosines at odd
 /// ones, wavelengths in geometric progression up to 10000 x 2 pi ("Attention is all you need"; the two-sided form of ESPnet).
@@ -91,7 +92,7 @@ pub fn position_encodings(time: usize, channels: usize) -> Result<Value> {
     Value::from_vec(encodings.collect(), &[time, channels])
 }
 
-/// Angles of rotary positions (Su et al., arXiv 2104.09864), for [`Value::rotate`].
+/// Angles of rotary positions (Su et al., arXiv 2104.09864), for [`Value::rotate`] and [`Value::rotate_leading`].
 #[derive(Debug, Clone)]
 pub struct RotaryAngles {
     /// Cosines `[row, pair]`.
@@ -106,16 +107,36 @@ impl RotaryAngles {
     /// # Errors
     /// When there is no pair.
     pub fn new(positions: &[u32], pairs: usize, base: f32) -> Result<Self> {
-        if pairs == 0 {
+        Self::with_rates(positions, &Self::rates(pairs, base))
+    }
+
+    /// Returns the angle per position of each pair: `base^(-p / pairs)`, rounded to single precision, like those that published models
+    /// were trained with.
+    pub fn rates(pairs: usize, base: f32) -> Vec<f32> {
+        (0..pairs).map(|pair| (1.0 / f64::from(base).powf(pair as f64 / pairs as f64)) as f32).collect()
+    }
+
+    /// The angles of rows at these positions, for pairs that turn by `rates` per position.
+    ///
+    /// # Errors
+    /// When there is no pair.
+    pub fn with_rates(positions: &[u32], rates: &[f32]) -> Result<Self> {
+        if rates.is_empty() {
             return Err(NnError::invalid("rotary positions", "a head needs at least two channels"));
         }
-        let rate = |pair: usize| 1.0 / f64::from(base).powf(pair as f64 / pairs as f64);
-        // Rates and angles are rounded to single precision, like those that published models were trained with.
-        let rates: Vec<f32> = (0..pairs).map(|pair| rate(pair) as f32).collect();
+        // Angles are rounded to single precision too.
         let angles = positions.iter().flat_map(|position| rates.iter().map(move |rate| *position as f32 * rate));
         let (cosines, sines): (Vec<f32>, Vec<f32>) = angles.map(|angle| (angle.cos(), angle.sin())).unzip();
-        let shape = [positions.len(), pairs];
+        let shape = [positions.len(), rates.len()];
         Ok(Self { cosines: Value::from_vec(cosines, &shape)?, sines: Value::from_vec(sines, &shape)? })
+    }
+
+    /// Moves the angles to a device, for rotations that share them.
+    ///
+    /// # Errors
+    /// When they cannot be copied there.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        Ok(Self { cosines: self.cosines.on(device)?, sines: self.sines.on(device)? })
     }
 
     /// Rotates queries or keys `[row, head x channel]`.

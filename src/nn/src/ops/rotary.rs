@@ -1,4 +1,4 @@
-//! Rotary positions (Su et al., arXiv 2104.09864): channels `c` and `c + half` of a head are rotated by the angle of the row.
+//! Rotary positions (Su et al., arXiv 2104.09864): pairs of channels are rotated by the angles of their row.
 
 use crate::gradients::{Flow, Gradient};
 use crate::ops::operation::{Operation, apply};
@@ -23,22 +23,69 @@ impl Value {
             let expected = format!("{:?} rows of heads of {} channels", cosines.dims(), 2 * pairs);
             return Err(NnError::shape("rotary positions", expected, self.dims()));
         }
-        apply(Rotate { pairs }, &[self, &cosines.detach(), &sines.detach()])
+        apply(Rotate { pairs, pairing: Pairing::Halves }, &[self, &cosines.detach(), &sines.detach()])
+    }
+
+    /// Rotates the first channels of each row, in pairs of neighbors, by angles like those of [`rotate`](Self::rotate): channels `2 p` and
+    /// `2 p + 1` are pair `p`. The channels after the last pair stay as they are.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn rotate_leading(&self, cosines: &Value, sines: &Value) -> Result<Value> {
+        let (rows, width, pairs) = (self.rows(), self.width(), cosines.width());
+        let fits = cosines.dims() == [rows, pairs] && pairs > 0 && width >= 2 * pairs;
+        if !fits || sines.dims() != cosines.dims() {
+            let expected = format!("{:?} rows of at least {} channels", cosines.dims(), 2 * pairs);
+            return Err(NnError::shape("rotary positions", expected, self.dims()));
+        }
+        apply(Rotate { pairs, pairing: Pairing::LeadingNeighbors }, &[self, &cosines.detach(), &sines.detach()])
     }
 }
 
-/// A rotation of the pairs of channels of every head.
+/// The channels of a row that are rotated together.
+#[derive(Clone, Copy)]
+enum Pairing {
+    /// Channels `c` and `c + pairs` of every head of `2 pairs` channels.
+    Halves,
+    /// Channels `2 c` and `2 c + 1`, up to the last pair.
+    LeadingNeighbors,
+}
+
+/// A rotation of pairs of channels.
 struct Rotate {
-    /// Number of pairs per head.
+    /// Number of pairs that have angles.
     pairs: usize,
+    pairing: Pairing,
 }
 
 impl Rotate {
     fn turn(&self, x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
-        let rows = cosines.dim(0)?;
         if x.elem_count() == 0 {
             return Ok(x.clone());
         }
+        match self.pairing {
+            Pairing::Halves => self.turn_halves(x, cosines, sines),
+            Pairing::LeadingNeighbors => self.turn_neighbors(x, cosines, sines),
+        }
+    }
+
+    fn turn_neighbors(&self, x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
+        let (rows, turned) = (cosines.dim(0)?, 2 * self.pairs);
+        let width = x.elem_count() / rows;
+        let flat = x.reshape((rows, width))?;
+        let leading = flat.narrow(1, 0, turned)?.contiguous()?.reshape((rows, self.pairs, 2))?;
+        let (first, second) = (leading.narrow(2, 0, 1)?.contiguous()?, leading.narrow(2, 1, 1)?.contiguous()?);
+        let [cosines, sines] = [cosines, sines].map(|angles| angles.reshape((rows, self.pairs, 1)));
+        let (cosines, sines) = (cosines?, sines?);
+        let pair = [((&first * &cosines)? - (&second * &sines)?)?, ((&second * &cosines)? + (&first * &sines)?)?];
+        let leading = Tensor::cat(&pair, 2)?.reshape((rows, turned))?;
+        let rest = flat.narrow(1, turned, width - turned)?.contiguous()?;
+        let parts = if width == turned { vec![leading] } else { vec![leading, rest] };
+        Ok(Tensor::cat(&parts, 1)?.reshape(x.dims())?)
+    }
+
+    fn turn_halves(&self, x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
+        let rows = cosines.dim(0)?;
         let heads = x.elem_count() / (rows * 2 * self.pairs);
         let halves = x.reshape((rows, heads, 2, self.pairs))?;
         let (first, second) = (halves.narrow(2, 0, 1)?.contiguous()?, halves.narrow(2, 1, 1)?.contiguous()?);
@@ -68,7 +115,7 @@ impl Operation for Rotate {
             let x = host::slice("rotary positions", inputs[0].tensor())?;
             let cosines = host::slice("rotary positions", inputs[1].tensor())?;
             let sines = host::slice("rotary positions", inputs[2].tensor())?;
-            host::tensor(turned(&x, inputs[0].width(), &cosines, &sines, self.pairs), inputs[0].dims())?
+            host::tensor(self.turned(&x, inputs[0].width(), &cosines, &sines), inputs[0].dims())?
         };
         Ok(record(output, inputs, || {
             let (cosines, sines) = (inputs[1].tensor().clone(), inputs[2].tensor().clone());
@@ -77,30 +124,46 @@ impl Operation for Rotate {
                 let dy = host::slice("rotary positions", gradient.tensor())?;
                 let cosines = host::slice("rotary positions", &cosines)?;
                 let back: Vec<f32> = host::slice("rotary positions", &sines)?.iter().map(|sine| -sine).collect();
-                let dx = turned(&dy, shape.last().copied().unwrap_or(0), &cosines, &back, self.pairs);
+                let dx = self.turned(&dy, shape.last().copied().unwrap_or(0), &cosines, &back);
                 flow.give_vec(0, dx, &shape)
             }
         }))
     }
 }
 
-/// The kernel: `x` has rows of `width` channels, cosines and sines are `[row][pair]`.
-fn turned(x: &[f32], width: usize, cosines: &[f32], sines: &[f32], pairs: usize) -> Vec<f32> {
-    let mut out = x.to_vec();
-    let tasks = out.par_chunks_mut((ROWS_PER_TASK * width).max(1)).enumerate();
-    tasks.for_each(|(task, rows)| {
-        for (row, channels) in (task * ROWS_PER_TASK..).zip(rows.chunks_exact_mut(width)) {
-            let range = row * pairs..(row + 1) * pairs;
-            let (cosines, sines) = (&cosines[range.clone()], &sines[range]);
-            channels.chunks_exact_mut(2 * pairs).for_each(|head| turn_head(head, cosines, sines));
-        }
-    });
-    out
+impl Rotate {
+    /// The kernel: `x` has rows of `width` channels, cosines and sines are `[row][pair]`.
+    fn turned(&self, x: &[f32], width: usize, cosines: &[f32], sines: &[f32]) -> Vec<f32> {
+        let pairs = self.pairs;
+        let mut out = x.to_vec();
+        let tasks = out.par_chunks_mut((ROWS_PER_TASK * width).max(1)).enumerate();
+        tasks.for_each(|(task, rows)| {
+            for (row, channels) in (task * ROWS_PER_TASK..).zip(rows.chunks_exact_mut(width)) {
+                let range = row * pairs..(row + 1) * pairs;
+                let (cosines, sines) = (&cosines[range.clone()], &sines[range]);
+                match self.pairing {
+                    Pairing::Halves => {
+                        channels.chunks_exact_mut(2 * pairs).for_each(|head| turn_halves(head, cosines, sines));
+                    }
+                    Pairing::LeadingNeighbors => turn_neighbors(channels, cosines, sines),
+                }
+            }
+        });
+        out
+    }
 }
 
-fn turn_head(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
+fn turn_halves(head: &mut [f32], cosines: &[f32], sines: &[f32]) {
     let (first, second) = head.split_at_mut(cosines.len());
     for (((a, b), cosine), sine) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
         (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+    }
+}
+
+/// Rotates as many pairs as there are angles.
+fn turn_neighbors(row: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    for ((pair, cosine), sine) in row.chunks_exact_mut(2).zip(cosines).zip(sines) {
+        let (a, b) = (pair[0], pair[1]);
+        (pair[0], pair[1]) = (a * cosine - b * sine, b * cosine + a * sine);
     }
 }

@@ -121,14 +121,14 @@ fn parameters(version: Version, dimensions: &Dimensions, rng_key: Option<RngKey>
     let mut codebook = quantizer.scope("_codebook");
     match version {
         Version::V1 => drop(codebook.add("embed", &[entries, state], start.init(1))?),
-        Version::V2 => start.add(codebook.scope("project_down"), &[FSQ_DIGITS, state], true)?,
+        Version::V2 | Version::V3 => start.add(codebook.scope("project_down"), &[FSQ_DIGITS, state], true)?,
     }
     Ok(parameters)
 }
 
 fn add_block(mut builder: Builder, version: Version, state: usize, start: Start) -> Result<(), NnError> {
     let mut attention = builder.scope("attn");
-    if version == Version::V2 {
+    if version != Version::V1 {
         attention.scope("fsmn_block").add("weight", &[state, 1, MEMORY_TAPS], start.init(MEMORY_TAPS))?;
     }
     for name in ["query", "key", "value", "out"] {

@@ -23,8 +23,8 @@ use crate::{
 pub struct S3Config {
     /// The version of the published tokenizer.
     pub version: Version,
-    /// The weights, the published `speech_tokenizer_v1.onnx` or `speech_tokenizer_v2.onnx`, a `.pt` or a
-    /// `.safetensors`, relative to the folder of the recipe; or `random`. An attribute of a graph that the network
+    /// The weights, the published `speech_tokenizer_v1.onnx`, `speech_tokenizer_v2.onnx` or
+    /// `speech_tokenizer_v3.onnx`, a `.pt` or a `.safetensors`, relative to the folder of the recipe; or `random`. An attribute of a graph that the network
     /// does not have is an error. Required.
     pub weights: Option<Weights>,
     /// Heads of the attention; without it one for every 64 channels, as published.

@@ -92,7 +92,7 @@ impl S3Extractor {
             let parts: Vec<Vec<u32>> = tokens.by_ref().take(heard.pieces.len()).collect();
             match self.tokenizer.version() {
                 Version::V1 => parts.concat(),
-                Version::V2 => pieces::merge_windows(parts),
+                Version::V2 | Version::V3 => pieces::merge_windows(parts),
             }
         };
         let mut merged = merged;
@@ -143,7 +143,7 @@ impl S3Extractor {
                 let pieces = pieces::pieces(samples.len());
                 pieces.map(|piece| Ok(self.mel.compute(&samples[piece])?.data)).collect::<Result<_, ExtractError>>()?
             }
-            Version::V2 => {
+            Version::V2 | Version::V3 => {
                 let mel = self.mel.compute(samples)?;
                 let frames =
                     |window: std::ops::Range<usize>| mel.data[window.start * mel.bins..window.end * mel.bins].to_vec();

@@ -35,7 +35,7 @@ impl LayerNormEpsilon {
     /// Returns the epsilons of s3tokenizer before 0.3.0; states and golden files that do not say any have these.
     pub fn before_0_3(version: Version) -> Self {
         match version {
-            Version::V1 => Self::default(),
+            Version::V1 | Version::V3 => Self::default(),
             Version::V2 => Self { attn_ln: 1e-6, ..Self::default() },
         }
     }

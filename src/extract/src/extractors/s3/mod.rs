@@ -2,8 +2,9 @@
 //!
 //! Whisper's log-mel (128 bands) goes through two convolutions that halve the rate each and a transformer encoder; the first
 //! version takes the nearest of 4096 entries, the second rounds eight numbers to three levels each (6561 tokens) and has rotary
-//! positions and an FSMN memory next to each attention. Published as `speech_tokenizer_v1.onnx` (CosyVoice-300M-25Hz, Step-Audio)
-//! and `speech_tokenizer_v2.onnx` (CosyVoice 2).
+//! positions and an FSMN memory next to each attention. The third is the second with twice as many blocks. Published as
+//! `speech_tokenizer_v1.onnx` (CosyVoice-300M-25Hz, Step-Audio), `speech_tokenizer_v2.onnx` (CosyVoice 2) and
+//! `speech_tokenizer_v3.onnx` (CosyVoice 3).
 
 mod checkpoint;
 mod config;

@@ -1,4 +1,4 @@
-//! The network: Whisper's encoder at 25 Hz, in the second version with rotary positions and an FSMN memory next to each attention.
+//! The network: Whisper's encoder at 25 Hz, since the second version with rotary positions and an FSMN memory next to each attention.
 
 use candle_core::Tensor;
 use flowmill_nn::{
@@ -98,7 +98,7 @@ impl S3Tokenizer {
         let convolutions = [convolution("encoder.conv1")?, convolution("encoder.conv2")?];
         let positions = match version {
             Version::V1 => Positions::Added(tensors.take("encoder.positional_embedding")?),
-            Version::V2 => Positions::Rotary(Rotary::new(dimensions.state / dimensions.heads)),
+            Version::V2 | Version::V3 => Positions::Rotary(Rotary::new(dimensions.state / dimensions.heads)),
         };
         let blocks = 0..dimensions.layers;
         let blocks = blocks.map(|block| {
@@ -108,7 +108,7 @@ impl S3Tokenizer {
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let quantizer = match version {
             Version::V1 => Quantizer::Nearest(Lookup::new(&tensors.take("quantizer._codebook.embed")?)?),
-            Version::V2 => Quantizer::ThreeLevels(tensors.linear("quantizer._codebook.project_down")?),
+            Version::V2 | Version::V3 => Quantizer::ThreeLevels(tensors.linear("quantizer._codebook.project_down")?),
         };
         Ok(Self { version, dimensions, convolutions, positions, blocks, quantizer })
     }
@@ -226,7 +226,7 @@ impl Block {
         let name = |part: &str| format!("{prefix}.{part}");
         let memory = match version {
             Version::V1 => None,
-            Version::V2 => Some(tensors.take(&name("attn.fsmn_block.weight"))?),
+            Version::V2 | Version::V3 => Some(tensors.take(&name("attn.fsmn_block.weight"))?),
         };
         Ok(Self {
             memory,

@@ -249,7 +249,7 @@ impl Places {
                 let codebook = codebook.ok_or_else(|| self.foreign("a codebook behind its blocks"))?;
                 named.push(("quantizer._codebook.embed".to_owned(), codebook));
             }
-            Version::V2 => {
+            Version::V2 | Version::V3 => {
                 if self.memories.len() != layers {
                     return Err(self.foreign("a memory (a convolution of each channel) in every block"));
                 }

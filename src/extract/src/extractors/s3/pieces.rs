@@ -1,7 +1,7 @@
 //! Recordings longer than a tokenizer takes at once.
 //!
-//! The first version cuts the samples into pieces of 30 s, each with a log-mel of its own, as Step-Audio does. The second moves a
-//! window of 30 s over the log-mel of the whole recording, 26 s at a time, and keeps of every overlap the halves that lie further
+//! The first version cuts the samples into pieces of 30 s, each with a log-mel of its own, as Step-Audio does. Later versions move a
+//! window of 30 s over the log-mel of the whole recording, 26 s at a time, and keep of every overlap the halves that lie further
 //! from the windows' ends, as the S3Tokenizer package does; but not through a window that lies within the one before it, where the
 //! package (0.3.0) loses up to two seconds of tokens.
 

@@ -14,6 +14,8 @@ pub enum EstimatorConfig {
     UNet(UNetConfig),
     /// The estimator of Step-Audio.
     Dit(DitConfig),
+    /// The estimator of CosyVoice 3.
+    RotaryDit(RotaryDitConfig),
 }
 
 impl Default for EstimatorConfig {
@@ -34,6 +36,12 @@ impl From<DitConfig> for EstimatorConfig {
     }
 }
 
+impl From<RotaryDitConfig> for EstimatorConfig {
+    fn from(config: RotaryDitConfig) -> Self {
+        Self::RotaryDit(config)
+    }
+}
+
 /// Without a family, the settings are those of a U-Net.
 impl<'de> Deserialize<'de> for EstimatorConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -42,11 +50,21 @@ impl<'de> Deserialize<'de> for EstimatorConfig {
 }
 
 impl EstimatorConfig {
+    /// Returns the number of frames per chunk of the chunk-causal masks; 0 if there are no masks.
+    pub fn static_chunk_size(&self) -> usize {
+        match self {
+            Self::UNet(config) => config.static_chunk_size,
+            Self::Dit(config) => config.static_chunk_size,
+            Self::RotaryDit(config) => config.static_chunk_size,
+        }
+    }
+
     /// Returns the dropout rate inside its blocks.
     pub(crate) fn dropout(&self) -> f32 {
         match self {
             Self::UNet(config) => config.dropout,
             Self::Dit(_) => 0.0,
+            Self::RotaryDit(config) => config.dropout,
         }
     }
 
@@ -76,6 +94,23 @@ impl EstimatorConfig {
                 if !(0.0..=64.0).contains(&config.mlp_ratio) || config.mlp_size() == 0 {
                     let message = format!("{} of {} leaves no channels", config.mlp_ratio, config.hidden_size);
                     return refuse("estimator.mlp_ratio", message);
+                }
+            }
+            Self::RotaryDit(config) => {
+                check_sizes(&[
+                    ("estimator.dim", config.dim),
+                    ("estimator.depth", config.depth),
+                    ("estimator.heads", config.heads),
+                    ("estimator.dim_head", config.dim_head),
+                    ("estimator.ff_mult", config.ff_mult),
+                    ("estimator.static_chunk_size", config.static_chunk_size.max(1)),
+                ])?;
+                if !config.dim.is_multiple_of(POSITION_GROUPS) {
+                    let message = format!("{} is not a multiple of {POSITION_GROUPS}", config.dim);
+                    return refuse("estimator.dim", message);
+                }
+                if !config.dim_head.is_multiple_of(2) {
+                    return refuse("estimator.dim_head", format!("{} is odd", config.dim_head));
                 }
             }
         }
@@ -146,6 +181,35 @@ impl DitConfig {
     /// Returns the number of channels inside the feed-forward part of a block.
     pub(crate) fn mlp_size(&self) -> usize {
         (self.hidden_size as f64 * self.mlp_ratio) as usize
+    }
+}
+
+/// Groups of channels of the convolutions that give a [rotary DiT](RotaryDitConfig) its positions.
+pub(crate) const POSITION_GROUPS: usize = 16;
+
+/// The diffusion transformer with rotary positions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RotaryDitConfig {
+    /// Channels between blocks, a multiple of 16.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+    /// Channels per attention head.
+    pub dim_head: usize,
+    /// Channels inside the feed-forward part of a block, as a multiple of `dim`.
+    pub ff_mult: usize,
+    /// Dropout after the attention and inside the feed-forward part of a block.
+    pub dropout: f32,
+    /// Frames per chunk of the chunk-causal masks for streaming; 0 for no masks.
+    pub static_chunk_size: usize,
+}
+
+impl Default for RotaryDitConfig {
+    fn default() -> Self {
+        Self { dim: 1024, depth: 22, heads: 16, dim_head: 64, ff_mult: 2, dropout: 0.1, static_chunk_size: 50 }
     }
 }
 

@@ -1,9 +1,12 @@
 //! The dimensions and settings of a flow, with those of the published CosyVoice 2 model as defaults.
 
+mod cosyvoice3;
 mod estimator;
 mod step_audio;
 
-pub use estimator::{DitConfig, EstimatorConfig, UNetConfig};
+pub use cosyvoice3::CosyVoice3Config;
+pub(crate) use estimator::POSITION_GROUPS;
+pub use estimator::{DitConfig, EstimatorConfig, RotaryDitConfig, UNetConfig};
 pub use step_audio::StepAudioConfig;
 
 use super::{FlowError, Result, TokenError};
@@ -31,6 +34,10 @@ pub struct FlowConfig {
     pub token_mel_ratio: usize,
     /// Tokens that the encoder looks ahead.
     pub pre_lookahead_len: usize,
+    /// Channels between the look-ahead convolutions of a flow without conformer, whose token embeddings are mels
+    /// already; set by the family.
+    #[serde(skip)]
+    pub pre_lookahead_channels: Option<usize>,
     /// Width, in tokens, of a linear path from the embeddings (of tokens and speaker) directly to the mel: odd, up to
     /// 63; 0 for none, as in the public model. It learns within a few hundred steps the sound of each unit and the
     /// deviation of each speaker. The encoder, whose projection then starts at zero, adds the effect of context.
@@ -63,6 +70,7 @@ impl Default for FlowConfig {
             spk_embed_dim: 192,
             token_mel_ratio: 2,
             pre_lookahead_len: 3,
+            pre_lookahead_channels: None,
             direct_mel_kernel: 0,
             encoder: EncoderConfig::default(),
             estimator: EstimatorConfig::default(),
@@ -223,21 +231,12 @@ impl FlowConfig {
             ("output_size", self.output_size),
             ("spk_embed_dim", self.spk_embed_dim),
             ("token_mel_ratio", self.token_mel_ratio),
-            ("encoder.attention_heads", self.encoder.attention_heads),
-            ("encoder.linear_units", self.encoder.linear_units),
         ];
         check_sizes(&sizes)?;
-        if self.encoder.static_chunk_size > 0 {
-            check_sizes(&[("encoder.static_chunk_size", self.encoder.static_chunk_size)])?;
-        }
         self.check_conditions()?;
         self.estimator.check()?;
         self.check_codebooks()?;
-        // Positions are encoded in pairs of a sine and a cosine.
-        let heads = self.encoder.attention_heads;
-        if !self.input_size.is_multiple_of(2) || !self.input_size.is_multiple_of(heads) {
-            return refuse("input_size", format!("{} is not even and divisible by {heads} heads", self.input_size));
-        }
+        self.check_encoder()?;
         if self.direct_mel_kernel > 0 && (self.direct_mel_kernel.is_multiple_of(2) || self.direct_mel_kernel > 63) {
             return refuse("direct_mel_kernel", format!("{} is neither 0 nor odd up to 63", self.direct_mel_kernel));
         }
@@ -252,6 +251,30 @@ impl FlowConfig {
             ConditionsConfig::ProjectedSpeakerAndPrompt => 4 * self.output_size,
             ConditionsConfig::Speaker => (2 * self.output_size).saturating_add(self.spk_embed_dim),
         }
+    }
+
+    /// Checks the sizes of the network from embeddings to frames.
+    fn check_encoder(&self) -> Result<()> {
+        let refuse = |message: String| Err(FlowError::Config { field: "input_size", message });
+        if let Some(channels) = self.pre_lookahead_channels {
+            check_sizes(&[("pre_lookahead_channels", channels)])?;
+            if self.input_size != self.output_size {
+                let (found, bins) = (self.input_size, self.output_size);
+                return refuse(format!("{found} must be output_size, {bins}: embeddings of tokens are mels"));
+            }
+            return Ok(());
+        }
+        let EncoderConfig { attention_heads: heads, linear_units, static_chunk_size, .. } = self.encoder;
+        check_sizes(&[
+            ("encoder.attention_heads", heads),
+            ("encoder.linear_units", linear_units),
+            ("encoder.static_chunk_size", static_chunk_size.max(1)),
+        ])?;
+        // Positions are encoded in pairs of a sine and a cosine.
+        if !self.input_size.is_multiple_of(2) || !self.input_size.is_multiple_of(heads) {
+            return refuse(format!("{} is not even and divisible by {heads} heads", self.input_size));
+        }
+        Ok(())
     }
 
     /// Checks the number of channels of the estimator's input, which the encoding of the time must be able to have.

@@ -74,6 +74,7 @@ impl From<&StepAudioConfig> for FlowConfig {
             spk_embed_dim: config.spk_embed_dim,
             token_mel_ratio: config.token_mel_ratio,
             pre_lookahead_len: config.pre_lookahead_len,
+            pre_lookahead_channels: None,
             direct_mel_kernel: config.direct_mel_kernel,
             encoder: config.encoder.clone(),
             estimator: EstimatorConfig::Dit(config.estimator.clone()),

@@ -1,6 +1,7 @@
 //! The estimator of the velocity, which is one of several networks.
 
 mod dit;
+mod rotary_dit;
 mod unet;
 
 use super::rows::Rows;
@@ -9,6 +10,7 @@ use dit::Dit;
 use flowmill_nn::init::Builder;
 use flowmill_nn::ops::concatenate;
 use flowmill_nn::{Context, Value};
+use rotary_dit::RotaryDit;
 use unet::UNet;
 
 /// The inputs of the velocity in addition to the state and the time.
@@ -28,6 +30,7 @@ pub(crate) struct Conditions {
 pub(super) enum Estimator {
     UNet(Box<UNet>),
     Dit(Box<Dit>),
+    RotaryDit(Box<RotaryDit>),
 }
 
 impl Estimator {
@@ -36,6 +39,9 @@ impl Estimator {
         Ok(match &flow.estimator {
             EstimatorConfig::UNet(config) => Self::UNet(Box::new(UNet::new(builder, config, inputs, bins)?)),
             EstimatorConfig::Dit(config) => Self::Dit(Box::new(Dit::new(builder, config, inputs, bins)?)),
+            EstimatorConfig::RotaryDit(config) => {
+                Self::RotaryDit(Box::new(RotaryDit::new(builder, config, inputs, bins)?))
+            }
         })
     }
 
@@ -51,18 +57,23 @@ impl Estimator {
         streaming: bool,
     ) -> Result<Value> {
         let speaker = conditions.speaker.expand_items(&rows.all)?;
-        let input: Vec<&Value> = [state, &conditions.mu, &speaker].into_iter().chain(&conditions.prompt).collect();
+        let (mu, prompt) = (&conditions.mu, &conditions.prompt);
+        let input: Vec<&Value> = match self {
+            Self::UNet(_) | Self::Dit(_) => [state, mu, &speaker].into_iter().chain(prompt).collect(),
+            Self::RotaryDit(_) => [state].into_iter().chain(prompt).chain([mu, &speaker]).collect(),
+        };
         let input = concatenate(&input)?;
         drop(speaker);
         match self {
             Self::UNet(network) => network.forward(context, &input, times, &rows.all, streaming),
             Self::Dit(network) => network.forward(context, &input, times, rows, streaming),
+            Self::RotaryDit(network) => network.forward(context, &input, times, rows, streaming),
         }
     }
 
     /// Returns whether the public implementation also computes frames beyond the end of an item, instead of leaving
     /// them zero.
     pub(super) fn computes_padding(&self) -> bool {
-        matches!(self, Self::Dit(_))
+        matches!(self, Self::Dit(_) | Self::RotaryDit(_))
     }
 }

@@ -1,12 +1,14 @@
 //! The conformer encoder with upsampling: embedding, look-ahead convolutions, blocks at the token rate, upsampling, blocks at the frame
 //! rate.
 
-use super::rows::Rows;
-use super::{EncoderConfig, FlowConfig, Result};
+use super::TokenLengths;
+use super::pre_lookahead::PreLookahead;
+use crate::flow::rows::Rows;
+use crate::flow::{EncoderConfig, FlowConfig, Result};
 use flowmill_nn::init::{Builder, Init};
 use flowmill_nn::layers::{Conv1d, FeedForward, LayerNorm, Linear, relative_encodings};
 use flowmill_nn::ops::{Attention, Convolution, RelativePositions};
-use flowmill_nn::{Activation, AttentionMask, Context, ParameterId, Ragged, Value};
+use flowmill_nn::{Activation, AttentionMask, Context, ParameterId, Value};
 use std::rc::Rc;
 
 /// The epsilon of the norms inside blocks, as in the public implementation.
@@ -33,27 +35,6 @@ impl Embed {
         let output = self.norm.forward(context, &self.linear.forward(context, input)?)?;
         let output = context.dropout(&output, config.dropout_rate)?.affine(self.scale, 0.0)?;
         Ok(context.dropout(&output, config.positional_dropout_rate)?)
-    }
-}
-
-/// Two convolutions with a residual, the first of which sees some tokens ahead.
-#[derive(Debug, Clone)]
-struct PreLookahead {
-    first: Conv1d,
-    second: Conv1d,
-}
-
-impl PreLookahead {
-    fn new(mut builder: Builder, channels: usize, lookahead: usize) -> Result<Self> {
-        let ahead = Convolution { padding: [0, lookahead], ..Convolution::default() };
-        let first = Conv1d::new(builder.scope("conv1"), channels, channels, lookahead + 1, ahead)?;
-        let second = Conv1d::new(builder.scope("conv2"), channels, channels, 3, Convolution::causal(3))?;
-        Ok(Self { first, second })
-    }
-
-    fn forward(&self, context: &Context, input: &Value, items: &Ragged) -> Result<Value> {
-        let ahead = self.first.forward_packed(context, input, items)?.activate(Activation::LeakyRelu)?;
-        Ok(self.second.forward_packed(context, &ahead, items)?.add(input)?)
     }
 }
 
@@ -156,7 +137,7 @@ impl Block {
 
 /// `UpsampleConformerEncoder`.
 #[derive(Debug, Clone)]
-pub(super) struct Encoder {
+pub(in crate::flow) struct Conformer {
     embed: Embed,
     after_norm: LayerNorm,
     pre_lookahead: PreLookahead,
@@ -165,17 +146,17 @@ pub(super) struct Encoder {
     up_embed: Embed,
     up_blocks: Vec<Block>,
     config: EncoderConfig,
-    lookahead: usize,
     ratio: usize,
     channels: usize,
 }
 
-impl Encoder {
+impl Conformer {
     pub(super) fn new(mut builder: Builder, flow: &FlowConfig) -> Result<Self> {
         let (channels, config) = (flow.input_size, &flow.encoder);
         let embed = Embed::new(builder.scope("embed"), channels)?;
         let after_norm = LayerNorm::new(builder.scope("after_norm"), channels, EPSILON)?;
-        let pre_lookahead = PreLookahead::new(builder.scope("pre_lookahead_layer"), channels, flow.pre_lookahead_len)?;
+        let pre_lookahead =
+            PreLookahead::new(builder.scope("pre_lookahead_layer"), [channels, channels], flow.pre_lookahead_len)?;
         let blocks = blocks(builder.scope("encoders"), channels, config, config.num_blocks)?;
         // The upsampling convolution sees back twice as many frames as it repeats.
         let kernel = 2 * flow.token_mel_ratio + 1;
@@ -190,35 +171,24 @@ impl Encoder {
             up_embed: Embed::new(builder.scope("up_embed"), channels)?,
             up_blocks: self::blocks(builder.scope("up_encoders"), channels, config, config.num_up_blocks)?,
             config: config.clone(),
-            lookahead: flow.pre_lookahead_len,
             ratio: flow.token_mel_ratio,
             channels,
         })
     }
 
-    /// Returns the number of tokens beyond the computed rows that the look-ahead needs. It sees padded tokens, as in
-    /// the public implementation.
-    pub(super) fn lookahead(&self) -> usize {
-        self.lookahead
-    }
-
-    /// Encodes embedded tokens `[row, channel]`, which are zero where an item is padded. Each item has `extended`
-    /// rows in the input, of which `all` are computed and `valid` are attended to. Returns `[frame row, channel]` and
-    /// the rows of the items in it.
+    /// Encodes embedded tokens; see [`Encoder::forward`](super::Encoder::forward).
     pub(super) fn forward(
         &self,
         context: &Context,
         tokens: &Value,
-        extended: &[usize],
-        all: &[usize],
-        valid: &[usize],
+        lengths: &TokenLengths,
         streaming: bool,
     ) -> Result<(Value, Rows)> {
-        let given = Ragged::packed(extended);
+        let given = lengths.given();
         let state = self.embed.forward(context, tokens, &self.config)?;
         let state = self.pre_lookahead.forward(context, &state, &given)?;
-        let state = state.pack_rows(&given.shortened(all)?)?;
-        let rows = Rows::new(all, valid)?;
+        let state = state.pack_rows(&given.shortened(&lengths.all)?)?;
+        let rows = lengths.rows()?;
         let chunk = self.config.static_chunk_size;
         let state = self.run(context, state, &self.blocks, &rows, streaming.then_some(chunk))?;
 
