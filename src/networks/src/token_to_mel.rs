@@ -47,7 +47,14 @@ pub trait TokenToMel: Send + Sync {
     /// Returns the published settings of inference: 10 Euler steps, the configured guidance, full attention.
     fn default_options(&self) -> GenerationOptions {
         let guidance = TokenToMel::config(self).matching.inference_cfg_rate;
-        GenerationOptions { solver: Solver::default(), strength: None, guidance, temperature: 1.0, streaming: false }
+        GenerationOptions {
+            solver: Solver::default(),
+            strength: None,
+            guidance,
+            temperature: 1.0,
+            streaming: false,
+            hold_prompts: false,
+        }
     }
 
     /// Generates mels like [`generate_from`](Self::generate_from). The noise of request `i` comes from

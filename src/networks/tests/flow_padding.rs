@@ -8,7 +8,6 @@ use flowmill_networks::flow::{
     EncoderConfig, Extent, Flow, FlowConfig, GenerationOptions, GenerationRequest, Prompt, UNetConfig,
 };
 use flowmill_nn::random::RngKey;
-use flowmill_nn::solvers::Solver;
 use flowmill_nn::{Context, host};
 use support::BINS;
 
@@ -63,8 +62,7 @@ fn generated_mels_do_not_depend_on_the_batch() {
     };
     let requests = [request(0, 12, 4), request(1, 5, 0), request(2, 9, 8)];
     for streaming in [false, true] {
-        let options =
-            GenerationOptions { solver: Solver::default(), strength: None, guidance: 0.7, temperature: 1.0, streaming };
+        let options = GenerationOptions { guidance: 0.7, streaming, ..flow.default_options() };
         let together = flow.generate(&context, &requests, &options, &RngKey::new(6), &[0, 1, 2]).unwrap().mels;
         for (item, request) in requests.iter().enumerate() {
             let request = std::slice::from_ref(request);

@@ -211,6 +211,7 @@ fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters)
         guidance: matching.inference_cfg_rate,
         temperature: 1.0,
         streaming: streaming(file)?,
+        hold_prompts: false,
     };
     let request = request(file, flow)?;
     let ids = request.tokens.len() + request.prompt.as_ref().map_or(0, |prompt| prompt.tokens.len());
