@@ -61,6 +61,10 @@ fn the_smoke_recipe_runs_all_stages_and_its_model_resynthesizes() {
     assert!(fs::read_dir(mini.path("out")).unwrap().count() >= 2, "a wav and a picture");
     let status = mini.status();
     assert!(status.to_string().contains("done"), "{status}");
+    let public = fs::read_to_string(mini.exp("6-export/cosyvoice.yaml")).unwrap();
+    for line in ["mel_conf:", "        vocab_size: 37", "            depth: 2", "            hidden_size: 16"] {
+        assert!(public.lines().any(|own| own == line), "no `{line}` in:\n{public}");
+    }
 
     // Tokens of two codebooks: the mixed sequence, ids of the language model, and two streams are one sound.
     let mixed = [0, 1, 12, 13, 14, 2, 3, 15, 16, 17];

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::import::{Value as Pickled, save, table};
+use crate::support::flowmill::command;
 use crate::support::parquet::{cosyvoice_rows, write_cosyvoice};
-use crate::support::{Mini, Outcome, command, flowmill};
+use crate::support::{Mini, Outcome, flowmill};
 
 /// Samples of a frame of the miniature model's mel.
 const HOP: usize = 480;

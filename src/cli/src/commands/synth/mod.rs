@@ -49,7 +49,8 @@ pub fn run(arguments: &SynthArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let job = Job { synth: &synth, folder: &arguments.out, mels: mels.as_ref() };
     for Work { label, request } in &work {
         let made = match (to_output, arguments.chunk) {
-            (true, _) => job.play(request, out),
+            // Not `out`, which drops bytes that look like the colors of a terminal.
+            (true, _) => job.play(request, &mut std::io::stdout()),
             (false, Some(_)) => job.grow(request),
             (false, None) => job.make(request),
         };
