@@ -8,7 +8,7 @@ use crate::support::mini::{golden, repository};
 use crate::support::{Mini, flowmill, parquet};
 
 /// A value of a pickle.
-enum Value {
+pub enum Value {
     Floats(Vec<f64>),
     Ints(Vec<f64>),
     Text(&'static str),
@@ -43,12 +43,12 @@ fn pickle(entries: &[(String, Value)]) -> Vec<u8> {
     bytes
 }
 
-fn save(path: &Path, entries: &[(String, Value)]) {
+pub fn save(path: &Path, entries: &[(String, Value)]) {
     fs::write(path, pickle(entries)).unwrap();
 }
 
 /// A table's lists by their ids.
-fn table(path: &Path, id: &str, column: &str) -> Vec<(String, Vec<f64>)> {
+pub fn table(path: &Path, id: &str, column: &str) -> Vec<(String, Vec<f64>)> {
     parquet::texts(path, id).into_iter().zip(parquet::lists(path, column)).collect()
 }
 

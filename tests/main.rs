@@ -66,6 +66,7 @@ mod speed_perturb;
 mod steering;
 mod step_audio;
 mod support;
+mod synth;
 mod token_front_ends;
 mod toy_extractor;
 mod toy_family;

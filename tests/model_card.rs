@@ -10,7 +10,20 @@ fn card(mini: &Mini) -> String {
 
 #[test]
 fn bins_and_rates_are_those_of_the_configuration() {
-    let plain = Mini::finished();
+    let plain = Mini::new();
+    let speakers = fs::read_to_string(plain.path("data/utt2spk")).unwrap();
+    let languages = speakers.lines().map(|line| format!("{} en\n", line.split(' ').next().unwrap()));
+    fs::write(plain.path("data/utt2lang"), languages.collect::<String>()).unwrap();
+    plain.run(&[]).expect_code(0);
+    let metadata = card(&plain).strip_prefix("---\n").unwrap().split("\n---\n").next().unwrap().to_owned();
+    fs::write(plain.path("metadata.yaml"), metadata).unwrap();
+    let metadata = crate::support::yaml::read(&plain.path("metadata.yaml"));
+    assert_eq!(metadata["library_name"], "flowmill");
+    assert_eq!(metadata["pipeline_tag"], "audio-to-audio");
+    assert_eq!(metadata["language"], serde_json::json!(["en"]));
+    let tags = metadata["tags"].as_array().unwrap();
+    assert!(tags.contains(&"flowmill".into()) && tags.contains(&"cosyvoice2-flow".into()), "{tags:?}");
+    assert!(metadata.get("license").is_none(), "the license is the user's choice");
     assert!(card(&plain).contains("speech units at 25 Hz and a speaker embedding into a log-mel of 80 bins at 50 Hz"));
 
     let bins = Mini::new();

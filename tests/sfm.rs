@@ -44,6 +44,12 @@ fn a_shallow_flow_goes_through_all_stages() {
         flowmill(mini.folder(), &arguments).expect_code(0)
     };
     synth(&["--steps", "4"]).expect_words(&[" 4 evaluations"]);
+    // A flow without an input for prompts continues in windows too.
+    synth(&["--steps", "4", "--window", "1"]).expect_words(&["evaluations"]);
+    // Public code has a configuration with the trained sizes.
+    let public = fs::read_to_string(mini.exp("6-export/train_sfm_flow.yaml")).unwrap();
+    let head = "    sfm_head: !new:model.flow.sfm_head.SFMHead\n        d_hidden: ";
+    assert!(public.contains("sfm_strength: 2.5\n") && public.contains(head), "{public}");
     let (own, named) = (synth(&[]).stdout, synth(&["--solver", "dopri5"]).stdout);
     assert_eq!(own, named);
     assert_eq!(config["sampling"]["solver"], "dopri5");

@@ -61,6 +61,33 @@ fn the_smoke_recipe_runs_all_stages_and_its_model_resynthesizes() {
     assert!(fs::read_dir(mini.path("out")).unwrap().count() >= 2, "a wav and a picture");
     let status = mini.status();
     assert!(status.to_string().contains("done"), "{status}");
+    let public = fs::read_to_string(mini.exp("6-export/cosyvoice.yaml")).unwrap();
+    for line in ["mel_conf:", "        vocab_size: 37", "            depth: 2", "            hidden_size: 16"] {
+        assert!(public.lines().any(|own| own == line), "no `{line}` in:\n{public}");
+    }
+
+    // Tokens of two codebooks: the mixed sequence, ids of the language model, and two streams are one sound.
+    let mixed = [0, 1, 12, 13, 14, 2, 3, 15, 16, 17];
+    let moved: Vec<i64> = mixed.iter().map(|token| token + 65_536).collect();
+    let tokens = serde_json::json!({
+        "mixed": mixed,
+        "moved": moved,
+        "streams": {"vq02": [0, 1, 2, 3], "vq06": [0, 1, 2, 3, 4, 5]},
+        "wrong": {"vq02": [0, 1], "vq06": [0, 1, 24]},
+        "other": [0, 1, 2],
+    });
+    fs::write(mini.path("tokens.json"), tokens.to_string()).unwrap();
+    let said = ["synth", "--model", &model, "--tokens", "tokens.json", "--speaker", &wav, "--out", "said"];
+    let outcome = flowmill(mini.folder(), &said).expect_code(1);
+    outcome.expect_words(&[
+        "tokens.json: `wrong`",
+        "token 36",
+        "tokens.json: `other`",
+        "3 tokens are not whole groups",
+    ]);
+    let sounds = ["mixed", "moved", "streams"].map(|name| fs::read(mini.path(&format!("said/{name}.wav"))).unwrap());
+    assert_eq!(sounds[0].len(), 44 + 2 * 6 * 2 * 480);
+    assert!(sounds[0] == sounds[1] && sounds[1] == sounds[2]);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use flowmill_corpus::shard::{RowSizes, ShardIndex, speech};
 use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_extract::{Media, State, extractors};
 use flowmill_family::{
-    BoxError, Card, Columns, ExtractorFiles, Family, FittedExtractor, Image, Input, KeyError, Loaded, Loss, Made,
-    Model, NoOptions, Output, Provided, Registry, Report, Request, Scored, Scorer, Synthesis, Synthesizer,
+    BoxError, Card, Columns, ExtractorFiles, Family, FittedExtractor, HubMetadata, Image, Input, KeyError, Loaded,
+    Loss, Made, Model, NoOptions, Output, Provided, Registry, Report, Request, Scored, Scorer, Synthesis, Synthesizer,
     TrainSettings,
 };
 use flowmill_nn::init::Builder;
@@ -175,7 +175,8 @@ impl Family for Toy {
 
     fn card(loaded: &Loaded<Self>, scores: &serde_json::Value) -> Result<Card, BoxError> {
         let (kind, does) = ("linear map".to_owned(), format!("It was made of {} rows.", loaded.description.rows));
-        Ok(Card { kind, does, scores: format!("error {}\n", scores["error"]), public_code: String::new() })
+        let hub = HubMetadata { pipeline_tag: None, tags: &["toy"] };
+        Ok(Card { kind, does, scores: format!("error {}\n", scores["error"]), public_code: String::new(), hub })
     }
 }
 

@@ -38,4 +38,4 @@ pub use decoder::Decoder;
 pub use error::{AudioError, Fault, is_of_machine};
 pub use resample::{at_speed, resample};
 pub use trim::{TrimConfig, trim_silence};
-pub use wav_writer::{WavSummary, write_wav};
+pub use wav_writer::{GrowingWav, WavSummary, pcm16, write_wav};

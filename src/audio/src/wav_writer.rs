@@ -1,6 +1,6 @@
 //! Writing of 16-bit PCM WAV files.
 
-use std::io::{BufWriter, Seek, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
 use crate::error::AudioError;
 
@@ -27,20 +27,70 @@ pub fn write_wav(writer: impl Write + Seek, samples: &[f32], sample_rate: u32) -
     if sample_rate == 0 {
         return Err(AudioError::SampleRate { rate: 0 });
     }
-    let bytes = data_bytes(samples)?;
+    let bytes = data_bytes(samples.len())?;
     let mut writer = BufWriter::new(writer);
-    let clipped = write_all(&mut writer, samples, sample_rate, bytes)
-        .map_err(|source| AudioError::Write { what: "the WAV file", source })?;
+    let clipped = write_all(&mut writer, samples, sample_rate, bytes).map_err(failed)?;
     Ok(WavSummary { samples: samples.len() as u64, clipped })
 }
 
-fn data_bytes(samples: &[f32]) -> Result<u32, AudioError> {
+/// A mono WAV file of 16-bit PCM that grows. After each part it is a whole file of the samples so far.
+#[derive(Debug)]
+pub struct GrowingWav<W> {
+    writer: W,
+    sample_rate: u32,
+    samples: usize,
+}
+
+impl<W: Write + Seek> GrowingWav<W> {
+    /// Begins a file without samples.
+    ///
+    /// # Errors
+    /// [`AudioError::SampleRate`] for a rate of zero, [`AudioError::Write`] if the writer fails.
+    pub fn new(mut writer: W, sample_rate: u32) -> Result<Self, AudioError> {
+        if sample_rate == 0 {
+            return Err(AudioError::SampleRate { rate: 0 });
+        }
+        writer.write_all(&header(sample_rate, 0)).map_err(failed)?;
+        Ok(Self { writer, sample_rate, samples: 0 })
+    }
+
+    /// Adds samples; see [`write_wav`] for their scale.
+    ///
+    /// # Errors
+    /// [`AudioError::Config`] if they do not fit into a WAV file, [`AudioError::Write`] if the writer fails.
+    pub fn push(&mut self, samples: &[f32]) -> Result<(), AudioError> {
+        let count = self.samples.saturating_add(samples.len());
+        let bytes = data_bytes(count)?;
+        let write = |writer: &mut W, rate: u32| -> io::Result<()> {
+            writer.write_all(&pcm16(samples))?;
+            writer.seek(SeekFrom::Start(0))?;
+            writer.write_all(&header(rate, bytes))?;
+            writer.seek(SeekFrom::End(0))?;
+            writer.flush()
+        };
+        write(&mut self.writer, self.sample_rate).map_err(failed)?;
+        self.samples = count;
+        Ok(())
+    }
+}
+
+/// Returns samples as 16-bit PCM, little-endian; see [`write_wav`] for their scale.
+pub fn pcm16(samples: &[f32]) -> Vec<u8> {
+    // A float to integer cast saturates, and turns NaN into 0.
+    samples.iter().flat_map(|sample| ((sample * 32768.0).round() as i16).to_le_bytes()).collect()
+}
+
+fn failed(source: io::Error) -> AudioError {
+    AudioError::Write { what: "the WAV file", source }
+}
+
+fn data_bytes(samples: usize) -> Result<u32, AudioError> {
     let most = (u32::MAX - HEADER_BYTES) / 2;
-    match u32::try_from(samples.len()) {
+    match u32::try_from(samples) {
         Ok(count) if count <= most => Ok(count * 2),
         _ => Err(AudioError::Config {
             field: "samples",
-            value: samples.len().to_string(),
+            value: samples.to_string(),
             expected: format!("at most {most} fit into a WAV file"),
         }),
     }
@@ -49,11 +99,10 @@ fn data_bytes(samples: &[f32]) -> Result<u32, AudioError> {
 fn write_all(writer: &mut impl Write, samples: &[f32], rate: u32, bytes: u32) -> std::io::Result<u64> {
     writer.write_all(&header(rate, bytes))?;
     let mut clipped = 0;
-    for &sample in samples {
-        let scaled = (sample * 32768.0).round();
-        clipped += u64::from(!(-32768.0..=32767.0).contains(&scaled));
-        // A float to integer cast saturates, and turns NaN into 0.
-        writer.write_all(&(scaled as i16).to_le_bytes())?;
+    for part in samples.chunks(1 << 14) {
+        let is_clipped = |sample: &&f32| !(-32768.0..=32767.0).contains(&(*sample * 32768.0).round());
+        clipped += part.iter().filter(is_clipped).count() as u64;
+        writer.write_all(&pcm16(part))?;
     }
     writer.flush()?;
     Ok(clipped)

@@ -7,7 +7,7 @@ use flowmill_audio::features::{Features, MelConfig, MelSpectrogram};
 use flowmill_audio::measure::{correlation, energy_contour, log_spectral_distance};
 use flowmill_audio::pitch::{PitchConfig, track_pitch};
 use flowmill_audio::spectrogram_image::{Panel, write_png};
-use flowmill_audio::vocode::griffin_lim;
+use flowmill_audio::vocode::{GriffinLimStream, griffin_lim};
 
 fn speech() -> Vec<f32> {
     Golden::read("features").floats("in.wav_24k").0
@@ -65,6 +65,48 @@ fn griffin_lim_repeats_itself() {
         move || griffin_lim(&real_mel, &MelConfig::cosyvoice2(), 5)
     });
     assert_eq!(one, other.join().expect("no panic").expect("fits"));
+}
+
+/// The largest jump of the slope around a sample, relative to the loudness there.
+fn jump(samples: &[f32], at: usize) -> f32 {
+    let window = &samples[at.saturating_sub(240)..(at + 240).min(samples.len())];
+    let loudness = (window.iter().map(|x| x * x).sum::<f32>() / window.len() as f32).sqrt().max(1e-3);
+    let near = &samples[at.saturating_sub(4)..(at + 4).min(samples.len())];
+    near.windows(3).map(|three| (three[0] - 2.0 * three[1] + three[2]).abs()).fold(0.0, f32::max) / loudness
+}
+
+#[test]
+fn griffin_lim_in_parts_has_no_breaks() {
+    let config = MelConfig::cosyvoice2();
+    let real = mel(&speech());
+    let rows = |from: usize, to: usize| {
+        Features::new(real.data[from * real.bins..to * real.bins].to_vec(), to - from, real.bins)
+            .expect("the length fits")
+    };
+    let whole = griffin_lim(&real, &config, 60).expect("fits");
+    let one = GriffinLimStream::new(config.clone(), 60).and_then(|mut stream| stream.push(&real, true)).expect("fits");
+    assert_eq!(one, whole);
+    let step = 25;
+    let (mut stream, mut samples, mut joins) =
+        (GriffinLimStream::new(config.clone(), 60).expect("valid"), Vec::new(), Vec::new());
+    for from in (0..real.frames).step_by(step) {
+        let to = real.frames.min(from + step);
+        joins.push(samples.len());
+        samples.extend(stream.push(&rows(from, to), to == real.frames).expect("fits"));
+    }
+    assert_eq!(samples.len(), whole.len());
+    let distance = |samples: &[f32]| log_spectral_distance(&real, &mel(samples)).expect("same bins");
+    println!("whole {:.2} dB, in parts of {step} frames {:.2} dB", distance(&whole), distance(&samples));
+    assert!(distance(&samples) < distance(&whole) + 0.7);
+    // The sound around joins is no rougher than elsewhere.
+    let elsewhere = (1000..samples.len() - 1000).step_by(97).map(|at| jump(&samples, at));
+    let mut elsewhere: Vec<f32> = elsewhere.collect();
+    elsewhere.sort_by(f32::total_cmp);
+    let usual = elsewhere[elsewhere.len() * 99 / 100];
+    for join in joins.into_iter().filter(|join| *join > 0) {
+        println!("join at {join}: {:.3}, usual at most {usual:.3}", jump(&samples, join));
+        assert!(jump(&samples, join) < 1.5 * usual, "{join}");
+    }
 }
 
 #[test]

@@ -694,26 +694,52 @@ pub struct DoctorArgs {
     pub recipe: RecipeArgs,
 }
 
-/// Resynthesizes recordings through an exported model.
+/// Turns recordings or speech tokens into sound through an exported model.
 ///
-/// Every recording is encoded to the units of the model and decoded again: recording, units, mel, sound.
+/// A recording is encoded to the units of the model and decoded again: recording, units, mel, sound. Units may also come from files that another
+/// program wrote, and the voice from another recording or from a file of speaker embeddings. What is longer than --window is generated in
+/// windows, each of which continues the one before.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
+Files of tokens:
+  utt2speech_token.pt and other pickles, Parquet (shards of CosyVoice and Flowmill, tables of stage 2), JSON, JSON lines, .npy, .safetensors.
+  Tokens of two codebooks are one mixed sequence, or two streams named vq02 and vq06.
+
 Examples:
   flowmill synth --model exp/demo/6-export --wav speech.wav
-  flowmill synth --model exp/demo/6-export --wav a.flac b.mp3 --out resynthesized
-  flowmill synth --model exp/demo/6-export --wav speech.wav --mel speech.npy
+  flowmill synth --model exp/demo/6-export --wav a.flac b.mp3 --out resynthesized --mel npy
+  flowmill synth --model exp/demo/6-export --wav speech.wav --speaker other.wav
+  flowmill synth --model exp/demo/6-export --tokens utt2speech_token.pt --utt a b --speaker spk2embedding.pt:anna
+  flowmill synth --model exp/demo/6-export --tokens shard-000.parquet --out spoken
+  flowmill synth --model exp/demo/6-export --wav long.wav --chunk 1 --out - | aplay -t raw -f S16_LE -r 24000
   flowmill synth --model exp/mine/6-export --wav speech.wav --vocoder hift --vocoder-weights weights/hift.pt")]
 pub struct SynthArgs {
     /// The exported model: a folder with model.safetensors and config.json
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// The recordings, in any format; formats that Flowmill does not decode itself need the ffmpeg program
-    #[arg(long, value_name = "REF", required = true, num_args = 1..)]
+    #[arg(long, value_name = "REF", required_unless_present = "tokens", num_args = 1..)]
     pub wav: Vec<PathBuf>,
-    /// The folder for the sound files and pictures
+    /// Files of speech tokens, with one output for each id
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub tokens: Vec<PathBuf>,
+    /// Only these ids of the files of --tokens
+    #[arg(long, value_name = "ID", num_args = 1.., requires = "tokens")]
+    pub utt: Vec<String>,
+    /// The voice: a recording, or a speaker embedding in a .pt, .npy, .safetensors, JSON or Parquet file, with its id where there are several
+    /// [default: that of each recording, or of each row of tokens]
+    #[arg(long, value_name = "FILE[:ID]")]
+    pub speaker: Option<String>,
+    /// The folder for the sound files and pictures; `-` writes the sound to the standard output as it is made, as raw PCM (mono, 16 bit,
+    /// little-endian)
     #[arg(long, value_name = "DIR", default_value = "synth")]
     pub out: PathBuf,
+    /// Makes and writes the sound in parts of this many seconds: the file NAME.part.wav grows, and becomes NAME.wav at its end
+    #[arg(long, value_name = "SECONDS", conflicts_with = "window")]
+    pub chunk: Option<f64>,
+    /// Longest part that is generated at once; longer inputs are generated in windows [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub window: Option<f64>,
     /// Solver of the path from noise to mel [default: the model's own; euler with --steps]
     #[arg(long, value_enum)]
     pub solver: Option<SolverName>,
@@ -727,10 +753,11 @@ pub struct SynthArgs {
     #[arg(long, value_name = "ALPHA")]
     pub strength: Option<f32>,
     /// Generates chunk by chunk, as if the units were still arriving: with chunk-causal masks, and a few units of look-ahead
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["chunk", "window"])]
     pub streaming: bool,
-    /// Also writes the generated log-mel to this file, `[band, frame]`: .npy, .pt or .safetensors (entry `mel`); for one recording
-    #[arg(long, value_name = "FILE")]
+    /// Also writes the generated log-mels, `[band, frame]`: to this .npy, .pt or .safetensors file (entry `mel`) for one input; with `npy`, `pt`
+    /// or `safetensors` for each input next to its sound
+    #[arg(long, value_name = "FILE|FORMAT")]
     pub mel: Option<PathBuf>,
     /// The vocoder from mel to sound; a neural one needs --vocoder-weights
     #[arg(long, value_enum, default_value = "griffin-lim")]

@@ -6,6 +6,7 @@
 //! | [`kaldi`], [`folder`], [`ljspeech`], [`manifest`], [`webdataset`], [`codes`], [`clips`] | readers of common formats; each returns a [`Reading`] |
 //! | [`corpora`], [`list`] | readers of public corpora as they unpack, and of lists in a stated order |
 //! | [`huggingface`], [`lhotse`] | readers of Parquet and Arrow files with recordings, and of lhotse's manifests |
+//! | [`extracted`] | files of tokens and embeddings that another program extracted, outside of a corpus |
 //! | [`packed`] | packed shards as a source: their rows, and their columns by the places of recordings |
 //! | [`fields`] | the fields of a JSON object that describes an utterance, with all their alternative names |
 //! | [`images`] | folders of images with captions |
@@ -34,6 +35,7 @@ mod delimited;
 pub mod detect;
 mod encoding;
 mod error;
+pub mod extracted;
 pub mod fields;
 pub mod folder;
 pub mod hints;

@@ -9,7 +9,7 @@ use flowmill_nn::Parameters;
 use flowmill_train::BoxError;
 use serde_json::Value;
 
-use crate::{Family, FamilyError, Made};
+use crate::{Audio, Family, FamilyError, Made, MelOutput, Output};
 
 /// A model with its weights, as it was loaded.
 pub struct Loaded<F: Family> {
@@ -28,7 +28,7 @@ pub struct Loaded<F: Family> {
 }
 
 /// A request to a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// A recording.
     Audio(PathBuf),
@@ -36,10 +36,14 @@ pub enum Input {
     Image(PathBuf),
     /// A text.
     Text(String),
+    /// A row with columns that another program extracted, such as speech tokens.
+    Row(Box<Row>),
+    /// The speaker embedding of the voice to use instead of that of the other inputs.
+    Voice(Vec<f32>),
 }
 
 /// One use of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// The inputs, in order.
     pub inputs: Vec<Input>,
@@ -55,6 +59,11 @@ pub struct Synthesis {
     /// Figures about it, in words: `2.50 s`, `10 evaluations`.
     pub figures: Vec<String>,
 }
+
+const NO_VOICE: &str = "this model has no speaker embeddings";
+
+/// A function that gets the next samples of a sound, and their number per second.
+pub type Play<'a> = dyn FnMut(&[f32], u32) -> Result<(), BoxError> + 'a;
 
 /// A use of a model on inputs of a user.
 pub trait Synthesizer: Send + Sync {
@@ -72,6 +81,39 @@ pub trait Synthesizer: Send + Sync {
     fn run_observed(&self, request: &Request, progress: &mut dyn FnMut(usize, usize)) -> Result<Synthesis, BoxError> {
         let _ = progress;
         self.run(request)
+    }
+
+    /// Does one request, and passes its sound to `play` in parts as it is made: mono samples and their number per second. A model that makes
+    /// its sound at once plays it once.
+    ///
+    /// # Errors
+    /// See [`run`](Self::run); those of `play`.
+    fn stream(&self, request: &Request, play: &mut Play<'_>) -> Result<Synthesis, BoxError> {
+        let synthesis = self.run(request)?;
+        match &synthesis.made.output {
+            Output::Mel(MelOutput { waveform, config, .. }) => play(waveform, config.sample_rate)?,
+            Output::Audio(Audio { samples, sample_rate }) => play(samples, *sample_rate)?,
+            Output::Video { .. } | Output::Images(_) => return Err("this model makes no sound to stream".into()),
+        }
+        Ok(synthesis)
+    }
+
+    /// Returns the speaker embedding of a recording.
+    ///
+    /// # Errors
+    /// Returns an error if the recording cannot be read, or the model has no speaker embeddings.
+    fn voice(&self, recording: &Path) -> Result<Vec<f32>, BoxError> {
+        let _ = recording;
+        Err(NO_VOICE.into())
+    }
+
+    /// Checks that a speaker embedding is one for this model.
+    ///
+    /// # Errors
+    /// Returns the difference, or an error if the model has no speaker embeddings.
+    fn check_voice(&self, embedding: &[f32]) -> Result<(), BoxError> {
+        let _ = embedding;
+        Err(NO_VOICE.into())
     }
 
     /// Returns the text, or its phonemes, that is spoken in a recording.
@@ -144,6 +186,17 @@ pub struct Card {
     pub scores: String,
     /// Notes for users of public code, as Markdown; may be empty.
     pub public_code: String,
+    /// The metadata for model hubs.
+    pub hub: HubMetadata,
+}
+
+/// Metadata by which a model hub (huggingface.co) finds and files a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HubMetadata {
+    /// The task, by the hub's name: `text-to-speech`.
+    pub pipeline_tag: Option<&'static str>,
+    /// Tags in addition to the family's name.
+    pub tags: &'static [&'static str],
 }
 
 /// A [`Loaded`] model of any family.

@@ -26,7 +26,8 @@ mod registry;
 pub use configured::{AnyModel, Batch, Configured, Examples, Reader, ReaderRow};
 pub use error::{FamilyError, KeyError};
 pub use exported::{
-    AnyExported, Card, ExplainedScore, Input, Loaded, Report, Request, Scored, Scorer, Synthesis, Synthesizer,
+    AnyExported, Card, ExplainedScore, HubMetadata, Input, Loaded, Play, Report, Request, Scored, Scorer, Synthesis,
+    Synthesizer,
 };
 pub use family::{
     Artifacts, Columns, Derived, ExtractorFiles, Family, FittedExtractor, Model, NoOptions, Provided, Settings,

@@ -19,5 +19,7 @@ pub mod token_lengths;
 mod token_to_mel;
 pub mod vall_e;
 pub mod vocoders;
+mod windows;
 
 pub use token_to_mel::TokenToMel;
+pub use windows::{Window, Windows, generate_in_windows};

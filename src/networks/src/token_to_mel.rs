@@ -54,6 +54,7 @@ pub trait TokenToMel: Send + Sync {
             temperature: 1.0,
             streaming: false,
             unfinished: false,
+            hold_prompts: false,
         }
     }
 

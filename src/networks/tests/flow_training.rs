@@ -3,11 +3,11 @@
 mod support;
 
 use candle_core::{Device, Tensor};
-use flowmill_networks::TokenToMel;
 use flowmill_networks::flow::{
     EstimatorConfig, Flow, FlowBatch, FlowConfig, FlowDraws, FlowError, FlowItem, GenerationRequest, MelNormalization,
     Prompt, UNetConfig,
 };
+use flowmill_networks::{TokenToMel, Windows, generate_in_windows};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, NnError, Parameters, Tape, host};
 use support::BINS;
@@ -152,6 +152,38 @@ fn generation_is_a_function_of_request_and_draw() {
     let other = flow.generate(&context, &requests[1..], &options, &rng_key, &[12]).unwrap().mels;
     assert_ne!(flat(&alone[0]), flat(&other[0]));
     assert!(flow.generate(&context, &[], &options, &rng_key, &[]).unwrap().mels.is_empty());
+}
+
+#[test]
+fn windows_are_parts_of_one_mel_and_one_window_is_the_whole() {
+    let mut config = config();
+    // Models that were trained without prompts see the window before in another way.
+    for prompt_rate in [0.5, 0.0] {
+        config.matching.prompt_rate = prompt_rate;
+        let (flow, parameters) = Flow::new(&config, 4).unwrap();
+        let (context, rng_key) = (Context::inference(&parameters), RngKey::new(6));
+        let (options, request) = (flow.default_options(), request(1, 30, None));
+        let whole = flow.generate(&context, std::slice::from_ref(&request), &options, &rng_key, &[0]).unwrap();
+        let whole = flat(&whole.mels[0]);
+        let made = |length: usize| {
+            let (mut frames, mut windows) = (Vec::new(), 0);
+            let layout = Windows { length, context: 5, lookahead: 2 };
+            generate_in_windows::<FlowError>(&flow, &context, &request, &options, &rng_key, &layout, |window| {
+                assert_eq!(window.frames.start * BINS, frames.len());
+                assert_eq!(window.is_last, window.frames.end == 60);
+                frames.extend(window.mel);
+                windows += 1;
+                Ok(())
+            })
+            .unwrap();
+            (frames, windows)
+        };
+        assert!(made(30) == (whole.clone(), 1) && made(100) == (whole.clone(), 1));
+        let (parts, windows) = made(8);
+        assert_eq!((parts.len(), windows), (whole.len(), 4));
+        assert!(parts != whole && parts.iter().all(|value| value.is_finite()));
+        assert_eq!(made(8).0, parts);
+    }
 }
 
 #[test]

@@ -69,6 +69,34 @@ fn the_pieces_of_a_long_mel_make_the_whole() {
 }
 
 #[test]
+fn a_mel_in_parts_sounds_like_the_whole() {
+    let rng_key = RngKey::new(8);
+    let vocoders: [Box<dyn Vocoder>; 4] = [
+        Box::new(Hifigan::new(golden("hifigan"), &HifiganSettings::default(), &Device::Cpu).unwrap()),
+        Box::new(Hift::new(golden("hift"), &hift_settings(24_000), &Device::Cpu).unwrap()),
+        Box::new(Hift::new(golden("hift_22k"), &hift_settings(22_050), &Device::Cpu).unwrap()),
+        Box::new(Vocos::new(golden("vocos_mel"), &VocosSettings::default(), &Device::Cpu).unwrap()),
+    ];
+    for vocoder in vocoders {
+        let (bands, frames) = (vocoder.mel_form().n_mels, 150);
+        let data: Vec<f32> = RngKey::new(3).normals(frames * bands).iter().map(|x| x - 4.0).collect();
+        let whole = Features::new(data.clone(), frames, bands).unwrap();
+        let whole = vocoder.vocode(&whole, &rng_key).unwrap();
+        for parts in [vec![150], vec![70, 80], vec![1, 2, 30, 60, 7, 50, 0], vec![40, 40, 40, 30]] {
+            let (mut stream, mut from, mut samples) = (vocoder.stream(&rng_key), 0, Vec::new());
+            for (number, part) in parts.iter().enumerate() {
+                let mel = Features::new(data[from * bands..(from + part) * bands].to_vec(), *part, bands).unwrap();
+                samples.extend(stream.push(&mel, number + 1 == parts.len()).unwrap());
+                from += part;
+            }
+            agree(&samples, &whole);
+        }
+        let other = Features::new(vec![0.0; bands + 1], 1, bands + 1).unwrap();
+        assert!(matches!(vocoder.stream(&rng_key).push(&other, true), Err(VocoderError::Mel(_))));
+    }
+}
+
+#[test]
 fn short_mels_are_decoded_and_other_ones_refused() {
     let rng_key = RngKey::new(8);
     let vocoders: [Box<dyn Vocoder>; 3] = [

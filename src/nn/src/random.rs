@@ -123,6 +123,14 @@ impl RngKey {
         self.numbers(count, normals)
     }
 
+    /// The standard normal numbers at positions of the stream of [`normals`](Self::normals).
+    pub fn normals_at(&self, positions: std::ops::Range<usize>) -> Vec<f32> {
+        let skipped = positions.start % 4;
+        let blocks = (positions.start / 4) as u64..positions.end.div_ceil(4) as u64;
+        let numbers = blocks.flat_map(|position| normals(self.block(position)));
+        numbers.skip(skipped).take(positions.len()).collect()
+    }
+
     fn numbers(&self, count: usize, convert: impl Fn([u32; 4]) -> [f32; 4]) -> Vec<f32> {
         let blocks = count.div_ceil(4) as u64;
         let mut numbers: Vec<f32> = (0..blocks).flat_map(|position| convert(self.block(position))).collect();
@@ -159,6 +167,15 @@ fn normals(words: [u32; 4]) -> [f32; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn normals_at_positions_are_those_of_the_stream() {
+        let rng_key = RngKey::new(5).purpose("a");
+        let all = rng_key.normals(40);
+        for range in [0..40, 0..3, 3..4, 4..9, 5..31, 7..7] {
+            assert_eq!(rng_key.normals_at(range.clone()), all[range]);
+        }
+    }
 
     /// The known-answer vectors that the Random123 library publishes for philox4x32-10.
     #[test]

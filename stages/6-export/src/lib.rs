@@ -33,7 +33,7 @@ use serde_json::{Map, Value, json};
 pub use config::{ExportSection, StageSettings};
 pub use error::ExportError;
 pub use flowmill_stage_train::file_name;
-pub use synth::{Synth, SynthOptions, Synthesized, write_files, write_whole};
+pub use synth::{Synth, SynthOptions, Synthesized, write_files, write_files_except, write_whole};
 
 use config::SECTION;
 use description::Adapters;
@@ -71,7 +71,7 @@ impl Stage for Export {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn schema(&self, generator: &mut SchemaGenerator) -> Schema {

@@ -1,10 +1,12 @@
 //! Phase 2: the model card, from the results of all stages.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use flowmill_corpus::shard::ShardIndex;
+use flowmill_corpus::shard::{AnyShard, ShardIndex, speech};
+use flowmill_corpus::{ColumnSpec, DType};
 use flowmill_family::Registry;
 use flowmill_runner::{Part, PartReport, Phase, PlanContext, StageError};
 use serde::de::DeserializeOwned;
@@ -48,6 +50,8 @@ pub fn phase(context: &PlanContext, registry: &Registry, model: Vec<PathBuf>) ->
             recipe_settings: &configuration,
             splits: &splits(&indexes)?,
             averaged_steps: &averaged_steps(&read(&average)?),
+            family: model.family().0,
+            languages: &languages(&indexes)?,
         };
         let path = work.output("README.md")?;
         fs::write(&path, render(&facts, &card)).map_err(|e| StageError::file(&path, e))?;
@@ -69,6 +73,34 @@ fn splits(indexes: &[(String, PathBuf)]) -> Result<Vec<(String, u64, f64)>, Stag
         Ok((split.clone(), index.rows, index.seconds))
     };
     indexes.iter().map(read).collect()
+}
+
+/// Returns the languages that rows of Parquet shards name, as codes of two or three letters, in the order of the alphabet.
+fn languages(indexes: &[(String, PathBuf)]) -> Result<Vec<String>, StageError> {
+    let mut codes = BTreeSet::new();
+    let columns = [ColumnSpec::new(speech::LANG, DType::Text).optional()];
+    for (_, path) in indexes {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for entry in ShardIndex::read(path).map_err(StageError::other)?.shards {
+            let AnyShard::Parquet(shard) = AnyShard::open(&folder.join(&entry.file)).map_err(StageError::other)? else {
+                continue;
+            };
+            if !shard.schema().iter().any(|(name, _)| name == speech::LANG) {
+                continue;
+            }
+            for row in shard.iter(&columns).map_err(StageError::other)? {
+                let row = row.map_err(StageError::other)?;
+                codes.extend(row.text(speech::LANG).ok().and_then(language_code));
+            }
+        }
+    }
+    Ok(codes.into_iter().collect())
+}
+
+/// Returns the language of a code such as `en-US`; `None` for other names of languages.
+fn language_code(language: &str) -> Option<String> {
+    let code = language.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase();
+    ((2..=3).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_lowercase())).then_some(code)
 }
 
 /// Returns the settings of every stage as recorded in its receipts: the configurations of a stage's parts merged,
@@ -140,6 +172,14 @@ mod tests {
         let told = json!({"data": [{"dir": "/home/me/corpus/"}, "rel/ative"], "weights": "/data/flow.pt", "lr": 0.1, "none": null});
         let expected = json!({"data": [{"dir": "corpus"}, "rel/ative"], "weights": "flow.pt", "lr": 0.1, "none": null});
         assert_eq!(portable(told), expected);
+    }
+
+    #[test]
+    fn languages_are_codes() {
+        let codes = ["en", "EN-us", "zh_CN", "yue", "English", "", "e1"].map(language_code);
+        let [en, us, zh, yue, none @ ..] = codes.map(Option::unwrap_or_default);
+        assert_eq!([en, us, zh, yue], ["en", "en", "zh", "yue"]);
+        assert!(none.iter().all(String::is_empty));
     }
 
     #[test]

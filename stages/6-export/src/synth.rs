@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use flowmill_family::{Made, Registry, Request, Synthesis, Synthesizer};
+use flowmill_family::{Made, Play, Registry, Request, Synthesis, Synthesizer};
 use flowmill_nn::device::{self, DeviceName};
 use flowmill_runner::WholeFile;
+use flowmill_train::Media;
 use serde_json::Value;
 
 use crate::ExportError;
@@ -88,6 +89,30 @@ impl Synth {
         self.0.run_observed(request, progress).map_err(ExportError::Model)
     }
 
+    /// Runs a request, and passes its sound to `play` part by part as it is made: mono samples and their number per second.
+    ///
+    /// # Errors
+    /// [`ExportError::Model`] if an input cannot be read, the model fails or makes no sound, or `play` fails.
+    pub fn stream(&self, request: &Request, play: &mut Play<'_>) -> Result<Synthesis, ExportError> {
+        self.0.stream(request, play).map_err(ExportError::Model)
+    }
+
+    /// Returns the speaker embedding of a recording.
+    ///
+    /// # Errors
+    /// [`ExportError::Model`] if it cannot be read, or the model has no speaker embeddings.
+    pub fn voice(&self, recording: &Path) -> Result<Vec<f32>, ExportError> {
+        self.0.voice(recording).map_err(ExportError::Model)
+    }
+
+    /// Checks that a speaker embedding is one for this model.
+    ///
+    /// # Errors
+    /// [`ExportError::Model`] with the difference.
+    pub fn check_voice(&self, embedding: &[f32]) -> Result<(), ExportError> {
+        self.0.check_voice(embedding).map_err(ExportError::Model)
+    }
+
     /// Returns what is spoken in a recording, as phonemes.
     ///
     /// # Errors
@@ -102,8 +127,24 @@ impl Synth {
 /// # Errors
 /// [`ExportError::Model`] if the result cannot be encoded; [`ExportError::File`].
 pub fn write_files(made: &Made, name: &str, folder: &Path) -> Result<Vec<PathBuf>, ExportError> {
+    write_files_except(made, name, folder, None)
+}
+
+/// Writes files like [`write_files`], except those of a medium that is written already.
+///
+/// # Errors
+/// See [`write_files`].
+pub fn write_files_except(
+    made: &Made,
+    name: &str,
+    folder: &Path,
+    written: Option<Media>,
+) -> Result<Vec<PathBuf>, ExportError> {
     let mut files = Vec::new();
     for file in made.files(name).map_err(ExportError::Model)? {
+        if written == Some(file.media) {
+            continue;
+        }
         let path = folder.join(file.file_name());
         write_whole(&path, &file.bytes)?;
         files.push(path);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use flowmill_family::Card;
+use flowmill_family::{Card, HubMetadata};
 use flowmill_networks::float::FloatConfig;
 
 use super::scores::Scores;
@@ -21,6 +21,7 @@ pub fn card(config: &FloatConfig, scores: &Scores) -> Card {
         public_code: "\nUse it with `flowmill talk --model THIS_FOLDER --portrait FACE.png --audio VOICE.wav --out OUT.mp4`.\n\n`fmt.pth` has \
                       the weights under the names of the public checkpoint.\n"
             .to_owned(),
+        hub: HubMetadata { pipeline_tag: Some("image-to-video"), tags: &["flow-matching", "talking-head"] },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use flowmill_family::{Card, ExplainedScore};
+use flowmill_family::{Card, ExplainedScore, HubMetadata};
 use serde::{Deserialize, Serialize};
 
 /// A figure of the model, next to those of the trivial answers.
@@ -178,6 +178,7 @@ impl Scores {
             public_code: "\nUse it with `flowmill imagine --model THIS_FOLDER --user USER.json --out DIR`.\n\n`pytorch_model.bin` has the \
                           soft prompts in the form that the public code loads.\n"
                 .to_owned(),
+            hub: HubMetadata { pipeline_tag: Some("text-to-image"), tags: &["personalization", "soft-prompts"] },
         }
     }
 

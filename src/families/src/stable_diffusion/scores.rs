@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use flowmill_family::{Card, ExplainedScore};
+use flowmill_family::{Card, ExplainedScore, HubMetadata};
 use serde::{Deserialize, Serialize};
 
 /// The scores of one image.
@@ -82,6 +82,7 @@ impl Scores {
             public_code: "\nThe folders `vae`, `unet`, `text_encoder`, `tokenizer` and `scheduler` are those of the package diffusers: \
                           `StableDiffusionPipeline.from_pretrained(THIS_FOLDER)`.\n"
                 .to_owned(),
+            hub: HubMetadata { pipeline_tag: Some("text-to-image"), tags: &["latent-diffusion", "diffusers"] },
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use flowmill_audio::features::MelConfig;
 use flowmill_extract::dual_codebook::{LINGUISTIC_PER_GROUP, SEMANTIC_PER_GROUP};
-use flowmill_networks::flow::FlowConfig;
+use flowmill_networks::flow::{EstimatorConfig, FlowConfig};
 use flowmill_nn::solvers::Method;
 
 use super::evaluation::Scores;
@@ -32,14 +32,24 @@ fn units(config: &FlowConfig, mel_rate: f64) -> String {
     }
 }
 
-/// Returns the features that public inference code lacks, as settings of a recipe to change.
-pub fn departures(config: &FlowConfig) -> Vec<&'static str> {
-    let departures = [
+/// Returns the features that public inference code lacks, as settings of a recipe to change. The classes of CosyVoice 2 have some sizes fixed;
+/// those of Step-Audio read them from their configuration.
+pub fn departures(config: &FlowConfig) -> Vec<String> {
+    let features = [
         (config.mel_normalisation.is_some(), NORMALIZED),
         (config.matching.gaussian_skip.is_some(), "matching.gaussian_skip"),
         (config.direct_mel_kernel > 0, "direct_mel_kernel"),
     ];
-    departures.into_iter().filter(|(departs, _)| *departs).map(|(_, setting)| setting).collect()
+    let features = features.into_iter().filter(|(departs, _)| *departs).map(|(_, setting)| format!("`{setting}`"));
+    let sizes = [
+        ("input_size", config.input_size, 512),
+        ("encoder.num_up_blocks", config.encoder.num_up_blocks, 4),
+        ("pre_lookahead_len", config.pre_lookahead_len, 3),
+        ("token_mel_ratio", config.token_mel_ratio, 2),
+    ];
+    let is_fixed = matches!(config.estimator, EstimatorConfig::UNet(_));
+    let sizes = sizes.into_iter().filter(|(_, own, public)| is_fixed && own != public);
+    features.chain(sizes.map(|(setting, own, public)| format!("`{setting}` {own} ({public} there)"))).collect()
 }
 
 /// Formats a rate with at most one decimal: `25 Hz`, `16.7 Hz`.
@@ -47,18 +57,17 @@ fn hertz(rate: f64) -> String {
     format!("{} Hz", (rate * 10.0).round() / 10.0)
 }
 
-/// Returns the reason why public inference code cannot load `flow.pt`, if there is one.
-pub fn public_code(departures: &[&str]) -> String {
+/// Returns how public inference code loads `flow.pt`, or the reason why it cannot; `file` is its configuration.
+pub fn public_code(departures: &[String], file: &str) -> String {
     if departures.is_empty() {
-        return String::new();
+        return format!("\nPublic inference code reads `flow.pt` with the settings of the flow in `{file}`.\n");
     }
-    let settings: Vec<String> = departures.iter().map(|setting| format!("`{setting}`")).collect();
     let mut text = format!(
         "\n**Not for public inference code as is.** Public code does not implement these settings of the recipe: {}. `synth` \
          does. Train without them for weights (`flow.pt`) that public code can use.\n",
-        settings.join(", ")
+        departures.join(", ")
     );
-    if departures.contains(&NORMALIZED) {
+    if departures.contains(&format!("`{NORMALIZED}`")) {
         text.push_str(
             "\nThe model outputs mels of mean 0 and deviation 1, and takes them as a prompt. A log-mel is its output, bin by bin \
              multiplied by the `deviation` and added to the `mean` of `mel_normalisation` in `config.json`.\n",

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use flowmill_extract::{ExtractError, StateError};
+use flowmill_family::BoxError;
+use flowmill_networks::flow::FlowError;
 use flowmill_networks::vocoders::VocoderError;
 
 /// An error of generation.
@@ -23,6 +25,15 @@ pub enum UseError {
         /// The reason.
         source: ExtractError,
     },
+    /// A request without what the model needs.
+    #[error("{reason}")]
+    Request {
+        /// What is missing.
+        reason: String,
+    },
+    /// The sound could not be passed on.
+    #[error(transparent)]
+    Play(BoxError),
     /// The model could not generate.
     #[error("generating: {reason}")]
     Generate {
@@ -43,4 +54,10 @@ pub enum UseError {
     /// Audio could not be decoded or made.
     #[error(transparent)]
     Audio(#[from] flowmill_audio::AudioError),
+}
+
+impl From<FlowError> for UseError {
+    fn from(error: FlowError) -> Self {
+        Self::Generate { reason: error.to_string() }
+    }
 }

@@ -1,9 +1,13 @@
 //! An exported token-to-mel model, ready to generate.
 
 use flowmill_audio::features::{Features, MelConfig};
+use flowmill_corpus::Row;
+use flowmill_corpus::extracted::{LINGUISTIC_TOKEN, SEMANTIC_TOKEN};
+use flowmill_corpus::shard::speech::SPEECH_TOKEN;
+use flowmill_extract::extractors::import::{mixed_sequence, mixed_streams};
 use flowmill_family::{BoxError, Loaded};
-use flowmill_networks::TokenToMel;
 use flowmill_networks::flow::{FlowConfig, GenerationOptions, GenerationRequest};
+use flowmill_networks::{TokenToMel, Windows, generate_in_windows};
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters, host};
 
@@ -63,9 +67,9 @@ impl ExportedModel {
     /// Returns the model's ids for a column `speech_token`, one or two for each token.
     ///
     /// # Errors
-    /// [`UseError::Generate`] if they are not tokens of this model.
+    /// [`UseError::Request`] if they are not tokens of this model.
     pub fn token_ids(&self, column: &[i64]) -> Result<Vec<u32>, UseError> {
-        self.config().token_ids(column).map_err(|error| UseError::Generate { reason: error.to_string() })
+        self.config().token_ids(column).map_err(|error| UseError::Request { reason: error.to_string() })
     }
 
     /// Returns the first of `ids`, as many whole tokens as `frames` mel frames have, and their units: the last id of
@@ -152,12 +156,111 @@ impl ExportedModel {
     }
 }
 
+/// A part of a long mel.
+pub struct Part {
+    /// The log-mel `[frame][bin]`.
+    pub mel: Features,
+    /// Number of velocity evaluations.
+    pub evaluations: usize,
+    /// True for the last part.
+    pub is_last: bool,
+}
+
+/// The end of a window that the next one continues, in seconds.
+const CONTEXT: f64 = 3.0;
+/// The part of the next window that a window sees, in seconds.
+const LOOKAHEAD: f64 = 1.0;
+
+impl ExportedModel {
+    /// Returns the number of tokens per second.
+    pub fn token_rate(&self) -> f64 {
+        f64::from(self.mel.sample_rate) / self.mel.hop_length as f64 / self.frames_per_unit() as f64
+    }
+
+    /// Generates a log-mel like [`generate`](Self::generate), in windows of at most this many seconds, and passes each to `take`. A mel of one
+    /// window is that of [`generate`](Self::generate).
+    ///
+    /// # Errors
+    /// [`UseError::Generate`] if tokens or embedding do not match the model, or the result is not finite; those of `take`.
+    pub fn generate_in_windows(
+        &self,
+        tokens: &[u32],
+        speaker_embedding: &[f32],
+        options: &GenerationOptions,
+        rng_key: &RngKey,
+        seconds: f64,
+        mut take: impl FnMut(Part) -> Result<(), UseError>,
+    ) -> Result<(), UseError> {
+        let count = |seconds: f64| (seconds * self.token_rate()).round() as usize;
+        let windows = Windows { length: count(seconds).max(1), context: count(CONTEXT), lookahead: count(LOOKAHEAD) };
+        let (tokens, speaker_embedding) = (tokens.to_vec(), speaker_embedding.to_vec());
+        let request = GenerationRequest { tokens, speaker_embedding, prompt: None };
+        let (context, bins) = (Context::inference(&self.parameters), self.config().output_size);
+        let network = self.network.as_ref();
+        generate_in_windows(network, &context, &request, options, rng_key, &windows, |window| {
+            if window.mel.iter().any(|value| !value.is_finite()) {
+                return Err(UseError::Generate { reason: NOT_FINITE.to_owned() });
+            }
+            let mel = Features::new(window.mel, window.frames.len(), bins)?;
+            take(Part { mel, evaluations: window.evaluations, is_last: window.is_last })
+        })
+    }
+
+    /// Returns the column `speech_token` of a row, in the form of this model: of two codebooks the mixed sequence, also where the row has their
+    /// streams or ids of a language model's vocabulary.
+    ///
+    /// # Errors
+    /// [`UseError::Request`] if the row has no tokens of this model; [`UseError::Column`].
+    pub fn speech_tokens(&self, row: &Row) -> Result<Vec<i64>, UseError> {
+        let failed = |reason: String| UseError::Request { reason };
+        let has = |name: &str| row.columns.contains_key(name);
+        let column = |name: &str| Ok::<_, UseError>(row.values::<i64>(name)?.to_vec());
+        match self.config().dual_codebook {
+            Some(codebook) if has(SPEECH_TOKEN) => mixed_sequence(column(SPEECH_TOKEN)?, codebook).map_err(failed),
+            Some(codebook) => {
+                let (linguistic, semantic) = (column(LINGUISTIC_TOKEN)?, column(SEMANTIC_TOKEN)?);
+                let mixed = mixed_streams(linguistic, semantic, codebook).map_err(failed)?;
+                match mixed.is_empty() {
+                    true => Err(failed(
+                        "the streams of two codebooks are shorter than a group of 2 and 3 tokens".to_owned(),
+                    )),
+                    false => Ok(mixed),
+                }
+            }
+            None if has(LINGUISTIC_TOKEN) && !has(SPEECH_TOKEN) => {
+                Err(failed("these are tokens of two codebooks, but the model reads those of one".to_owned()))
+            }
+            None => column(SPEECH_TOKEN),
+        }
+    }
+
+    /// Returns the row's speaker embedding of the kind that the model was trained with, if the row has one.
+    pub fn speaker_of<'a>(&self, row: &'a Row) -> Option<&'a [f32]> {
+        row.values::<f32>(self.speaker_embedding.column()).ok()
+    }
+
+    /// Checks the length of a speaker embedding.
+    ///
+    /// # Errors
+    /// [`UseError::Request`].
+    pub fn check_speaker(&self, embedding: &[f32]) -> Result<(), UseError> {
+        let (found, wanted) = (embedding.len(), self.config().spk_embed_dim);
+        if found == wanted {
+            return Ok(());
+        }
+        let reason = format!("the speaker embedding has {found} values, but the model reads {wanted}");
+        Err(UseError::Request { reason })
+    }
+}
+
+const NOT_FINITE: &str = "the model output a value that is not finite";
+
 /// Converts a mel `[frame, bin]` to features; it must be finite.
 pub(super) fn features(mel: &candle_core::Tensor) -> Result<Features, String> {
     let (frames, bins) = mel.dims2().map_err(|e| e.to_string())?;
     let data = host::read(mel).map_err(|e| e.to_string())?;
     if data.iter().any(|value| !value.is_finite()) {
-        return Err("the model output a value that is not finite".to_owned());
+        return Err(NOT_FINITE.to_owned());
     }
     Features::new(data, frames, bins).map_err(|e| e.to_string())
 }

@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 
+use flowmill_audio::features::MelConfig;
 use flowmill_family::{KeyError, Settings};
 use flowmill_networks::TokenToMel;
 use flowmill_networks::flow::{FlowConfig, FlowError, MelNormalization};
 use flowmill_nn::Parameters;
+
+use super::public::PublicConfig;
 
 /// One of the token-to-mel flows.
 pub trait Kind: Debug + Clone + Default + PartialEq + Send + Sync + 'static {
@@ -35,6 +38,9 @@ pub trait Kind: Debug + Clone + Default + PartialEq + Send + Sync + 'static {
         let _ = config;
         Ok(())
     }
+
+    /// Returns the configuration with which public inference code loads `flow.pt`; `departures` are settings that it does not implement.
+    fn public_config(config: &Self::Config, mel: &MelConfig, departures: &[String]) -> PublicConfig;
 
     /// Makes the flow work on mels with this normalization.
     fn normalize(config: &mut Self::Config, normalization: MelNormalization);

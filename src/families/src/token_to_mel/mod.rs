@@ -15,6 +15,7 @@ mod kind;
 mod measures;
 mod network;
 mod options;
+pub mod public;
 mod scorer;
 mod statistics;
 mod synthesizer;
@@ -28,8 +29,8 @@ use flowmill_audio::features::MelConfig;
 use flowmill_corpus::shard::ShardIndex;
 use flowmill_corpus::{ColumnSpec, Row};
 use flowmill_family::{
-    Artifacts, BoxError, Card, Columns, Derived, ExplainedScore, Family, FittedExtractor, KeyError, Loaded, Scorer,
-    Synthesizer, TrainSettings,
+    Artifacts, BoxError, Card, Columns, Derived, ExplainedScore, Family, FittedExtractor, HubMetadata, KeyError,
+    Loaded, Scorer, Synthesizer, TrainSettings,
 };
 use flowmill_networks::flow::{FlowBatch, FlowItem};
 use flowmill_nn::Parameters;
@@ -219,12 +220,17 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
     }
 
     fn export(
-        _: &K::Config,
+        config: &K::Config,
         weights: &Path,
         file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>,
     ) -> Result<(), BoxError> {
         let mut archive = Archive::open(weights)?;
-        Ok(write_archive(&file(TORCH_WEIGHTS)?, &mut archive, Target::Torch)?)
+        write_archive(&file(TORCH_WEIGHTS)?, &mut archive, Target::Torch)?;
+        // The recipe's settings have no mel, the description next to the weights does.
+        let described = std::fs::read(weights.with_file_name("config.json"))?;
+        let Description { mel, .. } = serde_json::from_slice(&described)?;
+        let public = K::public_config(config, &mel.config, &card::departures(&K::flow(config)));
+        Ok(std::fs::write(file(public.file)?, public.text)?)
     }
 
     fn scorer(loaded: Loaded<Self>, options: ExportOptions, seed: u64) -> Result<Box<dyn Scorer>, BoxError> {
@@ -245,11 +251,17 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
     fn card(loaded: &Loaded<Self>, scores: &Value) -> Result<Card, BoxError> {
         let scores = serde_json::from_value(scores.clone())?;
         let flow = K::flow(&loaded.config);
+        let departures = card::departures(&flow);
+        let public = K::public_config(&loaded.config, &loaded.description.mel.config, &departures);
         Ok(Card {
             kind: "token-to-mel flow".to_owned(),
             does: card::does(&flow, &loaded.description.mel.config),
             scores: card::scores_section(&scores),
-            public_code: card::public_code(&card::departures(&flow)),
+            public_code: card::public_code(&departures, public.file),
+            hub: HubMetadata {
+                pipeline_tag: Some("audio-to-audio"),
+                tags: &["flow-matching", "speech", "voice-conversion"],
+            },
         })
     }
 }

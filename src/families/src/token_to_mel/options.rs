@@ -199,6 +199,8 @@ pub struct SynthOptions {
     pub vocoder_iterations: Option<usize>,
     /// A neural vocoder instead of Griffin-Lim.
     pub vocoder: Option<VocoderOptions>,
+    /// Longest part that is generated at once, in seconds.
+    pub window: Option<f64>,
 }
 
 /// A neural vocoder and its files.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use flowmill_family::Card;
+use flowmill_family::{Card, HubMetadata};
 use flowmill_networks::vall_e::VallEConfig;
 
 use super::Description;
@@ -25,6 +25,7 @@ pub fn card(config: &VallEConfig, description: &Description, scores: &Scores) ->
         public_code: "\nSpeak with `flowmill speak --model THIS_FOLDER --text \"...\" --prompt voice.wav --out speech.wav`.\n\nThe weights have \
                       the names of the public implementation (version 5). `fp32.sft` is the file that it loads.\n"
             .to_owned(),
+        hub: HubMetadata { pipeline_tag: Some("text-to-speech"), tags: &["codec-language-model", "voice-cloning"] },
     }
 }
 

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use flowmill_nn::random::RngKey;
 use flowmill_nn::solvers::{Method, Solution, Solver};
 use flowmill_nn::{Context, Ragged, Value, host};
+use std::ops::Range;
 
 /// Audio of the target voice from which to continue.
 #[derive(Debug, Clone)]
@@ -46,6 +47,9 @@ pub struct GenerationOptions {
     /// True if more tokens follow those of a request: the last `pre_lookahead_len` get no frames yet, because the
     /// encoder only looks ahead at them. With `streaming`, the frames of whole chunks are those of the finished request.
     pub unfinished: bool,
+    /// True to lead the frames of a prompt straight from their noise to the prompt, instead of along the model's own velocity. A model that was
+    /// trained without prompts then sees the prompt too, as the state of these frames.
+    pub hold_prompts: bool,
 }
 
 /// The result of generation.
@@ -66,6 +70,8 @@ pub(crate) struct Prepared {
     /// The conditions of the velocity for the requests and, with guidance, again without conditions.
     conditions: Conditions,
     items: Ragged,
+    /// Rows whose end is given, and the normalized frames there `[row, bin]`.
+    held: Vec<(Range<usize>, Vec<f32>)>,
 }
 
 /// Runs `generate` on as many requests at a time as the solver allows: all with fixed steps, one by one with adaptive
@@ -115,13 +121,18 @@ impl Flow {
             let message = format!("{} sample ids for {} requests", samples.len(), requests.len());
             return Err(FlowError::Batch { item: 0, message });
         }
+        let noise = |(request, sample): (&GenerationRequest, &u64)| {
+            self.noise_of(rng_key, *sample, 0..self.frames(request, options))
+        };
+        requests.iter().zip(samples).map(noise).collect()
+    }
+
+    /// Returns the noise `[frame, bin]` of some frames of a sample, which does not depend on the other frames.
+    pub(crate) fn noise_of(&self, rng_key: &RngKey, sample: u64, frames: Range<usize>) -> Result<Tensor> {
         let bins = self.config().output_size;
-        let noise = requests.iter().zip(samples).map(|(request, sample)| {
-            let frames = self.frames(request, options);
-            let noise = rng_key.purpose("generation noise").sample(*sample).normals(frames * bins);
-            Ok(host::tensor(noise, &[frames, bins])?)
-        });
-        noise.collect()
+        let rng_key = rng_key.purpose("generation noise").sample(sample);
+        let noise = rng_key.normals_at(frames.start * bins..frames.end * bins);
+        Ok(host::tensor(noise, &[frames.len(), bins])?)
     }
 
     /// Generates a batch of mel spectrograms from given standard normal noise `[frame, bin]`, prompt frames first.
@@ -160,9 +171,14 @@ impl Flow {
         let speakers: Vec<f32> = requests.iter().flat_map(|request| request.speaker_embedding.clone()).collect();
         let speakers = host::tensor(speakers, &[requests.len(), self.config().spk_embed_dim])?;
         let speaker = self.speaker_condition(context, &speakers)?;
+        let frames_of_prompts = self.prompt_frames(requests, &rows)?;
+        let held = match options.hold_prompts {
+            true => self.held(requests, &rows, &frames_of_prompts)?,
+            false => Vec::new(),
+        };
         let prompt = match self.config().conditions {
             ConditionsConfig::Speaker => None,
-            ConditionsConfig::ProjectedSpeakerAndPrompt => Some(self.prompt_frames(requests, &rows)?),
+            ConditionsConfig::ProjectedSpeakerAndPrompt => Some(frames_of_prompts),
         };
         // Every evaluation of the velocity reads them.
         let device = mu.tensor().device();
@@ -172,7 +188,23 @@ impl Flow {
             0.0 => (conditions, rows.clone()),
             _ => (with_unconditional(&conditions)?, twice(&rows)),
         };
-        Ok(Prepared { frames, rows, conditions, items })
+        Ok(Prepared { frames, rows, conditions, items, held })
+    }
+
+    /// Returns the rows of the prompts with their normalized frames.
+    fn held(
+        &self,
+        requests: &[GenerationRequest],
+        rows: &Ragged,
+        frames: &Value,
+    ) -> Result<Vec<(Range<usize>, Vec<f32>)>> {
+        let (frames, bins) = (host::read(frames.tensor())?, self.config().output_size);
+        let prompts = requests.iter().zip(rows.ranges()).filter_map(|(request, rows)| {
+            let rows = rows.start..rows.start + self.frames_of(request.prompt.as_ref()?.tokens.len());
+            let held = frames[rows.start * bins..rows.end * bins].to_vec();
+            Some((rows, held))
+        });
+        Ok(prompts.collect())
     }
 
     /// Follows the velocity from `state` `[row, bin]`, where item `i` is at time `starts[i]`, until all items are at
@@ -186,8 +218,16 @@ impl Flow {
         starts: &[f64],
     ) -> Result<Solution> {
         let bins = self.config().output_size;
-        let Prepared { rows, conditions, items, .. } = prepared;
+        let Prepared { rows, conditions, items, held, .. } = prepared;
         let guided = items.len() > rows.len();
+        // A constant velocity leads held rows from their start to their end.
+        let constant: Vec<(usize, Vec<f32>)> = held
+            .iter()
+            .map(|(rows, ends)| {
+                let first = rows.start * bins;
+                (first, ends.iter().zip(&state[first..]).map(|(end, start)| end - start).collect())
+            })
+            .collect();
         options.solver.solve::<FlowError>(self.config().matching.t_scheduler, state, |state, progress| {
             let state = if guided { [state, state].concat() } else { state.to_vec() };
             let state = Value::from_vec(state, &[items.total(), bins])?;
@@ -206,6 +246,9 @@ impl Flow {
             for (rows, start) in rows.ranges().iter().zip(starts) {
                 let rest = (1.0 - start) as f32;
                 velocity[rows.start * bins..rows.end * bins].iter_mut().for_each(|x| *x *= rest);
+            }
+            for (first, constant) in &constant {
+                velocity[*first..first + constant.len()].copy_from_slice(constant);
             }
             Ok(velocity)
         })

@@ -215,6 +215,7 @@ fn generated(file: &GoldenFile, model: &dyn TokenToMel, parameters: &Parameters,
         temperature: 1.0,
         streaming: streaming(file)?,
         unfinished,
+        hold_prompts: false,
     };
     let request = request(file, flow)?;
     // The public implementation draws more noise than it uses.

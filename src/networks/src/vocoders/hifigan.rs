@@ -11,9 +11,10 @@ use serde::Deserialize;
 
 use super::pieces::in_pieces;
 use super::residual::BlockForm;
+use super::stream::PieceStream;
 use super::trunk::{Trunk, TrunkSettings};
 use super::weights::Tensors;
-use super::{MelForm, Result, Vocoder, VocoderError};
+use super::{MelForm, Result, Vocoder, VocoderError, VocoderStream};
 
 /// Slope of the leaky rectifiers.
 const SLOPE: f32 = 0.1;
@@ -123,5 +124,9 @@ impl Vocoder for Hifigan {
             let rows = mel.data[frames.start * mel.bins..frames.end * mel.bins].to_vec();
             self.decode(&Value::from_vec(rows, &[frames.len(), mel.bins])?)
         })
+    }
+
+    fn stream(&self, _: &RngKey) -> Box<dyn VocoderStream + '_> {
+        Box::new(PieceStream::new(&self.form, self.trunk.context(), |mel| self.decode(mel)))
     }
 }

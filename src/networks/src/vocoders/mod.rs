@@ -17,6 +17,7 @@ pub mod hift;
 mod pieces;
 mod residual;
 mod spectrum;
+mod stream;
 mod trunk;
 pub mod vocos;
 mod weights;
@@ -34,6 +35,7 @@ use serde_json::Value;
 
 pub use error::VocoderError;
 pub use form::MelForm;
+pub use stream::VocoderStream;
 
 /// The result of fallible functions of this module.
 pub type Result<T> = std::result::Result<T, VocoderError>;
@@ -48,6 +50,10 @@ pub trait Vocoder: Send + Sync {
     /// # Errors
     /// [`VocoderError::Mel`] if the mel has another number of bands, [`VocoderError::NotFinite`], an error of the device.
     fn vocode(&self, mel: &Features, rng_key: &RngKey) -> Result<Vec<f32>>;
+
+    /// Begins the sound of a mel that arrives in parts: that of [`vocode`](Self::vocode) for the whole mel, as far as numbers of single
+    /// precision agree.
+    fn stream(&self, rng_key: &RngKey) -> Box<dyn VocoderStream + '_>;
 }
 
 /// The kinds of neural vocoders.

@@ -207,6 +207,7 @@ fn generated(
         temperature: 1.0,
         streaming: draws.streaming,
         unfinished: false,
+        hold_prompts: false,
     };
     let noise = padded(&draws.noise, batch).narrow(0, 0, 1).unwrap();
     let used = noise.get(0).unwrap().narrow(0, 0, 2 * length).unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use flowmill_weights::{PickleFile, PickleValue, WeightError};
 
 use super::ImportConfig;
-use super::vocabulary_offset::from_zero;
+use super::vocabulary_offset::{mixed_sequence, mixed_streams};
 use crate::dual_codebook::DualCodebook;
 
 /// The names under which Step-Audio's tokenizer keeps its streams: mixed, linguistic, semantic.
@@ -207,18 +207,11 @@ fn mixed(file: &mut PickleFile<'_>, value: &PickleValue, codebook: DualCodebook)
     if let Some(sequence) = sequence {
         let tokens = integers(file, sequence)
             .ok_or_else(|| format!("a mixed sequence is expected, not {}", sequence.summary()))?;
-        let tokens = from_zero(tokens, 0, codebook)?;
-        codebook.check(&tokens).map_err(|problem| problem.to_string())?;
-        return Ok(tokens);
+        return mixed_sequence(tokens, codebook);
     }
-    let mut stream = |name: &str, begins_at: usize| -> Result<Vec<u32>, String> {
+    let mut stream = |name: &str| -> Result<Vec<i64>, String> {
         let value = value.get(name).ok_or_else(|| format!("it has neither `{}` nor `{name}`", STREAMS[0]))?;
-        let tokens =
-            integers(file, value).ok_or_else(|| format!("`{name}` is {}, no list of integers", value.summary()))?;
-        let tokens = from_zero(tokens, begins_at, codebook).map_err(|problem| format!("`{name}`: {problem}"))?;
-        let tokens: Option<Vec<u32>> = tokens.into_iter().map(|token| u32::try_from(token).ok()).collect();
-        tokens.ok_or_else(|| format!("`{name}` has a token that is none"))
+        integers(file, value).ok_or_else(|| format!("`{name}` is {}, no list of integers", value.summary()))
     };
-    let (linguistic, semantic) = (stream(STREAMS[1], 0)?, stream(STREAMS[2], codebook.linguistic)?);
-    codebook.mix(&linguistic, &semantic).map_err(|problem| problem.to_string())
+    mixed_streams(stream(STREAMS[1])?, stream(STREAMS[2])?, codebook)
 }

@@ -25,6 +25,7 @@ pub use file::{ImportError, read_embeddings, read_tokens};
 pub use files::Files;
 pub use latents::ImportLatentsConfig;
 pub use speakers::{Choice, SpeakerFiles};
+pub use vocabulary_offset::{mixed_sequence, mixed_streams};
 
 use crate::dual_codebook::{DualCodebook, MIXED_RATE};
 use crate::error::within;

@@ -9,11 +9,35 @@ use crate::dual_codebook::DualCodebook;
 /// The first speech token in Step-Audio's vocabulary.
 const BEGIN: i64 = 65_536;
 
+/// Returns a mixed sequence of two codebooks counted from zero.
+///
+/// # Errors
+/// When it is none.
+pub fn mixed_sequence(tokens: Vec<i64>, codebook: DualCodebook) -> Result<Vec<i64>, String> {
+    let tokens = from_zero(tokens, 0, codebook)?;
+    codebook.check(&tokens).map_err(|problem| problem.to_string())?;
+    Ok(tokens)
+}
+
+/// Returns the mixed sequence of the linguistic stream `vq02` and the semantic stream `vq06`.
+///
+/// # Errors
+/// When a stream has a token outside of its codebook.
+pub fn mixed_streams(linguistic: Vec<i64>, semantic: Vec<i64>, codebook: DualCodebook) -> Result<Vec<i64>, String> {
+    let stream = |name: &str, tokens: Vec<i64>, begins_at: usize| -> Result<Vec<u32>, String> {
+        let tokens = from_zero(tokens, begins_at, codebook).map_err(|problem| format!("`{name}`: {problem}"))?;
+        let number = |token: i64| u32::try_from(token).map_err(|_| format!("`{name}` has {token}, which is no token"));
+        tokens.into_iter().map(number).collect()
+    };
+    let (linguistic, semantic) = (stream("vq02", linguistic, 0)?, stream("vq06", semantic, codebook.linguistic)?);
+    codebook.mix(&linguistic, &semantic).map_err(|problem| problem.to_string())
+}
+
 /// A stream counted from zero; `begins_at` is where it lies among the tokens of the mixed sequence.
 ///
 /// # Errors
 /// When only some of its ids lie in the language model's vocabulary.
-pub fn from_zero(tokens: Vec<i64>, begins_at: usize, codebook: DualCodebook) -> Result<Vec<i64>, String> {
+fn from_zero(tokens: Vec<i64>, begins_at: usize, codebook: DualCodebook) -> Result<Vec<i64>, String> {
     let beyond = tokens.iter().filter(|&&token| token >= BEGIN).count();
     if beyond == 0 || codebook.mixed_vocabulary() as i64 > BEGIN {
         return Ok(tokens);

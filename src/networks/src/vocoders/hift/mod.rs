@@ -9,6 +9,7 @@
 mod pitch;
 mod settings;
 mod source;
+mod stream;
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,8 @@ use super::residual::{Block, BlockForm};
 use super::spectrum::{from_polar, of_rows};
 use super::trunk::{LARGEST_FACTOR, Trunk, TrunkSettings};
 use super::weights::{Loaded, Tensors};
-use super::{MelForm, Result, Vocoder, VocoderError};
+use super::{MelForm, Result, Vocoder, VocoderError, VocoderStream};
+use stream::HiftStream;
 
 /// The part that takes the spectra of the source in at a level.
 struct Fusion {
@@ -200,5 +202,9 @@ impl Vocoder for Hift {
             let source = &source[frames.start * hop..frames.end * hop];
             self.decode(&rows(frames.start, frames.end)?, source)
         })
+    }
+
+    fn stream(&self, rng_key: &RngKey) -> Box<dyn VocoderStream + '_> {
+        Box::new(HiftStream::new(self, *rng_key))
     }
 }

@@ -34,6 +34,11 @@ impl PitchPredictor {
         Ok(Self { convolutions, classifier })
     }
 
+    /// Returns the number of frames before and after a frame that its pitch depends on.
+    pub(super) fn reach(&self) -> usize {
+        self.convolutions.len() * (TAPS / 2)
+    }
+
     /// Returns the pitch of each frame in hertz.
     pub(super) fn forward(&self, mel: &Value) -> Result<Vec<f32>> {
         let mut x = mel.clone();

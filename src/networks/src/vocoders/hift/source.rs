@@ -71,6 +71,15 @@ enum Cycles {
     OfFrames,
 }
 
+/// The end of a signal, from which the next frames continue.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SourceState {
+    /// The cycles of each harmonic.
+    cycles: Vec<f64>,
+    /// The number of frames before.
+    frames: usize,
+}
+
 /// The source of a model.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -113,7 +122,8 @@ impl Source {
     /// When there are fewer or more given numbers than the source needs.
     pub fn sines(&self, pitch: &[f32], draws: &SourceDraws<'_>) -> Result<Vec<f32>> {
         let mut all = Vec::new();
-        self.for_each_frame(pitch, draws, |sines| all.extend_from_slice(sines))?;
+        draws.check(self.weights.len(), pitch.len().saturating_mul(self.scale))?;
+        self.for_each_frame(&mut SourceState::default(), pitch, None, draws, |sines| all.extend_from_slice(sines));
         Ok(all)
     }
 
@@ -122,35 +132,54 @@ impl Source {
     /// # Errors
     /// When there are fewer or more given numbers than the source needs.
     pub fn signal(&self, pitch: &[f32], draws: &SourceDraws<'_>) -> Result<Vec<f32>> {
+        draws.check(self.weights.len(), pitch.len().saturating_mul(self.scale))?;
+        Ok(self.continued(&mut SourceState::default(), pitch, None, draws))
+    }
+
+    /// Returns the merged signal of frames that continue those of `state`; `next` is the pitch of the frame after them, if there is one.
+    pub(super) fn continued(
+        &self,
+        state: &mut SourceState,
+        pitch: &[f32],
+        next: Option<f32>,
+        draws: &SourceDraws<'_>,
+    ) -> Vec<f32> {
         let mut signal = Vec::with_capacity(pitch.len().saturating_mul(self.scale));
-        self.for_each_frame(pitch, draws, |sines| {
+        self.for_each_frame(state, pitch, next, draws, |sines| {
             let samples = sines.chunks_exact(self.weights.len().max(1));
             let merged = samples.map(|sample| sample.iter().zip(&self.weights).map(|(a, b)| a * b).sum::<f32>());
             signal.extend(merged.map(|sample| (sample + self.bias).tanh()));
-        })?;
-        Ok(signal)
+        });
+        signal
     }
 
     /// Passes the sines of each mel frame to `sink`.
-    fn for_each_frame(&self, pitch: &[f32], draws: &SourceDraws<'_>, mut sink: impl FnMut(&[f32])) -> Result<()> {
+    fn for_each_frame(
+        &self,
+        state: &mut SourceState,
+        pitch: &[f32],
+        next: Option<f32>,
+        draws: &SourceDraws<'_>,
+        mut sink: impl FnMut(&[f32]),
+    ) {
         let (harmonics, scale) = (self.weights.len(), self.scale);
-        draws.check(harmonics, pitch.len().saturating_mul(scale))?;
         let phases = match self.cycles {
             Cycles::OfSamples => draws.phases(harmonics),
             Cycles::OfFrames => vec![0.0; harmonics],
         };
         let HiftSettings { nsf_alpha, nsf_sigma, nsf_voiced_threshold, .. } = self.settings;
-        let mut cycles = vec![0.0f64; harmonics];
+        state.cycles.resize(harmonics, 0.0);
         let mut turns = vec![0.0f64; scale];
         let mut sines = vec![0.0f32; scale * harmonics];
         for (frame, hertz) in pitch.iter().enumerate() {
             let is_voiced = *hertz > nsf_voiced_threshold;
             // Without a pitch, the noise is about as loud as the sines.
             let amplitude = if is_voiced { nsf_sigma } else { nsf_alpha / 3.0 };
-            let noise = draws.noise(frame, scale * harmonics);
-            let is_first = frame == 0;
-            let next = pitch.get(frame + 1);
-            for (harmonic, cycles) in cycles.iter_mut().enumerate() {
+            let noise = draws.noise(state.frames, scale * harmonics);
+            let is_first = state.frames == 0;
+            state.frames += 1;
+            let next = pitch.get(frame + 1).or(next.as_ref());
+            for (harmonic, cycles) in state.cycles.iter_mut().enumerate() {
                 let rate = |hertz: &f32| f64::from(*hertz) * (harmonic + 1) as f64 / self.sample_rate;
                 match self.cycles {
                     Cycles::OfSamples => count_samples(cycles, rate(hertz), &mut turns),
@@ -165,7 +194,6 @@ impl Source {
             }
             sink(&sines);
         }
-        Ok(())
     }
 }
 

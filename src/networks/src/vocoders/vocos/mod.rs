@@ -20,8 +20,9 @@ pub use settings::VocosSettings;
 
 use super::pieces::in_pieces;
 use super::spectrum::of_rows;
+use super::stream::PieceStream;
 use super::weights::{Loaded, Tensors};
-use super::{MelForm, Result, Vocoder, VocoderError};
+use super::{MelForm, Result, Vocoder, VocoderError, VocoderStream};
 
 /// Least value of a mel band before the logarithm.
 const LOG_FLOOR: f32 = 1e-7;
@@ -165,6 +166,11 @@ impl Vocos {
         Ok(self.stft.inverse(&of_rows(&rows, self.stft.bins(), |angle| angle))?)
     }
 
+    /// Returns the number of frames before and after a sample that it depends on.
+    fn context(&self) -> usize {
+        self.backbone.reach() + self.stft.n_fft().div_ceil(self.stft.hop_length())
+    }
+
     /// Decodes features like [`backbone`](Self::backbone) and [`head`](Self::head), as a whole.
     ///
     /// # Errors
@@ -172,6 +178,10 @@ impl Vocos {
     pub fn decode(&self, features: &Value, bandwidth: usize) -> Result<Vec<f32>> {
         self.head(&self.backbone(features, bandwidth)?)
     }
+}
+
+fn decodes_codes() -> VocoderError {
+    VocoderError::Mel("the vocoder decodes codes of EnCodec, not mels".to_owned())
 }
 
 /// Takes the window in a file, if there is one; it must be the one that is computed.
@@ -194,13 +204,20 @@ impl Vocoder for Vocos {
 
     fn vocode(&self, mel: &Features, _: &RngKey) -> Result<Vec<f32>> {
         if let Input::Codes(_) = self.input {
-            return Err(VocoderError::Mel("the vocoder decodes codes of EnCodec, not mels".to_owned()));
+            return Err(decodes_codes());
         }
         self.form.check_features(mel)?;
-        let overlap = self.stft.n_fft().div_ceil(self.stft.hop_length());
-        in_pieces(mel.frames, self.backbone.reach() + overlap, &self.form, |frames| {
+        in_pieces(mel.frames, self.context(), &self.form, |frames| {
             let rows = mel.data[frames.start * mel.bins..frames.end * mel.bins].to_vec();
             self.decode(&Value::from_vec(rows, &[frames.len(), mel.bins])?, 0)
         })
+    }
+
+    fn stream(&self, _: &RngKey) -> Box<dyn VocoderStream + '_> {
+        let decode = |mel: &Value| match self.input {
+            Input::Mel(_) => self.decode(mel, 0),
+            Input::Codes(_) => Err(decodes_codes()),
+        };
+        Box::new(PieceStream::new(&self.form, self.context(), decode))
     }
 }
