@@ -150,7 +150,7 @@ fn scalar(tensor: &[u8]) -> Option<Option<f64>> {
     for field in fields(tensor) {
         match field? {
             (1, Field::Varint(kind)) => element = kind,
-            (4 | 5 | 6, Field::Bytes(bytes)) => {
+            (4..=6, Field::Bytes(bytes)) => {
                 number = match (bytes.first_chunk::<8>(), bytes.first_chunk::<4>()) {
                     (Some(bytes), _) if element == DOUBLE => Some(f64::from_le_bytes(*bytes)),
                     (_, Some(bytes)) if element != DOUBLE => Some(f32::from_le_bytes(*bytes).into()),
