@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -62,6 +63,21 @@ def check_tensorboard(run, expected):
                 assert event.encoded_audio_string.startswith(b"RIFF") and event.content_type == "audio/wav"
                 assert event.sample_rate >= 8000 and event.length_frames > 0
     return ", ".join(counts)
+
+
+def check_dated(run, expected):
+    """The events next to the stages: speed and memory, with dates."""
+    events = EventAccumulator(os.path.join(os.path.dirname(os.path.abspath(run)), "tensorboard"))
+    events.Reload()
+    names = ["speed/steps_per_second", "speed/samples_per_second", "speed/data_wait", "memory/megabytes", "train/loss"]
+    scalars = {name: events.Scalars(name) for name in names}
+    last = max(step for _, step in expected)
+    for name, points in scalars.items():
+        assert points and points[-1].step == last, (name, last)
+        assert all(1.7e9 < point.wall_time <= time.time() for point in points), name
+        assert [point.step for point in points] == sorted({point.step for point in points}), name
+    assert all(point.value > 0 for point in scalars["speed/steps_per_second"] + scalars["memory/megabytes"])
+    return f"{len(scalars['train/loss'])} points with dates"
 
 
 class StandIn(http.server.BaseHTTPRequestHandler):
@@ -138,7 +154,7 @@ def main():
     expected = expected_scalars(run)
     assert expected, f"{run}/metrics.jsonl has no numbers"
     unwell = 0
-    for name, check in (("tensorboard", check_tensorboard), ("wandb", check_wandb)):
+    for name, check in (("tensorboard", check_tensorboard), ("speed and memory", check_dated), ("wandb", check_wandb)):
         try:
             print(f"{name}: well: {check(run, expected)}")
         except AssertionError as error:

@@ -135,9 +135,6 @@ fn everything_that_the_chain_writes_can_be_inspected() {
     for path in tree.0.keys() {
         let file = mini.exp("").join(path);
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if name.contains("tfevents") {
-            continue;
-        }
         let empty = fs::metadata(&file).unwrap().len() == 0;
         let shown = flowmill(mini.folder(), &["inspect", file.to_str().unwrap()]);
         let shown = shown.expect_code(if empty { 1 } else { 0 });
@@ -148,6 +145,7 @@ fn everything_that_the_chain_writes_can_be_inspected() {
             "jsonl" => "JSON lines",
             "png" => "PNG",
             "wav" => "recording",
+            "flowmill" => "TensorBoard events",
             "json" if path.to_string_lossy().contains("/receipts/") => "receipt",
             _ => "",
         };
@@ -159,7 +157,7 @@ fn everything_that_the_chain_writes_can_be_inspected() {
 fn damaged_files_end_in_an_error_and_never_in_a_panic() {
     let mini = Mini::finished();
     let mut random = Random::announced("damaged files");
-    let endings = [".parquet", ".safetensors", ".pt", ".json", ".jsonl", ".png", ".wav"];
+    let endings = [".parquet", ".safetensors", ".pt", ".json", ".jsonl", ".png", ".wav", ".flowmill"];
     let hostile = mini.path("hostile");
     for ending in endings {
         let files = mini.files_ending(ending);

@@ -71,6 +71,17 @@ fn every_family_has_a_recipe_that_is_valid_but_for_its_weights() {
 }
 
 #[test]
+fn data_without_the_media_of_a_family_are_told() {
+    let mini = Mini::new();
+    for (family, media) in [("float", "video"), ("pmg", "images")] {
+        let out = format!("{family}/recipe.yaml");
+        let outcome = flowmill(mini.folder(), &["init", "data", "--family", family, "--out", &out]).expect_code(0);
+        let outcome = outcome.expect_words(&["to do", &format!("{family} needs {media}"), "the rows have audio only"]);
+        assert!(!outcome.stdout.contains("would run"), "{}", outcome.stdout);
+    }
+}
+
+#[test]
 fn splits_of_the_data_and_folders_of_splits_are_kept() {
     let corpus = Corpus::new();
     for (split, ids) in [("train", ["a", "b"]), ("dev", ["c", "d"]), ("test", ["e", "f"])] {

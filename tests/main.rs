@@ -31,6 +31,7 @@ mod gone_files;
 mod idempotence;
 mod import;
 mod init;
+mod inspect;
 mod last_save;
 mod launchers;
 mod leakage;

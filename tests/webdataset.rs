@@ -176,9 +176,11 @@ fn compressed_shards_are_decompressed_once_and_give_the_same_rows() {
     shards(&mini);
     for number in 0..3 {
         let tar = mini.path(&format!("shards/s-{number:03}.tar"));
-        let name = ["s 000.tar.gz", "s-001.tgz", "deep/s-002.tar.gz"][number];
+        let name = ["s 000.tar.gz", "s-001.tgz", "deep/s-002.tar.zst"][number];
         fs::create_dir_all(mini.path("shards/deep")).unwrap();
-        fs::write(mini.path("shards").join(name), gzipped(&fs::read(&tar).unwrap())).unwrap();
+        let content = fs::read(&tar).unwrap();
+        let packed = if number == 2 { zstd::encode_all(&content[..], 1).unwrap() } else { gzipped(&content) };
+        fs::write(mini.path("shards").join(name), packed).unwrap();
         fs::remove_file(tar).unwrap();
     }
     mini.run(&["--set", "prep.data=shards"]).expect_code(0).expect_words(&["WebDataset"]);

@@ -16,12 +16,12 @@ pub struct Entry {
 
 /// All files below a folder by their path relative to it.
 ///
-/// Files about runs and not about results are excluded: journal, speed, lock, and the cache of file times.
+/// Files about runs and not about results are excluded: journal, speed with its events, lock, and the cache of file times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree(pub BTreeMap<PathBuf, Entry>);
 
 /// Names at the top of an experiment that are about runs, not results.
-pub const EXCLUDED: [&str; 5] = ["journal.jsonl", "speed.jsonl", ".lock", ".cache", "slurm"];
+pub const EXCLUDED: [&str; 6] = ["journal.jsonl", "speed.jsonl", "tensorboard", ".lock", ".cache", "slurm"];
 
 impl Tree {
     /// Reads everything below `folder`.

@@ -570,40 +570,50 @@ pub enum ReferencePage {
     Commands,
 }
 
-/// Shows the content of files: tables, checkpoints, receipts, metrics, recordings
+/// Shows the content of files and folders: tables, checkpoints, experiments, metrics, recordings
 ///
 /// The kind of a file is determined from its content, not from its name:
 ///
-///   Parquet            columns, rows, row groups, the first rows
+///   folders            a checkpoint, an exported model, a stage, an experiment (or its recipe), or a folder with weights
+///   Parquet, Arrow     columns, rows, row groups or batches, the first rows
 ///   tar                number of members by extension, the first members
 ///   safetensors        names, types, shapes, parameter count, notes
 ///   PyTorch            the same and the scalars of a state dict, or the values of a saved dict; no code in it is executed
 ///   NumPy, ONNX        type and shape of an array; inputs, outputs, operators and weights of a network
 ///   receipts           the inputs, values and outputs of one part of a stage
 ///   JSON, JSON lines   metrics and journals: the last rows and a summary of every number
+///   TensorBoard, W&B   event files and .wandb files: every tag with its steps and values; configuration and summary
 ///   recordings         codec, rate, channels, length, level
 ///   PNG, text          size; the first lines
+///   gzip, zstd         the content, up to 1 GiB of it
+///
+/// Of a damaged log or archive everything before the damage is shown, and the exit code is 1.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
     after_long_help = "\
 Examples:
+  flowmill inspect exp/demo                                   stages, checkpoints, the next command
   flowmill inspect exp/demo/3-pack/train/shard-00000.parquet --rows 3
   flowmill inspect exp/demo/0-prep/rejected.parquet           reasons by kind, then the first rows
-  flowmill inspect exp/demo/6-export/model.safetensors
-  flowmill inspect flow.pt utt2embedding.pt campplus.onnx
-  flowmill inspect exp/demo/4-train/metrics.jsonl"
+  flowmill inspect exp/demo/4-train/checkpoints/step-000800 exp/demo/6-export
+  flowmill inspect flow.pt utt2embedding.pt campplus.onnx manifest.jsonl.gz
+  flowmill inspect exp/demo/4-train/metrics.jsonl --json | jq .numbers.loss.last"
 )]
 pub struct InspectArgs {
-    /// The files
-    #[arg(value_name = "FILE", required = true)]
+    /// The files and folders
+    #[arg(value_name = "PATH", required = true)]
     pub files: Vec<PathBuf>,
     /// Number of rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub rows: usize,
-    /// Show the texts of Parquet tables in full, whatever their length
+    /// Show long texts and lists in full, whatever their length
     #[arg(long)]
     pub full: bool,
+    /// Print JSON for programs, one object on one line per file; docs/FORMATS.md lists its keys. Texts are in full,
+    /// lists of tables with --full only
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Writes the tensors of a weight file in another format, bit for bit.

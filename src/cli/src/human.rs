@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
+
 /// Formats `1234567` as `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -42,6 +44,12 @@ pub fn age(age: Duration) -> String {
         6000..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
     }
+}
+
+/// Formats a time in seconds since 1970: `2026-12-01 04:10 UTC`.
+pub fn date(seconds: f64) -> String {
+    let time = DateTime::from_timestamp(seconds as i64, 0).unwrap_or_default();
+    time.format("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// A length of time in its two largest units: `12.3 s`, `4 min 05 s`, `7 h 30 min`, `3 d 04 h`.

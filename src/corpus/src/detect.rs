@@ -140,7 +140,11 @@ pub fn detect(path: &Path) -> Option<Detected> {
         (seen.ends(".parquet"), "huggingface", "these look like Parquet tables of Hugging Face"),
         (seen.ends(".arrow"), "huggingface", "this looks like a dataset that Hugging Face saved"),
         (lhotse(path, &seen), "lhotse", "these look like manifests of lhotse"),
-        (seen.ends(".tar").or(seen.ends(".tar.gz")).or(seen.ends(".tgz")), "webdataset", "this looks like WebDataset"),
+        (
+            [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst"].iter().find_map(|ending| seen.ends(ending)),
+            "webdataset",
+            "this looks like WebDataset",
+        ),
         (seen.called("metadata.jsonl"), "manifest", "this looks like an audio folder of Hugging Face"),
     ];
     if let Some((file, format, what)) = layouts.iter().find_map(|(file, format, what)| Some(((*file)?, *format, *what)))
@@ -191,12 +195,13 @@ fn has_transcripts(folder: &Path, file: &str) -> bool {
 /// Returns the format of a file and a description, by its name in lower case and its beginning.
 fn of_file(path: &Path, name: &str) -> Option<(&'static str, &'static str)> {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
+    let plain = plain.strip_suffix(".zst").filter(|plain| plain.ends_with(".tar")).unwrap_or(plain);
     match extension(plain) {
         "json" if name == "gigaspeech.json" => Some(("gigaspeech", "this looks like GigaSpeech")),
         "jsonl" | "ndjson" | "json" if is_lhotse(path) => Some(("lhotse", "this looks like a manifest of lhotse")),
         "jsonl" | "ndjson" | "json" => Some(("manifest", "this looks like a manifest")),
         "tar" | "parquet" if packed::is_shard(path) => Some(("shards", "this is a packed shard")),
-        "tar" | "tgz" => Some(("webdataset", "this is a tar file")),
+        "tar" | "tgz" | "tzst" => Some(("webdataset", "this is a tar file")),
         "parquet" | "arrow" => Some(("huggingface", "this is a table")),
         "h5" | "hdf5" => Some(("codes", "this is an HDF5 file")),
         "tsv" | "csv" | "txt" | "list" | "lst" => {

@@ -27,7 +27,7 @@ pub fn of_source(path: &Path, read_as: &str) -> Option<String> {
         return Some(format!("{what} ({place}): `format: {format}`"));
     }
     let seen = Seen::of(path);
-    let archives = [".zip", ".7z", ".rar", ".tar.bz2", ".tar.xz", ".tar.zst"];
+    let archives = [".zip", ".7z", ".rar", ".tar.bz2", ".tar.xz"];
     if let Some(file) = archives.iter().find_map(|ending| seen.ends(ending)) {
         return Some(format!("it contains {file}, an archive; unpack it, and read its contents"));
     }
@@ -48,7 +48,7 @@ fn of_file(name: &str, read_as: &str) -> Option<String> {
     }
     let hint = match name.rsplit('.').next()? {
         "jsonl" | "json" | "ndjson" => "it is a file: `format: manifest` reads JSON lines",
-        "tgz" | "gz" if crate::webdataset::is_compressed(name) => {
+        "tgz" | "gz" | "tzst" | "zst" if crate::webdataset::is_compressed(name) => {
             "it is a compressed tar file: `format: webdataset` reads it"
         }
         "zip" | "7z" | "rar" => "it is an archive; unpack it, and read the folder",

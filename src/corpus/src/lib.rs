@@ -26,6 +26,7 @@
 //! It writes only to the paths it is given. The caller is responsible for making files durable.
 
 pub mod array;
+pub mod arrow_file;
 mod checksum;
 pub mod clips;
 pub mod codes;

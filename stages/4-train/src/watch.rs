@@ -129,6 +129,7 @@ impl Observer for Watch<'_> {
     }
 
     fn validated(&mut self, step: u64, loss: f64) {
+        self.speed.validated(step, loss);
         self.work.message(format!("step {step}: validation loss {loss:.4}"));
     }
 

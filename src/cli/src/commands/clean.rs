@@ -9,6 +9,7 @@ use crate::args::CleanArgs;
 use crate::experiment::{command_line, folder, load};
 use crate::failure::Failure;
 use crate::human;
+use crate::inspect::size_below;
 use crate::stages;
 use crate::style;
 
@@ -22,7 +23,7 @@ pub fn run(arguments: &CleanArgs, out: &mut dyn Write) -> Result<(), Failure> {
         return Ok(writeln!(out, "nothing to delete in {}", experiment.dir().display())?);
     }
     for folder in &doomed {
-        writeln!(out, "{}  {}", folder.display(), human::bytes(size(folder)))?;
+        writeln!(out, "{}  {}", folder.display(), human::bytes(size_below(folder)))?;
     }
     if arguments.dry_run {
         return Ok(());
@@ -58,17 +59,4 @@ fn asked(out: &mut dyn Write) -> Result<bool, Failure> {
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
-}
-
-/// Returns the size of all files below a folder in bytes, without files that cannot be read.
-fn size(folder: &std::path::Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.file_type() {
-            Ok(kind) if kind.is_dir() => size(&entry.path()),
-            Ok(_) => entry.metadata().map_or(0, |about| about.len()),
-            Err(_) => 0,
-        })
-        .sum()
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::facts::{Facts, View};
 use crate::human;
 
 /// The size above which a file is not read as one value.
@@ -16,8 +17,11 @@ const MEMBERS: usize = 20;
 /// The number of characters of a text that are shown.
 const TEXT: usize = 120;
 
-/// Prints the value in the file.
-pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
+/// The value in a file.
+pub struct Json(Value);
+
+/// Reads the value in the file at `path`.
+pub fn read(path: &Path) -> Result<Json> {
     let file = File::open(path)?;
     if file.metadata()?.len() > LARGEST_JSON {
         bail!("it is larger than {}, which is too large to show as one value", human::bytes(LARGEST_JSON));
@@ -25,44 +29,54 @@ pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
     let mut content = Vec::new();
     file.take(LARGEST_JSON).read_to_end(&mut content)?;
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content);
-    let value: Value = serde_json::from_slice(content).context("it is not valid JSON")?;
-    print_value(&value, 0, out)
+    Ok(Json(serde_json::from_slice(content).context("it is not valid JSON")?))
+}
+
+impl Facts for Json {
+    fn print(&self, view: View, out: &mut dyn Write) -> Result<()> {
+        print_value(&self.0, 0, view, out)
+    }
+
+    fn json(&self) -> Result<Value> {
+        Ok(serde_json::json!({ "value": self.0 }))
+    }
 }
 
 /// Prints the members of an object or a list, one per line. Members that are objects or lists are printed below their
 /// name.
-pub fn print_value(value: &Value, indent: usize, out: &mut dyn Write) -> Result<()> {
+pub fn print_value(value: &Value, indent: usize, view: View, out: &mut dyn Write) -> Result<()> {
     match value {
         Value::Object(fields) => {
-            let limit = if indent == 0 { usize::MAX } else { MEMBERS };
+            let limit = if indent == 0 { usize::MAX } else { view.items(MEMBERS) };
             for (name, field) in fields.iter().take(limit) {
-                print_member(&human::shortened(name, TEXT), field, indent, out)?;
+                print_member(&human::shortened(name, view.text(TEXT)), field, indent, view, out)?;
             }
             print_rest(fields.len(), limit, indent, out)
         }
         Value::Array(items) => {
-            for (index, item) in items.iter().enumerate().take(MEMBERS) {
-                print_member(&format!("[{index}]"), item, indent, out)?;
+            let limit = view.items(MEMBERS);
+            for (index, item) in items.iter().enumerate().take(limit) {
+                print_member(&format!("[{index}]"), item, indent, view, out)?;
             }
-            print_rest(items.len(), MEMBERS, indent, out)
+            print_rest(items.len(), limit, indent, out)
         }
-        scalar => Ok(writeln!(out, "{:indent$}{}", "", in_one_line(scalar))?),
+        scalar => Ok(writeln!(out, "{:indent$}{}", "", in_one_line(scalar, view))?),
     }
 }
 
 /// Prints one named member.
-fn print_member(name: &str, value: &Value, indent: usize, out: &mut dyn Write) -> Result<()> {
+fn print_member(name: &str, value: &Value, indent: usize, view: View, out: &mut dyn Write) -> Result<()> {
     let simple = match value {
         Value::Object(fields) => fields.is_empty(),
         Value::Array(items) => items.iter().all(|item| !item.is_object() && !item.is_array()),
         _ => true,
     };
     if simple {
-        writeln!(out, "{:indent$}{name}: {}", "", in_one_line(value))?;
+        writeln!(out, "{:indent$}{name}: {}", "", in_one_line(value, view))?;
         return Ok(());
     }
     writeln!(out, "{:indent$}{name}:", "")?;
-    print_value(value, indent + 2, out)
+    print_value(value, indent + 2, view, out)
 }
 
 /// Prints the number of members that were left out.
@@ -74,15 +88,16 @@ fn print_rest(members: usize, limit: usize, indent: usize, out: &mut dyn Write) 
 }
 
 /// Formats a value on one line: texts without quotes and shortened, lists cut.
-pub fn in_one_line(value: &Value) -> String {
+pub fn in_one_line(value: &Value, view: View) -> String {
     match value {
-        Value::String(text) => human::shortened(text, TEXT),
+        Value::String(text) => human::shortened(text, view.text(TEXT)),
         Value::Number(number) if number.is_f64() => number.as_f64().map_or(number.to_string(), human::number),
         Value::Array(items) => {
-            let shown: Vec<String> = items.iter().take(MEMBERS).map(in_one_line).collect();
-            let rest = if items.len() > MEMBERS { format!(", … {} values", items.len()) } else { String::new() };
+            let members = view.items(MEMBERS);
+            let shown: Vec<String> = items.iter().take(members).map(|item| in_one_line(item, view)).collect();
+            let rest = if items.len() > members { format!(", … {} values", items.len()) } else { String::new() };
             format!("[{}{rest}]", shown.join(", "))
         }
-        other => human::shortened(&other.to_string(), TEXT),
+        other => human::shortened(&other.to_string(), view.text(TEXT)),
     }
 }

@@ -5,14 +5,54 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use flowmill_corpus::arrow_file;
+use flowmill_train::metrics;
 use flowmill_weights::{Format, is_index};
 
 use super::json::LARGEST_JSON;
+use super::{checkpoint, experiment, export, stage};
 
 /// The number of bytes at the beginning that are examined.
 const HEAD: usize = 64 * 1024;
 
-/// The kinds of file that can be shown.
+/// The form of compression of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// gzip, in one or more members.
+    Gzip,
+    /// Zstandard.
+    Zstd,
+}
+
+impl Compression {
+    /// Returns the name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    fn of(head: &[u8]) -> Option<Self> {
+        if head.starts_with(b"\x1f\x8b") {
+            return Some(Self::Gzip);
+        }
+        head.starts_with(b"\x28\xb5\x2f\xfd").then_some(Self::Zstd)
+    }
+}
+
+/// Returns the kind of a folder; `None` if it is none of those that are shown as a whole.
+pub fn of_folder(folder: &Path) -> Option<Kind> {
+    let kinds: [(Kind, fn(&Path) -> bool); 4] = [
+        (Kind::Checkpoint, checkpoint::is_one),
+        (Kind::Export, export::is_one),
+        (Kind::Stage, stage::is_one),
+        (Kind::Experiment, experiment::is_one),
+    ];
+    kinds.into_iter().find(|(_, is_one)| is_one(folder)).map(|(kind, _)| kind)
+}
+
+/// The kinds of file and folder that can be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A Parquet table or shard.
@@ -43,6 +83,22 @@ pub enum Kind {
     Png,
     /// Lines of text.
     Text,
+    /// An Arrow IPC file or stream.
+    Arrow,
+    /// An event file of TensorBoard.
+    TensorBoard,
+    /// The file of a Weights & Biases run.
+    Wandb,
+    /// A compressed file of any other kind.
+    Compressed(Compression),
+    /// The folder of a training checkpoint.
+    Checkpoint,
+    /// The folder of an exported model.
+    Export,
+    /// The folder of a stage.
+    Stage,
+    /// The folder of an experiment.
+    Experiment,
 }
 
 impl Kind {
@@ -70,9 +126,8 @@ impl Kind {
             Some(kind) => Ok(kind),
             None if flowmill_audio::holds_recording(&mut file, about.len())? => Ok(Self::Audio),
             None => bail!(
-                "{} has an unknown format: it is not Parquet, safetensors, PyTorch, NumPy, ONNX, tar, JSON, text, PNG or a recording{}",
-                path.display(),
-                hint(&head)
+                "{} has an unknown format: it is not Parquet, Arrow, safetensors, PyTorch, NumPy, ONNX, tar, JSON, text, PNG, a log of TensorBoard or W&B, or a recording",
+                path.display()
             ),
         }
     }
@@ -94,6 +149,42 @@ impl Kind {
             Self::Video => "video",
             Self::Png => "PNG picture",
             Self::Text => "text",
+            Self::Arrow => "Arrow",
+            Self::TensorBoard => "TensorBoard events",
+            Self::Wandb => "Weights & Biases run",
+            Self::Compressed(by) => by.name(),
+            Self::Checkpoint => "checkpoint",
+            Self::Export => "exported model",
+            Self::Stage => "stage",
+            Self::Experiment => "experiment",
+        }
+    }
+
+    /// Returns the name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Safetensors => "safetensors",
+            Self::Torch => "torch",
+            Self::Npy => "npy",
+            Self::Onnx => "onnx",
+            Self::Shards => "weight_index",
+            Self::Tar => "tar",
+            Self::Receipt => "receipt",
+            Self::Json => "json",
+            Self::JsonLines => "json_lines",
+            Self::Audio => "recording",
+            Self::Video => "video",
+            Self::Png => "png",
+            Self::Text => "text",
+            Self::Arrow => "arrow",
+            Self::TensorBoard => "tensorboard",
+            Self::Wandb => "wandb",
+            Self::Compressed(by) => by.name(),
+            Self::Checkpoint => "checkpoint",
+            Self::Export => "exported_model",
+            Self::Stage => "stage",
+            Self::Experiment => "experiment",
         }
     }
 
@@ -105,6 +196,18 @@ impl Kind {
         }
         if head.starts_with(b"\x89PNG\r\n\x1a\n") {
             return Some(Self::Png);
+        }
+        if let Some(by) = Compression::of(head) {
+            return Some(Self::Compressed(by));
+        }
+        if arrow_file::begins_arrow(head, length) {
+            return Some(Self::Arrow);
+        }
+        if metrics::begins_wandb(head) {
+            return Some(Self::Wandb);
+        }
+        if metrics::tensorboard::begins_events(head) {
+            return Some(Self::TensorBoard);
         }
         if flowmill_audio::begins_recording(head) {
             return Some(Self::Audio);
@@ -161,17 +264,6 @@ fn text_of(head: &[u8]) -> Option<&str> {
     (!text.contains('\0')).then_some(text)
 }
 
-/// Returns a note on kinds that are recognized but not shown.
-fn hint(head: &[u8]) -> &'static str {
-    if head.starts_with(b"\x28\xb5\x2f\xfd") {
-        return " (it is zstd-compressed)";
-    }
-    if head.starts_with(b"\x1f\x8b") {
-        return " (it is gzip-compressed)";
-    }
-    ""
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,12 +291,18 @@ mod tests {
         assert_eq!(kind(b"\x80\x02}.").unwrap(), Kind::Torch);
         assert_eq!(kind(b"\x93NUMPY\x01\0").unwrap(), Kind::Npy);
         assert_eq!(kind(b"\x08\x08\x12\x07pytorch").unwrap(), Kind::Onnx);
+        assert_eq!(kind(b"ARROW1\0\0").unwrap(), Kind::Arrow);
+        assert_eq!(kind(&[&[0xff, 0xff, 0xff, 0xff, 8, 0, 0, 0][..], &[0; 8]].concat()).unwrap(), Kind::Arrow);
+        assert_eq!(kind(b":W&B\xe1\xbe\0").unwrap(), Kind::Wandb);
+        assert_eq!(kind(&metrics::tensorboard::version_record(0.0)).unwrap(), Kind::TensorBoard);
+        assert_eq!(kind(b"\x1f\x8b\x08\0").unwrap(), Kind::Compressed(Compression::Gzip));
+        assert_eq!(kind(b"\x28\xb5\x2f\xfd").unwrap(), Kind::Compressed(Compression::Zstd));
     }
 
     #[test]
     fn unknown_content_is_an_error_that_says_what_is_known() {
-        let error = kind(b"\x1f\x8b\xff\xff").unwrap_err().to_string();
-        assert!(error.contains("unknown format") && error.contains("gzip"), "{error}");
+        let error = kind(b"\xde\xad\xff\xff").unwrap_err().to_string();
+        assert!(error.contains("unknown format") && error.contains("Parquet"), "{error}");
         assert!(kind(b"").unwrap_err().to_string().contains("empty"));
         let header_longer_than_file = kind(b"\xff\0\0\0\0\0\0\0{}");
         assert!(header_longer_than_file.is_err());

@@ -3,67 +3,89 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ::parquet::file::metadata::ParquetMetaData;
-use anyhow::{Context, Result, anyhow};
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int32Type, SchemaRef};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
-use flowmill_corpus::ColumnSpec;
-use flowmill_corpus::shard::size_names;
+use anyhow::{Context, Result};
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, SchemaRef};
+use serde::Serialize;
+use serde_json::Value;
 
+use super::cells::{self, Row, Shapes, TEXT, guarded, type_name};
+use super::facts::{Facts, View, WHOLE_TEXT};
 use crate::human;
 use crate::style;
 use crate::table::{Align, Cell, Table, print_pairs};
 
-/// The number of members of a list that are shown.
-const MEMBERS: usize = 6;
-/// The number of characters of a text that are shown.
-const TEXT: usize = 90;
-/// The number of characters of a text that are shown in full mode.
-const WHOLE_TEXT: usize = 1 << 20;
 /// The number of kinds of reasons that are shown.
 const REASONS: usize = 20;
 /// The number of row groups that are shown.
 const ROW_GROUPS: usize = 20;
 
-/// Prints the table. The reasons of rejected rows are counted by kind and always shown in full.
-pub fn show(path: &Path, rows: usize, full: bool, out: &mut dyn Write) -> Result<()> {
+/// The content of a Parquet file.
+#[derive(Serialize)]
+pub struct Parquet {
+    rows: u64,
+    created_by: Option<String>,
+    metadata: Vec<(String, String)>,
+    columns: Vec<Column>,
+    row_groups: Vec<RowGroup>,
+    /// The number of rejected rows for every kind of reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<BTreeMap<String, u64>>,
+    #[serde(skip)]
+    first: Vec<Row>,
+}
+
+/// A column of a table.
+#[derive(Serialize)]
+struct Column {
+    name: String,
+    r#type: String,
+    /// The axes of a column of two or more axes.
+    axes: Vec<String>,
+    stored_bytes: u64,
+    plain_bytes: u64,
+    compression: String,
+}
+
+/// A row group of a table.
+#[derive(Serialize)]
+struct RowGroup {
+    rows: u64,
+    stored_bytes: u64,
+}
+
+/// Reads the description and the first rows of the file at `path`.
+pub fn read(path: &Path, view: View) -> Result<Parquet> {
     let builder = guarded(|| Ok(ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?))
         .context("its footer cannot be read; the file is truncated or modified")?;
-    print_summary(builder.metadata(), out)?;
-    let shapes = shapes(builder.schema());
-    print_columns(builder.schema(), builder.metadata(), &shapes, out)?;
-    print_row_groups(builder.metadata(), out)?;
-    let rejected = is_rejected(builder.schema());
-    let first = guarded(|| first_rows(builder, rows)).context("its rows cannot be read")?;
-    if rejected {
-        let reasons = guarded(|| reasons(path)).context("its rows cannot be read")?;
-        print_reasons(reasons, out)?;
-    }
-    print_rows(&first, &shapes, if full || rejected { WHOLE_TEXT } else { TEXT }, out)
-}
-
-/// The columns of two or more axes, by their names.
-type Shapes = BTreeMap<String, ColumnSpec>;
-
-/// Returns the shapes in a shard's schema.
-fn shapes(schema: &SchemaRef) -> Shapes {
-    let (columns, _) = flowmill_corpus::shard::columns_of(schema);
-    columns.into_iter().filter(|column| column.axes.len() > 1).map(|column| (column.name.clone(), column)).collect()
-}
-
-/// Returns the shape of a column in one row, from the fields with the sizes of its axes: `[8, 150]`.
-fn shape_in_row(batch: &RecordBatch, column: &ColumnSpec, row: usize) -> Option<String> {
-    let size = |name: &String| {
-        let sizes = batch.column_by_name(name)?.as_primitive_opt::<Int32Type>()?;
-        sizes.is_valid(row).then(|| sizes.value(row).to_string())
+    let metadata = builder.metadata().clone();
+    let schema = builder.schema().clone();
+    let shapes = cells::shapes(&schema);
+    let file = metadata.file_metadata();
+    let first = guarded(|| first_rows(builder, &shapes, view)).context("its rows cannot be read")?;
+    let reasons = match is_rejected(&schema) {
+        true => Some(guarded(|| reasons(path)).context("its rows cannot be read")?),
+        false => None,
     };
-    let sizes: Option<Vec<String>> = size_names(column).iter().map(size).collect();
-    Some(format!("[{}]", sizes?.join(", ")))
+    // The Arrow schema is shown as the columns.
+    let notes = file.key_value_metadata().into_iter().flatten().filter(|note| note.key != "ARROW:schema");
+    let group = |group: &::parquet::file::metadata::RowGroupMetaData| RowGroup {
+        rows: u64::try_from(group.num_rows()).unwrap_or(0),
+        stored_bytes: u64::try_from(group.compressed_size()).unwrap_or(0),
+    };
+    Ok(Parquet {
+        rows: u64::try_from(file.num_rows()).context("the number of rows is negative")?,
+        created_by: file.created_by().map(str::to_owned),
+        metadata: notes.map(|note| (note.key.clone(), note.value.clone().unwrap_or_default())).collect(),
+        columns: columns(&schema, &metadata, &shapes),
+        row_groups: metadata.row_groups().iter().map(group).collect(),
+        reasons,
+        first,
+    })
 }
 
 /// Returns whether a table is a stage's `rejected.parquet`.
@@ -88,84 +110,38 @@ fn reasons(path: &Path) -> Result<BTreeMap<String, u64>> {
     Ok(kinds)
 }
 
-/// Prints the kinds of reasons, the most frequent first.
-fn print_reasons(kinds: BTreeMap<String, u64>, out: &mut dyn Write) -> Result<()> {
-    let mut kinds: Vec<(String, u64)> = kinds.into_iter().collect();
-    kinds.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    let mut table = Table::new(&[("rows", Align::Right), ("reason", Align::Left)]);
-    for (kind, count) in kinds.iter().take(REASONS) {
-        table.row([human::count(*count).into(), human::shortened(kind, WHOLE_TEXT).into()]);
-    }
-    table.print(out)?;
-    if kinds.len() > REASONS {
-        writeln!(out, "… {} more kinds", kinds.len() - REASONS)?;
-    }
-    Ok(())
-}
-
-/// Runs a reader over unverified data: a panic inside becomes an error.
-fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let result = catch_unwind(AssertUnwindSafe(read));
-    std::panic::set_hook(hook);
-    result.unwrap_or_else(|_| Err(anyhow!("the content contradicts itself")))
-}
-
 /// Reads the first rows and nothing after them.
-fn first_rows(builder: ParquetRecordBatchReaderBuilder<File>, rows: usize) -> Result<Vec<RecordBatch>> {
-    let reader = builder.with_limit(rows).with_batch_size(rows.clamp(1, 1024)).build()?;
-    Ok(reader.collect::<Result<_, _>>()?)
+fn first_rows(builder: ParquetRecordBatchReaderBuilder<File>, shapes: &Shapes, view: View) -> Result<Vec<Row>> {
+    let reader = builder.with_limit(view.rows).with_batch_size(view.rows.clamp(1, 1024)).build()?;
+    let mut rows = Vec::new();
+    for batch in reader {
+        rows.extend(cells::rows(&batch?, shapes, view));
+    }
+    Ok(rows)
 }
 
-/// Prints the number of rows and row groups, the writer and the notes.
-fn print_summary(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
-    let file = metadata.file_metadata();
-    let rows = u64::try_from(file.num_rows()).context("the number of rows is negative")?;
-    let groups = metadata.num_row_groups();
-    writeln!(out, "{} rows in {groups} row group{}", human::count(rows), if groups == 1 { "" } else { "s" })?;
-    let writer = file.created_by().map(|name| ("written by".to_string(), human::shortened(name, TEXT)));
-    // The Arrow schema is shown as the columns.
-    let notes = file.key_value_metadata().into_iter().flatten().filter(|note| note.key != "ARROW:schema").map(|note| {
-        let value = note.value.as_deref().unwrap_or("");
-        (human::shortened(&note.key, 40), human::shortened(value, TEXT))
-    });
-    let pairs: Vec<_> = writer.into_iter().chain(notes).collect();
-    Ok(print_pairs(&pairs, 2, out)?)
-}
-
-/// Prints one line per column: type with its axes, compressed and plain size, compression.
-fn print_columns(schema: &SchemaRef, metadata: &ParquetMetaData, shapes: &Shapes, out: &mut dyn Write) -> Result<()> {
-    let columns = [
-        ("column", Align::Left),
-        ("type", Align::Left),
-        ("stored", Align::Right),
-        ("plain", Align::Right),
-        ("compression", Align::Left),
-    ];
-    let mut table = Table::new(&columns);
-    for field in schema.fields() {
-        let (mut stored, mut plain, mut codec) = (0_u64, 0_u64, String::new());
+/// Describes the columns: type with its axes, compressed and plain size, compression.
+fn columns(schema: &SchemaRef, metadata: &ParquetMetaData, shapes: &Shapes) -> Vec<Column> {
+    let column = |field: &std::sync::Arc<arrow::datatypes::Field>| {
+        let axes = shapes.get(field.name()).map(|spec| spec.axes.iter().map(|axis| axis.name.clone()).collect());
+        let mut column = Column {
+            name: field.name().clone(),
+            r#type: type_name(field.data_type()),
+            axes: axes.unwrap_or_default(),
+            stored_bytes: 0,
+            plain_bytes: 0,
+            compression: String::new(),
+        };
         for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
             if chunk.column_path().parts().first() == Some(field.name()) {
-                stored += u64::try_from(chunk.compressed_size()).unwrap_or(0);
-                plain += u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
-                codec = chunk.compression_codec_name();
+                column.stored_bytes += u64::try_from(chunk.compressed_size()).unwrap_or(0);
+                column.plain_bytes += u64::try_from(chunk.uncompressed_size()).unwrap_or(0);
+                column.compression = chunk.compression_codec_name();
             }
         }
-        let axes = shapes.get(field.name()).map(|column| {
-            let names: Vec<&str> = column.axes.iter().map(|axis| axis.name.as_str()).collect();
-            human::shortened(&format!(" [{}]", names.join(", ")), 60)
-        });
-        table.row([
-            Cell::from(human::shortened(field.name(), 60)),
-            Cell::styled(type_name(field.data_type()) + &axes.unwrap_or_default(), style::DIM),
-            Cell::from(human::bytes(stored)),
-            Cell::from(human::bytes(plain)),
-            Cell::from(codec),
-        ]);
-    }
-    Ok(table.print(out)?)
+        column
+    };
+    schema.fields().iter().map(column).collect()
 }
 
 /// The name of the compression of a column chunk, in lower case and without its level.
@@ -180,95 +156,89 @@ impl CompressionName for ::parquet::file::metadata::ColumnChunkMetaData {
     }
 }
 
-/// Formats a type: `list<float16>`.
-fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::List(item) | DataType::LargeList(item) => format!("list<{}>", type_name(item.data_type())),
-        DataType::FixedSizeList(item, size) => format!("list<{}; {size}>", type_name(item.data_type())),
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".into(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".into(),
-        other => human::shortened(&format!("{other}").to_lowercase(), 60),
+impl Facts for Parquet {
+    /// Prints the table. The reasons of rejected rows are counted by kind and always shown in full.
+    fn print(&self, view: View, out: &mut dyn Write) -> Result<()> {
+        let groups = self.row_groups.len();
+        let plural = if groups == 1 { "" } else { "s" };
+        writeln!(out, "{} rows in {groups} row group{plural}", human::count(self.rows))?;
+        print_notes(self.created_by.as_deref(), &self.metadata, view, out)?;
+        self.print_columns(out)?;
+        self.print_row_groups(out)?;
+        if let Some(reasons) = &self.reasons {
+            print_reasons(reasons, out)?;
+        }
+        let text = if self.reasons.is_some() { WHOLE_TEXT } else { view.text(TEXT) };
+        cells::print_rows(&self.first, text, out)
+    }
+
+    fn json(&self) -> Result<Value> {
+        let mut json = serde_json::to_value(self)?;
+        json["metadata"] = self.metadata.iter().map(|(key, text)| (key.clone(), Value::from(text.as_str()))).collect();
+        json["first_rows"] = self.first.iter().map(Row::json).collect();
+        Ok(json)
     }
 }
 
-/// Prints the rows and bytes of every row group.
-fn print_row_groups(metadata: &ParquetMetaData, out: &mut dyn Write) -> Result<()> {
-    let mut table = Table::new(&[("row group", Align::Right), ("rows", Align::Right), ("stored", Align::Right)]);
-    for (index, group) in metadata.row_groups().iter().enumerate().take(ROW_GROUPS) {
-        let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-        let stored = u64::try_from(group.compressed_size()).unwrap_or(0);
-        table.row([index.into(), human::count(rows).into(), human::bytes(stored).into()]);
+/// Prints the writer and the notes of a table.
+pub fn print_notes(writer: Option<&str>, notes: &[(String, String)], view: View, out: &mut dyn Write) -> Result<()> {
+    let writer = writer.map(|name| ("written by".to_owned(), human::shortened(name, view.text(TEXT))));
+    let note = |(key, text): &(String, String)| (human::shortened(key, 40), human::shortened(text, view.text(TEXT)));
+    let pairs: Vec<_> = writer.into_iter().chain(notes.iter().map(note)).collect();
+    Ok(print_pairs(&pairs, 2, out)?)
+}
+
+/// Prints the kinds of reasons, the most frequent first.
+fn print_reasons(kinds: &BTreeMap<String, u64>, out: &mut dyn Write) -> Result<()> {
+    let mut kinds: Vec<(&String, &u64)> = kinds.iter().collect();
+    kinds.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
+    let mut table = Table::new(&[("rows", Align::Right), ("reason", Align::Left)]);
+    for (kind, count) in kinds.iter().take(REASONS) {
+        table.row([human::count(**count).into(), human::shortened(kind, WHOLE_TEXT).into()]);
     }
     table.print(out)?;
-    if metadata.num_row_groups() > ROW_GROUPS {
-        writeln!(out, "… {} more row groups", metadata.num_row_groups() - ROW_GROUPS)?;
+    if kinds.len() > REASONS {
+        writeln!(out, "… {} more kinds", kinds.len() - REASONS)?;
     }
     Ok(())
 }
 
-/// Prints rows, each as a block of `column  value`, at most `text` characters of a value.
-fn print_rows(batches: &[RecordBatch], shapes: &Shapes, text: usize, out: &mut dyn Write) -> Result<()> {
-    let mut number = 0_u64;
-    for batch in batches {
-        for row in 0..batch.num_rows() {
-            writeln!(out, "{}", style::paint(style::TITLE, format!("row {number}")))?;
-            let schema = batch.schema();
-            let pairs: Vec<_> = schema
-                .fields()
-                .iter()
-                .zip(batch.columns())
-                .map(|(field, column)| {
-                    let shape = shapes.get(field.name());
-                    let shape = shape.and_then(|column| shape_in_row(batch, column, row));
-                    let shape = shape.map(|shape| shape + " ").unwrap_or_default();
-                    (human::shortened(field.name(), 60), shape + &cell(column.as_ref(), row, text))
-                })
-                .collect();
-            print_pairs(&pairs, 2, out)?;
-            number += 1;
+impl Parquet {
+    /// Prints one line per column.
+    fn print_columns(&self, out: &mut dyn Write) -> Result<()> {
+        let mut table = Table::new(&[
+            ("column", Align::Left),
+            ("type", Align::Left),
+            ("stored", Align::Right),
+            ("plain", Align::Right),
+            ("compression", Align::Left),
+        ]);
+        for column in &self.columns {
+            let axes = match column.axes.as_slice() {
+                [] => String::new(),
+                axes => human::shortened(&format!(" [{}]", axes.join(", ")), 60),
+            };
+            table.row([
+                Cell::from(human::shortened(&column.name, 60)),
+                Cell::styled(format!("{}{axes}", column.r#type), style::DIM),
+                Cell::from(human::bytes(column.stored_bytes)),
+                Cell::from(human::bytes(column.plain_bytes)),
+                Cell::from(&column.compression),
+            ]);
         }
+        Ok(table.print(out)?)
     }
-    Ok(())
-}
 
-/// Formats one cell briefly.
-fn cell(column: &dyn Array, row: usize, text: usize) -> String {
-    if column.is_null(row) {
-        return "–".into();
-    }
-    match column.data_type() {
-        DataType::Binary => bytes_cell(column.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => bytes_cell(column.as_binary::<i64>().value(row)),
-        DataType::BinaryView => bytes_cell(column.as_binary_view().value(row)),
-        DataType::List(_) => list_cell(column.as_list::<i32>().value(row).as_ref(), text),
-        DataType::LargeList(_) => list_cell(column.as_list::<i64>().value(row).as_ref(), text),
-        DataType::FixedSizeList(..) => list_cell(column.as_fixed_size_list().value(row).as_ref(), text),
-        _ => scalar_cell(column, row, text),
-    }
-}
-
-/// Formats bytes: their number, and the first ones.
-fn bytes_cell(bytes: &[u8]) -> String {
-    let begin: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let more = if bytes.len() > 8 { " …" } else { "" };
-    format!("{} bytes: {}{more}", human::count(bytes.len() as u64), begin.join(" "))
-}
-
-/// Formats a list: its length, and the first items.
-fn list_cell(items: &dyn Array, text: usize) -> String {
-    let first: Vec<String> = (0..items.len().min(MEMBERS)).map(|index| cell(items, index, text)).collect();
-    let more = if items.len() > MEMBERS { ", …" } else { "" };
-    format!("{} × [{}{more}]", human::count(items.len() as u64), first.join(", "))
-}
-
-/// Formats any other value like Arrow.
-fn scalar_cell(column: &dyn Array, row: usize, limit: usize) -> String {
-    let options = FormatOptions::default();
-    match ArrayFormatter::try_new(column, &options) {
-        Ok(formatter) => match formatter.value(row).try_to_string() {
-            Ok(text) => human::shortened(&text, limit),
-            Err(error) => format!("({error})"),
-        },
-        Err(error) => format!("({error})"),
+    /// Prints the rows and bytes of every row group.
+    fn print_row_groups(&self, out: &mut dyn Write) -> Result<()> {
+        let mut table = Table::new(&[("row group", Align::Right), ("rows", Align::Right), ("stored", Align::Right)]);
+        for (index, group) in self.row_groups.iter().enumerate().take(ROW_GROUPS) {
+            table.row([index.into(), human::count(group.rows).into(), human::bytes(group.stored_bytes).into()]);
+        }
+        table.print(out)?;
+        if self.row_groups.len() > ROW_GROUPS {
+            writeln!(out, "… {} more row groups", self.row_groups.len() - ROW_GROUPS)?;
+        }
+        Ok(())
     }
 }

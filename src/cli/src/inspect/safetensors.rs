@@ -7,23 +7,70 @@ use std::path::Path;
 
 use ::safetensors::tensor::Metadata;
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::Value;
 
+use super::facts::{Facts, View};
+use super::tensors::{Tensor, Tensors};
 use crate::human;
 use crate::style;
 use crate::table::print_pairs;
-
-use super::tensors;
 
 /// The largest size of a header; the format does not allow more either.
 const LARGEST_HEADER: u64 = 100_000_000;
 /// The number of characters of a note that are shown.
 const NOTE: usize = 400;
 
-/// Prints the tensors and the notes.
-pub fn show(path: &Path, out: &mut dyn Write) -> Result<()> {
+/// The content of a safetensors file, without the elements of its tensors.
+#[derive(Serialize)]
+pub struct Safetensors {
+    /// The free-form notes.
+    metadata: BTreeMap<String, String>,
+    #[serde(flatten)]
+    tensors: Tensors,
+}
+
+/// Reads the header of the file at `path`.
+pub fn read(path: &Path) -> Result<Safetensors> {
     let header = read_header(path)?;
-    print_notes(&header, out)?;
-    print_tensors(&header, out)
+    let metadata = header.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone())).collect();
+    let names = header.offset_keys();
+    let tensors = names.into_iter().filter_map(|name| {
+        let info = header.info(&name)?;
+        let (begin, end) = info.data_offsets;
+        Some(Tensor {
+            dtype: format!("{:?}", info.dtype),
+            shape: info.shape.clone(),
+            bytes: end.saturating_sub(begin) as u64,
+            name,
+        })
+    });
+    Ok(Safetensors { metadata, tensors: tensors.collect() })
+}
+
+impl Safetensors {
+    /// Returns the number of tensors and of their elements by type.
+    pub fn summary(&self) -> String {
+        self.tensors.summary()
+    }
+}
+
+impl Facts for Safetensors {
+    fn print(&self, view: View, out: &mut dyn Write) -> Result<()> {
+        if !self.metadata.is_empty() {
+            let shortened = |(key, text): (&String, &String)| {
+                (human::shortened(key, view.text(60)), human::shortened(text, view.text(NOTE)))
+            };
+            let pairs: Vec<_> = self.metadata.iter().map(shortened).collect();
+            writeln!(out, "{}", style::paint(style::TITLE, "notes"))?;
+            print_pairs(&pairs, 2, out)?;
+        }
+        self.tensors.print(view, out)
+    }
+
+    fn json(&self) -> Result<Value> {
+        Ok(serde_json::to_value(self)?)
+    }
 }
 
 /// Reads and checks the header against the length of the file.
@@ -48,29 +95,4 @@ fn read_header(path: &Path) -> Result<Metadata> {
         );
     }
     Ok(header)
-}
-
-/// Prints the free-form notes, sorted by name.
-fn print_notes(header: &Metadata, out: &mut dyn Write) -> Result<()> {
-    let Some(notes) = header.metadata() else { return Ok(()) };
-    let sorted: BTreeMap<_, _> = notes.iter().collect();
-    let shortened = |(key, text): (&String, &String)| (human::shortened(key, 60), human::shortened(text, NOTE));
-    let pairs: Vec<_> = sorted.into_iter().map(shortened).collect();
-    writeln!(out, "{}", style::paint(style::TITLE, "notes"))?;
-    Ok(print_pairs(&pairs, 2, out)?)
-}
-
-/// Prints the tensors in the order of the file.
-fn print_tensors(header: &Metadata, out: &mut dyn Write) -> Result<()> {
-    let names = header.offset_keys();
-    let rows = names.iter().filter_map(|name| Some((name, header.info(name)?)));
-    tensors::print(
-        rows.map(|(name, info)| tensors::Row {
-            name,
-            dtype: format!("{:?}", info.dtype),
-            shape: &info.shape,
-            bytes: (info.data_offsets.1 - info.data_offsets.0) as u64,
-        }),
-        out,
-    )
 }

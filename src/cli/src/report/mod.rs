@@ -25,8 +25,10 @@ use flowmill_runner::{Experiment, Holder, dead_owner, holder};
 use flowmill_stage_train::Speed;
 use serde_json::Value;
 
+pub use checkpoints::CheckpointFacts;
 use page::Page;
-use training::TrainingFolder;
+pub use stages::{StageResult, folders};
+pub use training::TrainingFolder;
 
 /// The experiment that a page is about.
 struct Subject<'a> {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use chrono::DateTime;
 use flowmill_stage_train::{SPEED_FILE, Speed};
 use maud::html;
 
@@ -21,9 +20,9 @@ pub fn add(subject: &Subject, page: &mut Page) {
     };
     let costs = format!("{} a second", last.unit);
     let when = format!(
-        "From {} to {} UTC, {} of it in training.",
-        date(first.time - first.seconds),
-        date(last.time),
+        "From {} to {}, {} of it in training.",
+        human::date(first.time - first.seconds),
+        human::date(last.time),
         human::duration(total(lines))
     );
     page.section(
@@ -60,9 +59,4 @@ pub fn read(experiment: &Path) -> Vec<Speed> {
         lines.push(line);
     }
     lines
-}
-
-/// A time in seconds since 1970 for people.
-fn date(seconds: f64) -> String {
-    DateTime::from_timestamp(seconds as i64, 0).unwrap_or_default().format("%Y-%m-%d %H:%M").to_string()
 }

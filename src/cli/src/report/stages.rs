@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use flowmill_runner::{Receipt, sealed_content};
 use maud::{Markup, html};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::page::{Cell, Page, folded, remark, table};
 use super::{Subject, names};
@@ -15,6 +16,51 @@ use crate::{human, stages};
 const LONGEST_FACT: usize = 300;
 /// Ids shown for a reason.
 const EXAMPLES: usize = 5;
+
+/// The result of a stage, by the records in its folder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageResult {
+    /// True if all parts are done.
+    #[serde(skip)]
+    pub is_done: bool,
+    /// Number of parts that are done.
+    pub parts: usize,
+    /// Rows in; `None` if the stage is not finished or carries no rows, like the next two.
+    pub rows_in: Option<u64>,
+    /// Rows out.
+    pub rows_out: Option<u64>,
+    /// Rejected rows.
+    pub rejected: Option<u64>,
+    /// What the stage says about its result.
+    pub facts: Map<String, Value>,
+}
+
+impl StageResult {
+    /// Reads the records in the folder of a stage; `None` if there are none.
+    pub fn of(folder: &Path) -> Option<Self> {
+        let summary = sealed_content(&folder.join("stage.json")).ok();
+        let parts = receipts(folder).len();
+        (summary.is_some() || parts > 0).then(|| Self::new(summary.as_ref(), parts))
+    }
+
+    fn new(summary: Option<&Value>, parts: usize) -> Self {
+        let carries = summary.filter(|summary| summary["carries_rows"].as_bool() == Some(true));
+        let count = |key: &str| carries.and_then(|summary| summary[key].as_u64());
+        Self {
+            is_done: summary.is_some(),
+            parts,
+            rows_in: count("rows_in"),
+            rows_out: count("rows_out"),
+            rejected: count("rejected"),
+            facts: summary.and_then(|summary| summary["facts"].as_object().cloned()).unwrap_or_default(),
+        }
+    }
+
+    /// Returns `done` or `partial`.
+    pub fn state(&self) -> &'static str {
+        if self.is_done { "done" } else { "partial" }
+    }
+}
 
 /// Adds the stages with their settings, and the data.
 pub fn add(subject: &Subject, page: &mut Page) {
@@ -26,7 +72,7 @@ pub fn add(subject: &Subject, page: &mut Page) {
         if summary.is_none() && receipts.is_empty() {
             continue;
         }
-        rows.push(row(&title, summary.as_ref(), receipts.len()));
+        rows.push(row(&title, &StageResult::new(summary.as_ref(), receipts.len())));
         // The part with the longest settings is the one that does the work.
         if let Some(receipt) = receipts.iter().max_by_key(|receipt| receipt.config.to_string().len()) {
             settings.push(folded(&format!("{title}: settings"), &format!("{:#}", receipt.config)));
@@ -71,25 +117,20 @@ pub fn add_rejected(subject: &Subject, page: &mut Page) {
     );
 }
 
-fn row(title: &str, summary: Option<&Value>, parts: usize) -> Vec<Cell> {
-    let Some(summary) = summary else {
-        let mut cells = vec![Cell::text(title), Cell::text(format!("not finished, {parts} parts done"))];
+fn row(title: &str, result: &StageResult) -> Vec<Cell> {
+    if !result.is_done {
+        let mut cells = vec![Cell::text(title), Cell::text(format!("not finished, {} parts done", result.parts))];
         cells.extend((0..4).map(|_| Cell::text("")));
         return cells;
-    };
-    let carries = summary["carries_rows"].as_bool() == Some(true);
-    let count = |key: &str| match summary[key].as_u64() {
-        Some(rows) if carries => human::count(rows),
-        _ => "–".to_owned(),
-    };
-    let facts = summary["facts"].as_object().into_iter().flatten();
-    let facts: Vec<String> = facts.map(|(name, value)| format!("{name} {}", fact(value))).collect();
+    }
+    let count = |rows: Option<u64>| Cell::number(rows.map_or("–".to_owned(), human::count));
+    let facts: Vec<String> = result.facts.iter().map(|(name, value)| format!("{name} {}", fact(value))).collect();
     vec![
         Cell::text(title),
         Cell::text("done"),
-        Cell::number(count("rows_in")),
-        Cell::number(count("rows_out")),
-        Cell::number(count("rejected")),
+        count(result.rows_in),
+        count(result.rows_out),
+        count(result.rejected),
         Cell::text(human::shortened(&facts.join(", "), LONGEST_FACT)),
     ]
 }

@@ -1,120 +1,28 @@
 //! Rows of an Arrow file as `save_to_disk` writes it, with the places of their recordings.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::buffer::Buffer;
 use arrow::datatypes::DataType;
-use arrow::ipc::reader::StreamDecoder;
 
 use super::{BYTES, TableFile, json};
+use crate::arrow_file::{ArrowBatches, Place};
 use crate::fields::is_name_of;
 use crate::manifest::Parsed;
 use crate::source::TarMember;
 use crate::{CorpusError, Rejection};
 
-/// The mark before the length of a message.
-const CONTINUATION: [u8; 4] = [0xff; 4];
-/// The first bytes of a file that ends with an index. What follows is a stream.
-const FILE_MAGIC: &[u8; 8] = b"ARROW1\0\0";
-/// The largest description of a message.
-const MAX_METADATA: u64 = 1 << 28;
-
-/// A message of the stream with its description and its content, and the position of its first byte.
-struct Message {
-    at: u64,
-    bytes: Vec<u8>,
-}
-
 /// Reads the rows of a file, one batch at a time.
 pub(super) fn read(table: &TableFile<'_>) -> Result<Parsed, CorpusError> {
-    let io = |e| CorpusError::io("read", &table.full, e);
-    let broken = |problem: String| CorpusError::structure(&table.full, problem);
-    let file = File::open(&table.full).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
-    let mut file = BufReader::new(file);
-    let mut magic = [0; 8];
-    let mut at = 0;
-    if length >= 8 {
-        file.read_exact(&mut magic).map_err(io)?;
-    }
-    if &magic == FILE_MAGIC {
-        at = 8;
-    }
-    file.seek(SeekFrom::Start(at)).map_err(io)?;
-    let mut decoder = StreamDecoder::new();
+    let mut batches = ArrowBatches::open(&table.full)?;
     let mut parsed = Parsed::new();
-    loop {
-        let message = next(&mut file, at, length).map_err(|problem| broken(format!("at byte {at}: {problem}")))?;
-        let Some(message) = message else { return Ok(parsed) };
-        at += message.bytes.len() as u64;
-        let base = message.bytes.as_ptr() as usize;
-        let place = Place { base, length: message.bytes.len(), at: message.at };
-        let mut buffer = Buffer::from_vec(message.bytes);
-        // The decoder panics on some damaged files. It is thrown away then.
-        let read = catch_unwind(AssertUnwindSafe(|| -> Result<(), CorpusError> {
-            let batch = decoder.decode(&mut buffer).map_err(|e| broken(format!("at byte {}: {e}", message.at)))?;
-            batch.map_or(Ok(()), |batch| rows(table, &batch, &place, &mut parsed))
-        }));
-        read.unwrap_or_else(|_| Err(broken(format!("at byte {}: its content contradicts itself", message.at))))?;
+    while let Some((batch, place)) = batches.next_placed()? {
+        // Arrays of damaged files may panic when they are read.
+        let read = catch_unwind(AssertUnwindSafe(|| rows(table, &batch, &place, &mut parsed)));
+        let contradicts = || CorpusError::structure(&table.full, "a batch contradicts itself".to_owned());
+        read.unwrap_or_else(|_| Err(contradicts()))?;
     }
-}
-
-/// Reads the next message; `None` at the end.
-fn next(file: &mut impl Read, at: u64, length: u64) -> Result<Option<Message>, String> {
-    let there = length.saturating_sub(at);
-    let mut head = [0; 8];
-    if there < 8 {
-        return Ok(None);
-    }
-    let fail = |e: std::io::Error| e.to_string();
-    file.read_exact(&mut head).map_err(fail)?;
-    if head[..4] != CONTINUATION {
-        return Err("is not a stream of Arrow; save the dataset again with a current version of `datasets`".into());
-    }
-    let size = u64::from(u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
-    if size == 0 {
-        return Ok(None);
-    }
-    if size > MAX_METADATA || size > there - 8 {
-        return Err("is truncated".into());
-    }
-    let mut bytes = head.to_vec();
-    read_into(file, &mut bytes, size).map_err(fail)?;
-    let message = arrow::ipc::root_as_message(&bytes[8..]).map_err(|e| format!("is damaged: {e}"))?;
-    let body = u64::try_from(message.bodyLength()).map_err(|_| "has a negative size")?;
-    if body > there - 8 - size {
-        return Err("is truncated".into());
-    }
-    read_into(file, &mut bytes, body).map_err(fail)?;
-    Ok(Some(Message { at, bytes }))
-}
-
-/// Appends bytes, which are known to exist.
-fn read_into(file: &mut impl Read, bytes: &mut Vec<u8>, size: u64) -> std::io::Result<()> {
-    bytes.reserve_exact(size as usize);
-    if file.take(size).read_to_end(bytes)? as u64 == size {
-        Ok(())
-    } else {
-        Err(std::io::ErrorKind::UnexpectedEof.into())
-    }
-}
-
-/// The place of a message in memory and in its file.
-struct Place {
-    base: usize,
-    length: usize,
-    at: u64,
-}
-
-impl Place {
-    /// Returns the position in the file of bytes that a batch holds; `None` if they were copied.
-    fn of(&self, bytes: &[u8]) -> Option<u64> {
-        let offset = (bytes.as_ptr() as usize).checked_sub(self.base)?;
-        (offset + bytes.len() <= self.length).then_some(self.at + offset as u64)
-    }
+    Ok(parsed)
 }
 
 /// Adds the rows of a batch.

@@ -8,7 +8,7 @@
 //!
 //! Only headers, transcripts and the beginnings of members of unknown kinds are read here. Nothing is extracted: a
 //! row names the tar file and the position of its recording's bytes ([`TarMember`]), and every later reader takes
-//! them from there. The bytes of compressed tar files have no such position: those of gzip are decompressed once ([`unpack()`]), and others
+//! them from there. The bytes of compressed tar files have no such position: those of gzip and zstd are decompressed once ([`unpack()`]), and others
 //! are refused.
 
 mod samples;

@@ -131,7 +131,7 @@ fn listed(root: &Path, dir: &str) -> Result<Vec<String>, CorpusError> {
             return Err(CorpusError::structure(&file.place, problem));
         } else if name.ends_with(".tar") || (file.is_utf8 && is_compressed(name)) {
             found.push(joined(&prefix, &file.path));
-        } else if name.contains(".tar.") || name.ends_with(".tgz") {
+        } else if name.contains(".tar.") {
             packed.push(file.path);
         }
     }

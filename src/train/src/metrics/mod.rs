@@ -5,6 +5,8 @@
 
 mod append;
 mod clock;
+mod course;
+mod events;
 mod histogram;
 mod protobuf;
 mod reference;
@@ -26,12 +28,14 @@ use crate::{LossScale, TrainError};
 pub(crate) use append::is_refused;
 use append::{AppendFile, whole_lines};
 pub(crate) use clock::Clock;
+pub use course::Course;
+pub use events::{EventFile, EventTag};
 use histogram::Histogram;
 use reference::ReferenceEvents;
 pub use reference::{REFERENCES_FILE, Reference};
 use tensorboard::{Datum, summary_record};
 use wandb::WandbFile;
-pub use wandb::{WANDB_FOLDER, WandbConfig, WandbPosition, WandbRun};
+pub use wandb::{WANDB_FOLDER, WandbConfig, WandbContent, WandbPosition, WandbRun, WandbRunFacts, begins_wandb};
 pub(crate) use window::Exact;
 pub use window::{Measured, Window};
 

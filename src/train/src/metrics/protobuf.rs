@@ -1,4 +1,4 @@
-//! Protocol buffers, encoded by hand: the field types that the metrics files need.
+//! Protocol buffers, encoded and decoded by hand: the field types that the metrics files need.
 
 /// A message under construction.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,9 +62,116 @@ impl Message {
     }
 }
 
+/// A field of a message that is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Field<'a> {
+    /// An integer.
+    Varint(u64),
+    /// Eight bytes, such as a double.
+    Fixed64([u8; 8]),
+    /// Bytes, a text, a message, or packed numbers.
+    Bytes(&'a [u8]),
+    /// Four bytes, such as a float.
+    Fixed32([u8; 4]),
+}
+
+impl Field<'_> {
+    /// Returns the text of the field; bytes that are not UTF-8 are replaced.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Returns the number of the field.
+    pub(crate) fn number(self) -> Option<f64> {
+        match self {
+            Self::Varint(value) => Some(value as i64 as f64),
+            Self::Fixed64(bytes) => Some(f64::from_le_bytes(bytes)),
+            Self::Fixed32(bytes) => Some(f32::from_le_bytes(bytes).into()),
+            Self::Bytes(_) => None,
+        }
+    }
+}
+
+/// Reads the fields of a message with their numbers. An item is `None` where the message is damaged; it is the last one then.
+pub(crate) fn fields(bytes: &[u8]) -> impl Iterator<Item = Option<(u64, Field<'_>)>> {
+    let mut rest = Some(bytes);
+    std::iter::from_fn(move || {
+        let mut now = rest.filter(|rest| !rest.is_empty())?;
+        let field = field(&mut now);
+        rest = field.is_some().then_some(now);
+        Some(field)
+    })
+}
+
+/// Reads one field and moves `bytes` behind it.
+fn field<'a>(bytes: &mut &'a [u8]) -> Option<(u64, Field<'a>)> {
+    let key = varint(bytes)?;
+    let field = match key & 7 {
+        0 => Field::Varint(varint(bytes)?),
+        1 => Field::Fixed64(take(bytes, 8)?.try_into().ok()?),
+        2 => {
+            let length = usize::try_from(varint(bytes)?).ok()?;
+            Field::Bytes(take(bytes, length)?)
+        }
+        5 => Field::Fixed32(take(bytes, 4)?.try_into().ok()?),
+        _ => return None,
+    };
+    Some((key >> 3, field))
+}
+
+/// Reads a number in base 128.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for at in 0..10 {
+        let digit = *take(bytes, 1)?.first()?;
+        value |= u64::from(digit & 0x7f) << (7 * at);
+        if digit & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// Takes the first `length` bytes.
+fn take<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Some(taken)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let inner = Message::default().text(1, "tag").float(2, 0.5);
+        let message = Message::default().double(1, 2.5).varint(2, u64::MAX).message(5, &inner);
+        let read: Vec<_> = fields(&message.0).collect();
+        assert_eq!(read[0], Some((1, Field::Fixed64(2.5f64.to_le_bytes()))));
+        assert_eq!(read[1], Some((2, Field::Varint(u64::MAX))));
+        assert_eq!(read[2], Some((5, Field::Bytes(&inner.0))));
+        let read: Vec<_> = fields(&inner.0).flatten().map(|(number, field)| (number, field.number())).collect();
+        assert_eq!(read, [(1, None), (2, Some(0.5))]);
+    }
+
+    #[test]
+    fn damaged_messages_end_in_none() {
+        for bytes in [
+            &[0x0a, 5, 1][..],
+            &[0x80; 11],
+            &[0x08],
+            &[0x0b, 1],
+            &[0x09, 0, 0],
+            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+        ] {
+            assert_eq!(fields(bytes).last(), Some(None), "{bytes:02x?}");
+        }
+        assert_eq!(fields(&[]).count(), 0);
+    }
 
     /// The examples of the encoding guide: field 1 = 150, field 2 = "testing".
     #[test]

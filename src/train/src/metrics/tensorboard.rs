@@ -31,6 +31,18 @@ pub fn version_record(time: f64) -> Vec<u8> {
     record(&Message::default().double(1, time).text(3, "brain.Event:2"))
 }
 
+/// A record that says that a process continues after `step`: TensorBoard drops later steps of an earlier process.
+pub fn start_record(time: f64, step: u64) -> Vec<u8> {
+    const START: u64 = 1;
+    let session = Message::default().varint(1, START);
+    record(&Message::default().double(1, time).varint(2, step + 1).message(7, &session))
+}
+
+/// A record of numbers at one step, at a time in seconds since 1970.
+pub fn scalars_record(time: f64, step: u64, scalars: impl IntoIterator<Item = (String, f64)>) -> Vec<u8> {
+    summary_record(time, step, scalars.into_iter().map(|(tag, value)| (tag, Datum::Scalar(value as f32))))
+}
+
 /// A record of what tags have at one step, at a time in seconds since 1970; media that are none are left out.
 pub(crate) fn summary_record<'a>(time: f64, step: u64, data: impl IntoIterator<Item = (String, Datum<'a>)>) -> Vec<u8> {
     let mut summary = Message::default();
@@ -84,26 +96,79 @@ fn record(event: &Message) -> Vec<u8> {
     bytes
 }
 
+/// Bytes before the event, and after it.
+const AROUND: (u64, u64) = (12, 4);
+
+/// Returns the length of the event that follows these bytes, if it matches its checksum.
+fn event_length(head: &[u8; AROUND.0 as usize]) -> Option<u64> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *head;
+    let size = [a, b, c, d, e, f, g, h];
+    (masked_crc32c(&size) == u32::from_le_bytes([i, j, k, l])).then(|| u64::from_le_bytes(size))
+}
+
+/// Returns whether a file that begins with these bytes is an event file, by the checksum of its first record's length.
+pub fn begins_events(head: &[u8]) -> bool {
+    head.first_chunk().is_some_and(|head| event_length(head).is_some())
+}
+
 /// Returns the end of the last whole record within the first `length` bytes, using lengths that match their checksums.
 pub(crate) fn whole_records(file: &mut File, length: u64) -> io::Result<u64> {
-    /// Bytes before the event, and after it.
-    const AROUND: (u64, u64) = (12, 4);
     file.seek(SeekFrom::Start(0))?;
     let mut reader = BufReader::new(file);
     let (mut end, mut head) = (0, [0; AROUND.0 as usize]);
     while length - end >= AROUND.0 + AROUND.1 {
         reader.read_exact(&mut head)?;
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = head;
-        let size = [a, b, c, d, e, f, g, h];
-        let rest = u64::from_le_bytes(size).checked_add(AROUND.1).filter(|rest| *rest <= length - end - AROUND.0);
-        let Some(rest) = rest.filter(|_| masked_crc32c(&size) == u32::from_le_bytes([i, j, k, l])) else {
-            return Ok(end);
-        };
+        let rest = event_length(&head).and_then(|size| size.checked_add(AROUND.1));
+        let Some(rest) = rest.filter(|rest| *rest <= length - end - AROUND.0) else { return Ok(end) };
         // The value is at most the length of a file.
         reader.seek_relative(rest as i64)?;
         end += AROUND.0 + rest;
     }
     Ok(end)
+}
+
+/// The events of a file, one after the other, as encoded messages. Both checksums of every record are verified.
+pub(crate) struct Records<R> {
+    reader: R,
+    /// Length of the file.
+    length: u64,
+    /// The end of the last record that was read.
+    pub(crate) end: u64,
+}
+
+impl<R: Read> Records<R> {
+    /// Reads the records of a file of `length` bytes from its beginning.
+    pub(crate) fn new(reader: R, length: u64) -> Self {
+        Self { reader, length, end: 0 }
+    }
+
+    /// Returns the next event; `None` at the end. The problem of a damaged record is the inner error.
+    pub(crate) fn next(&mut self) -> io::Result<Result<Option<Vec<u8>>, &'static str>> {
+        let there = self.length - self.end;
+        if there == 0 {
+            return Ok(Ok(None));
+        }
+        if there < AROUND.0 + AROUND.1 {
+            return Ok(Err("the last record is incomplete"));
+        }
+        let (mut head, mut checksum) = ([0; AROUND.0 as usize], [0; AROUND.1 as usize]);
+        self.reader.read_exact(&mut head)?;
+        let Some(size) = event_length(&head) else {
+            return Ok(Err("the length of a record does not match its checksum"));
+        };
+        if size > there - AROUND.0 - AROUND.1 {
+            return Ok(Err("the last record is incomplete"));
+        }
+        let mut event = Vec::new();
+        // The size is at most that of the file.
+        self.reader.by_ref().take(size).read_to_end(&mut event)?;
+        self.reader.read_exact(&mut checksum)?;
+        if masked_crc32c(&event) != u32::from_le_bytes(checksum) {
+            return Ok(Err("a record does not match its checksum"));
+        }
+        self.end += AROUND.0 + size + AROUND.1;
+        Ok(Ok(Some(event)))
+    }
 }
 
 /// CRC-32C, rotated and offset as TFRecord wants it.

@@ -6,6 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use flowmill_corpus::Role;
+use flowmill_extract::Chosen;
 use flowmill_runner::{Experiment, Recipe, Reporter, RunOptions};
 use flowmill_stage_prep::{Survey, survey};
 
@@ -50,7 +52,22 @@ pub fn run(arguments: &InitArgs, out: &mut dyn Write) -> Result<(), Failure> {
     }
     write(&recipe, text.as_bytes()).map_err(Failure::Failed)?;
     writeln!(out, "{:<12} {} (family {}, at its published setting)", "recipe", recipe.display(), family.name())?;
-    what_would_run(&recipe, out)
+    what_would_run(&recipe, family.name(), &found, out)
+}
+
+/// Returns the media that the extractors of a recipe read and no row of the data has, with the kinds of these extractors. The sound of a
+/// video is a recording.
+fn missing_media(recipe: &Recipe, found: &Survey) -> Vec<(&'static str, &'static str)> {
+    let extractors = stages::extractors();
+    let has = |role: &Role| {
+        found.media.contains(role.name()) || (*role == Role::Audio && found.media.contains(Role::Video.name()))
+    };
+    let chosen = ["embed.extractor", "tokens.extractor"].map(|key| extractors.read(recipe, key).ok().flatten());
+    let lacks = |chosen: &Chosen| {
+        let kind = chosen.kind();
+        chosen.media().iter().filter(|role| !has(role)).map(|role| (role.name(), kind)).collect::<Vec<_>>()
+    };
+    chosen.iter().flatten().flat_map(lacks).collect()
 }
 
 /// Prints what was found.
@@ -108,7 +125,7 @@ fn data_path(dir: &Path, recipe: &Path) -> Result<String, Failure> {
 }
 
 /// Prints what a run of the recipe would do, and what it lacks.
-fn what_would_run(path: &Path, out: &mut dyn Write) -> Result<(), Failure> {
+fn what_would_run(path: &Path, family: &str, found: &Survey, out: &mut dyn Write) -> Result<(), Failure> {
     let stages = stages::all();
     let lacks = |out: &mut dyn Write, problem: &dyn std::fmt::Display| {
         writeln!(out, "{:<12} the recipe cannot run as it is: {problem}", "to do")
@@ -119,6 +136,17 @@ fn what_would_run(path: &Path, out: &mut dyn Write) -> Result<(), Failure> {
         Ok(read) => read,
         Err(problem) => return Ok(lacks(out, &problem)?),
     };
+    let missing = missing_media(&recipe, found);
+    if let Some((role, kind)) = missing.first() {
+        let has: Vec<&str> = found.media.iter().copied().collect();
+        return Ok(lacks(
+            out,
+            &format!(
+                "{family} needs {role} (for its extractor {kind}), but the rows have {} only; give other data, or choose another --family",
+                has.join(" and ")
+            ),
+        )?);
+    }
     for weights in
         weights::named_in(&resolved, recipe.dir()).iter().filter(|weights| weights.size.is_none() && !weights.random)
     {

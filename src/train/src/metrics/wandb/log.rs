@@ -46,45 +46,81 @@ pub(super) fn framed(length: u64, record: &[u8]) -> Vec<u8> {
 /// Returns the end of the last whole record within the first `length` bytes, and the number of records up to there.
 pub(super) fn whole_records(file: &mut File, length: u64) -> io::Result<(u64, u64)> {
     file.seek(SeekFrom::Start(0))?;
-    let mut reader = BufReader::new(file);
-    let mut header = [0; HEADER.len()];
-    if length < HEADER.len() as u64 {
-        return Ok((0, 0));
-    }
-    reader.read_exact(&mut header)?;
-    if header != HEADER {
-        return Ok((0, 0));
-    }
-    let (mut at, mut end, mut records) = (HEADER.len() as u64, HEADER.len() as u64, 0);
-    let mut data = Vec::new();
-    loop {
-        let room = BLOCK - at % BLOCK;
-        if room < PIECE_HEAD {
-            at += room;
-            // The value is at most the length of a block.
-            reader.seek_relative(room as i64)?;
-            continue;
+    let Some(mut records) = Records::new(BufReader::new(file), length)? else { return Ok((0, 0)) };
+    while records.next()?.is_some() {}
+    Ok((records.end, records.count))
+}
+
+/// The records of a log, one after the other. Every checksum is verified.
+pub(super) struct Records<R> {
+    reader: R,
+    /// Length of the log.
+    length: u64,
+    /// Position in the log.
+    at: u64,
+    /// The end of the last whole record.
+    pub end: u64,
+    /// Number of whole records that were read.
+    pub count: u64,
+}
+
+impl<R: Read> Records<R> {
+    /// Reads the records in the first `length` bytes of a log; `None` if it does not begin like one.
+    pub fn new(mut reader: R, length: u64) -> io::Result<Option<Self>> {
+        let mut header = [0; HEADER.len()];
+        if length < HEADER.len() as u64 {
+            return Ok(None);
         }
-        if length.saturating_sub(at) < PIECE_HEAD {
-            return Ok((end, records));
+        reader.read_exact(&mut header)?;
+        let start = HEADER.len() as u64;
+        Ok((header == HEADER).then_some(Self { reader, length, at: start, end: start, count: 0 }))
+    }
+
+    /// Returns the next record; `None` at the end, or where no whole and undamaged record follows.
+    pub fn next(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut record = Vec::new();
+        let mut is_open = false;
+        loop {
+            let Some(kind) = self.piece(&mut record)? else { return Ok(None) };
+            let begins = kind == FULL || kind == FIRST;
+            if begins == is_open {
+                return Ok(None);
+            }
+            is_open = true;
+            if kind == FULL || kind == LAST {
+                (self.end, self.count) = (self.at, self.count + 1);
+                return Ok(Some(record));
+            }
+        }
+    }
+
+    /// Appends the next piece to a record and returns its type; `None` if there is none, or it is damaged.
+    fn piece(&mut self, record: &mut Vec<u8>) -> io::Result<Option<u8>> {
+        let room = BLOCK - self.at % BLOCK;
+        if room < PIECE_HEAD {
+            io::copy(&mut self.reader.by_ref().take(room), &mut io::sink())?;
+            self.at += room;
+            return self.piece(record);
+        }
+        if self.length.saturating_sub(self.at) < PIECE_HEAD {
+            return Ok(None);
         }
         let mut head = [0; PIECE_HEAD as usize];
-        reader.read_exact(&mut head)?;
+        self.reader.read_exact(&mut head)?;
         let [a, b, c, d, low, high, kind] = head;
         let size = u16::from_le_bytes([low, high]);
-        let next = at + PIECE_HEAD + u64::from(size);
-        if u64::from(size) > room - PIECE_HEAD || next > length || !(FULL..=LAST).contains(&kind) {
-            return Ok((end, records));
+        let next = self.at + PIECE_HEAD + u64::from(size);
+        if u64::from(size) > room - PIECE_HEAD || next > self.length || !(FULL..=LAST).contains(&kind) {
+            return Ok(None);
         }
-        data.resize(usize::from(size), 0);
-        reader.read_exact(&mut data)?;
-        if checksum(kind, &data) != u32::from_le_bytes([a, b, c, d]) {
-            return Ok((end, records));
+        let begun = record.len();
+        record.resize(begun + usize::from(size), 0);
+        self.reader.read_exact(&mut record[begun..])?;
+        if checksum(kind, &record[begun..]) != u32::from_le_bytes([a, b, c, d]) {
+            return Ok(None);
         }
-        at = next;
-        if kind == FULL || kind == LAST {
-            (end, records) = (at, records + 1);
-        }
+        self.at = next;
+        Ok(Some(kind))
     }
 }
 

@@ -6,6 +6,7 @@
 //! With it, the start of the run is in its name and part of its id, so that two trainings are two runs.
 
 mod log;
+mod read;
 mod records;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use serde_json::{Map, Value};
 use super::append::AppendFile;
 use super::clock::{Clock, compact};
 use crate::TrainError;
+pub use read::{WandbContent, WandbRunFacts, begins_wandb};
 
 /// Subfolder of the training with the run, where `wandb sync` finds it.
 pub const WANDB_FOLDER: &str = "wandb";
