@@ -8,7 +8,6 @@ use flowmill_networks::flow::{
     EncoderConfig, Extent, Flow, FlowConfig, GenerationOptions, GenerationRequest, Prompt, UNetConfig,
 };
 use flowmill_nn::random::RngKey;
-use flowmill_nn::solvers::Solver;
 use flowmill_nn::{Context, host};
 use support::BINS;
 
