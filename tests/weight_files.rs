@@ -99,6 +99,7 @@ fn stage_6_writes_a_state_dict_with_the_weights_of_the_model() {
         "            channels: [16]",
         "            in_channels: 320",
     ];
+    assert!(public.contains("does not implement settings of this model: `train.normalise_mel`"), "{public}");
     for line in lines {
         assert!(public.lines().any(|own| own == line), "no `{line}` in:\n{public}");
     }

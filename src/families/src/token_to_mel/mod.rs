@@ -220,16 +220,17 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
     }
 
     fn export(
-        config: &K::Config,
+        _: &K::Config,
         weights: &Path,
         file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>,
     ) -> Result<(), BoxError> {
         let mut archive = Archive::open(weights)?;
         write_archive(&file(TORCH_WEIGHTS)?, &mut archive, Target::Torch)?;
-        // The recipe's settings have no mel, the description next to the weights does.
-        let described = std::fs::read(weights.with_file_name("config.json"))?;
-        let Description { mel, .. } = serde_json::from_slice(&described)?;
-        let public = K::public_config(config, &mel.config, &card::departures(&K::flow(config)));
+        // The recipe's settings have neither the mel nor its normalization, the description next to the weights does.
+        let mut described: Value = serde_json::from_slice(&std::fs::read(weights.with_file_name("config.json"))?)?;
+        let config: K::Config = serde_json::from_value(described["model"].take())?;
+        let Description { mel, .. } = serde_json::from_value(described)?;
+        let public = K::public_config(&config, &mel.config, &card::departures(&K::flow(&config)));
         Ok(std::fs::write(file(public.file)?, public.text)?)
     }
 
