@@ -103,6 +103,14 @@ impl Lines {
             self.value(2, "static_chunk_size", config.encoder.static_chunk_size);
         }
         let [matching, estimator] = decoder;
+        self.decoder(config, matching, channels, speaker);
+        let EstimatorConfig::UNet(network) = &config.estimator else { return };
+        self.value(2, "estimator", format_args!("!new:{estimator}.CausalConditionalDecoder"));
+        self.network(3, network, config);
+    }
+
+    /// Adds a decoder without its estimator; `matching` is the module of its class.
+    pub fn decoder(&mut self, config: &FlowConfig, matching: &str, channels: usize, speaker: usize) {
         self.value(1, "decoder", format_args!("!new:{matching}.CausalConditionalCFM"));
         self.value(2, "in_channels", channels);
         self.value(2, "n_spks", 1);
@@ -110,9 +118,6 @@ impl Lines {
         self.line(2, format_args!("cfm_params: !new:omegaconf.DictConfig"));
         self.line(3, format_args!("content:"));
         self.matching(4, &config.matching);
-        let EstimatorConfig::UNet(network) = &config.estimator else { return };
-        self.value(2, "estimator", format_args!("!new:{estimator}.CausalConditionalDecoder"));
-        self.network(3, network, config);
     }
 
     fn matching(&mut self, depth: usize, matching: &MatchingConfig) {
