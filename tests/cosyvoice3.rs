@@ -129,6 +129,12 @@ fn public_weights_are_tuned_and_exported_under_their_names() {
     let export = mini.path("exp/public/6-export");
     let card = fs::read_to_string(export.join("README.md")).unwrap();
     assert!(!card.contains("Not for public inference code"), "{card}");
+    let configuration = fs::read_to_string(export.join("cosyvoice3.yaml")).unwrap();
+    for line in
+        ["flow: !new:cosyvoice.flow.flow.CausalMaskedDiffWithDiT", "    pre_lookahead_len: 3", "    fmax: 12000"]
+    {
+        assert!(configuration.lines().any(|own| own == line), "no `{line}` in:\n{configuration}");
+    }
     flowmill(&export, &["convert", "flow.pt", "back.safetensors"]).expect_code(0);
     let exported = tensors(&export.join("back.safetensors"));
     assert_eq!(exported.keys().collect::<Vec<_>>(), public.keys().collect::<Vec<_>>());

@@ -107,10 +107,10 @@ mod tests {
     #[test]
     fn windows_are_nearly_equal_and_cover_every_token() {
         let windows = Windows { length: 10, context: 3, lookahead: 1 };
-        assert_eq!(windows.of(10), [0..10]);
+        assert_eq!(windows.of(10), vec![0..10; 1]);
         assert_eq!(windows.of(11), [0..5, 5..11]);
         assert_eq!(windows.of(25), [0..8, 8..16, 16..25]);
-        assert_eq!(windows.of(0), [0..0]);
+        assert_eq!(windows.of(0), vec![0..0; 1]);
         assert!(windows.of(1000).iter().all(|window| window.len() == 10));
     }
 }

@@ -30,7 +30,7 @@ pub struct StageSettings {
     /// Number of utterances to sample, in the order of the split; 0 for all of them.
     pub max_utterances: usize,
     /// Also writes the weights as `flow.pt`, the state dict that public inference code loads, and next to it the
-    /// configuration of its classes (`cosyvoice2.yaml`, `cosyvoice.yaml` of Step-Audio, `train_sfm_flow.yaml` of
+    /// configuration of its classes (`cosyvoice2.yaml`, `cosyvoice3.yaml`, `cosyvoice.yaml` of Step-Audio, `train_sfm_flow.yaml` of
     /// RWKVTTS). Code without support
     /// for `normalise_mel: true`, `gaussian_skip` or `direct_mel_kernel` needs a model trained without them, as the
     /// model card says.

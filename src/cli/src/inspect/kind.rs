@@ -43,13 +43,13 @@ impl Compression {
 
 /// Returns the kind of a folder; `None` if it is none of those that are shown as a whole.
 pub fn of_folder(folder: &Path) -> Option<Kind> {
-    let kinds: [(Kind, fn(&Path) -> bool); 4] = [
-        (Kind::Checkpoint, checkpoint::is_one),
-        (Kind::Export, export::is_one),
-        (Kind::Stage, stage::is_one),
-        (Kind::Experiment, experiment::is_one),
-    ];
-    kinds.into_iter().find(|(_, is_one)| is_one(folder)).map(|(kind, _)| kind)
+    match folder {
+        folder if checkpoint::is_one(folder) => Some(Kind::Checkpoint),
+        folder if export::is_one(folder) => Some(Kind::Export),
+        folder if stage::is_one(folder) => Some(Kind::Stage),
+        folder if experiment::is_one(folder) => Some(Kind::Experiment),
+        _ => None,
+    }
 }
 
 /// The kinds of file and folder that can be shown.
