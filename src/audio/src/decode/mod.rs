@@ -41,6 +41,7 @@ mod sniff;
 mod sphere;
 mod stream;
 mod tags;
+mod vorbis_setup;
 mod w64;
 mod wav;
 mod wav_layout;

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::ogg_pages::{Page, Pages, Scan, scan};
+use super::ogg_pages::{Packets, Page, Pages, Scan, scan};
 use super::sniff::Content;
-use super::{Decoded, MAX_SAMPLES, channels, codec_names, opus, stream, within};
+use super::{Decoded, MAX_SAMPLES, channels, codec_names, opus, stream, vorbis_setup, within};
 use crate::audio::{Audio, AudioInfo, DecodeWarning};
 use crate::error::{Fault, MIXED_CHAIN};
 
@@ -41,8 +41,9 @@ pub(super) fn count(bytes: &[u8]) -> Result<Option<AudioInfo>, Fault> {
 }
 
 const OPUS: &str = "Opus";
+const VORBIS: &str = "Vorbis";
 /// Codecs that are decoded here.
-const DECODED: [&str; 3] = ["Vorbis", OPUS, "FLAC"];
+const DECODED: [&str; 3] = [VORBIS, OPUS, "FLAC"];
 
 /// The pages of the sound stream in one link of a chain.
 struct Link<'a> {
@@ -117,7 +118,23 @@ impl Link<'_> {
         }
     }
 
+    /// The first packets.
+    fn packets(&self, count: usize) -> Vec<Vec<u8>> {
+        let (mut packets, mut found) = (Packets::default(), Vec::new());
+        for page in &self.pages {
+            packets.feed(page, |packet| found.push(packet.to_vec()));
+            if found.len() >= count {
+                break;
+            }
+        }
+        found
+    }
+
     fn through_symphonia(&self) -> Result<Option<Part>, Fault> {
+        if self.codec == VORBIS && self.packets(3).get(2).is_some_and(|setup| !vorbis_setup::has_usable_lattices(setup))
+        {
+            return Err(malformed("the codebooks of its Vorbis stream are damaged"));
+        }
         let decoded = stream::decode(&self.bytes(), Content::Ogg)?;
         let Decoded { audio: Audio { samples, sample_rate, warnings }, codec, .. } = decoded;
         let frames = samples.first().map_or(0, |channel| channel.len() as u64);
