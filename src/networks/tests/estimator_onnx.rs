@@ -7,8 +7,8 @@
 
 use candle_core::{Device, Tensor};
 use flowmill_networks::flow::{
-    ConditionsConfig, CosyVoice3Config, DitConfig, EstimatorInputs, Flow, FlowConfig, RotaryDitConfig, StepAudioConfig,
-    UNetConfig, write_estimator,
+    ConditionsConfig, CosyVoice3Config, DitConfig, EncoderConfig, EstimatorInputs, Flow, FlowConfig, RotaryDitConfig,
+    StepAudioConfig, UNetConfig, write_estimator,
 };
 use flowmill_nn::random::RngKey;
 use flowmill_nn::{Context, Parameters};
@@ -26,11 +26,19 @@ const FOLDER: &str = "FLOWMILL_ONNX_GRAPHS";
 
 /// A kind of estimator with its settings, small.
 fn kinds() -> [(&'static str, FlowConfig); 4] {
+    let encoder = EncoderConfig {
+        attention_heads: 2,
+        linear_units: 16,
+        num_blocks: 1,
+        num_up_blocks: 1,
+        ..EncoderConfig::default()
+    };
     let sizes = FlowConfig {
         vocab_size: 11,
         input_size: 16,
         output_size: BINS,
         spk_embed_dim: SPEAKER,
+        encoder: encoder.clone(),
         ..FlowConfig::default()
     };
     let unet =
@@ -39,8 +47,13 @@ fn kinds() -> [(&'static str, FlowConfig); 4] {
     let narrow = UNetConfig { channels: vec![16], ..unet };
     let speaker = FlowConfig { estimator: narrow.into(), conditions: ConditionsConfig::Speaker, ..sizes.clone() };
     let step_audio = StepAudioConfig {
+        vq02_size: 4,
+        vq06_size: 8,
+        vocab_size: 13,
+        input_size: 16,
         output_size: BINS,
         spk_embed_dim: SPEAKER,
+        encoder,
         estimator: DitConfig {
             hidden_size: 16,
             depth: 2,
