@@ -37,8 +37,8 @@ pub struct StageSettings {
     pub write_pt: bool,
     /// Also writes the estimator of a flow, the network that inference runs at every step of its solver, as the ONNX graph
     /// `flow.decoder.estimator.fp32.onnx`, with the inputs and the name that CosyVoice's runtime expects (which makes a TensorRT engine of
-    /// it). The graph has a batch of two items, with and without conditions, and any number of frames; it has no chunk-causal masks. For the
-    /// families of token-to-mel flows.
+    /// it). The graph has a batch of two items, with and without conditions, and any number of frames; it has no chunk-causal masks. With
+    /// `merge_adapters: false` it has the weights without adapters, like `flow.pt`. For the families of token-to-mel flows.
     ///
     /// Counterparts: CosyVoice's `cosyvoice/bin/export_onnx.py`.
     pub write_onnx: bool,

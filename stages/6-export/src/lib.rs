@@ -81,7 +81,7 @@ impl Stage for Export {
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
         let ExportSection { settings, train, .. } = self.read(recipe)?;
         if settings.write_onnx && train.model.onnx_file().is_none() {
-            let (family, _) = train.model.family();
+            let family = train.model.family();
             let message = format!("the family {family} has no ONNX export; token-to-mel flows have one");
             return Err(recipe.error("export.write_onnx", message));
         }
