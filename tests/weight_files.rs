@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::support::flowmill::command;
+use crate::support::mini::repository;
 use crate::support::{Mini, flowmill};
 
 /// The path of a golden file as an argument.
@@ -142,6 +143,14 @@ fn stage_6_writes_the_estimator_as_a_graph_on_demand() {
     assert_eq!(fs::read(&graph).unwrap(), first);
     mini.run(&[]).expect_code(0);
     assert!(!graph.exists(), "it is not asked for any more");
+}
+
+#[test]
+fn a_graph_is_refused_for_a_family_that_has_none() {
+    let here = tempfile::tempdir().unwrap();
+    let recipe = repository().join("recipes/float/smoke.yaml").display().to_string();
+    let refused = flowmill(here.path(), &["recipe", "check", &recipe, "--set", "export.write_onnx=true"]);
+    refused.expect_code(2).expect_words(&["export.write_onnx", "family float"]);
 }
 
 #[test]

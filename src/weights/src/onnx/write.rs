@@ -203,8 +203,8 @@ impl<'a> OnnxBuilder<'a> {
     /// If a weight with the prefix is not part of the graph, the file would be larger than the format allows, the archive cannot
     /// be read, or the file cannot be written.
     pub fn write(self, path: &Path) -> Result<()> {
-        let owned = self.archive.tensors.iter().filter_map(|(name, _)| name.strip_prefix(self.prefix));
-        if let Some(left) = owned.into_iter().find(|name| !self.weights.contains(*name)) {
+        let mut owned = self.archive.tensors.iter().filter_map(|(name, _)| name.strip_prefix(self.prefix));
+        if let Some(left) = owned.find(|name| !self.weights.contains(*name)) {
             let message = format!("tensor `{}{left}` has no place in the ONNX graph `{}`", self.prefix, self.name);
             return Err(self.error(message));
         }
