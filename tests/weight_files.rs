@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::support::flowmill::command;
+use crate::support::mini::repository;
 use crate::support::{Mini, flowmill};
 
 /// The path of a golden file as an argument.
@@ -109,6 +110,47 @@ fn stage_6_writes_a_state_dict_with_the_weights_of_the_model() {
     assert!(!mini.exp("6-export/cosyvoice2.yaml").exists());
     let written = mini.tree().written_since(&before);
     assert!(!written.iter().any(|path| path.to_string_lossy().contains("samples/")), "{written:?}");
+}
+
+#[test]
+fn stage_6_writes_the_estimator_as_a_graph_on_demand() {
+    let mini = Mini::finished();
+    let graph = mini.exp("6-export/flow.decoder.estimator.fp32.onnx");
+    assert!(!graph.exists());
+    let before = mini.tree();
+    let asked = ["--set", "export.write_onnx=true"];
+    mini.run(&asked).expect_code(0).expect_words(&["export.write_onnx"]);
+    let written = mini.tree().written_since(&before);
+    assert!(!written.iter().any(|path| path.to_string_lossy().contains("samples/")), "{written:?}");
+    // Its weights are those of the exported model.
+    let shown = flowmill(mini.folder(), &["inspect", graph.to_str().unwrap()]).expect_code(0);
+    shown.expect_words(&["time_mlp.linear_1.weight", "final_proj.bias"]);
+    let weights = flowmill_weights::read(&mini.exp("6-export/model.safetensors")).unwrap().tensors;
+    let drawn = flowmill_weights::read(&graph).unwrap().tensors;
+    let elements = |tensor: &candle_core::Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let mut compared = 0;
+    for (name, tensor) in &weights {
+        if let Some(own) = name.strip_prefix("decoder.estimator.") {
+            assert_eq!(elements(&drawn[own]), elements(tensor), "{name}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 20, "{compared}");
+    let first = fs::read(&graph).unwrap();
+    mini.run(&asked).expect_up_to_date();
+    fs::remove_file(&graph).unwrap();
+    mini.run(&asked).expect_code(0);
+    assert_eq!(fs::read(&graph).unwrap(), first);
+    mini.run(&[]).expect_code(0);
+    assert!(!graph.exists(), "it is not asked for any more");
+}
+
+#[test]
+fn a_graph_is_refused_for_a_family_that_has_none() {
+    let here = tempfile::tempdir().unwrap();
+    let recipe = repository().join("recipes/float/smoke.yaml").display().to_string();
+    let refused = flowmill(here.path(), &["recipe", "check", &recipe, "--set", "export.write_onnx=true"]);
+    refused.expect_code(2).expect_words(&["export.write_onnx", "family float"]);
 }
 
 #[test]

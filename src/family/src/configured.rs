@@ -96,6 +96,9 @@ pub trait Configured: Debug + Send + Sync {
     fn initialize(&self, parameters: &mut Parameters, artifacts: &Artifacts, seed: u64) -> Result<(), BoxError>;
     fn describe(&self, index: &ShardIndex) -> Result<Value, BoxError>;
     fn export(&self, weights: &Path, file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>) -> Result<(), BoxError>;
+    /// Returns the file of the graph that [`export_onnx`](Self::export_onnx) writes, if the family can export one.
+    fn onnx_file(&self) -> Option<&'static str>;
+    fn export_onnx(&self, weights: &Path, path: &Path) -> Result<(), BoxError>;
     fn export_adapters(
         &self,
         adapters: &BTreeMap<String, Tensor>,
@@ -348,6 +351,14 @@ impl<F: Family> Configured for TrainSettings<F> {
 
     fn export(&self, weights: &Path, file: &mut dyn FnMut(&str) -> Result<PathBuf, BoxError>) -> Result<(), BoxError> {
         F::export(&self.config, weights, file)
+    }
+
+    fn onnx_file(&self) -> Option<&'static str> {
+        F::ONNX_FILE
+    }
+
+    fn export_onnx(&self, weights: &Path, path: &Path) -> Result<(), BoxError> {
+        F::export_onnx(&self.config, weights, path)
     }
 
     fn export_adapters(

@@ -397,6 +397,18 @@ pub trait Family: Sized + Debug + Clone + PartialEq + Default + Send + Sync + 's
         Ok(())
     }
 
+    /// The file of a graph that [`export_onnx`](Self::export_onnx) writes, if the family can export one.
+    const ONNX_FILE: Option<&'static str> = None;
+
+    /// Writes the network that inference runs most often, with exported weights, as an ONNX graph to `path`.
+    ///
+    /// # Errors
+    /// Returns an error if the weights cannot be read or the graph cannot be written.
+    fn export_onnx(config: &Self::Config, weights: &Path, path: &Path) -> Result<(), BoxError> {
+        let _ = (config, weights, path);
+        Ok(())
+    }
+
     /// Writes trained adapters, by the names of PEFT, in the formats that public code reads; `file` returns the path
     /// for a file name.
     ///

@@ -1,7 +1,8 @@
 //! Weight files: `.safetensors`, PyTorch's `.pt`/`.pth`/`.bin`, `.npy`, and the initializers of ONNX graphs.
 //!
 //! The format of a file is detected from its content. [`read`] returns tensors ready for a model; [`Archive`] lists a file's contents and
-//! reads each tensor as stored, bit for bit, and maps files into memory instead of reading them; [`PickleFile`] reads all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file.
+//! reads each tensor as stored, bit for bit, and maps files into memory instead of reading them; [`PickleFile`] reads all values of a `.pt`; [`OnnxFile`] the nodes of an ONNX file;
+//! [`OnnxBuilder`] writes such files.
 //! Weights may be in several files: an index with shards, or an ONNX file with tensors in other files. [`files`] lists them.
 //!
 //! Nothing in a file is executed, and lengths in a file are checked against its size before anything is allocated.
@@ -17,6 +18,7 @@ mod naming;
 mod npy;
 mod onnx;
 mod pickle;
+pub mod protobuf;
 mod raw;
 mod safetensors;
 mod scalar;
@@ -33,7 +35,7 @@ pub use fault::FaultKind;
 pub use locate::{files, is_index, locate};
 pub use mapped::MappedTensor;
 pub use naming::{Naming, NamingError};
-pub use onnx::{OnnxAttribute, OnnxFile, OnnxGraph, OnnxNode, OnnxValue};
+pub use onnx::{OnnxAttribute, OnnxAxis, OnnxBuilder, OnnxFile, OnnxGraph, OnnxNode, OnnxSetting, OnnxValue};
 pub use pickle::PickleValue;
 pub use raw::RawTensor;
 pub use scalar::Scalar;

@@ -35,6 +35,13 @@ pub struct StageSettings {
     /// for `normalise_mel: true`, `gaussian_skip` or `direct_mel_kernel` needs a model trained without them, as the
     /// model card says.
     pub write_pt: bool,
+    /// Also writes the estimator of a flow, the network that inference runs at every step of its solver, as the ONNX graph
+    /// `flow.decoder.estimator.fp32.onnx`, with the inputs and the name that CosyVoice's runtime expects (which makes a TensorRT engine of
+    /// it). The graph has a batch of two items, with and without conditions, and any number of frames; it has no chunk-causal masks. With
+    /// `merge_adapters: false` it has the weights without adapters, like `flow.pt`. For the families of token-to-mel flows.
+    ///
+    /// Counterparts: CosyVoice's `cosyvoice/bin/export_onnx.py`.
+    pub write_onnx: bool,
     /// Merges adapters (`train.lora`) into the exported weights. The adapters are written next to the weights in the
     /// format of PEFT in either case.
     ///
@@ -51,7 +58,7 @@ pub(crate) fn schema(registry: &Registry, generator: &mut SchemaGenerator) -> Sc
 
 impl Default for StageSettings {
     fn default() -> Self {
-        Self { split: None, max_utterances: 0, write_pt: true, merge_adapters: true }
+        Self { split: None, max_utterances: 0, write_pt: true, write_onnx: false, merge_adapters: true }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | phase | parts | outputs |
 //! |---|---|---|
-//! | model | `model` | `model.safetensors`, the weights for public code (`flow.pt`), `config.json`, the fitted extractors; for adapters `adapter_model.safetensors` and `adapter_config.json`, and the public form of the family |
+//! | model | `model` | `model.safetensors`, the weights for public code (`flow.pt`), on demand a graph for other runtimes (`flow.decoder.estimator.fp32.onnx`), `config.json`, the fitted extractors; for adapters `adapter_model.safetensors` and `adapter_config.json`, and the public form of the family |
 //! | samples | `samples` | `samples/UTT.wav`, `samples/UTT.png` (or other outputs of the family), `scores.json` |
 //! | card | `card` | `README.md` |
 //!
@@ -79,8 +79,13 @@ impl Stage for Export {
     }
 
     fn check(&self, recipe: &Recipe) -> Result<(), RecipeError> {
-        let split = self.read(recipe)?.settings.split;
-        split.map_or(Ok(()), |split| flowmill_stage_prep::check_split(recipe, "export.split", &split))
+        let ExportSection { settings, train, .. } = self.read(recipe)?;
+        if settings.write_onnx && train.model.onnx_file().is_none() {
+            let family = train.model.family();
+            let message = format!("the family {family} has no ONNX export; token-to-mel flows have one");
+            return Err(recipe.error("export.write_onnx", message));
+        }
+        settings.split.map_or(Ok(()), |split| flowmill_stage_prep::check_split(recipe, "export.split", &split))
     }
 
     fn check_files(&self, recipe: &Recipe) -> Result<(), RecipeError> {
@@ -125,7 +130,7 @@ fn model_files(context: &PlanContext, section: &ExportSection) -> Vec<PathBuf> {
 
 impl Export {
     /// Plans phase 0: everything that is needed to generate, in one folder; with `write_pt` also the weights for
-    /// public inference code.
+    /// public inference code, with `write_onnx` also a graph for its runtime.
     fn model(&self, context: &PlanContext, section: &ExportSection) -> Result<Phase, StageError> {
         let ExportSection { settings, options, train } = section;
         let (trained, adapted) = (context.stage_dir(4), train.settings.lora.is_some());
@@ -136,6 +141,10 @@ impl Export {
         let (write_pt, merge) = (settings.write_pt, settings.merge_adapters);
         let sampling = train.model.sampling(options).map_err(StageError::other)?;
         let mut config = json!({ "write_pt": write_pt, "sampling": &sampling });
+        let onnx_file = train.model.onnx_file().filter(|_| settings.write_onnx);
+        if onnx_file.is_some() {
+            config["write_onnx"] = json!(true);
+        }
         if adapted {
             config["merge_adapters"] = json!(merge);
         }
@@ -155,6 +164,10 @@ impl Export {
             }
             if write_pt {
                 let exported = model.export(&work.output(WEIGHTS)?, &mut |name| Ok(work.output(name)?));
+                exported.map_err(StageError::other)?;
+            }
+            if let Some(file) = onnx_file {
+                let exported = model.export_onnx(&work.output(WEIGHTS)?, &work.output(file)?);
                 exported.map_err(StageError::other)?;
             }
             Ok(PartReport::summary())
@@ -206,7 +219,7 @@ impl Export {
 /// Returns the settings that samples depend on: all except the form of the weights.
 fn sampling(section: &ExportSection) -> Map<String, Value> {
     let mut settings = section.to_json();
-    settings.retain(|key, _| !["write_pt", "merge_adapters"].contains(&key.as_str()));
+    settings.retain(|key, _| !["write_pt", "write_onnx", "merge_adapters"].contains(&key.as_str()));
     settings
 }
 

@@ -32,7 +32,7 @@ use flowmill_family::{
     Artifacts, BoxError, Card, Columns, Derived, ExplainedScore, Family, FittedExtractor, HubMetadata, KeyError,
     Loaded, Scorer, Synthesizer, TrainSettings,
 };
-use flowmill_networks::flow::{FlowBatch, FlowItem};
+use flowmill_networks::flow::{FlowBatch, FlowItem, write_estimator};
 use flowmill_nn::Parameters;
 use flowmill_nn::random::RngKey;
 use flowmill_weights::{Archive, Target, write_archive};
@@ -53,6 +53,8 @@ const SPEAKER_EXTRACTOR: &str = "speaker_embedding.safetensors";
 const TOKEN_EXTRACTOR: &str = "speech_token.safetensors";
 /// The weights as a PyTorch state dict, as public inference code loads them.
 const TORCH_WEIGHTS: &str = "flow.pt";
+/// The estimator as a graph, under the name that CosyVoice's runtime looks for.
+const ONNX_ESTIMATOR: &str = "flow.decoder.estimator.fp32.onnx";
 
 /// The family of one kind of flow.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -102,6 +104,7 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
         &[FittedExtractor { stage: 1, file: SPEAKER_EXTRACTOR }, FittedExtractor { stage: 2, file: TOKEN_EXTRACTOR }];
 
     const RECIPES: &'static [&'static str] = K::RECIPES;
+    const ONNX_FILE: Option<&'static str> = Some(ONNX_ESTIMATOR);
 
     type Config = K::Config;
     type TrainOptions = TrainOptions;
@@ -232,6 +235,10 @@ impl<K: Kind> Family for TokenToMelFamily<K> {
         let Description { mel, .. } = serde_json::from_value(described)?;
         let public = K::public_config(&config, &mel.config, &card::departures(&K::flow(&config)));
         Ok(std::fs::write(file(public.file)?, public.text)?)
+    }
+
+    fn export_onnx(config: &K::Config, weights: &Path, path: &Path) -> Result<(), BoxError> {
+        Ok(write_estimator(&K::flow(config), &mut Archive::open(weights)?, path)?)
     }
 
     fn scorer(loaded: Loaded<Self>, options: ExportOptions, seed: u64) -> Result<Box<dyn Scorer>, BoxError> {

@@ -15,9 +15,11 @@ mod batch;
 mod config;
 mod direct;
 mod encoder;
+mod estimate;
 mod estimator;
 mod generate;
 mod model;
+mod onnx;
 mod rows;
 
 pub use batch::{FlowBatch, FlowDraws, FlowItem};
@@ -25,11 +27,13 @@ pub use config::{
     ConditionsConfig, CosyVoice3Config, DitConfig, EncoderConfig, EstimatorConfig, FlowConfig, MatchingConfig,
     MelNormalization, RotaryDitConfig, StepAudioConfig, UNetConfig,
 };
+pub use estimate::EstimatorInputs;
 use flowmill_extract::dual_codebook::DualCodebookError;
 pub use generate::{Generated, GenerationOptions, GenerationRequest, Prompt};
 pub(crate) use generate::{Prepared, in_groups};
 pub(crate) use model::{Encoded, pack};
 pub use model::{Extent, Flow, FlowLoss};
+pub use onnx::write_estimator;
 
 /// An error of a flow model.
 #[derive(Debug, thiserror::Error)]

@@ -13,5 +13,5 @@ pub use linear::{FeedForward, Linear};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 pub use position::{
     RotaryAngles, position_encodings, relative_encodings, scaled_timestep_encodings, sinusoidal_time,
-    timestep_encodings,
+    sinusoidal_time_rates, timestep_encodings, timestep_rates,
 };

@@ -34,15 +34,27 @@ pub fn sinusoidal_time(times: &[f32], channels: usize) -> Result<Value> {
             format!("{channels} channels: the number must be even and at least 4"),
         ));
     }
-    let half = channels / 2;
-    let rate = -(10_000f32.ln()) / (half - 1) as f32;
-    let rates: Vec<f32> = (0..half).map(|channel| (channel as f32 * rate).exp()).collect();
+    let rates = sinusoidal_time_rates(channels);
     let encode = |time: &f32| {
         let angles: Vec<f32> = rates.iter().map(|rate| 1000.0 * time * rate).collect();
         let sines: Vec<f32> = angles.iter().map(|angle| angle.sin()).collect();
         sines.into_iter().chain(angles.into_iter().map(f32::cos)).collect::<Vec<_>>()
     };
     Value::from_vec(times.iter().flat_map(encode).collect(), &[times.len(), channels])
+}
+
+/// The rates of [`sinusoidal_time`], one for each sine.
+pub fn sinusoidal_time_rates(channels: usize) -> Vec<f32> {
+    let half = channels / 2;
+    let rate = -(10_000f32.ln()) / half.saturating_sub(1).max(1) as f32;
+    (0..half).map(|channel| (channel as f32 * rate).exp()).collect()
+}
+
+/// The rates of [`timestep_encodings`], one for each cosine.
+pub fn timestep_rates(channels: usize) -> Vec<f32> {
+    let half = channels / 2;
+    let logarithm = -(10_000f32.ln());
+    (0..half).map(|channel| (logarithm * channel as f32 / half as f32).exp()).collect()
 }
 
 /// Encodings of flow or diffusion times in [0, 1], `[item, channel]`: cosines of 1000 t at geometrically spaced rates from 1 down to
@@ -65,9 +77,7 @@ pub fn scaled_timestep_encodings(times: &[f32], scale: f32, channels: usize) -> 
             format!("{channels} channels: the number must be even and at least 2"),
         ));
     }
-    let half = channels / 2;
-    let logarithm = -(10_000f32.ln());
-    let rates: Vec<f32> = (0..half).map(|channel| (logarithm * channel as f32 / half as f32).exp()).collect();
+    let rates = timestep_rates(channels);
     let encode = |time: &f32| {
         let angles: Vec<f32> = rates.iter().map(|rate| scale * time * rate).collect();
         let cosines: Vec<f32> = angles.iter().map(|angle| angle.cos()).collect();

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
 
+use flowmill_weights::protobuf::{Field, fields};
 use serde::Serialize;
 
 use super::Course;
-use super::protobuf::{Field, fields};
 use super::tensorboard::Records;
 
 /// The content of an event file.
@@ -166,9 +166,9 @@ fn scalar(tensor: &[u8]) -> Option<Option<f64>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::protobuf::Message;
     use super::super::tensorboard::{Datum, summary_record, version_record};
     use super::*;
+    use flowmill_weights::protobuf::Message;
 
     fn read(bytes: &[u8]) -> EventFile {
         let file = tempfile::NamedTempFile::new().unwrap();

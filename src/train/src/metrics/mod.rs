@@ -8,7 +8,6 @@ mod clock;
 mod course;
 mod events;
 mod histogram;
-mod protobuf;
 mod reference;
 pub mod tensorboard;
 mod wandb;

@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
 use crc::{CRC_32_ISCSI, Crc, Table};
+use flowmill_weights::protobuf::Message;
 
 use super::histogram::Histogram;
-use super::protobuf::Message;
 use crate::samples::{Media, Sample};
 
 /// Bytes before the samples of a WAV file.

@@ -1,11 +1,13 @@
-//! ONNX files: the graph and its initializers, read with a small reader of the protocol buffer wire format. Field numbers are
-//! from the ONNX standard.
+//! ONNX files: the graph and its initializers, read with a small reader of the protocol buffer wire format, and written (`write`). Field
+//! numbers are from the ONNX standard.
 
 mod graph;
 mod tensor;
 mod wire;
+mod write;
 
 pub use graph::{OnnxAttribute, OnnxGraph, OnnxNode, OnnxValue};
+pub use write::{OnnxAxis, OnnxBuilder, OnnxSetting};
 
 use super::archive::Contents;
 use super::source::Source;

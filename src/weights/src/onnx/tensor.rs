@@ -9,6 +9,20 @@ use crate::{ElementType, Parsed, TensorView};
 /// Largest number of dimensions.
 const MOST_DIMENSIONS: usize = 64;
 
+/// The element types with their numbers in the standard.
+const TYPES: [(u64, ElementType); 10] = [
+    (1, ElementType::F32),
+    (2, ElementType::U8),
+    (3, ElementType::I8),
+    (5, ElementType::I16),
+    (6, ElementType::I32),
+    (7, ElementType::I64),
+    (9, ElementType::Bool),
+    (10, ElementType::F16),
+    (11, ElementType::F64),
+    (16, ElementType::BF16),
+];
+
 /// A tensor while its fields are collected.
 #[derive(Debug, Default)]
 struct Parts {
@@ -140,19 +154,15 @@ fn view(source: &mut Source<'_>, parts: Parts) -> Parsed<TensorView> {
 
 /// Returns the element type for its number in the standard.
 fn element(data_type: u64) -> Parsed<ElementType> {
-    Ok(match data_type {
-        1 => ElementType::F32,
-        2 => ElementType::U8,
-        3 => ElementType::I8,
-        5 => ElementType::I16,
-        6 => ElementType::I32,
-        7 => ElementType::I64,
-        9 => ElementType::Bool,
-        10 => ElementType::F16,
-        11 => ElementType::F64,
-        16 => ElementType::BF16,
-        other => return Err(Fault::unsupported(format!("elements of ONNX's type {other} are not supported"))),
-    })
+    let found = TYPES.iter().find(|(number, _)| *number == data_type);
+    let unknown = || Fault::unsupported(format!("elements of ONNX's type {data_type} are not supported"));
+    found.map(|(_, element)| *element).ok_or_else(unknown)
+}
+
+/// Returns the number of an element type in the standard.
+pub(super) fn type_number(element: ElementType) -> u64 {
+    // Every element type is in the list; 0 is the standard's undefined type.
+    TYPES.iter().find(|(_, own)| *own == element).map_or(0, |(number, _)| *number)
 }
 
 /// Returns the bytes of elements that were stored as numbers; narrow types are stored in wider fields.

@@ -9,17 +9,17 @@ use flowmill_nn::{Activation, AttentionMask, Context, Ragged, Value};
 use std::rc::Rc;
 
 /// The epsilon of the modulated norms, which have no gain and bias of their own.
-const MODULATED_EPSILON: f32 = 1e-6;
-const EPSILON: f32 = 1e-5;
-const TAPS: usize = 3;
-const TIME_CHANNELS: usize = 256;
+pub(in crate::flow) const MODULATED_EPSILON: f32 = 1e-6;
+pub(in crate::flow) const EPSILON: f32 = 1e-5;
+pub(in crate::flow) const TAPS: usize = 3;
+pub(in crate::flow) const TIME_CHANNELS: usize = 256;
 /// The initial deviation of the time embedding.
 const TIME_DEVIATION: f32 = 0.02;
 
 /// The vectors of a block's modulation by their index: shift, scale and gate of each part.
-const ATTENTION: [usize; 3] = [0, 1, 2];
-const FEED_FORWARD: [usize; 3] = [3, 4, 5];
-const CONVOLUTION: [usize; 3] = [6, 7, 8];
+pub(in crate::flow) const ATTENTION: [usize; 3] = [0, 1, 2];
+pub(in crate::flow) const FEED_FORWARD: [usize; 3] = [3, 4, 5];
+pub(in crate::flow) const CONVOLUTION: [usize; 3] = [6, 7, 8];
 
 /// Creates a linear layer with Xavier uniform weights and a zero bias, like the published estimator.
 fn linear(builder: Builder, inputs: usize, outputs: usize) -> Result<Linear> {

@@ -1,8 +1,8 @@
 //! The estimator of the velocity, which is one of several networks.
 
-mod dit;
-mod rotary_dit;
-mod unet;
+pub(super) mod dit;
+pub(super) mod rotary_dit;
+pub(super) mod unet;
 
 use super::rows::Rows;
 use super::{EstimatorConfig, FlowConfig, Result};

@@ -10,17 +10,17 @@ use flowmill_nn::{Activation, AttentionMask, Context, ParameterId, Ragged, Value
 use std::rc::Rc;
 
 /// The epsilon of the modulated norms, which have no gain and bias of their own.
-const EPSILON: f32 = 1e-6;
-const TIME_CHANNELS: usize = 256;
-const POSITION_TAPS: usize = 31;
+pub(in crate::flow) const EPSILON: f32 = 1e-6;
+pub(in crate::flow) const TIME_CHANNELS: usize = 256;
+pub(in crate::flow) const POSITION_TAPS: usize = 31;
 /// The base of the rotary positions.
 const ROTARY_BASE: f32 = 10_000.0;
 
 /// The vectors of a block's modulation by their index: shift, scale and gate of each part.
-const ATTENTION: [usize; 3] = [0, 1, 2];
-const FEED_FORWARD: [usize; 3] = [3, 4, 5];
+pub(in crate::flow) const ATTENTION: [usize; 3] = [0, 1, 2];
+pub(in crate::flow) const FEED_FORWARD: [usize; 3] = [3, 4, 5];
 /// The shift and the scale of the final modulation, where the scale comes first.
-const FINAL: [usize; 2] = [1, 0];
+pub(in crate::flow) const FINAL: [usize; 2] = [1, 0];
 
 /// The projection of states and conditions, and convolutions that add what the frames before contribute.
 #[derive(Debug, Clone)]

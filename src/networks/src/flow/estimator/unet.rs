@@ -7,10 +7,10 @@ use flowmill_nn::ops::{Attention, Convolution, concatenate};
 use flowmill_nn::{Activation, AttentionMask, Context, Ragged, Value};
 use std::rc::Rc;
 
-const EPSILON: f32 = 1e-5;
-const TAPS: usize = 3;
+pub(in crate::flow) const EPSILON: f32 = 1e-5;
+pub(in crate::flow) const TAPS: usize = 3;
 /// The number of frames of a level that become one frame of the next.
-const HALF: usize = 2;
+pub(in crate::flow) const HALF: usize = 2;
 
 /// Returns the number of channels of the time embedding.
 fn time_channels(config: &UNetConfig) -> usize {

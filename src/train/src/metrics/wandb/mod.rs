@@ -196,7 +196,7 @@ impl WandbFile {
         })
     }
 
-    fn write(&mut self, record: super::protobuf::Message) {
+    fn write(&mut self, record: flowmill_weights::protobuf::Message) {
         self.records += 1;
         // Records are numbered from 1.
         let record = record.varint(1, self.records);

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::log::{HEADER, Records};
 use crate::metrics::Course;
-use crate::metrics::protobuf::{Field, fields};
+use flowmill_weights::protobuf::{Field, fields};
 
 /// The content of a `.wandb` file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

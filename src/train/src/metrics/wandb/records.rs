@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Moment, WandbRun};
-use crate::metrics::protobuf::Message;
+use flowmill_weights::protobuf::Message;
 
 /// The writer of the file, and the oldest server that can read it.
 pub(super) fn header() -> Message {

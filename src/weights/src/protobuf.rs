@@ -1,12 +1,13 @@
-//! Protocol buffers, encoded and decoded by hand: the field types that the metrics files need.
+//! Protocol buffers, encoded and decoded by hand: the field types that ONNX files and the files of metrics need. Messages are in memory here;
+//! the reader of ONNX files, which may be larger, reads them from their file instead (`onnx::wire`).
 
 /// A message under construction.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Message(pub(crate) Vec<u8>);
+pub struct Message(pub Vec<u8>);
 
 impl Message {
     /// Adds an unsigned number; 0, the default, is left out.
-    pub(crate) fn varint(mut self, field: u64, value: u64) -> Self {
+    pub fn varint(mut self, field: u64, value: u64) -> Self {
         if value != 0 {
             self.key(field, 0);
             self.digits(value);
@@ -14,38 +15,55 @@ impl Message {
         self
     }
 
-    pub(crate) fn double(mut self, field: u64, value: f64) -> Self {
+    /// Adds a number in double precision.
+    pub fn double(mut self, field: u64, value: f64) -> Self {
         self.key(field, 1);
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    pub(crate) fn float(mut self, field: u64, value: f32) -> Self {
+    /// Adds a number in single precision.
+    pub fn float(mut self, field: u64, value: f32) -> Self {
         self.key(field, 5);
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    pub(crate) fn bytes(mut self, field: u64, value: &[u8]) -> Self {
-        self.key(field, 2);
-        self.digits(value.len() as u64);
-        self.0.extend_from_slice(value);
-        self
+    /// Adds bytes.
+    pub fn bytes(self, field: u64, value: &[u8]) -> Self {
+        let mut message = self.announce(field, value.len() as u64);
+        message.0.extend_from_slice(value);
+        message
     }
 
     /// Adds text; empty text, the default, is left out.
-    pub(crate) fn text(self, field: u64, value: &str) -> Self {
+    pub fn text(self, field: u64, value: &str) -> Self {
         if value.is_empty() { self } else { self.bytes(field, value.as_bytes()) }
     }
 
-    pub(crate) fn message(self, field: u64, value: &Self) -> Self {
+    /// Adds a message.
+    pub fn message(self, field: u64, value: &Self) -> Self {
         self.bytes(field, &value.0)
     }
 
     /// Adds packed doubles under one key.
-    pub(crate) fn doubles(self, field: u64, values: &[f64]) -> Self {
+    pub fn doubles(self, field: u64, values: &[f64]) -> Self {
         let packed: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.bytes(field, &packed)
+    }
+
+    /// Adds a signed number, 0 too.
+    pub fn integer(mut self, field: u64, value: i64) -> Self {
+        self.key(field, 0);
+        self.digits(value as u64);
+        self
+    }
+
+    /// Adds the beginning of a field of `length` bytes, which are written after this message.
+    pub fn announce(mut self, field: u64, length: u64) -> Self {
+        self.key(field, 2);
+        self.digits(length);
+        self
     }
 
     fn key(&mut self, field: u64, wire_type: u64) {
@@ -64,7 +82,7 @@ impl Message {
 
 /// A field of a message that is read.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Field<'a> {
+pub enum Field<'a> {
     /// An integer.
     Varint(u64),
     /// Eight bytes, such as a double.
@@ -77,7 +95,7 @@ pub(crate) enum Field<'a> {
 
 impl Field<'_> {
     /// Returns the text of the field; bytes that are not UTF-8 are replaced.
-    pub(crate) fn text(self) -> String {
+    pub fn text(self) -> String {
         match self {
             Self::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             _ => String::new(),
@@ -85,7 +103,7 @@ impl Field<'_> {
     }
 
     /// Returns the number of the field.
-    pub(crate) fn number(self) -> Option<f64> {
+    pub fn number(self) -> Option<f64> {
         match self {
             Self::Varint(value) => Some(value as i64 as f64),
             Self::Fixed64(bytes) => Some(f64::from_le_bytes(bytes)),
@@ -96,7 +114,7 @@ impl Field<'_> {
 }
 
 /// Reads the fields of a message with their numbers. An item is `None` where the message is damaged; it is the last one then.
-pub(crate) fn fields(bytes: &[u8]) -> impl Iterator<Item = Option<(u64, Field<'_>)>> {
+pub fn fields(bytes: &[u8]) -> impl Iterator<Item = Option<(u64, Field<'_>)>> {
     let mut rest = Some(bytes);
     std::iter::from_fn(move || {
         let mut now = rest.filter(|rest| !rest.is_empty())?;
@@ -180,5 +198,8 @@ mod tests {
         assert_eq!(Message::default().text(2, "testing").0, [0x12, 7, b't', b'e', b's', b't', b'i', b'n', b'g']);
         assert!(Message::default().varint(1, 0).text(2, "").0.is_empty());
         assert_eq!(Message::default().varint(16, 1).0, [0x80, 0x01, 0x01]);
+        assert_eq!(Message::default().integer(3, 0).0, [0x18, 0]);
+        assert_eq!(Message::default().integer(1, -1).0, [&[0x08][..], &[0xff; 9], &[0x01]].concat());
+        assert_eq!(Message::default().announce(9, 300).0, [0x4a, 0xac, 0x02]);
     }
 }
