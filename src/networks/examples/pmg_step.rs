@@ -1,18 +1,24 @@
 //! Time and peak memory of a training step of PMG: soft prompts through a frozen LLaMA and a frozen U-Net, both with random weights.
 //!
 //! ```text
-//! cargo run --release -p flowmill-networks --example pmg_step [LATENT [LAYERS [STEPS [checkpoint]]]]
+//! cargo run --release -p flowmill-networks --example pmg_step [--weights FOLDER] [LATENT [LAYERS [STEPS [checkpoint]]]]
 //! ```
 //!
+//! With a folder the frozen weights stay in its files, in half precision as published models have them: bf16 for the LLaMA, f16 for the
+//! U-Net. Without these files it only writes them.
 //! LATENT is the height and width of the latents (32 by default; 64 are images of 512 pixels), LAYERS the number of blocks of a LLaMA of
 //! 2048 channels (16 by default, the size of LLaMA 1B). The U-Net is that of Stable Diffusion 1.5.
 
+use candle_core::DType;
 use flowmill_networks::llama::LlamaConfig;
 use flowmill_networks::pmg::{Frozen, Pmg, PmgBatch, PmgConfig, PmgSettings};
+use flowmill_networks::pretrained::{Role, map_weights};
 use flowmill_networks::stable_diffusion::UNetConfig;
 use flowmill_networks::stable_diffusion::sampling::ScheduleConfig;
 use flowmill_nn::random::RngKey;
-use flowmill_nn::{Activation, Context, Tape, Value};
+use flowmill_nn::{Activation, Context, Parameters, Tape, Value};
+use std::collections::HashMap;
+use std::path::Path;
 use std::time::Instant;
 
 #[global_allocator]
@@ -21,8 +27,12 @@ static ALLOCATOR: flowmill_nn::HugePages = flowmill_nn::HugePages;
 /// Tokens of a text.
 const TOKENS: usize = 120;
 
+/// The frozen networks, and the types that their weights are published in.
+const FROZEN: [(Role, DType); 2] = [(Role::Llama, DType::BF16), (Role::UNet, DType::F16)];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let folder = arguments.next_if_eq("--weights").and_then(|_| arguments.next());
     let mut number = |default: usize| arguments.next().map_or(Ok(default), |text| text.parse());
     let (latent, layers, steps) = (number(32)?, number(16)?, number(3)?);
     let checkpoints = arguments.next().is_some();
@@ -44,7 +54,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         unet: UNetConfig::default(),
         schedule: ScheduleConfig::default(),
     };
-    let (model, parameters) = Pmg::new(&settings, Frozen::Seeded, 1)?;
+    let (model, parameters) = match folder.as_deref().map(Path::new) {
+        Some(folder) if !folder.exists() => {
+            let parameters = Pmg::new(&settings, Frozen::Seeded, 1)?.1;
+            return FROZEN.into_iter().try_for_each(|(role, dtype)| write(folder, role, dtype, &parameters));
+        }
+        Some(folder) => {
+            let (model, mut parameters) = Pmg::new(&settings, Frozen::FromFiles, 1)?;
+            for (role, _) in FROZEN {
+                map_weights(&folder.join(role.prefix()), role, &mut parameters)?;
+            }
+            (model, parameters)
+        }
+        None => Pmg::new(&settings, Frozen::Seeded, 1)?,
+    };
     println!(
         "{} M parameters, {} M trained",
         parameters.element_count(false) >> 20,
@@ -77,6 +100,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("peak memory {} MiB, of which weights {before} MiB", peak());
     Ok(())
+}
+
+/// Writes the weights of a frozen network under their published names.
+fn write(folder: &Path, role: Role, dtype: DType, parameters: &Parameters) -> Result<(), Box<dyn std::error::Error>> {
+    let folder = folder.join(role.prefix());
+    std::fs::create_dir_all(&folder)?;
+    let mut weights = HashMap::new();
+    for (name, tensor) in parameters.named_tensors() {
+        if let Some(name) = name.strip_prefix(role.prefix()) {
+            weights.insert(name.to_owned(), tensor.to_dtype(dtype)?);
+        }
+    }
+    Ok(candle_core::safetensors::save(&weights, folder.join("model.safetensors"))?)
 }
 
 /// Seconds of processor time that this process has used, on all threads: a figure that other work on the machine does not change much.

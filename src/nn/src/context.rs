@@ -1,11 +1,12 @@
 //! Context of a forward pass: the values of the parameters, and whether operations are recorded.
 
+use crate::Result;
 use crate::parameters::{ParameterId, Parameters};
 use crate::precision::Precision;
 use crate::random::RngKey;
+use crate::stored::{self, Stored};
 use crate::tape::Tape;
 use crate::value::Value;
-use crate::{Result, stored};
 use candle_core::Tensor;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -88,10 +89,8 @@ impl<'a> Context<'a> {
     /// When it has not been loaded ([`Parameters::first_unfilled`]): a bug in the caller.
     pub fn parameter(&self, id: ParameterId) -> Value {
         if let Some(weight) = self.parameters.mapped(id) {
-            let precision = self.precision();
-            // Not kept: the copy lives as long as the operation that reads it.
-            let tensor = stored::read(weight, precision.of_shape(weight.shape()));
-            return Value::new(tensor.expect("a file has the elements of its shape"), None);
+            let stored = Stored::new(weight.clone(), self.precision().of_shape(weight.shape()));
+            return Value::in_file(stored).expect("a tensor of one element is not refused");
         }
         let Some(training) = &self.training else {
             return Value::new(self.parameters.tensor(id).clone(), None);

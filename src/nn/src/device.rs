@@ -51,7 +51,7 @@ impl Place {
     /// Data on the CPU follow the first value on another device. The element type is double precision if any value has it; otherwise that
     /// of the tape (scalars stay in single precision); otherwise, with nothing recorded, the widest of the values.
     pub(crate) fn of(inputs: &[&Value]) -> Self {
-        let tensors = || inputs.iter().map(|value| value.tensor());
+        let tensors = || inputs.iter().map(|value| value.form());
         if tensors().all(is_fused) {
             return Self::Fused;
         }
@@ -65,7 +65,7 @@ impl Place {
             _ if has(DType::F64) => DType::F64,
             Some(dtype) => dtype,
             None if has(DType::F32) => DType::F32,
-            None => inputs.first().map_or(DType::F32, |value| value.tensor().dtype()),
+            None => inputs.first().map_or(DType::F32, |value| value.form().dtype()),
         };
         Self::Composed(device.cloned().unwrap_or(Device::Cpu), dtype)
     }

@@ -1,7 +1,7 @@
 //! Gradients, during the backward pass and as its result.
 
 use crate::kernels::elementwise;
-use crate::kernels::gemm::{self, Matrix};
+use crate::kernels::gemm::{self, Factor, Matrix};
 use crate::parameters::ParameterId;
 use crate::{Precision, Result, device, host};
 use candle_core::Tensor;
@@ -100,7 +100,14 @@ impl<'a> Flow<'a> {
     }
 
     /// Adds a matrix product to the gradient of an input. Avoids a separate sum if a gradient has already arrived.
-    pub(crate) fn give_product(&mut self, input: usize, shape: &[usize], a: Matrix, b: Matrix) -> Result<()> {
+    pub(crate) fn give_product<'b>(
+        &mut self,
+        input: usize,
+        shape: &[usize],
+        a: Matrix,
+        b: impl Into<Factor<'b>>,
+    ) -> Result<()> {
+        let b = b.into();
         let Some(index) = self.inputs[input] else {
             return Ok(());
         };

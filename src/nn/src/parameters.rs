@@ -1,8 +1,9 @@
 //! Named weights and buffers, in order of registration.
 
 use crate::low_rank::LowRank;
-use crate::{NnError, Precision, Result, host, stored};
-use candle_core::{DType, Device, Tensor};
+use crate::stored::{self, shape_only};
+use crate::{NnError, Precision, Result, host};
+use candle_core::{Device, Tensor};
 use flowmill_weights::MappedTensor;
 use std::collections::HashMap;
 
@@ -57,11 +58,6 @@ impl Entry {
         }
         Ok(())
     }
-}
-
-/// Returns a tensor of a shape that has one element in memory.
-fn shape_only(shape: &[usize]) -> Result<Tensor> {
-    Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape)?)
 }
 
 /// Role of a parameter in its layer, as far as other code needs to know.

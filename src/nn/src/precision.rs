@@ -37,20 +37,32 @@ pub enum Precision {
 /// Numbers converted to half precision at a time.
 const RUN: usize = 1024;
 
+/// Rounds every number to the nearest one of IEEE half precision, on this thread.
+fn round_to_half(elements: &mut [f32]) {
+    let mut halves = [f16::ZERO; RUN];
+    for run in elements.chunks_mut(RUN) {
+        let halves = &mut halves[..run.len()];
+        halves.convert_from_f32_slice(run);
+        halves.convert_to_f32_slice(run);
+    }
+}
+
 impl Precision {
     /// Rounds every number to the nearest one of the format.
     pub fn round(self, elements: &mut [f32]) {
         match self {
             Self::Fp32 => {}
             Self::Bf16 => map_assign(elements, |x| bf16::from_f32(x).to_f32()),
-            Self::Fp16 => elements.par_chunks_mut(CHUNK).for_each(|elements| {
-                let mut halves = [f16::ZERO; RUN];
-                for run in elements.chunks_mut(RUN) {
-                    let halves = &mut halves[..run.len()];
-                    halves.convert_from_f32_slice(run);
-                    halves.convert_to_f32_slice(run);
-                }
-            }),
+            Self::Fp16 => elements.par_chunks_mut(CHUNK).for_each(round_to_half),
+        }
+    }
+
+    /// Like [`round`](Self::round), on this thread.
+    pub(crate) fn round_here(self, elements: &mut [f32]) {
+        match self {
+            Self::Fp32 => {}
+            Self::Bf16 => elements.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
+            Self::Fp16 => round_to_half(elements),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A tensor that may have been recorded.
 
 use crate::saved_tensor::{Recompute, SavedTensor};
+use crate::stored::Stored;
 use crate::tape::{Node, Tape};
 use crate::{Result, device, host};
 use candle_core::{D, DType, Device, Tensor};
@@ -13,7 +14,10 @@ use std::rc::Rc;
 /// serves training and inference.
 #[derive(Debug, Clone)]
 pub struct Value {
+    /// The elements; of a weight in a file the shape only.
     tensor: Tensor,
+    /// The elements that stay in a file.
+    stored: Option<Rc<Stored>>,
     node: Option<Node>,
     /// Recipe to recompute it, if that is cheaper than saving it.
     recompute: Option<Recompute>,
@@ -40,20 +44,34 @@ impl Value {
     }
 
     pub(crate) fn new(tensor: Tensor, node: Option<Node>) -> Self {
-        Self { tensor, node, recompute: None, elsewhere: Rc::default() }
+        Self { tensor, stored: None, node, recompute: None, elsewhere: Rc::default() }
+    }
+
+    /// Creates a plain value whose elements stay in a file until an operation that is not a product reads them.
+    ///
+    /// # Errors
+    /// When candle cannot create a tensor of the shape.
+    pub(crate) fn in_file(stored: Stored) -> Result<Self> {
+        let tensor = stored.shape_only()?;
+        Ok(Self { stored: Some(Rc::new(stored)), ..Self::new(tensor, None) })
+    }
+
+    /// The weight in a file that it is.
+    pub(crate) fn stored(&self) -> Option<&Stored> {
+        self.stored.as_deref()
     }
 
     /// The elements on a device and in an element type, contiguous.
     pub(crate) fn enter(&self, place: &Device, dtype: DType) -> Result<Tensor> {
         if self.tensor.dtype() == dtype && self.tensor.device().same_device(place) {
-            return device::contiguous(&self.tensor);
+            return device::contiguous(self.tensor());
         }
         let mut elsewhere = self.elsewhere.borrow_mut();
         let fits = |tensor: &&Tensor| tensor.dtype() == dtype && tensor.device().same_device(place);
         if let Some(tensor) = elsewhere.as_ref().filter(fits) {
             return Ok(tensor.clone());
         }
-        let tensor = device::cast(&device::contiguous(&self.tensor)?.to_device(place)?, dtype)?;
+        let tensor = device::cast(&device::contiguous(self.tensor())?.to_device(place)?, dtype)?;
         // Recorded values are read here once and saved by their operation; data are read by every layer.
         if !self.is_recorded() {
             *elsewhere = Some(tensor.clone());
@@ -63,6 +81,11 @@ impl Value {
 
     /// The elements.
     pub fn tensor(&self) -> &Tensor {
+        self.stored.as_ref().map_or(&self.tensor, |stored| stored.copy())
+    }
+
+    /// A tensor of the same type, device and shape; of a weight in a file it has no elements to read.
+    pub(crate) fn form(&self) -> &Tensor {
         &self.tensor
     }
 
@@ -103,7 +126,7 @@ impl Value {
         if self.is_recorded() || self.tensor.device().same_device(device) {
             return Ok(self.clone());
         }
-        Ok(Self::new(self.tensor.to_device(device)?, None))
+        Ok(Self::new(self.tensor().to_device(device)?, None))
     }
 
     /// Sets how its elements are recomputed, so that operations that read it need not save them; `make` computes in single precision.
@@ -122,7 +145,7 @@ impl Value {
 
     /// Returns the form in which an operation saves it for its backward pass.
     pub(crate) fn save(&self) -> SavedTensor {
-        SavedTensor::new(&self.tensor, self.recompute.as_ref())
+        SavedTensor::new(self.tensor(), self.recompute.as_ref())
     }
 
     /// Returns the form in which a product with `factor` saves it, whose gradient alone depends on its elements: frozen weights need the
@@ -144,12 +167,12 @@ impl Value {
     /// # Errors
     /// When candle cannot compute it.
     pub fn largest(&self) -> Result<Vec<u32>> {
-        if !device::is_host_single(&self.tensor) {
-            return Ok(self.tensor.argmax(D::Minus1)?.flatten_all()?.to_vec1()?);
+        if !device::is_host_single(self.tensor()) {
+            return Ok(self.tensor().argmax(D::Minus1)?.flatten_all()?.to_vec1()?);
         }
         let larger = |best: (u32, f32), (place, x): (u32, &f32)| if *x > best.1 { (place, *x) } else { best };
         let largest = |row: &[f32]| (0..).zip(row).fold((0, f32::NEG_INFINITY), larger).0;
-        let rows = host::slice("largest", &self.tensor)?;
+        let rows = host::slice("largest", self.tensor())?;
         Ok(rows.par_chunks_exact(self.width().max(1)).map(largest).collect())
     }
 
@@ -158,6 +181,6 @@ impl Value {
     /// # Errors
     /// When it has more than one element.
     pub fn scalar(&self) -> Result<f32> {
-        Ok(self.tensor.reshape(())?.to_dtype(DType::F32)?.to_scalar::<f32>()?)
+        Ok(self.tensor().reshape(())?.to_dtype(DType::F32)?.to_scalar::<f32>()?)
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{Archive, ElementType, Format, Result, file_error};
 use crate::fault::Fault;
+use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use memmap2::Mmap;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -75,7 +75,7 @@ impl MappedTensor {
             }
             ElementType::BF16 => {
                 for (out, bytes) in out.iter_mut().zip(bytes.as_chunks().0) {
-                    *out = bf16::from_le_bytes(*bytes).to_f32();
+                    *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
                 }
             }
             ElementType::F16 => {

@@ -1,5 +1,6 @@
 //! Matrix products on strided views, cut into tiles of fixed size.
 
+use super::file_matrix::FileMatrix;
 use super::shared::Shared;
 use super::{gemm_amx, gemm_bf16};
 use crate::Precision;
@@ -77,6 +78,47 @@ impl<'a> Matrix<'a> {
     /// Returns some of the columns.
     pub fn column_range(self, start: usize, end: usize) -> Self {
         self.transposed().row_range(start, end).transposed()
+    }
+}
+
+/// The right factor of a product.
+#[derive(Debug, Clone, Copy)]
+pub enum Factor<'a> {
+    /// Numbers in memory.
+    Memory(Matrix<'a>),
+    /// Weights that stay in their file.
+    File(FileMatrix<'a>),
+}
+
+impl<'a> From<Matrix<'a>> for Factor<'a> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Self::Memory(matrix)
+    }
+}
+
+impl Factor<'_> {
+    /// The number of rows.
+    fn rows(&self) -> usize {
+        match self {
+            Self::Memory(matrix) => matrix.rows,
+            Self::File(matrix) => matrix.rows(),
+        }
+    }
+
+    /// The number of columns.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Memory(matrix) => matrix.columns,
+            Self::File(matrix) => matrix.columns(),
+        }
+    }
+
+    /// The transposed view.
+    pub fn transposed(self) -> Self {
+        match self {
+            Self::Memory(matrix) => Self::Memory(matrix.transposed()),
+            Self::File(matrix) => Self::File(matrix.transposed()),
+        }
     }
 }
 
@@ -162,7 +204,7 @@ impl Tiles {
 ///
 /// # Panics
 /// When the shapes do not fit: a bug in a kernel, not an error in its input.
-pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, accumulate: bool) {
+pub fn multiply<'b>(target: &mut [f32], row_stride: usize, a: Matrix, b: impl Into<Factor<'b>>, accumulate: bool) {
     multiply_then(target, row_stride, a, b, accumulate, |_, _| ());
 }
 
@@ -170,10 +212,11 @@ pub fn multiply(target: &mut [f32], row_stride: usize, a: Matrix, b: Matrix, acc
 ///
 /// # Panics
 /// Like [`multiply`].
-pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
+pub fn product<'b>(a: Matrix, b: impl Into<Factor<'b>>) -> Vec<f32> {
+    let b = b.into();
     // SAFETY: the product has exactly this shape, so it writes every element.
-    let mut product = unsafe { uninitialized(a.rows * b.columns) };
-    multiply(&mut product, b.columns, a, b, false);
+    let mut product = unsafe { uninitialized(a.rows * b.columns()) };
+    multiply(&mut product, b.columns(), a, b, false);
     product
 }
 
@@ -182,27 +225,36 @@ pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
 ///
 /// # Panics
 /// Like [`multiply`].
-pub fn multiply_then(
+pub fn multiply_then<'b>(
     target: &mut [f32],
     row_stride: usize,
     a: Matrix,
-    b: Matrix,
+    b: impl Into<Factor<'b>>,
     accumulate: bool,
     then: impl Fn(usize, &mut [f32]) + Sync,
 ) {
-    assert!(row_stride >= b.columns, "rows of a matrix product overlap");
+    let b = b.into();
+    let width = b.columns();
+    assert!(row_stride >= width, "rows of a matrix product overlap");
     let buffer = Shared::new(target);
-    let kernel = Kernel::of(a.rows, a.columns, b.columns);
+    let kernel = Kernel::of(a.rows, a.columns, width);
     let tiles = match kernel {
-        Kernel::Unit => Tiles::for_unit(a.rows, a.columns, b.columns),
-        Kernel::Vectors => Tiles::new(a.rows, a.columns, b.columns),
+        Kernel::Unit => Tiles::for_unit(a.rows, a.columns, width),
+        Kernel::Vectors => Tiles::new(a.rows, a.columns, width),
     };
     let work = |index: usize| {
-        let [rows, columns] = tiles.tile(index, a.rows, b.columns);
+        let [rows, columns] = tiles.tile(index, a.rows, width);
         let target = Target { buffer, offset: rows.start * row_stride + columns.start, row_stride };
-        let right = b.column_range(columns.start, columns.end);
+        let left = a.row_range(rows.start, rows.end);
         // SAFETY: tiles do not overlap, and each is written by one task.
-        unsafe { multiply_with(kernel, target, a.row_range(rows.start, rows.end), right, accumulate) };
+        unsafe {
+            match b {
+                Factor::Memory(b) => {
+                    multiply_with(kernel, target, left, b.column_range(columns.start, columns.end), accumulate);
+                }
+                Factor::File(b) => multiply_by_file(kernel, target, left, b, columns.clone(), accumulate),
+            }
+        };
         let runs = if columns.len() == row_stride { 1 } else { rows.len() };
         let length = rows.len() * columns.len() / runs.max(1);
         for run in 0..runs {
@@ -211,9 +263,38 @@ pub fn multiply_then(
             then(offset, unsafe { buffer.slice(offset, length) });
         }
     };
+    assert_eq!(a.columns, b.rows(), "inner sizes of a matrix product");
     match tiles.down * tiles.across {
         1 => work(0),
         count => (0..count).into_par_iter().for_each(work),
+    }
+}
+
+/// Like [`multiply_into`], by some of the columns of weights in a file, with a given kernel. They are converted block by block, so that the
+/// numbers never leave the cache.
+///
+/// # Safety
+/// Like [`multiply_into`].
+unsafe fn multiply_by_file(
+    kernel: Kernel,
+    target: Target,
+    a: Matrix,
+    b: FileMatrix,
+    columns: std::ops::Range<usize>,
+    accumulate: bool,
+) {
+    let ([height, width], mut block) = (b.block_size(), Vec::new());
+    for column in columns.clone().step_by(width) {
+        let end = columns.end.min(column + width);
+        let target = Target { offset: target.offset + column - columns.start, ..target };
+        // One block at least: without rows the sums are 0.
+        for row in (0..b.rows().max(1)).step_by(height) {
+            let rows = row..b.rows().min(row + height);
+            let left = a.column_range(rows.start, rows.end);
+            let right = b.block(rows, column..end, &mut block);
+            // SAFETY: by the caller's promise; the columns are among those given.
+            unsafe { multiply_with(kernel, target, left, right, accumulate || row > 0) };
+        }
     }
 }
 
@@ -299,7 +380,9 @@ unsafe fn multiply_with(kernel: Kernel, target: Target, a: Matrix, b: Matrix, ac
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::file_matrix::testing::in_file;
     use crate::random::RngKey;
+    use flowmill_weights::ElementType;
 
     fn naive(a: Matrix, b: Matrix) -> Vec<f64> {
         let element = |m: &Matrix, r: usize, c: usize| f64::from(m.data[r * m.row_stride + c * m.column_stride]);
@@ -327,6 +410,51 @@ mod tests {
                     assert!((found - expected - 1.0).abs() < 1e-3, "{found} {expected}");
                 }
                 assert_eq!(target[columns], 1.0, "the gap between rows is left alone");
+            }
+        }
+    }
+
+    #[test]
+    fn products_with_weights_in_a_file_are_those_with_their_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let rng_key = RngKey::new(5);
+        for (at, (rows, inner, columns)) in [(1, 1, 1), (5, 300, 3), (130, 700, 900), (3, 0, 2)].into_iter().enumerate()
+        {
+            let a = rng_key.purpose("a").normals(rows * inner);
+            let a = Matrix::row_major(&a, rows, inner);
+            let numbers = rng_key.purpose("b").normals(inner * columns);
+            for (element, precision) in [
+                (ElementType::BF16, Precision::Fp32),
+                (ElementType::F16, Precision::Fp32),
+                (ElementType::F16, Precision::Bf16),
+                (ElementType::F32, Precision::Fp32),
+            ] {
+                let path = folder.path().join(format!("{at} {element} {precision:?}.safetensors"));
+                let weight = in_file(&numbers, inner * columns, element, &path);
+                let mut held = vec![0.0; numbers.len()];
+                weight.copy_to(0, &mut held);
+                precision.round(&mut held);
+                let file = |rows: usize, columns: usize| FileMatrix::new(&weight, rows, columns, precision);
+                let memory = |rows: usize, columns: usize| Matrix::row_major(&held, rows, columns).of(precision);
+                let views = [
+                    (Factor::File(file(inner, columns)), memory(inner, columns)),
+                    (Factor::File(file(columns, inner)).transposed(), memory(columns, inner).transposed()),
+                ];
+                for (file, memory) in views {
+                    let (found, expected) = (product(a, file), naive(a, memory));
+                    for (found, expected) in found.iter().zip(&expected) {
+                        assert!((f64::from(*found) - expected).abs() < 1e-3, "{found} {expected}");
+                    }
+                    assert_eq!(found.len(), expected.len());
+                    let twice = || {
+                        let mut target = vec![1.0; rows * columns];
+                        multiply(&mut target, columns, a, file, true);
+                        target
+                    };
+                    assert!(twice().iter().zip(&found).all(|(sum, product)| (sum - product - 1.0).abs() < 1e-3));
+                    let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+                    assert_eq!(alone.install(twice), twice());
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod cross_entropy;
 pub mod depthwise;
 pub mod dropout;
 pub mod elementwise;
+pub mod file_matrix;
 pub mod functions;
 pub mod gate;
 pub mod gemm;

@@ -6,6 +6,7 @@ use crate::kernels::reduce;
 use crate::ops::linear::finish;
 use crate::ops::operation::{Operation, apply};
 use crate::ops::row_map::{RowMap, matrix, sum_rows, swap};
+use crate::stored::Weight;
 use crate::tape::{precision, record};
 use crate::{Activation, NnError, Result, Value, host};
 use candle_core::Tensor;
@@ -164,15 +165,15 @@ impl Operation for Convolve2d {
         let (input, weight, bias) = (inputs[0], inputs[1], inputs.get(2));
         let output = {
             let offset = bias.map(|bias| host::slice("conv2d", bias.tensor())).transpose()?;
-            let (x, w) = (host::slice("conv2d", input.tensor())?, host::slice("conv2d", weight.tensor())?);
+            let (x, w) = (host::slice("conv2d", input.tensor())?, Weight::of("conv2d", weight)?);
             host::tensor(kernel::forward(&x, &w, offset.as_deref(), &geometry), &shape)?
         };
         Ok(record(output, inputs, || {
-            let (input, weight, has_bias) = (input.save_for(weight), weight.tensor().clone(), bias.is_some());
+            let (input, weight, has_bias) = (input.save_for(weight), weight.detach(), bias.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("conv2d", gradient.tensor())?;
                 if flow.wants(0) {
-                    let w = host::slice("conv2d", &weight)?;
+                    let w = Weight::of("conv2d", &weight)?;
                     flow.give_vec(0, kernel::backward_input(&dy, &w, &geometry), input.dims())?;
                 }
                 if flow.wants(1) {

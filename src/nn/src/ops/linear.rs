@@ -3,11 +3,12 @@
 use crate::gradients::{Flow, Gradient};
 use crate::host::uninitialized;
 use crate::kernels::activation::Activation;
-use crate::kernels::gemm::{Matrix, multiply, multiply_then};
+use crate::kernels::gemm::{Factor, Matrix, multiply, multiply_then};
 use crate::kernels::reduce;
 use crate::ops::operation::{Operation, apply, composed};
 use crate::ops::row_map::sum_rows;
 use crate::saved_tensor::SavedTensor;
+use crate::stored::Weight;
 use crate::tape::{precision, record};
 use crate::{NnError, Precision, Result, Value, host};
 use candle_core::Tensor;
@@ -34,8 +35,8 @@ impl Sizes {
     }
 
     /// The weight, `[output, input]`.
-    fn weight(self, elements: &[f32]) -> Matrix<'_> {
-        Matrix::row_major(elements, self.outputs, self.inputs).of(self.precision)
+    fn weight<'w>(self, elements: &'w Weight<'_>) -> Factor<'w> {
+        elements.matrix(self.outputs, self.inputs, self.precision)
     }
 
     /// The output or its gradient, `[row, output]`.
@@ -82,13 +83,13 @@ fn give(
     flow: &mut Flow<'_>,
     dy: &[f32],
     input: &SavedTensor,
-    weight: &Tensor,
+    weight: &Value,
     has_bias: bool,
     sizes: Sizes,
 ) -> Result<()> {
     let gradient = sizes.output(dy);
     if flow.wants(0) {
-        let w = host::slice("linear", weight)?;
+        let w = Weight::of("linear", weight)?;
         flow.give_product(0, input.dims(), gradient, sizes.weight(&w))?;
     }
     if flow.wants(1) {
@@ -188,7 +189,7 @@ impl Operation for Linear {
     fn fused(self, values: &[&Value]) -> Result<Value> {
         let Sizes { rows, outputs, .. } = self.sizes;
         let (input, weight) = (values[0], values[1]);
-        let (x, w) = (host::slice("linear", input.tensor())?, host::slice("linear", weight.tensor())?);
+        let (x, w) = (host::slice("linear", input.tensor())?, Weight::of("linear", weight)?);
         // SAFETY: the product has exactly this shape, so it writes every element.
         let mut out = unsafe { uninitialized(rows * outputs) };
         let added =
@@ -200,7 +201,7 @@ impl Operation for Linear {
         drop(x);
         let output = host::tensor(out, &self.shape)?;
         Ok(record(output, values, || {
-            let (input, weight) = (input.save_for(weight), weight.tensor().clone());
+            let (input, weight) = (input.save_for(weight), weight.detach());
             let Self { sizes, has_bias, has_residual, .. } = self;
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("linear", gradient.tensor())?;
@@ -254,7 +255,7 @@ impl Value {
             let has_bias = bias.is_some();
             return apply(Linear { sizes, activation, shape, has_bias, has_residual: false }, &values);
         }
-        let (x, w) = (host::slice("linear", self.tensor())?, host::slice("linear", weight.tensor())?);
+        let (x, w) = (host::slice("linear", self.tensor())?, Weight::of("linear", weight)?);
         // SAFETY: as in `linear_onto`.
         let mut before = unsafe { uninitialized(rows * outputs) };
         let bias_slice = bias.map(|bias| host::slice("linear", bias.tensor())).transpose()?;
@@ -274,7 +275,7 @@ impl Value {
         let output = host::tensor(after, &shape)?;
         let before = host::tensor(before, &shape)?;
         Ok(record(output, &values, || {
-            let (input, weight, has_bias) = (self.save_for(weight), weight.tensor().clone(), bias.is_some());
+            let (input, weight, has_bias) = (self.save_for(weight), weight.detach(), bias.is_some());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let before = host::slice("linear", &before)?;
                 let gradient = gradient.map(|dy| activation.chain(dy, &before))?;
@@ -296,8 +297,7 @@ impl Value {
         residual: Option<&Value>,
     ) -> Result<Value> {
         let inner = sizes(self, first[0], Some(first[1]))?;
-        let [w1, b1] = first.map(Value::tensor);
-        let [w2, b2] = second.map(Value::tensor);
+        let ([w1, b1], [w2, b2]) = (first, second);
         let &[outputs, width] = second[0].dims() else {
             return Err(NnError::shape("feed-forward weight", "[output, inner]", second[0].dims()));
         };
@@ -318,13 +318,13 @@ impl Value {
         }
         // SAFETY: `prepare` writes a bias to every element of both.
         let (mut before, mut out) = unsafe { (uninitialized(rows * width), uninitialized(rows * outputs)) };
-        prepare(&mut before, width, Some(&host::slice("feed-forward", b1)?), None);
+        prepare(&mut before, width, Some(&host::slice("feed-forward", b1.tensor())?), None);
         let skip = residual.map(|residual| host::slice("feed-forward", residual.tensor())).transpose()?;
-        prepare(&mut out, outputs, Some(&host::slice("feed-forward", b2)?), skip.as_deref());
+        prepare(&mut out, outputs, Some(&host::slice("feed-forward", b2.tensor())?), skip.as_deref());
         drop(skip);
         {
             let x = host::slice("feed-forward", self.tensor())?;
-            let (w1, w2) = (host::slice("feed-forward", w1)?, host::slice("feed-forward", w2)?);
+            let (w1, w2) = (Weight::of("feed-forward", w1)?, Weight::of("feed-forward", w2)?);
             multiply(&mut before, width, inner.input(&x), inner.weight(&w1).transposed(), true);
             let after = activation.map(&before);
             multiply(&mut out, outputs, outer.input(&after), outer.weight(&w2).transposed(), true);
@@ -332,7 +332,7 @@ impl Value {
         let output = host::tensor(out, &shape)?;
         let has_residual = residual.is_some();
         Ok(record(output, &values, || {
-            let (input, w1, w2) = (self.save_for(first[0]), w1.clone(), w2.clone());
+            let (input, w1, w2) = (self.save_for(w1), w1.detach(), w2.detach());
             move |gradient: Gradient, flow: &mut Flow<'_>| {
                 let dy = host::slice("feed-forward", gradient.tensor())?;
                 let dy_matrix = outer.output(&dy);
@@ -344,7 +344,7 @@ impl Value {
                     flow.give_vec(4, reduce::sum_rows(&dy, outputs), &[outputs])?;
                 }
                 if flow.wants(0) || flow.wants(1) || flow.wants(2) {
-                    let w2 = host::slice("feed-forward", &w2)?;
+                    let w2 = Weight::of("feed-forward", &w2)?;
                     let w2 = outer.weight(&w2);
                     // SAFETY: the product has exactly this shape, so it writes every element.
                     let mut inner_gradient = unsafe { uninitialized(rows * width) };
